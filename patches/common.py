@@ -1,0 +1,23 @@
+"""Edits that several files share."""
+
+from stylegan_plugins.host.patcher import Call, Edit, Imports
+
+
+def bridge_import(file: str) -> Edit:
+    return Edit(
+        file=file,
+        before=Imports(),
+        code="from stylegan_plugins import bridge",
+        reason="what the other edits of this file call; importing it repairs the host's modules for current PyTorch",
+    )
+
+
+def pin_memory(file: str, optional: bool = False) -> Edit:
+    return Edit(
+        file=file,
+        replace=Call(".pin_memory"),
+        every=True,
+        optional=optional,
+        code="bridge.pin_memory({receiver})",
+        reason="pinning raises an error on a machine without a GPU",
+    )

@@ -1,0 +1,113 @@
+"""Edits of training/training_loop.py: device and timing, gradients of several processes, and where the session is told
+what happens."""
+
+from stylegan_plugins.patches.common import bridge_import, pin_memory
+
+from stylegan_plugins.host.patcher import Assignment, Call, Deletion, Edit, Increment
+
+FILE = "training/training_loop.py"
+LOOP = "training_loop"
+
+
+def edits(family: str) -> list[Edit]:
+    return [
+        bridge_import(FILE),
+        Edit(
+            file=FILE,
+            function=LOOP,
+            replace=Call("torch.device", containing="cuda"),
+            code="bridge.device(rank)",
+            reason="the loop is hard-wired to CUDA; --device decides",
+        ),
+        Edit(
+            file=FILE,
+            function=LOOP,
+            replace=Call("torch.cuda.Event"),
+            every=True,
+            code="bridge.event(device)",
+            reason="CUDA events do not exist without a GPU; on a CPU a clock is read instead",
+        ),
+        Edit(
+            file=FILE,
+            function=LOOP,
+            replace=Call("torch.cuda.current_stream"),
+            every=True,
+            code="bridge.stream({arguments})",
+            reason="there is no stream without a GPU",
+        ),
+        pin_memory(FILE),
+        Edit(
+            file=FILE,
+            function=LOOP,
+            replace=Call("torch.cuda.max_memory_allocated"),
+            every=True,
+            code="bridge.peak_memory({arguments})",
+            reason="the CUDA allocator has no statistics on a CPU",
+        ),
+        Edit(
+            file=FILE,
+            function=LOOP,
+            replace=Call("torch.cuda.max_memory_reserved"),
+            every=True,
+            optional=True,
+            code="bridge.peak_memory_reserved({arguments})",
+            reason="the CUDA allocator has no statistics on a CPU (only newer hosts report this one)",
+        ),
+        Edit(
+            file=FILE,
+            function=LOOP,
+            replace=Call("torch.cuda.reset_peak_memory_stats"),
+            every=True,
+            code="bridge.reset_peak_memory(device)",
+            reason="the CUDA allocator has no statistics on a CPU",
+        ),
+        *(_ada_gradients() if family == "stylegan2-ada-pytorch" else []),
+        Edit(
+            file=FILE,
+            function=LOOP,
+            before=Assignment("stats_collector"),
+            code="bridge.session().attach(G=G, D=D, G_ema=G_ema, augment_pipe=augment_pipe, loss=loss, phases=phases)",
+            reason="all networks, the loss and the optimisers exist; stats.jsonl is not yet opened",
+        ),
+        Edit(
+            file=FILE,
+            function=LOOP,
+            after=Call("phase.opt.step"),
+            code="bridge.session().step_end(phase)",
+            reason="modules that are trained with D have an optimiser of their own, which steps now",
+        ),
+        Edit(
+            file=FILE,
+            function=LOOP,
+            after=Increment("batch_idx"),
+            code="bridge.session().batch_end(cur_nimg, batch_idx)",
+            reason="one iteration is done: progress line, and plug-ins that count images",
+        ),
+        Edit(
+            file=FILE,
+            function=LOOP,
+            before=Deletion("snapshot_data"),
+            code="bridge.session().snapshot(snapshot_pkl, cur_nimg)",
+            reason="a snapshot may just have been written: plug-ins keep what belongs to it",
+        ),
+    ]
+
+
+def _ada_gradients() -> list[Edit]:
+    """stylegan3's way for several processes: broadcast once, sum gradients before each step."""
+    return [
+        Edit(
+            file=FILE,
+            function=LOOP,
+            replace=Call("torch.nn.parallel.DistributedDataParallel"),
+            code="bridge.broadcast({argument})",
+            reason="the DDP reducer refuses parameters without gradient, and device_ids on a CPU",
+        ),
+        Edit(
+            file=FILE,
+            function=LOOP,
+            after=Call("phase.module.requires_grad_", containing="False"),
+            code="bridge.sum_gradients(phase.module, num_gpus)",
+            reason="takes the place of DDP: gradients of all processes are averaged before the step",
+        ),
+    ]

@@ -1,0 +1,45 @@
+"""Packaging. `patches/` sits at the top level of the repository and is installed as `stylegan_plugins.patches`."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (HERE / "stylegan_plugins/__init__.py").read_text()).group(1)
+
+setup(
+    name="stylegan-plugins",
+    version=VERSION,
+    description="Plug-ins for NVIDIA's StyleGAN2-ADA and StyleGAN3 training code, for small image data sets",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    license_files=["LICENSE"],
+    python_requires=">=3.10",
+    packages=[
+        *find_packages(include=["stylegan_plugins", "stylegan_plugins.*", "training_ext", "training_ext.*"]),
+        "stylegan_plugins.patches",
+    ],
+    package_dir={"stylegan_plugins.patches": "patches"},
+    package_data={"stylegan_plugins.host": ["files/*/*.py"]},
+    install_requires=[
+        "torch>=2.0",
+        "numpy",
+        "click>=8.1",
+        "pillow",
+        "scipy",
+        "requests",
+        "pluggy>=1.7",
+        "libcst>=1.1",
+        "psutil",
+        "ninja",
+    ],
+    extras_require={
+        "vision": ["timm", "torchvision"],
+        "metrics": ["torch-fidelity", "clean-fid"],
+        "demo": ["scikit-image", "tensorboard"],
+        "test": ["pytest", "hypothesis", "scikit-image", "ruff", "mypy", "types-requests", "types-psutil"],
+    },
+    entry_points={"console_scripts": ["stylegan-plugins=stylegan_plugins.cli:main"]},
+)

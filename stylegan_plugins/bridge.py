@@ -1,0 +1,156 @@
+"""What patched host files call. `from stylegan_plugins import bridge` is the one import in them; it also repairs the
+host's modules, which must happen before the host uses them.
+
+The edits that put the calls there, each with its reason, are in `stylegan_plugins.patches`."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, NoReturn
+
+import click
+
+from stylegan_plugins import datacheck, devices, training
+from stylegan_plugins.devices import (
+    backend,
+    device,
+    event,
+    peak_memory,
+    peak_memory_reserved,
+    pin_memory,
+    reset_peak_memory,
+    stream,
+)
+from stylegan_plugins.errors import UserError
+from stylegan_plugins.progress import Progress
+from stylegan_plugins.session import Session
+from training_ext import compat
+from training_ext.distributed import broadcast, sum_gradients
+
+__all__ = [
+    "backend",
+    "broadcast",
+    "configure",
+    "device",
+    "device_option",
+    "event",
+    "options",
+    "peak_memory",
+    "peak_memory_reserved",
+    "pin_memory",
+    "reset_peak_memory",
+    "run",
+    "session",
+    "stream",
+    "sum_gradients",
+]
+
+compat.install()
+
+_META = "stylegan_plugins.request"
+_session: Session | None = None
+
+
+def session() -> Session:
+    """The session of the run in this process; one without plug-ins if nobody made one."""
+    global _session
+    if _session is None:
+        _session = Session([], {})
+    return _session
+
+
+def options(command: click.Command) -> click.Command:
+    """Give a host's training command our options: --plugin, --device, --gan-loss, those of every installed plug-in, and
+    those of the other host family that this one lacks. What the host itself was given is handed on unchanged."""
+    ours = training.options_for(command)
+    command.params.extend(ours)
+    names = [option.name for option in ours]
+    callback = command.callback
+
+    @wraps(callback)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        values = {name: kwargs.pop(name) for name in names}
+        context = click.get_current_context()
+        given = frozenset(name for name in kwargs if _was_given(context, name))
+        devices.choose(values.pop("device") or "auto")
+        request = training.Request.parse(values, given, device_given=_was_given(context, "device"))
+        if kwargs.get("workers") == 0:
+            kwargs["workers"], request.no_workers = None, True
+        if kwargs.get("outdir"):
+            datacheck.check_output(kwargs["outdir"])
+        if kwargs.get("data"):
+            datacheck.check_dataset(kwargs["data"])
+        request.dry_run = bool(kwargs.get("dry_run"))
+        context.meta[_META] = request
+        return callback(*args, **kwargs)
+
+    command.callback = _one_line_errors(checked)
+    return command
+
+
+def device_option(command: click.Command) -> click.Command:
+    """Give a host's script --device."""
+    command.params.append(training.device_click_option())
+    callback = command.callback
+    takes_device = "device" in inspect.signature(callback).parameters
+
+    @wraps(callback)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        devices.choose(kwargs.pop("device") or "auto")
+        if takes_device:
+            kwargs["device"] = device()
+        return callback(*args, **kwargs)
+
+    command.callback = _one_line_errors(checked)
+    return command
+
+
+def configure(desc: str, args: Any) -> tuple[str, Any]:
+    """The host's arguments are complete: let the plug-ins change them, and record what is active."""
+    context = click.get_current_context(silent=True)
+    request = context.meta.get(_META) if context is not None else None
+    return training.configure(desc, args, request or training.Request())
+
+
+def run(training_loop: Callable[..., None], rank: int, **args: Any) -> None:
+    """Run the host's training loop in this process, with the session of its plug-ins."""
+    global _session
+    plugins = args.pop("plugins", {})
+    args.pop("device", None)
+    training.adapt(args, device(rank))
+    progress = Progress(args.get("total_kimg", 0)) if rank == 0 else None
+    _session = Session(
+        plugins.get("active", []),
+        plugins.get("options", {}),
+        random_seed=args.get("random_seed", 0),
+        rank=rank,
+        num_gpus=args.get("num_gpus", 1),
+        run_dir=args.get("run_dir", "."),
+        progress=progress,
+    )
+    training_loop(rank=rank, **{"progress_fn": _session.tick, **args})
+
+
+def _was_given(context: click.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source in (click.core.ParameterSource.COMMANDLINE, click.core.ParameterSource.ENVIRONMENT)
+
+
+def _one_line_errors(callback: Callable) -> Callable:
+    @wraps(callback)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return callback(*args, **kwargs)
+        except UserError as error:
+            fail(error)
+
+    return wrapped
+
+
+def fail(error: UserError) -> NoReturn:
+    """One line, exit code 2."""
+    click.echo(f"Error: {error}", err=True)
+    sys.exit(2)

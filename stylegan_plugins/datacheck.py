@@ -1,0 +1,119 @@
+"""Look at a data set before anything is written: the host would die on a bad one with a traceback, half-way."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import PIL.Image
+
+from stylegan_plugins.errors import DataError
+
+MODES = {"L": 1, "RGB": 3}
+ADVICE = "Make the data set with the host's dataset_tool.py."
+
+
+def check_dataset(path: str | Path) -> tuple[int, int, int]:
+    """Check every image of a folder or zip that the host's ImageFolderDataset would read.
+
+    Returns the number of images, their side in pixels, and their channels (1 or 3).
+    Raises DataError, naming the file, if the archive is broken, a file is no image, or images are not square, not a
+    power of two in size, not all of one size, or neither gray nor RGB."""
+    path = Path(path)
+    with _opened(path) as (names, read):
+        PIL.Image.init()
+        images = sorted(name for name in names if os.path.splitext(name)[1].lower() in PIL.Image.EXTENSION)
+        if not images:
+            raise DataError(f"--data: there are no images in {path}. {ADVICE}")
+        first: tuple[int, int, str] | None = None
+        for name in images:
+            this = _inspect(path, name, read)
+            if first is None:
+                first = this
+                _check_shape(path, name, this)
+            elif this != first:
+                raise DataError(
+                    f"--data: images in {path} differ: {images[0]} is {_describe(first)}, {name} is {_describe(this)}. {ADVICE}"
+                )
+        assert first is not None
+        if "dataset.json" in names:
+            _check_labels(path, images, read)
+    return len(images), first[0], MODES[first[2]]
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[set[str], Callable[[str], bytes]]]:
+    """The names of the files in a folder or zip, and a function that reads one."""
+    if path.is_dir():
+        names = {str(file.relative_to(path)) for file in path.rglob("*") if file.is_file()}
+        yield names, lambda name: (path / name).read_bytes()
+        return
+    if not path.exists():
+        raise DataError(f"--data: {path} does not exist.")
+    if path.suffix.lower() != ".zip":
+        raise DataError(f"--data: {path} is neither a folder nor a zip. {ADVICE}")
+    try:
+        archive = zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, OSError) as error:
+        raise DataError(f"--data: {path} cannot be read as a zip ({error}); it may be truncated. {ADVICE}") from error
+    with archive:
+        yield {name for name in archive.namelist() if not name.endswith("/")}, archive.read
+
+
+def _inspect(path: Path, name: str, read: Callable[[str], bytes]) -> tuple[int, int, str]:
+    try:
+        with PIL.Image.open(io.BytesIO(read(name))) as image:
+            image.verify()  # checksums, without decoding
+            return image.width, image.height, image.mode
+    # Pillow has no base class for what its decoders raise on broken files.
+    except (OSError, SyntaxError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:
+        raise DataError(
+            f"--data: {name} in {path} cannot be read as an image ({error}). Take it out, or replace it."
+        ) from error
+
+
+def _check_shape(path: Path, name: str, image: tuple[int, int, str]) -> None:
+    width, height, mode = image
+    if mode not in MODES:
+        raise DataError(f"--data: {name} in {path} has color mode {mode}; hosts train on gray (L) or RGB. {ADVICE}")
+    if width != height or width < 8 or width & (width - 1):
+        raise DataError(
+            f"--data: {name} in {path} is {_describe(image)}; hosts train on square images of a power of two, "
+            f"8 pixels or more. {ADVICE}"
+        )
+
+
+def _describe(image: tuple[int, int, str]) -> str:
+    return f"{image[0]}x{image[1]} {image[2]}"
+
+
+def _check_labels(path: Path, images: list[str], read: Callable[[str], bytes]) -> None:
+    try:
+        labels = json.loads(read("dataset.json"))["labels"]
+        labelled = None if labels is None else {name for name, _ in labels}
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f'--data: dataset.json in {path} is not {{"labels": [[file, label], ...]}} ({error!r}).'
+        ) from error
+    missing = [] if labelled is None else [name for name in images if name.replace("\\", "/") not in labelled]
+    if missing:
+        raise DataError(
+            f"--data: dataset.json in {path} has labels, but none for {missing[0]} ({len(missing)} missing)."
+        )
+
+
+def check_output(outdir: str | Path) -> None:
+    """Raise DataError if no run directory can be made in `outdir`. Makes nothing."""
+    path = Path(outdir).absolute()
+    while not path.exists():
+        path = path.parent
+    if not path.is_dir():
+        raise DataError(f"--outdir: {path} is a file; give a folder.")
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise DataError(f"--outdir: {path} is not writable; give another folder.")

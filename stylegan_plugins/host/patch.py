@@ -1,0 +1,82 @@
+"""Patch a host, undo it, and show what was done."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+
+from stylegan_plugins.errors import PatchError
+from stylegan_plugins.host import manifest
+from stylegan_plugins.host.patcher import apply_edits
+from stylegan_plugins.host.recognise import recognise
+from stylegan_plugins.patches import edits_for, optional_files
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What patching would write: new contents by file, and why a script is left as it is."""
+
+    patched: dict[str, bytes]
+    left: dict[str, str]
+
+
+def plan(directory: Path) -> Plan:
+    """Compute the patched files of an unpatched host; reads only.
+
+    Raises PatchError if a training file lacks an anchor. A script beside train.py that lacks one, or does not exist,
+    is left as it is: training does not need it."""
+    host = recognise(directory)
+    optional = optional_files(host.family)
+    patched, left = {}, {}
+    for file, edits in edits_for(host.family).items():
+        path = directory / file
+        if not path.is_file():
+            if file not in optional:
+                raise PatchError(f"{file} is missing in {directory}; nothing was written.")
+            continue
+        try:
+            patched[file] = apply_edits(path.read_bytes(), edits, file)
+        except PatchError as error:
+            if file not in optional:
+                raise
+            left[file] = str(error)
+    return Plan(patched, left)
+
+
+def patch(directory: Path) -> Plan | None:
+    """Patch a host in place. Returns what was done, or None if it was patched before."""
+    if manifest.is_patched(directory):
+        changed = manifest.changed_since(directory)
+        if changed:
+            raise PatchError(
+                f"{', '.join(changed)} in {directory} changed after patching: run 'stylegan-plugins unpatch' first, or "
+                "undo the change; nothing was written."
+            )
+        return None
+    result = plan(directory)
+    manifest.write(directory, result.patched)
+    return result
+
+
+def unpatch(directory: Path) -> list[str]:
+    """Restore every patched file byte for byte. Returns their names; empty if the host was not patched."""
+    recognise(directory)
+    return manifest.restore(directory) if manifest.is_patched(directory) else []
+
+
+def diff(directory: Path) -> str:
+    """The unified diff of what patching would change."""
+    lines: list[str] = []
+    for file, data in plan(directory).patched.items():
+        before = (directory / file).read_text(encoding="utf-8-sig").splitlines(keepends=True)
+        after = data.decode("utf-8-sig").splitlines(keepends=True)
+        lines += difflib.unified_diff(before, after, f"a/{file}", f"b/{file}", n=1)
+    return "".join(lines)
+
+
+def state(directory: Path, file: str) -> str:
+    """Whether one file of a host is patched."""
+    if file not in manifest.files(directory):
+        return "not patched"
+    return "changed after patching" if file in manifest.changed_since(directory) else "patched"

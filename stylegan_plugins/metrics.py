@@ -1,0 +1,55 @@
+"""The detectors that the host's metrics download: looked for before training starts."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterable, Iterator
+
+import requests
+
+from stylegan_plugins.errors import OptionError
+from stylegan_plugins.host.modules import host_module
+
+
+def check_detectors(names: Iterable[str]) -> None:
+    """Fetch what the host's metrics of these names need, into the host's own cache.
+
+    Raises OptionError if it cannot be had."""
+    names = list(names)
+    if not names:
+        return
+    metric_main = host_module("metrics.metric_main")
+    open_url = host_module("dnnlib").util.open_url
+    for name in names:
+        for url in detector_urls(metric_main._metric_dict[name]):
+            try:
+                with open_url(url, num_attempts=1, verbose=False):
+                    pass
+            except (OSError, requests.RequestException) as error:
+                raise OptionError(
+                    f"--metrics={name} needs {url}, which cannot be had ({type(error).__name__}). Use --metrics=none, or "
+                    "connect to the network once: it is kept in a cache."
+                ) from error
+
+
+def detector_urls(metric: types.FunctionType) -> list[str]:
+    """The addresses in the code that a metric calls: in modules that it names, functions that hold one."""
+    modules = [metric.__globals__.get(name) for name in metric.__code__.co_names]
+    found = {
+        constant
+        for module in modules
+        if isinstance(module, types.ModuleType) and module.__name__.startswith("metrics.")
+        for function in vars(module).values()
+        if isinstance(function, types.FunctionType) and function.__module__ == module.__name__
+        for constant in _strings(function.__code__)
+        if constant.startswith(("http://", "https://"))
+    }
+    return sorted(found)
+
+
+def _strings(code: types.CodeType) -> Iterator[str]:
+    for constant in code.co_consts:
+        if isinstance(constant, str):
+            yield constant
+        elif isinstance(constant, types.CodeType):
+            yield from _strings(constant)

@@ -1,0 +1,119 @@
+"""A plug-in's options: a frozen dataclass <-> click options `--<plugin>-<field>` <-> training_options.json."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from typing import Any
+
+import click
+
+from stylegan_plugins.errors import OptionError
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    choices: typing.Sequence[str] | None = None,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    metavar: str | None = None,
+) -> Any:
+    """A field of an options dataclass.
+
+    default   its value when the option is not given; the field's annotation (bool, int, float, str, or one of them
+              `| None`) is its type
+    help      a short noun phrase: what it is, and what 0 or absence means
+    choices   the only allowed values; minimum, maximum: inclusive bounds"""
+    metadata = {"help": help, "choices": choices, "minimum": minimum, "maximum": maximum, "metavar": metavar}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def flag(plugin: str, field: str) -> str:
+    """`--diffaugment-policy` for the field `policy` of `diffaugment`."""
+    return f"--{plugin}-{field.replace('_', '-')}"
+
+
+def parameter(plugin: str, field: str) -> str:
+    """The name under which click hands over the value: `diffaugment_policy`."""
+    return flag(plugin, field)[2:].replace("-", "_")
+
+
+def click_options(plugin: str, cls: type) -> list[click.Option]:
+    """The click options of a plug-in. All default to None, "not given"; defaults come from the dataclass."""
+    hints = typing.get_type_hints(cls)
+    result = []
+    for field in dataclasses.fields(cls):
+        kind, _ = _type(hints[field.name])
+        default = "none" if field.default is None else str(field.default).lower() if kind is bool else field.default
+        result.append(
+            click.Option(
+                [flag(plugin, field.name), parameter(plugin, field.name)],
+                type=_click_type(kind, field.metadata),
+                metavar=field.metadata.get("metavar") or (None if field.metadata.get("choices") else _metavar(kind)),
+                help=f"{field.metadata['help']}  [default: {default}; needs --plugin={plugin}]",
+            )
+        )
+    return result
+
+
+def build(plugin: str, cls: type, values: dict[str, Any]) -> Any:
+    """An options object from given values by field name; defaults for the rest.
+
+    Raises OptionError for an unknown field, a wrong type or a value out of bounds."""
+    known = {field.name: field for field in dataclasses.fields(cls)}
+    hints = typing.get_type_hints(cls)
+    checked = {}
+    for name, value in values.items():
+        if name not in known:
+            names = ", ".join(flag(plugin, other) for other in known) or "none"
+            raise OptionError(f"{flag(plugin, name)}: {plugin} has no such option. It has: {names}.")
+        kind, optional = _type(hints[name])
+        if value is None and optional:
+            checked[name] = None
+            continue
+        try:
+            checked[name] = _click_type(kind, known[name].metadata).convert(value, None, None)
+        except click.BadParameter as error:
+            raise OptionError(f"{flag(plugin, name)}: {error.message}") from error
+    return cls(**checked)
+
+
+def as_dict(options: Any) -> dict[str, Any]:
+    """For training_options.json: all fields, defaults included."""
+    return {} if options is None else dataclasses.asdict(options)
+
+
+def _type(hint: Any) -> tuple[type, bool]:
+    """The plain type of an annotation, and whether None is allowed."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        plain = [arg for arg in typing.get_args(hint) if arg is not type(None)]
+        return plain[0], len(plain) < len(typing.get_args(hint))
+    return hint, False
+
+
+def _click_type(kind: type, metadata: typing.Mapping[str, Any]) -> click.ParamType:
+    if metadata.get("choices"):
+        return click.Choice(list(metadata["choices"]))
+    bounds = {"min": metadata.get("minimum"), "max": metadata.get("maximum")}
+    if kind is int:
+        return click.IntRange(**bounds)
+    if kind is float:
+        return _Finite(**bounds)
+    return click.BOOL if kind is bool else click.STRING
+
+
+class _Finite(click.FloatRange):
+    """A number that is one: click lets nan and inf through."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if number != number or number in (float("inf"), float("-inf")):
+            self.fail(f"{value!r} is not a finite number.", param, ctx)
+        return number
+
+
+def _metavar(kind: type) -> str:
+    return {bool: "BOOL", int: "INT", float: "FLOAT"}.get(kind, "TEXT")

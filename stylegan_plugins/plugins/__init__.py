@@ -1,0 +1,1 @@
+"""Built-in plug-ins: one method, one file."""

@@ -1,0 +1,74 @@
+"""DiffAugment: one differentiable random T(x; omega) on real and generated images.
+
+Zhao, Liu, Lin, Zhu, Han: Differentiable Augmentation for Data-Efficient GAN Training (NeurIPS 2020, arXiv:2006.10738):
+
+    L_D = E_x[f_D(-D(T(x)))] + E_z[f_D(D(T(G(z))))],    L_G = E_z[f_G(-D(T(G(z))))]
+"""
+
+from dataclasses import dataclass
+
+from stylegan_plugins import hookimpl
+from stylegan_plugins.errors import OptionError
+from stylegan_plugins.options import option
+from stylegan_plugins.recipes import no_ada_unless_given
+from training_ext.augment import GROUPS, DiffAugment
+from training_ext.parts import Augmentation, Source
+
+PAPER = "Zhao et al. 2020, Differentiable Augmentation for Data-Efficient GAN Training, arXiv:2006.10738"
+
+
+@dataclass(frozen=True)
+class DiffAugmentOptions:
+    policy: str = option("color,translation,cutout", f"transformations in their order, of {', '.join(GROUPS)}")
+    brightness: float = option(1.0, "range of the brightness shift: +- half of it; 0 = off", minimum=0)
+    saturation: float = option(1.0, "range of the saturation factor: 1 +- it; 0 = off", minimum=0)
+    contrast: float = option(1.0, "range of the contrast factor: 1 +- half of it; 0 = off", minimum=0)
+    translation: float = option(0.125, "largest shift, in image sides; 0 = off", minimum=0, maximum=1)
+    cutout: float = option(0.5, "side of the hole, in image sides; 0 = off", minimum=0, maximum=1)
+    where: str = option(
+        "all",
+        "images to transform: of both networks, of D's step, or real ones alone; the last two are ablations",
+        choices=("all", "d", "reals"),
+    )
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.groups if name not in GROUPS]
+        if unknown or len(set(self.groups)) < len(self.groups):
+            raise OptionError(
+                f"--diffaugment-policy: {self.policy!r} is not a list of different transformations. "
+                f"Known: {', '.join(GROUPS)}; separate several with commas."
+            )
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        return tuple(name.strip() for name in self.policy.split(",") if name.strip())
+
+    def transform(self) -> DiffAugment:
+        return DiffAugment(
+            self.groups,
+            brightness=self.brightness,
+            saturation=self.saturation,
+            contrast=self.contrast,
+            translation=self.translation,
+            cutout=self.cutout,
+        )
+
+    def applies(self, source: Source, phase: str) -> bool:
+        """The talk's three variants: (iii) all, (ii) D's step alone, (i) real images alone."""
+        return self.where == "all" or source == "real" or (self.where == "d" and phase.startswith("D"))
+
+
+@hookimpl
+def options():
+    return DiffAugmentOptions
+
+
+@hookimpl
+def configure(args, given):
+    no_ada_unless_given("diffaugment", args, given)
+
+
+@hookimpl
+def register_augmentations(session):
+    chosen = session.options("diffaugment")
+    return [Augmentation("diffaugment", chosen.transform(), chosen.applies)]

@@ -1,0 +1,69 @@
+"""One line of progress: images per second and the time that is left."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import TextIO
+
+
+class Progress:
+    """A line twice a minute, which the host's logger also writes to log.txt; on a terminal it is rewritten in place
+    between.
+
+    total_kimg   length of the run in thousands of real images
+    log          where lines go; None: standard output, which the host's logger copies
+    terminal     where the line is rewritten in place; None: the real standard output
+    clock        seconds, for tests"""
+
+    LOG_SECONDS = 30.0
+    TERMINAL_SECONDS = 0.5
+    WINDOW = 50  # iterations that the speed is measured over
+
+    def __init__(
+        self,
+        total_kimg: float,
+        log: TextIO | None = None,
+        terminal: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.total = int(total_kimg * 1000)
+        self.log = log
+        terminal = terminal or sys.__stdout__
+        self.terminal = terminal if terminal is not None and terminal.isatty() else None
+        self.clock = clock
+        self._seen: deque[tuple[float, int]] = deque(maxlen=self.WINDOW)
+        self._logged = self._shown = clock()
+
+    def update(self, cur_nimg: int) -> None:
+        """An iteration is done; cur_nimg: real images shown so far."""
+        now = self.clock()
+        self._seen.append((now, cur_nimg))
+        if now - self._logged >= self.LOG_SECONDS or cur_nimg >= self.total:
+            self._logged = self._shown = now
+            print(("\r" if self.terminal else "") + self.line(cur_nimg), file=self.log or sys.stdout, flush=True)
+        elif self.terminal is not None and now - self._shown >= self.TERMINAL_SECONDS:
+            self._shown = now
+            self.terminal.write(f"\r{self.line(cur_nimg)}\033[K\r")
+            self.terminal.flush()
+
+    def line(self, cur_nimg: int) -> str:
+        """For example `progress: 1.2 of 25.0 kimg (4%)  57.3 images/s  6m 55s left`."""
+        (start, first), (now, last) = self._seen[0], self._seen[-1]
+        share = 100 * cur_nimg // max(self.total, 1)
+        text = f"progress: {cur_nimg / 1000:.1f} of {self.total / 1000:.1f} kimg ({share}%)"
+        if now <= start or last <= first:
+            return text
+        speed = (last - first) / (now - start)
+        return f"{text}  {speed:.1f} images/s  {_duration((self.total - cur_nimg) / speed)} left"
+
+
+def _duration(seconds: float) -> str:
+    seconds = max(int(seconds), 0)
+    if seconds >= 86400:
+        return f"{seconds // 86400}d {seconds % 86400 // 3600}h"
+    if seconds >= 3600:
+        return f"{seconds // 3600}h {seconds % 3600 // 60}m"
+    return f"{seconds // 60}m {seconds % 60}s"

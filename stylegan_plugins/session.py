@@ -1,0 +1,158 @@
+"""The active plug-ins of one training run, wired together, with their state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pluggy
+import torch
+
+from stylegan_plugins import manager
+from stylegan_plugins import options as plugin_options
+from stylegan_plugins.errors import PluginError
+from stylegan_plugins.progress import Progress
+from training_ext.distributed import broadcast, sum_gradients
+from training_ext.parts import LAYERS, AdversarialTerm, Head, Parts
+
+
+class Session:
+    """What patched host files talk to. Without active plug-ins it prints progress and does nothing else.
+
+    active      names of the active plug-ins, in the order of --plugin
+    heads       modules that are trained with D, by name
+    After attach(): G, D, G_ema, device, loss."""
+
+    def __init__(
+        self,
+        active: list[str],
+        options: Mapping[str, Mapping[str, Any]],
+        *,
+        random_seed: int = 0,
+        rank: int = 0,
+        num_gpus: int = 1,
+        run_dir: str = ".",
+        progress: Progress | None = None,
+    ) -> None:
+        self.active = list(active)
+        self.random_seed = random_seed
+        self.rank = rank
+        self.num_gpus = num_gpus
+        self.run_dir = run_dir
+        self.heads = torch.nn.ModuleDict()
+        self.heads_opt: torch.optim.Optimizer | None = None
+        self.pm: pluggy.PluginManager = manager.build(self.active)
+        self._progress = progress
+        self._options = {
+            name: plugin_options.build(name, cls, dict(options.get(name, {}))) if cls else None
+            for name, cls in ((name, options_class(self.pm, name)) for name in self.active)
+        }
+
+    def options(self, plugin: str) -> Any:
+        """The options of an active plug-in, an instance of its dataclass."""
+        return self._options[plugin]
+
+    def feature_size(self, layer: str) -> int:
+        """Width F of the features [N, F] that D has in a layer of `training_ext.parts.LAYERS`."""
+        module = self.D.get_submodule(LAYERS[layer])
+        if layer == "conv":  # 4x4 pixels, flattened
+            return module.weight.shape[0] * 16
+        return module.weight.shape[0]
+
+    # --- Called by the patched training loop. ---
+
+    def attach(self, G, D, G_ema, augment_pipe, loss, phases) -> None:
+        """Register all parts. Called when networks, loss and optimisers exist and nothing is trained yet."""
+        self.G, self.D, self.G_ema, self.loss = G, D, G_ema, loss
+        self.augment_pipe = augment_pipe
+        self.device = next(D.parameters()).device
+        parts = Parts(augmentations=self._collect("register_augmentations"))
+        self._make_heads(self._collect("register_heads"), phases)
+        terms = self._collect("register_loss_terms")
+        replacing = [term for term in terms if isinstance(term, AdversarialTerm)]
+        if len(replacing) > 1:
+            names = " and ".join(term.name for term in replacing)
+            raise PluginError(f"--plugin: {names} both replace the adversarial loss: leave one of them out.")
+        parts.adversarial = replacing[0] if replacing else None
+        parts.terms = [term for term in terms if not isinstance(term, AdversarialTerm)]
+        if self.active:
+            loss.set_parts(parts, self.heads if len(self.heads) else None)
+
+    def step_end(self, phase) -> None:
+        """An optimiser stepped; the heads' own follows D's main phase."""
+        if self.heads_opt is not None and phase.name in ("Dmain", "Dboth"):
+            self.heads.requires_grad_(False)
+            sum_gradients(self.heads, self.num_gpus)
+            for parameter in self.heads.parameters():
+                if parameter.grad is not None:  # as the host does it for its networks
+                    torch.nan_to_num(parameter.grad, nan=0, posinf=1e5, neginf=-1e5, out=parameter.grad)
+            self.heads_opt.step()
+            self.heads_opt.zero_grad(set_to_none=True)
+        if self.active:
+            self.pm.hook.step_end(session=self, phase=phase.name)
+
+    def batch_end(self, cur_nimg: int, batch_idx: int) -> None:
+        if self._progress is not None:
+            self._progress.update(cur_nimg)
+        if self.active:
+            self.pm.hook.batch_end(session=self, cur_nimg=cur_nimg, batch_idx=batch_idx)
+
+    def tick(self, cur_kimg: int, total_kimg: int) -> None:
+        """The host's progress_fn: called once before training and after each tick."""
+        if self.active and cur_kimg > 0:
+            self.pm.hook.tick(session=self, cur_nimg=cur_kimg * 1000)
+
+    def snapshot(self, path: str | None, cur_nimg: int) -> None:
+        if self.active and path is not None and self.rank == 0:
+            self.pm.hook.snapshot(session=self, path=path, cur_nimg=cur_nimg)
+
+    # --- State. ---
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything of ours that a run must remember."""
+        return {
+            "heads": self.heads.state_dict(),
+            "heads_opt": None if self.heads_opt is None else self.heads_opt.state_dict(),
+            "plugins": {
+                name: state[0]
+                for name, state in (
+                    (name, manager.call(self.pm, name, "state_dict", session=self)) for name in self.active
+                )
+                if state
+            },
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.heads.load_state_dict(state["heads"])
+        if self.heads_opt is not None:
+            self.heads_opt.load_state_dict(state["heads_opt"])
+        for name, value in state["plugins"].items():
+            manager.call(self.pm, name, "load_state_dict", session=self, state=value)
+
+    def _collect(self, hook: str) -> list:
+        """The parts of all plug-ins, in the order of --plugin (pluggy's own order is the reverse)."""
+        return [
+            part for name in self.active for parts in manager.call(self.pm, name, hook, session=self) for part in parts
+        ]
+
+    def _make_heads(self, heads: list[Head], phases) -> None:
+        """Heads are float32, start equal on all processes, and leave the host's random numbers as they were."""
+        for head in heads:
+            if head.name in self.heads:
+                raise PluginError(f"--plugin: two plug-ins have a head named {head.name!r}.")
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(self.random_seed)
+                self.heads[head.name] = head.module().float().to(self.device)
+        if not any(True for _ in self.heads.parameters()):
+            return
+        if self.num_gpus > 1:
+            broadcast(self.heads)
+        self.heads.requires_grad_(False)
+        d_opt = next(phase.opt for phase in phases if phase.module is self.D)
+        self.heads_opt = type(d_opt)(self.heads.parameters(), **d_opt.defaults)
+
+
+def options_class(pm: pluggy.PluginManager, name: str) -> type | None:
+    """A plug-in's options dataclass, None if it has no options."""
+    found = manager.call(pm, name, "options")
+    return found[0] if found else None

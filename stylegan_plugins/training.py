@@ -1,0 +1,206 @@
+"""From the command line of train.py to the arguments of the host's training loop."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import click
+import torch
+
+from stylegan_plugins import devices, manager, metrics
+from stylegan_plugins import options as plugin_options
+from stylegan_plugins.errors import OptionError, PluginError
+from stylegan_plugins.session import options_class
+from training_ext.gan_losses import GAN_LOSSES
+
+HOST_LOSS = "training.loss.StyleGAN2Loss"
+PLUGIN_LOSS = "training_ext.loss.PluginLoss"
+
+
+@dataclass
+class Request:
+    """What the user asked for beyond the host's own options.
+
+    plugins   active plug-ins, in order; options: given ones, by plug-in and field
+    given     names of host options that were given
+    extra     options of the other host family, by name"""
+
+    plugins: list[str] = field(default_factory=list)
+    options: dict[str, dict[str, Any]] = field(default_factory=dict)
+    given: frozenset[str] = frozenset()
+    gan_loss: str | None = None
+    extra: dict[str, int] = field(default_factory=dict)
+    device_given: bool = False
+    no_workers: bool = False
+    dry_run: bool = False
+
+    @classmethod
+    def parse(cls, values: dict[str, Any], given: frozenset[str], device_given: bool) -> Request:
+        """Sort the values of our options. Raises PluginError or OptionError before anything else happens."""
+        plugins = split_names(values.pop("plugin"))
+        pm = manager.build(plugins)
+        request = cls(plugins=plugins, given=given, device_given=device_given, gan_loss=values.pop("gan_loss"))
+        for name, fields in _plugin_fields().items():
+            for parameter, field_name in fields.items():
+                value = values.pop(parameter, None)
+                if value is None:
+                    continue
+                if name not in plugins:
+                    raise OptionError(
+                        f"{plugin_options.flag(name, field_name)}={value}: {name} is not active. Add --plugin={name}, "
+                        "or leave the option out."
+                    )
+                request.options.setdefault(name, {})[field_name] = value
+        request.extra = {name: value for name, value in values.items() if value is not None}
+        for name in plugins:  # values that do not go together fail here, not after the data set is read
+            _build_options(pm, name, request.options)
+        return request
+
+
+def split_names(values: tuple[str, ...] | list[str]) -> list[str]:
+    """--plugin is repeatable and takes commas; a name twice counts once. `none` and nothing mean no plug-in."""
+    names = [name.strip() for value in values for name in value.split(",")]
+    return list(dict.fromkeys(name for name in names if name and name.lower() != "none"))
+
+
+def _build_options(pm: Any, name: str, given: Mapping[str, Mapping[str, Any]]) -> Any:
+    cls = options_class(pm, name)
+    return plugin_options.build(name, cls, dict(given.get(name, {}))) if cls else None
+
+
+def _plugin_fields() -> dict[str, dict[str, str]]:
+    """By plug-in: click's parameter name -> field."""
+    return {
+        name: {plugin_options.parameter(name, field_name): field_name for field_name in cls.__dataclass_fields__}
+        for name, cls in _installed_options().items()
+    }
+
+
+def _installed_options() -> dict[str, type]:
+    """Options dataclasses of all installed plug-ins that have one. A plug-in that cannot be imported is left out here;
+    naming it with --plugin says why."""
+    found = {}
+    for name in manager.installed():
+        try:
+            cls = options_class(manager.build_alone(name), name)
+        except PluginError:
+            continue
+        if cls is not None:
+            found[name] = cls
+    return found
+
+
+def device_click_option() -> click.Option:
+    return click.Option(
+        ["--device"],
+        type=click.Choice(devices.CHOICES),
+        help="Where to run; auto takes a GPU if there is one  [default: auto]",
+    )
+
+
+def options_for(command: click.Command) -> list[click.Option]:
+    """Our options for a host's training command; those that it has itself are left to it. --workers may be 0."""
+    existing = {name for parameter in command.params for name in parameter.opts}
+    for parameter in command.params:
+        if parameter.name == "workers":
+            parameter.type = click.IntRange(min=0)
+    extra = [
+        click.Option(
+            ["--cbase"], type=click.IntRange(min=1), metavar="INT", help="Capacity multiplier  [default: varies]"
+        ),
+        click.Option(["--cmax"], type=click.IntRange(min=1), metavar="INT", help="Max. feature maps  [default: 512]"),
+        click.Option(
+            ["--tick"], type=click.IntRange(min=1), metavar="KIMG", help="How often to print progress  [default: 4]"
+        ),
+        click.Option(["--batch-gpu"], type=click.IntRange(min=1), metavar="INT", help="Limit batch size per GPU"),
+    ]
+    ours = [
+        click.Option(
+            ["--plugin"],
+            multiple=True,
+            metavar="NAME,...",
+            help="Plug-ins to train with, repeatable; see: stylegan-plugins list",
+        ),
+        device_click_option(),
+        click.Option(
+            ["--gan-loss"], type=click.Choice(list(GAN_LOSSES)), help="Adversarial loss  [default: nonsaturating]"
+        ),
+        *extra,
+    ]
+    for name, cls in _installed_options().items():
+        ours += plugin_options.click_options(name, cls)
+    return [option for option in ours if not existing & set(option.opts)]
+
+
+def configure(desc: str, args: Any, request: Request) -> tuple[str, Any]:
+    """Apply a request to the host's complete arguments. Returns the description of the run directory and the arguments.
+
+    Without plug-ins and without --device no key is added."""
+    _apply_extra(args, request.extra)
+    if request.no_workers:
+        args["data_loader_kwargs"]["num_workers"] = 0
+        args["data_loader_kwargs"].pop("prefetch_factor", None)
+    if devices.device().type == "cpu" and "metrics" not in request.given:
+        args["metrics"] = []  # the default would make 50,000 images at the first tick
+    if request.device_given:
+        args["device"] = os.environ[devices.VARIABLE]
+    if request.plugins or request.gan_loss:
+        _use_plugin_loss(args, request.gan_loss)
+    if request.plugins:
+        pm = manager.build(request.plugins)
+        chosen = {}
+        for name in request.plugins:
+            chosen[name] = _build_options(pm, name, request.options)
+            manager.call(pm, name, "configure", args=args, options=chosen[name], given=request.given)
+        args["plugins"] = {
+            "active": request.plugins,
+            "options": {name: plugin_options.as_dict(value) for name, value in chosen.items()},
+        }
+        desc += "-" + "-".join(request.plugins)
+    if not request.dry_run:
+        metrics.check_detectors(args.get("metrics", []))
+    return desc, args
+
+
+def _use_plugin_loss(args: Any, gan_loss: str | None) -> None:
+    loss = args["loss_kwargs"]
+    if loss["class_name"] != HOST_LOSS:
+        raise PluginError(f"This host trains with {loss['class_name']}; plug-ins extend {HOST_LOSS} alone.")
+    loss["class_name"] = PLUGIN_LOSS
+    if gan_loss is not None:
+        loss["gan_loss"] = gan_loss
+
+
+def _apply_extra(args: Any, extra: Mapping[str, int]) -> None:
+    """Options that one host family has and the other lacks, with stylegan3's meaning."""
+    for option, key in (("cbase", "channel_base"), ("cmax", "channel_max")):
+        if option in extra:
+            generator = args["G_kwargs"].get("synthesis_kwargs", args["G_kwargs"])
+            generator[key] = args["D_kwargs"][key] = extra[option]
+    if "tick" in extra:
+        args["kimg_per_tick"] = extra["tick"]
+    if "batch_gpu" in extra:
+        batch, gpus, batch_gpu = args["batch_size"], args["num_gpus"], extra["batch_gpu"]
+        group = args["D_kwargs"]["epilogue_kwargs"].get("mbstd_group_size") or 1
+        if batch % (gpus * batch_gpu):
+            raise OptionError(f"--batch-gpu={batch_gpu}: --batch={batch} must be a multiple of --gpus={gpus} times it.")
+        if batch_gpu < group:
+            raise OptionError(f"--batch-gpu={batch_gpu} cannot be smaller than the minibatch-stddev group of {group}.")
+        args["batch_gpu"] = batch_gpu
+
+
+def adapt(args: dict[str, Any], device: torch.device) -> None:
+    """Last changes of the training loop's arguments, in the process that runs it; they are not part of what is saved."""
+    for name in ("G_opt_kwargs", "D_opt_kwargs"):
+        if "betas" in args.get(name, {}):  # Adam refuses an int, which is what lazy regularisation off leaves here
+            args[name] = type(args[name])(args[name], betas=[float(beta) for beta in args[name]["betas"]])
+    if device.type == "cpu":
+        args["data_loader_kwargs"] = {**args.get("data_loader_kwargs", {}), "pin_memory": False}
+        for kwargs in (args["G_kwargs"].get("synthesis_kwargs", args["G_kwargs"]), args["D_kwargs"]):
+            if "num_fp16_res" in kwargs:  # half precision is slow and inexact on a CPU
+                kwargs["num_fp16_res"] = 0
+        if args.get("num_gpus", 1) > 1:  # processes share the cores
+            torch.set_num_threads(max(1, (os.cpu_count() or 1) // args["num_gpus"]))

@@ -1,0 +1,341 @@
+"""AugSelf's equations, head, divergence and shared pass, each against a plain re-computation; and the authors' code."""
+
+import math
+import pathlib
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from training_ext import augself
+from training_ext.augment import GROUPS
+from training_ext.heads import EqualizedLinear, OmegaHead
+
+GOLDEN = pathlib.Path(__file__).parent / "golden" / "augself.npz"
+PROPERTY = settings(max_examples=50, deadline=None)
+
+group_subsets = st.sets(st.sampled_from(sorted(GROUPS)), min_size=1).map(sorted)
+reductions = st.sampled_from(sorted(augself.REDUCTIONS))
+
+
+@pytest.fixture(scope="module")
+def golden():
+    with np.load(GOLDEN, allow_pickle=False) as file:
+        return {key: torch.from_numpy(file[key]) for key in file if file[key].dtype.kind != "U"}
+
+
+def random_groups(n, groups, seed):
+    """(predictions of any sign, omega in [0, 1]), each {group: [n, K]}, double precision."""
+    generator = torch.Generator().manual_seed(seed)
+    preds = {group: torch.randn([n, GROUPS[group]], generator=generator, dtype=torch.float64) for group in groups}
+    omegas = {group: torch.rand([n, GROUPS[group]], generator=generator, dtype=torch.float64) for group in GROUPS}
+    return preds, omegas
+
+
+# Loss terms. --------------------------------------------------------------------------------------
+
+
+@PROPERTY
+@given(st.integers(1, 5), group_subsets, st.sampled_from([1, -1]), reductions, st.integers(0, 2**31))
+def test_terms_satisfy_their_equations(n, groups, sign, reduction, seed):
+    preds, omegas = random_groups(n, groups, seed)
+
+    def squares(group, image, s):
+        errors = [(p - s * w) ** 2 for p, w in zip(preds[group][image].tolist(), omegas[group][image].tolist())]
+        return math.fsum(errors) / (len(errors) if reduction == "mean" else 1)
+
+    d_expected = [math.fsum(squares(group, image, sign) for group in groups) for image in range(n)]
+    g_expected = [
+        math.fsum(squares(group, image, 1) - squares(group, image, -1) for group in groups) for image in range(n)
+    ]
+    d_actual = augself.discriminator_term(preds, omegas, sign, reduction)
+    g_actual = augself.generator_term(preds, omegas, reduction)
+    torch.testing.assert_close(d_actual, torch.tensor(d_expected, dtype=torch.float64), rtol=1e-13, atol=1e-13)
+    torch.testing.assert_close(g_actual, torch.tensor(g_expected, dtype=torch.float64), rtol=1e-13, atol=1e-13)
+
+
+def test_loss_is_zero_when_the_prediction_is_exact():
+    _, omegas = random_groups(4, GROUPS, 0)
+    assert torch.equal(augself.augself_loss(omegas["color"], omegas["color"], +1), torch.zeros(4, dtype=torch.float64))
+    assert torch.equal(augself.augself_loss(-omegas["color"], omegas["color"], -1), torch.zeros(4, dtype=torch.float64))
+
+
+def test_generator_loss_is_minus_four_times_the_inner_product_over_k():
+    preds, omegas = random_groups(6, GROUPS, 0)
+    for group, width in GROUPS.items():
+        inner = (preds[group] * omegas[group]).sum(dim=1)
+        torch.testing.assert_close(augself.augself_generator_loss(preds[group], omegas[group]), -4 / width * inner)
+        torch.testing.assert_close(augself.augself_generator_loss(preds[group], omegas[group], "sum"), -4 * inner)
+
+
+def test_the_papers_norm_is_k_times_the_codes_mean():
+    preds, omegas = random_groups(6, GROUPS, 0)
+    for group, width in GROUPS.items():
+        mean, norm = (augself.augself_loss(preds[group], omegas[group], -1, reduction) for reduction in ("mean", "sum"))
+        torch.testing.assert_close(norm, width * mean)
+
+
+def test_terms_do_not_depend_on_the_order_of_the_groups():
+    preds, omegas = random_groups(6, GROUPS, 0)
+    backwards = dict(reversed(preds.items()))
+    assert torch.equal(augself.discriminator_term(preds, omegas, 1), augself.discriminator_term(backwards, omegas, 1))
+    assert torch.equal(augself.generator_term(preds, omegas), augself.generator_term(backwards, omegas))
+
+
+def test_groups_that_are_applied_but_not_predicted_do_not_count():
+    preds, omegas = random_groups(6, ["color"], 0)
+    expected = augself.augself_loss(preds["color"], omegas["color"], 1)
+    assert torch.equal(augself.discriminator_term(preds, omegas, 1), expected)
+
+
+@pytest.mark.parametrize(
+    "call, named",
+    [
+        (lambda p, w: augself.augself_loss(p, w, 0), r"sign.*\+1.*-1.*0"),
+        (lambda p, w: augself.augself_loss(p, w, 1, "max"), "reduction.*mean, sum.*'max'"),
+        (lambda p, w: augself.augself_loss(p, w[:, :2], 1), r"pred and omega.*\[4, 3\] and \[4, 2\]"),
+        (lambda p, w: augself.discriminator_term({"color": p}, {"cutout": w}, 1), "omegas.*color"),
+        (lambda p, w: augself.generator_term({}, {"cutout": w}), "preds.*none"),
+        (lambda p, w: augself.ahm_divergence({"color": p}, {}), "omegas.*color"),
+    ],
+)
+def test_a_wrong_argument_is_named_with_what_is_allowed(call, named):
+    with pytest.raises(ValueError, match=named):
+        call(torch.zeros([4, 3]), torch.zeros([4, 3]))
+
+
+# The head. ----------------------------------------------------------------------------------------
+
+
+def test_head_is_a_linear_map_of_the_difference_with_gain_one_over_root_f():
+    torch.manual_seed(0)
+    head = OmegaHead(20, GROUPS).double()
+    augmented, clean = torch.randn([2, 5, 20], dtype=torch.float64)
+    assert list(head(augmented, clean)) == list(GROUPS)
+    for group, width in GROUPS.items():
+        layer = head.groups[group]
+        torch.nn.init.normal_(layer.bias)
+        for n in range(5):
+            for k in range(width):
+                products = [
+                    w * (a - c) for w, a, c in zip(layer.weight[k].tolist(), augmented[n].tolist(), clean[n].tolist())
+                ]
+                expected = layer.bias[k].item() + math.fsum(products) / math.sqrt(20)
+                assert head(augmented, clean)[group][n, k].item() == pytest.approx(expected, abs=1e-13)
+
+
+def test_head_starts_with_weights_from_the_normal_distribution_and_bias_0():
+    torch.manual_seed(0)
+    layer = EqualizedLinear(512, 100)
+    assert abs(layer.weight.mean().item()) < 0.02 and abs(layer.weight.std().item() - 1) < 0.02
+    assert torch.equal(layer.bias, torch.zeros(100))
+    assert layer(torch.randn([200, 512])).std().item() == pytest.approx(1, abs=0.1)
+
+
+def test_head_sends_opposite_gradients_to_the_two_branches():
+    head = OmegaHead(8, {"color": 3})
+    augmented, clean = torch.randn([4, 8], requires_grad=True), torch.randn([4, 8], requires_grad=True)
+    head(augmented, clean)["color"].square().sum().backward()
+    assert augmented.grad.abs().sum() > 0 and torch.equal(augmented.grad, -clean.grad)
+
+
+def test_head_is_float32_whatever_d_is():
+    head = OmegaHead(8, GROUPS)
+    for pred in head(torch.randn([4, 8]).half(), torch.randn([4, 8]).half()).values():
+        assert pred.dtype == torch.float32
+
+
+def test_head_names_what_is_wrong():
+    with pytest.raises(ValueError, match="features.*at least 1.*0"):
+        OmegaHead(0, GROUPS)
+    with pytest.raises(ValueError, match="omega_dims.*'color'.*0"):
+        OmegaHead(8, {"color": 0})
+    with pytest.raises(ValueError, match=r"\[4, 8\].*\[3, 8\]"):
+        OmegaHead(8, GROUPS)(torch.zeros([4, 8]), torch.zeros([3, 8]))
+
+
+# The authors' code. -------------------------------------------------------------------------------
+
+
+def golden_head(golden):
+    head = OmegaHead(golden["D/b4.fc.weight"].shape[0], GROUPS)
+    state = {
+        f"groups.{group}.{name}": golden[f"D/b4.out_augself.{group}.{name}"]
+        for group in GROUPS
+        for name in ("weight", "bias")
+    }
+    head.load_state_dict(state)
+    return head
+
+
+@pytest.mark.parametrize("name, sign", [("G", None), ("D_generated", -1), ("D_real", +1)])
+def test_predictions_losses_and_gradients_equal_the_authors_bb0760e(golden, name, sign):
+    head = golden_head(golden)
+    augmented = golden[f"{name}/features/augmented"].clone().requires_grad_()
+    clean = golden[f"{name}/features/clean"].clone().requires_grad_()
+    preds = head(augmented, clean)
+    omegas = {group: golden[f"{name}/omega/{group}"] for group in GROUPS}
+    # Everywhere: the same float32 sums in another order.
+    close = dict(rtol=1e-6, atol=1e-6)
+    for group in GROUPS:
+        torch.testing.assert_close(preds[group], golden[f"{name}/pred/{group}"], **close)
+
+    mse = golden[f"{name}/mse"]
+    logits = golden[f"{name}/logits"]
+    if sign is None:  # the authors' two errors per group, in the order of the groups
+        term, weight, adversarial = augself.generator_term(preds, omegas), golden["g_weight"].item(), -logits
+        per_group = [augself.augself_generator_loss(preds[group], omegas[group]).mean() for group in GROUPS]
+        expected = mse[0::2] - mse[1::2]
+    else:
+        term, weight = augself.discriminator_term(preds, omegas, sign), golden["d_weight"].item()
+        adversarial = -sign * logits
+        per_group = [augself.augself_loss(preds[group], omegas[group], sign).mean() for group in GROUPS]
+        expected = mse
+    torch.testing.assert_close(torch.stack(per_group), expected, **close)
+    total = torch.nn.functional.softplus(adversarial).mean() + weight * term.mean()
+    torch.testing.assert_close(total, golden[f"{name}/loss"], **close)
+
+    total.backward()
+    torch.testing.assert_close(clean.grad, golden[f"{name}/grad_features/clean"], **close)
+    if sign is not None:  # in G's phase D and the head are frozen
+        for group in GROUPS:
+            for key in ("weight", "bias"):
+                actual = getattr(head.groups[group], key).grad
+                torch.testing.assert_close(actual, golden[f"{name}/grad/b4.out_augself.{group}.{key}"], **close)
+
+
+def test_the_authors_give_their_heads_no_gradient_in_the_r1_and_g_phases(golden):
+    recorded = [key for key in golden if "/grad/b4.out_augself." in key]
+    assert recorded and {key.split("/")[0] for key in recorded} == {"D_generated", "D_real"}
+
+
+# The divergence. ----------------------------------------------------------------------------------
+
+COUNTS_P, COUNTS_Q = (4, 3, 2, 1, 0), (0, 2, 3, 1, 4)  # ten images of each source, with five different values of x
+P, Q = (torch.tensor(counts, dtype=torch.float64) / 10 for counts in (COUNTS_P, COUNTS_Q))
+
+
+def divergence(p, q):
+    harmonic_mean = torch.where(p * q > 0, 2 * p * q / (p + q), 0)
+    return 1 - harmonic_mean.sum().item()
+
+
+def population(counts, omegas, head):
+    """All pairs of an image and an omega, as often as they occur. Returns ({group: pred}, {group: omega})."""
+    pairs = [(x, w) for x, count in enumerate(counts) for _ in range(count) for w in range(len(omegas))]
+    omega = torch.stack([omegas[w] for _, w in pairs])
+    pred = torch.stack([head(x, w) for x, w in pairs])
+    return {"color": pred[:, :3], "cutout": pred[:, 3:]}, {"color": omega[:, :3], "cutout": omega[:, 3:]}
+
+
+def optimal_head(omegas):
+    ratio = (P - Q) / (P + Q)
+    return lambda x, w: ratio[x] * omegas[w]
+
+
+def test_theorem_generator_term_of_the_optimal_head_is_4_c_m_for_constant_omega():
+    omegas = torch.tensor([[0.2, 0.3, 0.5, 0.4, 0.6]], dtype=torch.float64)
+    preds, drawn = population(COUNTS_Q, omegas, optimal_head(omegas))
+    actual = augself.generator_term(preds, drawn, reduction="sum").mean().item()
+    assert actual == pytest.approx(4 * omegas.square().sum().item() * divergence(P, Q), rel=1e-12)
+
+
+def test_estimates_of_the_optimal_head_are_the_divergence_for_drawn_omega():
+    omegas = torch.rand([7, 5], generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    head = optimal_head(omegas)
+    real, generated = population(COUNTS_P, omegas, head), population(COUNTS_Q, omegas, head)
+    assert augself.ahm_divergence(*generated).item() == pytest.approx(divergence(P, Q), rel=1e-12)
+    assert augself.ahm_lower_bound(*real, *generated).item() == pytest.approx(divergence(P, Q), rel=1e-12)
+    # Symmetric, so real images give the same value with the other sign.
+    assert -augself.ahm_divergence(*real).item() == pytest.approx(divergence(Q, P), rel=1e-12)
+
+
+def test_divergence_is_half_le_cam_between_0_and_1():
+    assert divergence(P, Q) == pytest.approx(((P - Q).square() / (P + Q)).sum().item() / 2)
+    one, other = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
+    assert divergence(P, P) == pytest.approx(0) and divergence(one, other) == 1
+
+
+@PROPERTY
+@given(st.integers(0, 2**31), st.floats(0, 2))
+def test_lower_bound_stays_below_the_divergence_for_any_head(seed, error):
+    generator = torch.Generator().manual_seed(seed)
+    omegas = torch.rand([4, 5], generator=generator, dtype=torch.float64)
+    best = optimal_head(omegas)
+    noise = torch.randn([len(P), 4, 5], generator=generator, dtype=torch.float64) * error
+
+    def head(x, w):
+        return best(x, w) + noise[x, w]
+
+    bound = augself.ahm_lower_bound(*population(COUNTS_P, omegas, head), *population(COUNTS_Q, omegas, head))
+    assert bound.item() <= divergence(P, Q) + 1e-12
+
+
+def test_estimates_are_scalars_without_gradient():
+    preds, omegas = random_groups(4, GROUPS, 0)
+    preds = {group: pred.requires_grad_() for group, pred in preds.items()}
+    for value in (augself.ahm_divergence(preds, omegas), augself.ahm_lower_bound(preds, omegas, preds, omegas)):
+        assert value.shape == () and not value.requires_grad
+
+
+# One pass for both branches. ----------------------------------------------------------------------
+
+
+def batch_deviation(x, group_size):
+    """Minibatch standard deviation as a layer of D sees it, [N] -> [N]: one number per group, image by image."""
+    n = len(x)
+    size = n if group_size is None else min(group_size, n)
+    stride = n // size
+    result = []
+    for index in range(n):
+        members = [x[index % stride + k * stride] for k in range(size)]
+        mean = math.fsum(members) / size
+        result.append(math.sqrt(math.fsum((value - mean) ** 2 for value in members) / size + 1e-8))
+    return result
+
+
+joinable = st.tuples(st.integers(1, 8), st.integers(1, 5)).map(lambda pair: (pair[0] * pair[1], pair[0]))
+
+
+@PROPERTY
+@given(joinable, st.integers(0, 2**31))
+def test_a_joined_batch_gives_each_half_the_statistics_of_a_pass_of_its_own(sizes, seed):
+    n, group_size = sizes
+    augmented, clean = torch.randn([2, n], generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    assert augself.halves_can_join(n, group_size)
+    joined = augself.join_halves(augmented, clean, group_size)
+    statistics = torch.tensor(batch_deviation(joined.tolist(), group_size), dtype=torch.float64)
+    actual = augself.split_halves(statistics, group_size)
+    for half, values in zip(actual, (augmented, clean)):
+        assert half.tolist() == batch_deviation(values.tolist(), group_size)
+
+
+@PROPERTY
+@given(joinable, st.sampled_from([(), (3,), (2, 4, 4), (0,)]))
+def test_split_undoes_join_for_any_shape_and_passes_gradients_on(sizes, trailing):
+    n, group_size = sizes
+    augmented, clean = torch.randn([n, *trailing], requires_grad=True), torch.randn([n, *trailing], requires_grad=True)
+    joined = augself.join_halves(augmented, clean, group_size)
+    assert joined.shape == (2 * n, *trailing)
+    halves = augself.split_halves(joined, group_size)
+    assert torch.equal(halves[0], augmented) and torch.equal(halves[1], clean)
+    (halves[0].sum() * 2 + halves[1].sum() * 3).backward()
+    assert (augmented.grad == 2).all() and (clean.grad == 3).all()
+
+
+@pytest.mark.parametrize("n, group_size", [(8, None), (2, 4), (6, 4), (4, 0), (0, 4)])
+def test_batches_that_cannot_share_a_pass_are_told_so(n, group_size):
+    assert not augself.halves_can_join(n, group_size)
+    with pytest.raises(ValueError, match=f"group_size.*{n}.*{group_size}.*two passes"):
+        augself.join_halves(torch.zeros([n, 2]), torch.zeros([n, 2]), group_size)
+    with pytest.raises(ValueError, match="group_size"):
+        augself.split_halves(torch.zeros([2 * n, 2]), group_size)
+
+
+def test_halves_of_different_shape_and_odd_outputs_are_refused():
+    with pytest.raises(ValueError, match=r"same shape.*\[4, 2\].*\[4, 3\]"):
+        augself.join_halves(torch.zeros([4, 2]), torch.zeros([4, 3]), 4)
+    with pytest.raises(ValueError, match="two halves.*7"):
+        augself.split_halves(torch.zeros([7]), 1)

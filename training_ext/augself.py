@@ -1,0 +1,190 @@
+"""AugSelf-GAN: D predicts the parameters of the augmentation, with the sign of the source.
+
+Hou, Cao, Yuan, Zhao, Ma, Pan, Wan, Wang, Shen, Cheng, "Augmentation-Aware Self-Supervision for Data-Efficient GAN
+Training" (NeurIPS 2023, arXiv:2205.15677). From D's features of T(x; omega) and of x a head predicts omega_hat. D and
+head learn omega for real images and -omega for generated ones; G is trained to have its images predicted as real ones
+are, and not as generated ones are.
+
+Symbols: N images; g a group of parameters ('color', 'translation', 'cutout') of width K_g; omega_g [N, K_g] in [0, 1],
+drawn (training_ext.augment); omega_hat_g [N, K_g], predicted (training_ext.heads); s = +1 real, -1 generated.
+Terms are [N]: weighting and the mean over the batch are left to the caller.
+
+Paper and code differ: the paper writes a squared norm, the authors' code takes the mean over the K_g components and
+then the sum over groups, which weights a group by 1 / K_g. ``reduction='mean'`` (default) is their code, ``'sum'`` the
+paper. The targets are those of their code: omega in [0, 1], so the two targets meet at omega = 0, not in the middle.
+"""
+
+import torch
+
+REDUCTIONS = {"mean": torch.mean, "sum": torch.sum}
+
+
+# Loss terms. --------------------------------------------------------------------------------------
+
+
+def augself_loss(pred, omega, sign, reduction="mean"):
+    """Squared error of one group:  l_n = mean_k (omega_hat_nk - s omega_nk)^2,  s = sign.
+
+    With reduction='sum' the sum over k, ||omega_hat_n - s omega_n||^2. pred, omega: [N, K]. Returns [N].
+    """
+    if sign not in (1, -1):
+        raise ValueError(f"sign: must be +1 (real) or -1 (generated), got {sign!r}.")
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"reduction: must be one of {', '.join(REDUCTIONS)}, got {reduction!r}.")
+    if pred.ndim != 2 or pred.shape != omega.shape:
+        raise ValueError(f"pred and omega: must be [N, K] both, got {list(pred.shape)} and {list(omega.shape)}.")
+    return REDUCTIONS[reduction]((pred - sign * omega).square(), dim=1)
+
+
+def augself_generator_loss(pred, omega, reduction="mean"):
+    """G's term of one group:  l_n = mean_k (omega_hat_nk - omega_nk)^2 - mean_k (omega_hat_nk + omega_nk)^2.
+
+    Expanding the squares gives l_n = -4/K sum_k omega_hat_nk omega_nk: linear in the prediction, with no lower bound
+    of its own. It is written as the difference because that is the published form. pred, omega: [N, K]. Returns [N].
+    """
+    return augself_loss(pred, omega, +1, reduction) - augself_loss(pred, omega, -1, reduction)
+
+
+def discriminator_term(preds, omegas, sign, reduction="mean"):
+    """L^SS of D for one source, per image:  sum_g augself_loss(omega_hat_g, omega_g, s).
+
+    preds: {group: [N, K_g]}; omegas: {group: [N, K_g]}, which may hold groups that are applied but not predicted.
+    Returns [N]. The paper's L^SS of D is the mean over real images with s = +1 plus that over generated ones with -1.
+    """
+    return _sum_over_groups(augself_loss, preds, omegas, sign, reduction)
+
+
+def generator_term(preds, omegas, reduction="mean"):
+    """L^SS of G, per generated image:  sum_g augself_generator_loss(omega_hat_g, omega_g). Returns [N].
+
+    The gradient has to reach G through both branches, T(G(z)) and the clean G(z).
+    """
+    return _sum_over_groups(augself_generator_loss, preds, omegas, reduction)
+
+
+def _sum_over_groups(loss, preds, omegas, *args):
+    if not preds:
+        raise ValueError("preds: must hold at least one group, got none.")
+    _check_groups(preds, omegas)
+    return sum(loss(preds[group], omegas[group], *args) for group in sorted(preds))  # by name: order decides no number
+
+
+def _check_groups(preds, omegas):
+    missing = sorted(set(preds) - set(omegas))
+    if missing:
+        raise ValueError(f"omegas: must hold every predicted group, lacks {', '.join(missing)}.")
+
+
+# What the terms measure. --------------------------------------------------------------------------
+#
+# The arithmetic-harmonic-mean divergence of two densities p, q is
+#
+#     M(p || q) = int (p + q)/2 - int 2 p q / (p + q) = 1 - int 2 p q / (p + q),      0 <= M <= 1,
+#
+# symmetric, and half the Le Cam divergence int (p - q)^2 / (p + q). The talk's theorem is about p = p_data(x, y) and
+# q = p_G(x, y) of pairs of an image x and y = T(x; omega), with omega = c constant. Derivation, in this notation:
+#
+# 1. The best prediction minimises p |v - c|^2 + q |v + c|^2 for each pair: v* = r c with r = (p - q) / (p + q).
+# 2. G's term is E_q |v - c|^2 - E_q |v + c|^2 = -4 E_q[v . c]. At v = v* it is -4 |c|^2 E_q[r], and
+#        -E_q[r] = int q (q - p) / (p + q) = int q (1 - 2 p / (p + q)) = 1 - int 2 p q / (p + q) = M.
+#    This is the theorem: G's term = 4 |c|^2 M.
+# 3. D's terms at any v: E_p |v - c|^2 + E_q |v + c|^2 >= |c|^2 int (p (r - 1)^2 + q (r + 1)^2)
+#    = |c|^2 int 4 p q / (p + q) = 2 |c|^2 (1 - M), with equality for v*. So M >= 1 - (D's terms) / (2 |c|^2).
+#
+# In training omega is drawn. Assume, beyond the theorem, that the pair (x, y) determines omega, and that omega is
+# independent of x and has the same law for both sources. Then step 1 holds with omega for c, and steps 2 and 3 hold
+# with every integral weighted by w = |omega|^2 / E|omega|^2. Now w p and w q are densities, with the same ratio r, so
+#
+#     -E_q[v* . omega] / E|omega|^2 = M(w p || w q),
+#
+# exactly. It equals M(p || q) if r does not depend on omega, that is, if the pair tells no more about the source than x
+# alone does. Where the pair leaves omega open (saturation of a grey image, the shift of a blank one),
+# v* = r E[omega | x, y], and the left side is biased; step 3 stays a lower bound, as the spread of omega only adds to
+# D's terms. Dividing by the mean of |omega|^2, not per image, keeps images with omega near 0 from dominating.
+
+
+def ahm_divergence(preds, omegas):
+    """Estimates M_AH(p_data || p_G) from generated images:  -sum_n omega_hat_n . omega_n / sum_n |omega_n|^2.
+
+    The theorem read backwards: G's term is 4 |omega|^2 M_AH when the head is optimal (derivation above). preds, omegas:
+    {group: [N, K_g]} of generated images; omega_n is the vector of all predicted groups. Returns a scalar, without
+    gradient: a figure to watch, not a loss. 0: not distinguished; 1: as far apart as can be. It is only as good as the
+    head: a head away from its optimum gives values outside [0, 1] too, and a head that has memorised the training
+    images measures the distance to these, not to their distribution.
+    """
+    score, scale = _inner_products(preds, omegas)
+    return -score / scale
+
+
+def ahm_lower_bound(preds_real, omegas_real, preds_generated, omegas_generated):
+    """A lower bound of M_AH(p_data || p_G) that holds for any head, in expectation (step 3 above):
+
+        1 - 1/2 ( sum_n |omega_hat_n - omega_n|^2 / sum_n |omega_n|^2  over real images
+                + sum_n |omega_hat_n + omega_n|^2 / sum_n |omega_n|^2  over generated images )
+
+    preds_*, omegas_*: {group: [N, K_g]}. Returns a scalar <= 1 without gradient; tight for the optimal head, negative
+    for one that is worse than predicting 0. A bound for new data only when the head has not seen the images before.
+    """
+    relative = []
+    for preds, omegas, sign in ((preds_real, omegas_real, +1), (preds_generated, omegas_generated, -1)):
+        _, scale = _inner_products(preds, omegas)
+        relative.append(discriminator_term(preds, omegas, sign, reduction="sum").detach().mean() / scale)
+    return 1 - (relative[0] + relative[1]) / 2
+
+
+def _inner_products(preds, omegas):
+    """Means over n of omega_hat_n . omega_n and of |omega_n|^2, over all predicted groups; scalars, no gradient."""
+    _check_groups(preds, omegas)
+    pred = torch.cat([preds[group] for group in sorted(preds)], dim=1).detach()
+    omega = torch.cat([omegas[group] for group in sorted(preds)], dim=1)
+    return (pred * omega).sum(dim=1).mean(), omega.square().sum(dim=1).mean()
+
+
+# One pass of D for both branches. -----------------------------------------------------------------
+#
+# D couples the images of a batch in one place only: the minibatch standard deviation layer. It views a batch of N as
+# [G, N/G, ...] with G = min(group_size, N) and takes statistics over the first axis, so group m holds the images m,
+# m + N/G, m + 2 N/G, ... In phi(T(x)) - phi(x) both branches must be grouped as they would be in passes of their own:
+# with M = N/G, image k M + m of half h goes to place 2 k M + h M + m of the batch of 2 N, where it falls into group
+# h M + m, together with the images it would meet in a pass of its own and with no other.
+
+
+def halves_can_join(n, group_size):
+    """Whether two batches of n can share one pass of D whose layer has this group_size (None: the whole batch).
+
+    No, if the groups of a batch of 2 n would be larger than those of a batch of n (n < group_size, or None), or if the
+    layer cannot split n at all (n not a multiple of group_size). Then run two passes.
+    """
+    return group_size is not None and 1 <= group_size <= n and n % group_size == 0
+
+
+def join_halves(augmented, clean, group_size):
+    """Interleaves two batches [N, ...] into one [2N, ...] that the layer groups within each half (see above).
+
+    group_size: that of D's minibatch standard deviation layer; 1 if D has none. Raises ValueError where
+    halves_can_join says no. Labels are joined in the same way: join_halves(c, c, group_size).
+    """
+    if augmented.shape != clean.shape:
+        raise ValueError(
+            f"augmented and clean: must have the same shape, got {list(augmented.shape)} and {list(clean.shape)}."
+        )
+    blocks = _blocks(augmented.shape[0], group_size)
+    return torch.stack([half.unflatten(0, blocks) for half in (augmented, clean)], dim=1).flatten(0, 2)
+
+
+def split_halves(outputs, group_size):
+    """Undoes join_halves: outputs [2N, ...] -> (augmented [N, ...], clean [N, ...])."""
+    if outputs.shape[0] % 2:
+        raise ValueError(f"outputs: must hold two halves of the same size, got {outputs.shape[0]} items.")
+    groups, members = _blocks(outputs.shape[0] // 2, group_size)
+    augmented, clean = outputs.unflatten(0, (groups, 2, members)).unbind(dim=1)
+    return augmented.flatten(0, 1), clean.flatten(0, 1)
+
+
+def _blocks(n, group_size):
+    if not halves_can_join(n, group_size):
+        raise ValueError(
+            f"group_size: two batches of {n} cannot share one pass of D with group_size {group_size}. "
+            "The batch must be a positive multiple of it; use two passes."
+        )
+    return group_size, n // group_size

@@ -1,0 +1,316 @@
+"""Repairs of host modules for current Python and PyTorch, made at run time; neither the host's files nor torch change.
+
+Each repair is a function that takes the imported host module. `install()` imports the host modules that have one and
+repairs each once. A fork that lacks a module, or mended it itself, is left alone."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import inspect
+import re
+import sys
+import types
+from collections.abc import Callable, Iterator
+from functools import wraps
+
+import torch
+
+from stylegan_plugins.errors import UserError
+from training_ext import custom_ops
+
+_REPAIRS: dict[str, Callable[[types.ModuleType], None]] = {}
+_MARK = "_stylegan_plugins_repaired"
+
+
+def repairs(module: str) -> Callable:
+    """Registers the decorated function as the repair of a host module."""
+
+    def register(function: Callable[[types.ModuleType], None]) -> Callable[[types.ModuleType], None]:
+        _REPAIRS[module] = function
+        return function
+
+    return register
+
+
+def install() -> list[str]:
+    """Import and repair the modules of the host on `sys.path`. Returns the names of all repaired modules; empty if there
+    is no host. Calling it again does nothing more."""
+    if importlib.util.find_spec("torch_utils") is None or importlib.util.find_spec("dnnlib") is None:
+        return []
+    with _stand_ins():
+        for name, repair in _REPAIRS.items():
+            try:
+                module = importlib.import_module(name)
+            except ModuleNotFoundError as error:
+                if error.name is not None and name.startswith(error.name):
+                    continue  # this family, or this fork, has no such module
+                raise
+            if not getattr(module, _MARK, False):
+                repair(module)
+                setattr(module, _MARK, True)
+    return [name for name in _REPAIRS if getattr(sys.modules.get(name), _MARK, False)]
+
+
+@contextlib.contextmanager
+def _stand_ins() -> Iterator[None]:
+    """Modules that hosts import for one small function each, and that newer Python or setuptools no longer bring:
+    `pkg_resources.parse_version` (stylegan3) and `distutils.util.strtobool` (dnnlib). They stand in while the host is
+    imported, so that nobody else sees them."""
+    made: list[str] = []
+
+    def stand_in(name: str, **attributes: object) -> None:
+        if name in sys.modules or _exists(name):
+            return
+        module = types.ModuleType(name)
+        vars(module).update(attributes)
+        sys.modules[name] = module
+        made.append(name)
+
+    util = types.ModuleType("distutils.util")
+    util.strtobool = _strtobool  # type: ignore[attr-defined]
+    stand_in("pkg_resources", parse_version=_parse_version)
+    stand_in("distutils", util=util)
+    if "distutils" in made:
+        stand_in("distutils.util", strtobool=_strtobool)
+    try:
+        yield
+    finally:
+        for name in made:
+            del sys.modules[name]
+
+
+def _exists(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def _parse_version(text: str) -> tuple[int, int, int]:
+    """The first three numbers of a version, which is all that hosts compare."""
+    numbers = [int(number) for number in re.findall(r"\d+", text.split("+")[0])[:3]]
+    return tuple(numbers + [0] * (3 - len(numbers)))  # type: ignore[return-value]
+
+
+def _strtobool(text: str) -> int:
+    if text.lower() in ("y", "yes", "t", "true", "on", "1"):
+        return 1
+    if text.lower() in ("n", "no", "f", "false", "off", "0"):
+        return 0
+    raise ValueError(f"invalid truth value {text!r}")
+
+
+# --- torch_utils.misc ----------------------------------------------------------------------------------------------
+
+
+@repairs("torch_utils.misc")
+def _repair_misc(misc: types.ModuleType) -> None:
+    _repair_sampler(misc.InfiniteSampler)
+    misc.print_module_summary = _keeping_buffers(misc.print_module_summary)
+    misc.copy_params_and_buffers = _without_broadcasting(misc.copy_params_and_buffers, misc.named_params_and_buffers)
+
+
+class _Sampler(torch.utils.data.Sampler):
+    """torch's Sampler as it was when hosts were written: its constructor took the data set."""
+
+    def __init__(self, data_source: object = None) -> None:
+        super().__init__()
+
+
+def _repair_sampler(sampler: type) -> None:
+    """The host's sampler hands the data set to torch's constructor, which no longer takes one (TypeError)."""
+    if sampler.__bases__ == (torch.utils.data.Sampler,):
+        sampler.__bases__ = (_Sampler,)
+
+
+def _keeping_buffers(print_module_summary: Callable) -> Callable:
+    """The summary runs G in training mode on uninitialised memory, which moves `w_avg`; put the buffers back."""
+
+    @wraps(print_module_summary)
+    def repaired(module: torch.nn.Module, *args: object, **kwargs: object) -> object:
+        before = [(buffer, buffer.clone()) for buffer in module.buffers()]
+        try:
+            return print_module_summary(module, *args, **kwargs)
+        finally:
+            with torch.no_grad():
+                for buffer, value in before:
+                    buffer.copy_(value)
+
+    return repaired
+
+
+def _without_broadcasting(copy_params_and_buffers: Callable, named_tensors: Callable) -> Callable:
+    """Tensors are copied by name with broadcasting, and those without a counterpart are dropped without a word: a
+    pickle with 8 mapping layers loads into 2. Refuse both."""
+
+    @wraps(copy_params_and_buffers)
+    def repaired(src_module: torch.nn.Module, dst_module: torch.nn.Module, *args: object, **kwargs: object) -> object:
+        target = {name: tuple(tensor.shape) for name, tensor in named_tensors(dst_module)}
+        source = {name: tuple(tensor.shape) for name, tensor in named_tensors(src_module)}
+        weights = {name for name, _ in src_module.named_parameters()}
+        misfits = [
+            f"{name} is {list(shape)} in the pickle and {list(target[name])} here"
+            for name, shape in source.items()
+            if name in target and target[name] != shape
+        ]
+        misfits += [f"{name} has no place here" for name in source if name in weights and name not in target]
+        if misfits:
+            more = f" (and {len(misfits) - 3} more)" if len(misfits) > 3 else ""
+            raise UserError(
+                f"The pickle's {type(src_module).__name__} does not fit the network to be trained: "
+                f"{'; '.join(misfits[:3])}{more}. Give the options it was trained with (resolution, --cfg, --cbase, "
+                "--cmax, --cond, mapping depth)."
+            )
+        return copy_params_and_buffers(src_module, dst_module, *args, **kwargs)
+
+    return repaired
+
+
+# --- torch_utils.training_stats ------------------------------------------------------------------------------------
+
+
+@repairs("torch_utils.training_stats")
+def _repair_training_stats(training_stats: types.ModuleType) -> None:
+    """Scripts name a CUDA device for the exchange of statistics; without a GPU the exchange goes through the CPU."""
+    init = training_stats.init_multiprocessing
+
+    @wraps(init)
+    def repaired(rank: int, sync_device: torch.device | None) -> None:
+        if sync_device is not None and torch.distributed.get_backend() == "gloo":
+            sync_device = torch.device("cpu")
+        init(rank=rank, sync_device=sync_device)
+
+    training_stats.init_multiprocessing = repaired
+
+
+# --- torch_utils.persistence ---------------------------------------------------------------------------------------
+
+
+@repairs("torch_utils.persistence")
+def _repair_persistence(persistence: types.ModuleType) -> None:
+    """Half precision is slow and inexact on a CPU. Networks that are unpickled where there is no GPU use float32."""
+
+    def float32_without_gpu(meta: dict) -> dict:
+        if not torch.cuda.is_available() and meta["state"].get("use_fp16") is True:
+            meta["state"]["use_fp16"] = False
+        return meta
+
+    persistence.import_hook(float32_without_gpu)
+
+
+# --- torch_utils.custom_ops and the ops that use it ----------------------------------------------------------------
+
+
+@repairs("torch_utils.custom_ops")
+def _repair_custom_ops(module: types.ModuleType) -> None:
+    """Its get_plugin compiles an op and then imports it by name, which current PyTorch does not provide for."""
+
+    def get_plugin(
+        module_name: str,
+        sources: list[str],
+        headers: list[str] | None = None,
+        source_dir: str | None = None,
+        **build_kwargs: object,
+    ) -> types.ModuleType:
+        return custom_ops.get_plugin(
+            module_name, sources, headers, source_dir, verbosity=module.verbosity, **build_kwargs
+        )
+
+    module.get_plugin = get_plugin
+
+
+def _repair_op(module: types.ModuleType) -> None:
+    """Hosts of one family fall back to the reference implementation with a warning on every call, those of the other
+    die. Say the reason once, loudly, and go on."""
+    init = module._init
+
+    def loud_init() -> bool:
+        if module._plugin is None and not custom_ops.failed(f"{module.__name__.split('.')[-1]}_plugin"):
+            with contextlib.suppress(custom_ops.BuildError):  # get_plugin has reported it
+                init()
+        return module._plugin is not None
+
+    module._init = loud_init
+
+
+for _op in ("bias_act", "upfirdn2d", "filtered_lrelu"):
+    repairs(f"torch_utils.ops.{_op}")(_repair_op)
+
+
+# --- gradient fixes ------------------------------------------------------------------------------------------------
+
+
+@repairs("torch_utils.ops.conv2d_gradfix")
+def _repair_conv2d_gradfix(module: types.ModuleType) -> None:
+    """The replacement for conv2d knows torch 1.7 to 1.9 only; on others it warns on every call. Since 1.11 torch itself
+    skips weight gradients that nobody asked for, so its own conv2d does what the replacement was made for."""
+    module._should_use_custom_op = lambda input: False
+    if "disable" not in inspect.signature(module.no_weight_gradients).parameters:
+        no_weight_gradients = module.no_weight_gradients
+
+        def repaired(disable: bool = True) -> contextlib.AbstractContextManager:
+            return no_weight_gradients() if disable else contextlib.nullcontext()
+
+        module.no_weight_gradients = repaired
+
+
+@repairs("torch_utils.ops.grid_sample_gradfix")
+def _repair_grid_sample_gradfix(module: types.ModuleType) -> None:
+    """As above; and where torch's grid_sample has no second derivative, ADA's R1 step would die."""
+    native = grid_sample_has_second_derivative()
+
+    def repaired(input: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
+        return _grid_sample(input, grid) if native or not module.enabled else GridSample.apply(input, grid)
+
+    module.grid_sample = repaired
+
+
+def _grid_sample(input: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.grid_sample(input, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def grid_sample_has_second_derivative() -> bool:
+    """Asks this torch, on a 2x2 image."""
+    image = torch.ones([1, 1, 2, 2], requires_grad=True)
+    gradient = torch.autograd.grad(
+        _grid_sample(image, torch.zeros([1, 2, 2, 2])).square().sum(), image, create_graph=True
+    )[0]
+    try:
+        gradient.sum().backward()
+    except RuntimeError:
+        return False
+    return True
+
+
+class GridSample(torch.autograd.Function):
+    """Bilinear sampling, zero padding, corners not aligned, with derivatives of any order in the image.
+
+    Sampling is linear in the image, so the backward of its backward is sampling again. The grid gets no gradient."""
+
+    @staticmethod
+    def forward(ctx, input, grid):
+        ctx.save_for_backward(grid)
+        ctx.shape = input.shape
+        return _grid_sample(input, grid)
+
+    @staticmethod
+    def backward(ctx, grad_output):
+        (grid,) = ctx.saved_tensors
+        return GridSampleTransposed.apply(grad_output, grid, ctx.shape), None
+
+
+class GridSampleTransposed(torch.autograd.Function):
+    """The transpose of GridSample: scatters a gradient of the output to where the image was read."""
+
+    @staticmethod
+    def forward(ctx, grad_output, grid, shape):
+        ctx.save_for_backward(grid)
+        image = grad_output.new_zeros(shape)
+        return torch.ops.aten.grid_sampler_2d_backward(grad_output, image, grid, 0, 0, False, [True, False])[0]
+
+    @staticmethod
+    def backward(ctx, grad_image):
+        (grid,) = ctx.saved_tensors
+        return GridSample.apply(grad_image, grid), None, None

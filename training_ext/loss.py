@@ -1,0 +1,243 @@
+"""The loss of a run with plug-ins: the host's own, with the active parts at their places. Needs a host."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch.autograd.profiler import record_function
+
+from stylegan_plugins.host.modules import host_module
+from training_ext.augself import halves_can_join, join_halves, split_halves
+from training_ext.gan_losses import GAN_LOSSES
+from training_ext.parts import LAYERS, Parts, Pass, Source
+
+host_loss = host_module("training.loss")
+training_stats = host_module("torch_utils.training_stats")
+conv2d_gradfix = host_module("torch_utils.ops.conv2d_gradfix")
+
+
+class PluginLoss(host_loss.StyleGAN2Loss):
+    """The host's StyleGAN2 loss with parts of plug-ins; takes the host's arguments and `gan_loss`.
+
+    Without parts, and with terms of weight 0, it makes the gradients of the host's loss bit for bit. Path-length
+    regularisation stays the host's. With ADA on, D sees T(ADA(x); omega): omega describes T alone, and the clean image
+    of a pass is ADA(x).
+
+    gan_loss: a key of GAN_LOSSES."""
+
+    def __init__(self, *args: Any, gan_loss: str = "nonsaturating", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.gan_loss = GAN_LOSSES[gan_loss]
+        self.parts = Parts()
+        self.heads: torch.nn.Module | None = None
+        # ada's methods take `sync`, stylegan3's `cur_nimg`, `update_emas` and `blur_sigma`.
+        self._is_ada = "sync" in inspect.signature(host_loss.StyleGAN2Loss.run_D).parameters
+
+    def set_parts(self, parts: Parts, heads: torch.nn.Module | None = None) -> None:
+        """Put the parts of a session in place, before the first iteration. heads: all modules trained with D."""
+        self.parts = parts
+        if parts.augmentations or any(term.clean_features for term in parts.terms):
+            self.augment_pipe = _InputPipe(self.augment_pipe, parts, _minibatch_std_group(self.D))
+        self.heads = heads
+
+    def accumulate_gradients(self, phase: str, real_img, real_c, gen_z, gen_c, gain, **host: Any) -> None:
+        """One round of one phase, as the host's training loop calls it: [N, C, H, W] images in [-1, 1], [N, c_dim]
+        labels, [N, z_dim] latents; `gain` multiplies the loss. Gradients are added to `.grad`."""
+        if self.heads is not None:
+            self.heads.requires_grad_(phase in ("Dmain", "Dboth"))
+        blur = {} if self._is_ada else {"blur_sigma": self._blur_sigma(host["cur_nimg"])}
+        if phase in ("Gmain", "Gboth"):
+            self._generator(phase, gen_z, gen_c, gain, blur)
+        if phase in ("Greg", "Gboth"):
+            super().accumulate_gradients("Greg", real_img, real_c, gen_z, gen_c, gain=gain, **host)
+        if phase in ("Dmain", "Dreg", "Dboth"):
+            self._discriminator(phase, real_img, real_c, gen_z, gen_c, gain, blur)
+
+    def _generator(self, phase: str, gen_z, gen_c, gain, blur: dict[str, float]) -> None:
+        """Gmain: G's adversarial loss on generated images, and its terms."""
+        with record_function("Gmain_forward"):
+            images, _ = self.run_G(gen_z, gen_c, **self._kwargs({"update_emas": False}))
+            evaluated = self.evaluate(images, gen_c, "generated", phase, self._kwargs(blur))
+            self._report_logits("fake", evaluated.logits)
+            loss = self.gan_loss.generator(evaluated.logits)
+            training_stats.report("Loss/G/loss", loss)
+            loss = self._add_terms(loss, "G", evaluated)
+        with record_function("Gmain_backward"):
+            loss.mean().mul(gain).backward()
+
+    def _discriminator(self, phase: str, real_img, real_c, gen_z, gen_c, gain, blur: dict[str, float]) -> None:
+        """Dmain: D's adversarial loss and its terms, generated images first and, unless a part needs both graphs, with
+        a backward pass of their own. Dreg: R1 on real images; no term is computed for it."""
+        main = phase in ("Dmain", "Dboth")
+        r1 = phase in ("Dreg", "Dboth") and self.r1_gamma != 0
+        if not (main or r1):
+            return
+        joint = self.parts.adversarial.joint if self.parts.adversarial else None
+        generated = None
+        loss_generated: Any = 0
+        loss_kept: Any = 0
+        if main:
+            with record_function("Dgen_forward"):
+                images, _ = self.run_G(gen_z, gen_c, **self._kwargs({"update_emas": True}))
+                kwargs = self._kwargs({**blur, "update_emas": True})
+                generated = self.evaluate(images, gen_c, "generated", phase, kwargs)
+                self._report_logits("fake", generated.logits)
+                loss_generated = self.gan_loss.generated(generated.logits)
+                loss_kept = self._add_terms(loss_generated, "D", generated)
+            if joint is None:
+                with record_function("Dgen_backward"):
+                    loss_kept.mean().mul(gain).backward()
+                loss_kept = 0
+        name = "Dreal_Dr1" if main and r1 else "Dreal" if main else "Dr1"
+        with record_function(name + "_forward"):
+            leaf = real_img.detach().requires_grad_(r1)
+            real = self.evaluate(leaf, real_c, "real", phase, self._kwargs(blur))
+            self._report_logits("real", real.logits)
+            loss: Any = loss_kept
+            if main:
+                loss_real = self.gan_loss.real(real.logits)
+                training_stats.report("Loss/D/loss", loss_generated + loss_real)
+                loss = loss + self._add_terms(loss_real, "D", real)
+                if joint is not None:
+                    value = joint(generated, real)
+                    training_stats.report(f"Loss/D/{self.parts.adversarial.name}", value)
+                    loss = loss + value.unsqueeze(1)
+            if r1:
+                loss = loss + self._r1(real.logits, leaf)
+        with record_function(name + "_backward"):
+            loss.mean().mul(gain).backward()
+
+    def _r1(self, logits: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+        """R1 (Mescheder et al. 2018): gamma/2 * ||d sum(logits) / d images||^2 for each image, [N]."""
+        with record_function("r1_grads"), conv2d_gradfix.no_weight_gradients():
+            (gradients,) = torch.autograd.grad([logits.sum()], [images], create_graph=True, only_inputs=True)
+        penalty = gradients.square().sum([1, 2, 3])
+        training_stats.report("Loss/r1_penalty", penalty)
+        loss = penalty * (self.r1_gamma / 2)
+        training_stats.report("Loss/D/reg", loss)
+        return loss
+
+    def evaluate(self, images, labels, source: Source, phase: str, kwargs: Mapping[str, Any]) -> Pass:
+        """One pass: the host's run_D, in which the augmentations follow ADA, with what the phase's terms read.
+
+        Terms are computed in main phases alone, so R1 and path length never pay for clean features."""
+        terms = [] if phase == "Dreg" else self.parts.terms_of(phase[0])
+        wanted = frozenset().union(*(term.features for term in terms))
+        wanted_clean = frozenset().union(*(term.clean_features for term in terms))
+        if self.parts.adversarial is not None:
+            wanted |= self.parts.adversarial.features
+        pipe = self.augment_pipe if isinstance(self.augment_pipe, _InputPipe) else None
+        if pipe is not None:
+            pipe.prepare(source, phase, join=bool(wanted_clean))
+        joined = pipe is not None and pipe.will_join(len(images))
+        d_labels = join_halves(labels, labels, pipe.group_size) if joined else labels
+        with _Reading(self.D, wanted | wanted_clean if joined else wanted) as features:
+            logits = self.run_D(images, d_labels, **kwargs)
+        clean_features: dict[str, torch.Tensor] = {}
+        if joined:
+            group = pipe.group_size
+            logits, _ = split_halves(logits, group)
+            pairs = {layer: split_halves(value, group) for layer, value in features.items()}
+            features = {layer: pair[0] for layer, pair in pairs.items()}
+            clean_features = {layer: pair[1] for layer, pair in pairs.items()}
+        elif wanted_clean:
+            with _Reading(self.D, wanted_clean) as clean_features:
+                self.D(pipe.clean, labels)
+        evaluated = Pass(
+            source=source,
+            phase=phase,
+            images=images if pipe is None else pipe.images,
+            clean=images if pipe is None else pipe.clean,
+            labels=labels,
+            omega={} if pipe is None else pipe.omega,
+            logits=logits,
+            features=features,
+            clean_features=clean_features,
+            report=training_stats.report,
+        )
+        if self.parts.adversarial is not None:
+            evaluated.logits = self.parts.adversarial.logits(evaluated)
+        return evaluated
+
+    def _add_terms(self, loss: torch.Tensor, network: str, evaluated: Pass) -> torch.Tensor:
+        for term in self.parts.terms_of(network):
+            value = term.compute(evaluated)
+            training_stats.report(f"Loss/{network}/{term.name}", value)  # before weighting, so that runs compare
+            loss = loss + term.weight * value.unsqueeze(1)
+        return loss
+
+    def _kwargs(self, stylegan3: Mapping[str, Any]) -> dict[str, Any]:
+        """Arguments of the host's run_G and run_D: `sync` concerns DDP, which is not in use."""
+        return {"sync": True} if self._is_ada else dict(stylegan3)
+
+    def _blur_sigma(self, cur_nimg: int) -> float:
+        """stylegan3's blur of what D sees, linearly faded out over the first blur_fade_kimg."""
+        if self.blur_fade_kimg <= 0:
+            return 0
+        return max(1 - cur_nimg / (self.blur_fade_kimg * 1e3), 0) * self.blur_init_sigma
+
+    @staticmethod
+    def _report_logits(name: str, logits: torch.Tensor) -> None:
+        training_stats.report(f"Loss/scores/{name}", logits)
+        training_stats.report(f"Loss/signs/{name}", logits.sign())
+
+
+class _InputPipe:
+    """Stands where the host's ADA pipe stands in run_D: ADA, then the augmentations in order, then, if a term wants
+    clean features, both versions of the images as one batch whose minibatch-stddev groups never mix the two."""
+
+    def __init__(self, ada: Any, parts: Parts, group_size: int | None) -> None:
+        self.ada = ada
+        self.parts = parts
+        self.group_size = group_size
+
+    def prepare(self, source: Source, phase: str, join: bool) -> None:
+        self._source, self._phase, self._join = source, phase, join
+
+    def will_join(self, batch: int) -> bool:
+        return self._join and halves_can_join(batch, self.group_size)
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        self.clean = images if self.ada is None else self.ada(images)
+        self.omega: dict[str, Mapping[str, torch.Tensor]] = {}
+        self.images = self.clean
+        for augmentation in self.parts.augmentations:
+            if augmentation.applies(self._source, self._phase):
+                self.images, self.omega[augmentation.name] = augmentation.transform(self.images)
+        if self.will_join(len(images)):
+            return join_halves(self.images, self.clean, self.group_size)
+        return self.images
+
+
+class _Reading:
+    """A context in which features of D are read by forward hooks. The hooks are gone afterwards: D is copied and pickled
+    by the host, and nothing of ours may go with it."""
+
+    def __init__(self, D: torch.nn.Module, layers: Iterable[str]) -> None:
+        self.D = D
+        self.layers = sorted(layers)
+
+    def __enter__(self) -> dict[str, torch.Tensor]:
+        features: dict[str, torch.Tensor] = {}
+
+        def reader(layer: str):
+            def read(module: torch.nn.Module, inputs: Any, output: torch.Tensor) -> None:
+                features[layer] = output.flatten(1).float()
+
+            return read
+
+        self.hooks = [self.D.get_submodule(LAYERS[layer]).register_forward_hook(reader(layer)) for layer in self.layers]
+        return features
+
+    def __exit__(self, *error: object) -> None:
+        for hook in self.hooks:
+            hook.remove()
+
+
+def _minibatch_std_group(D: torch.nn.Module) -> int | None:
+    """Group size of D's minibatch-stddev layer; 1 without such a layer, None if a group is the whole batch."""
+    layer = getattr(D.get_submodule("b4"), "mbstd", None)
+    return 1 if layer is None else layer.group_size
