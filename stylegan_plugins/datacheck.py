@@ -39,7 +39,8 @@ def check_dataset(path: str | Path) -> tuple[int, int, int]:
                 _check_shape(path, name, this)
             elif this != first:
                 raise DataError(
-                    f"--data: images in {path} differ: {images[0]} is {_describe(first)}, {name} is {_describe(this)}. {ADVICE}"
+                    f"--data: images in {path} differ: {images[0]} is {_describe(first)}, {name} is {_describe(this)}. "
+                    f"{ADVICE}"
                 )
         assert first is not None
         if "dataset.json" in names:

@@ -3,8 +3,8 @@
 Besides hooks, a plug-in may have two plain attributes: `requires` and `conflicts`, tuples of plug-in names that must,
 or must not, be active with it. Both default to nothing.
 
-Hooks are called for one plug-in after the other, in the order of `--plugin`; loss terms are summed by name, so the order
-never decides the numbers, except that augmentations are chained in it."""
+Hooks are called for one plug-in after the other, in the order of `--plugin`; loss terms are summed by name, so the
+order never decides the numbers, except that augmentations are chained in it."""
 
 import pluggy
 

@@ -27,8 +27,8 @@ def check_detectors(names: Iterable[str]) -> None:
                     pass
             except (OSError, requests.RequestException) as error:
                 raise OptionError(
-                    f"--metrics={name} needs {url}, which cannot be had ({type(error).__name__}). Use --metrics=none, or "
-                    "connect to the network once: it is kept in a cache."
+                    f"--metrics={name} needs {url}, which cannot be had ({type(error).__name__}). "
+                    "Use --metrics=none, or connect to the network once: it is kept in a cache."
                 ) from error
 
 

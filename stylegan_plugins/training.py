@@ -193,7 +193,7 @@ def _apply_extra(args: Any, extra: Mapping[str, int]) -> None:
 
 
 def adapt(args: dict[str, Any], device: torch.device) -> None:
-    """Last changes of the training loop's arguments, in the process that runs it; they are not part of what is saved."""
+    """Last changes of the training loop's arguments, in the process that runs it; they are not saved."""
     for name in ("G_opt_kwargs", "D_opt_kwargs"):
         if "betas" in args.get(name, {}):  # Adam refuses an int, which is what lazy regularisation off leaves here
             args[name] = type(args[name])(args[name], betas=[float(beta) for beta in args[name]["betas"]])

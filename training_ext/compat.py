@@ -35,8 +35,8 @@ def repairs(module: str) -> Callable:
 
 
 def install() -> list[str]:
-    """Import and repair the modules of the host on `sys.path`. Returns the names of all repaired modules; empty if there
-    is no host. Calling it again does nothing more."""
+    """Import and repair the modules of the host on `sys.path`. Returns the names of all repaired modules; empty if
+    there is no host. Calling it again does nothing more."""
     if importlib.util.find_spec("torch_utils") is None or importlib.util.find_spec("dnnlib") is None:
         return []
     with _stand_ins():

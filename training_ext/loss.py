@@ -213,8 +213,8 @@ class _InputPipe:
 
 
 class _Reading:
-    """A context in which features of D are read by forward hooks. The hooks are gone afterwards: D is copied and pickled
-    by the host, and nothing of ours may go with it."""
+    """A context in which features of D are read by forward hooks. The hooks are gone afterwards: D is copied and
+    pickled by the host, and nothing of ours may go with it."""
 
     def __init__(self, D: torch.nn.Module, layers: Iterable[str]) -> None:
         self.D = D

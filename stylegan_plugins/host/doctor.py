@@ -49,7 +49,7 @@ def examine(directory: Path | None) -> Iterator[str]:
     yield f"torch: {torch.__version__}, {f'CUDA {torch.version.cuda}' if torch.version.cuda else 'built without CUDA'}"
     if torch.cuda.is_available():
         count = torch.cuda.device_count()
-        yield f"device: {count} GPU{'s' if count > 1 else ''}, {torch.cuda.get_device_name()}, architecture {custom_ops.architecture()}"
+        yield f"device: {count} x {torch.cuda.get_device_name()}, architecture {custom_ops.architecture()}"
     else:
         yield f"device: no GPU; CPU with {os.cpu_count()} cores"
     yield f"compiler: nvcc {_nvcc() or 'not found'}; ninja {_ninja() or 'not found (pip install ninja)'}"

@@ -35,7 +35,7 @@ PRISTINE = {
 
 @dataclass(frozen=True)
 class Host:
-    """A recognised host. `kind` is 'pristine', 'assembled' (from the package index) or 'fork'; `patched` is separate."""
+    """A recognised host. kind: 'pristine', 'assembled' (from the package index) or 'fork', patched or not."""
 
     directory: Path
     family: str

