@@ -41,7 +41,9 @@ def edits(family: str) -> list[Edit]:
 
 
 def _device_option(file: str, function: str | None = None) -> Edit:
-    return Edit(file=file, decorate=Command(function), code="bridge.device_option", reason="--device=auto|cpu|cuda")
+    return Edit(
+        file=file, decorate=Command(function), code="bridge.device_option", reason="adds --device=auto, cpu or cuda"
+    )
 
 
 def _calc_metrics() -> list[Edit]:

@@ -72,11 +72,11 @@ def options(command: click.Command) -> click.Command:
 
     @wraps(callback)
     def checked(*args: Any, **kwargs: Any) -> Any:
-        values = {name: kwargs.pop(name) for name in names}
         context = click.get_current_context()
         given = frozenset(name for name in kwargs if _was_given(context, name))
+        values = {name: kwargs.pop(name) for name in names}
         devices.choose(values.pop("device") or "auto")
-        request = training.Request.parse(values, given, device_given=_was_given(context, "device"))
+        request = training.Request.parse(values, given)
         if kwargs.get("workers") == 0:
             kwargs["workers"], request.no_workers = None, True
         if kwargs.get("outdir"):
@@ -142,10 +142,15 @@ def _was_given(context: click.Context, name: str) -> bool:
 def _one_line_errors(callback: Callable) -> Callable:
     @wraps(callback)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
+        stderr = sys.stderr
         try:
             return callback(*args, **kwargs)
-        except UserError as error:
-            fail(error)
+        except (UserError, click.ClickException) as error:
+            sys.stderr = stderr  # the host's logger writes standard error to standard output
+            if isinstance(error, UserError):
+                fail(error)
+            error.exit_code = 2  # type: ignore[misc]  # stylegan3's own errors would end with 1
+            raise
 
     return wrapped
 

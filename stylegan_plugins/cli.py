@@ -18,6 +18,7 @@ from stylegan_plugins.host.recognise import recognise
 from stylegan_plugins.patches import FAMILIES, edits_for
 from stylegan_plugins.session import options_class
 
+LOSS = "training/loss.py"
 Directory = click.Path(path_type=Path)
 
 
@@ -45,8 +46,13 @@ def list_plugins() -> None:
         try:
             plugin = manager.load(name)
             summary = f"{_headline(plugin)}\n    hooks: {', '.join(manager.hooks_of(plugin))}"
+            cls = options_class(manager.build_alone(name), name)
+            if cls is not None:
+                plugin_options.check(name, cls)
         except PluginError as error:
             summary = f"cannot be used: {error}"
+        except manager.FAULTS as error:
+            summary = f"cannot be used: its hook options() raised {type(error).__name__}: {error}"
         click.echo(f"{name}\n    {summary}")
 
 
@@ -96,17 +102,23 @@ def fetch(directory: Path, family: str, source: str) -> None:
 @click.option("--dry-run", is_flag=True, help="Show the changes as a diff and write nothing.")
 def patch(directory: Path, dry_run: bool) -> None:
     """Turn the host in DIRECTORY into a host for plug-ins."""
-    if dry_run:
-        recognise(directory)
-        click.echo(host_patch.diff(directory), nl=False)
-        return
-    done = host_patch.patch(directory)
+    done = host_patch.patch(directory, dry_run)
     if done is None:
         click.echo(f"{directory} is patched already; nothing was changed.")
         return
-    click.echo(f"Patched {', '.join(done.patched)} in {directory}.")
-    for reason in done.left.values():
-        click.echo(f"Left as it is: {reason}")
+    if dry_run:
+        click.echo(host_patch.diff(directory, done), nl=False)
+    else:
+        click.echo(f"Patched {', '.join(done.patched)} in {directory}.")
+    notes = [f"Left as it is: {reason}." for reason in done.left.values()]
+    found = recognise(directory)
+    if found.kind == "fork" and LOSS in found.changed:
+        notes.append(
+            f"{LOSS} of this fork is not NVIDIA's: without --plugin and --gan-loss it is used as it is; with either, "
+            "the losses of G and D are NVIDIA's and the plug-ins', and what the fork added to them is not computed."
+        )
+    for note in notes:  # a diff on the standard output stays one that programs can read
+        click.echo(note, err=dry_run)
 
 
 @cli.command()
@@ -139,6 +151,15 @@ def doctor(directory: Path | None) -> None:
         click.echo(line)
 
 
+@cli.command("demo-data")
+@click.argument("file", type=Directory)
+def demo_data(file: Path) -> None:
+    """Write 100 photographs of faces to FILE, a data set of 32x32 pixels to try things on."""
+    from stylegan_plugins.demo import write_faces
+
+    click.echo(f"{write_faces(file)} faces: {file}")
+
+
 def main() -> None:
     """Entry point: installed plug-ins may add commands."""
     for name in manager.installed():
@@ -146,5 +167,8 @@ def main() -> None:
             pm = manager.build_alone(name)
         except PluginError:
             continue  # `list` says so
-        manager.call(pm, name, "register_commands", cli=cli)
+        try:
+            manager.call(pm, name, "register_commands", cli=cli)
+        except manager.FAULTS as error:
+            click.echo(f"Left out: commands of {name}, whose register_commands() raised {error!r}.", err=True)
     cli()

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import io
 import json
+import lzma
 import os
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import PIL.Image
 
 from stylegan_plugins.errors import DataError
 
 MODES = {"L": 1, "RGB": 3}
 ADVICE = "Make the data set with the host's dataset_tool.py."
+
+# What Pillow's decoders and zipfile raise on broken files: neither has a base class for it.
+BROKEN = (
+    *(OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, RuntimeError, OverflowError, struct.error),
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, PIL.Image.DecompressionBombError),
+)
 
 
 def check_dataset(path: str | Path) -> tuple[int, int, int]:
@@ -61,7 +70,7 @@ def _opened(path: Path) -> Iterator[tuple[set[str], Callable[[str], bytes]]]:
         raise DataError(f"--data: {path} is neither a folder nor a zip. {ADVICE}")
     try:
         archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError) as error:
+    except BROKEN as error:
         raise DataError(f"--data: {path} cannot be read as a zip ({error}); it may be truncated. {ADVICE}") from error
     with archive:
         yield {name for name in archive.namelist() if not name.endswith("/")}, archive.read
@@ -70,12 +79,16 @@ def _opened(path: Path) -> Iterator[tuple[set[str], Callable[[str], bytes]]]:
 def _inspect(path: Path, name: str, read: Callable[[str], bytes]) -> tuple[int, int, str]:
     try:
         with PIL.Image.open(io.BytesIO(read(name))) as image:
-            image.verify()  # checksums, without decoding
-            return image.width, image.height, image.mode
-    # Pillow has no base class for what its decoders raise on broken files.
-    except (OSError, SyntaxError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:
+            found = image.width, image.height, image.mode
+            if image.format == "PNG":
+                image.verify()  # checksums, without decoding
+            else:
+                image.load()
+            return found
+    except BROKEN as error:
+        why = "it is none" if isinstance(error, PIL.UnidentifiedImageError) else " ".join(str(error).split())
         raise DataError(
-            f"--data: {name} in {path} cannot be read as an image ({error}). Take it out, or replace it."
+            f"--data: {name} in {path} cannot be read as an image ({why}). Take it out, or replace it."
         ) from error
 
 
@@ -97,22 +110,35 @@ def _describe(image: tuple[int, int, str]) -> str:
 def _check_labels(path: Path, images: list[str], read: Callable[[str], bytes]) -> None:
     try:
         labels = json.loads(read("dataset.json"))["labels"]
-        labelled = None if labels is None else {name for name, _ in labels}
-    except (ValueError, KeyError, TypeError) as error:
+        if labels is None:
+            return
+        labelled = {name: label for name, label in labels}
+    except BROKEN as error:
         raise DataError(
-            f'--data: dataset.json in {path} is not {{"labels": [[file, label], ...]}} ({error!r}).'
+            f'--data: dataset.json in {path} is not {{"labels": [[file, label], ...]}} ({error!r}). {ADVICE}'
         ) from error
-    missing = [] if labelled is None else [name for name in images if name.replace("\\", "/") not in labelled]
+    names = [name.replace("\\", "/") for name in images]
+    missing = [name for name in names if name not in labelled]
     if missing:
         raise DataError(
-            f"--data: dataset.json in {path} has labels, but none for {missing[0]} ({len(missing)} missing)."
+            f"--data: dataset.json in {path} has labels, but none for {missing[0]} ({len(missing)} missing). {ADVICE}"
+        )
+    try:
+        values = np.array([labelled[name] for name in names], dtype=np.float32)
+        fit = values.ndim == 2 or (values.ndim == 1 and (values >= 0).all() and (values == np.floor(values)).all())
+    except (TypeError, ValueError):
+        fit = False
+    if not fit:
+        raise DataError(
+            f"--data: labels in dataset.json in {path} must all be class numbers 0, 1, 2, ..., or all be lists of as "
+            f"many numbers; {names[0]} has {json.dumps(labelled[names[0]])}. {ADVICE}"
         )
 
 
 def check_output(outdir: str | Path) -> None:
     """Raise DataError if no run directory can be made in `outdir`. Makes nothing."""
     path = Path(outdir).absolute()
-    while not path.exists():
+    while not os.path.exists(path):  # Path.exists raises below a folder that may not be entered
         path = path.parent
     if not path.is_dir():
         raise DataError(f"--outdir: {path} is a file; give a folder.")

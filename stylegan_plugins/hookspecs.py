@@ -26,7 +26,7 @@ def configure(args, options, given):
     args     the host's arguments of training_loop(), a nested dictionary; mutate it. It is saved as
              training_options.json
     options  the plug-in's own options, an instance of what `options()` returned, or None
-    given    names of host options that the user gave on the command line (`aug`, `batch_gpu`), a frozenset; a default
+    given    names of the options that the user gave on the command line (`aug`, `batch_gpu`), a frozenset; a default
              may be changed only if its name is not in it
     Raise OptionError or PluginError if the arguments do not go with the plug-in."""
 

@@ -16,6 +16,13 @@ from stylegan_plugins.errors import PluginError
 
 ENTRY_POINTS = "stylegan_plugins"
 BUILTIN = ("diffaugment",)
+TRACE = "STYLEGAN_PLUGINS_TRACE"
+
+# What a faulty module raises when it is imported, and a faulty hook when it is called.
+FAULTS = (
+    *(ImportError, SyntaxError, NameError, AttributeError, TypeError, ValueError),
+    *(LookupError, ArithmeticError, AssertionError, RuntimeError, OSError),
+)
 
 
 def installed() -> dict[str, object]:
@@ -36,27 +43,27 @@ def load(name: str) -> object:
     source = found[name]
     try:
         return importlib.import_module(source) if isinstance(source, str) else source.load()
-    except (ImportError, AttributeError) as error:
-        raise PluginError(f"--plugin: {name!r} is installed but cannot be imported: {error}.") from error
+    except FAULTS as error:
+        raise PluginError(
+            f"--plugin: {name!r} is installed but cannot be imported: {type(error).__name__}: {_one_line(error)}."
+        ) from error
 
 
 def build_alone(name: str) -> pluggy.PluginManager:
     """A manager with one plug-in, whatever it requires: to ask what it offers, not to train."""
-    pm = pluggy.PluginManager("stylegan_plugins")
-    pm.add_hookspecs(hookspecs)
-    _register(pm, name)
+    pm = _empty()
+    _register(pm, name, load(name))
     return pm
 
 
 def build(names: Iterable[str]) -> pluggy.PluginManager:
-    """A manager with these plug-ins registered, in this order.
+    """A manager with these plug-ins: hooks are called in this order.
 
     Raises PluginError for an unknown plug-in, a misspelt hook, a missing requirement or a conflict."""
     names = list(names)
-    pm = pluggy.PluginManager("stylegan_plugins")
-    pm.add_hookspecs(hookspecs)
-    for name in names:
-        _register(pm, name)
+    pm = _empty()
+    for name in reversed(names):  # pluggy calls first what was registered last
+        _register(pm, name, load(name))
     for name in names:
         plugin = pm.get_plugin(name)
         for other in getattr(plugin, "requires", ()):
@@ -65,17 +72,27 @@ def build(names: Iterable[str]) -> pluggy.PluginManager:
         for other in getattr(plugin, "conflicts", ()):
             if other in names:
                 raise PluginError(f"--plugin: {name} and {other} cannot be active together: leave one of them out.")
-    if os.environ.get("STYLEGAN_PLUGINS_TRACE"):
+    if os.environ.get(TRACE, "0") not in ("", "0"):
         trace(pm)
     return pm
 
 
-def _register(pm: pluggy.PluginManager, name: str) -> None:
+def _empty() -> pluggy.PluginManager:
+    pm = pluggy.PluginManager("stylegan_plugins")
+    pm.add_hookspecs(hookspecs)
+    return pm
+
+
+def _register(pm: pluggy.PluginManager, name: str, plugin: object) -> None:
     try:
-        pm.register(load(name), name)
+        pm.register(plugin, name)
         pm.check_pending()  # a misspelt hook fails here, not silently 400 kimg later
     except pluggy.PluginValidationError as error:
-        raise PluginError(f"--plugin: {name!r} has a faulty hook: {error}") from error
+        raise PluginError(f"--plugin: {name!r} has a faulty hook: {_one_line(error)}.") from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def call(pm: pluggy.PluginManager, name: str, hook: str, **arguments: object) -> list:
@@ -85,10 +102,9 @@ def call(pm: pluggy.PluginManager, name: str, hook: str, **arguments: object) ->
 
 
 def hooks_of(plugin: object) -> list[str]:
-    """Names of the hooks that a plug-in implements, sorted."""
-    pm = pluggy.PluginManager("stylegan_plugins")
-    pm.add_hookspecs(hookspecs)
-    pm.register(plugin)
+    """Names of the hooks that a plug-in implements, sorted. Raises PluginError if one is faulty."""
+    pm = _empty()
+    _register(pm, getattr(plugin, "__name__", type(plugin).__name__), plugin)
     return sorted(caller.name for caller in pm.get_hookcallers(plugin) or ())
 
 
@@ -114,5 +130,7 @@ def _brief(value: object) -> str:
         return "[" + ", ".join(_brief(item) for item in value) + "]"
     if isinstance(value, dict):
         return "{" + ", ".join(str(key) for key in list(value)[:6]) + (", ..." if len(value) > 6 else "") + "}"
-    text = repr(value)
-    return text if len(text) <= 60 else type(value).__name__
+    if isinstance(value, type):
+        return value.__name__
+    text = repr(value) if value is None or isinstance(value, bool | int | float | str | frozenset) else ""
+    return text if 0 < len(text) <= 60 else type(value).__name__

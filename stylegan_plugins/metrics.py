@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import types
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import requests
 
 from stylegan_plugins.errors import OptionError
 from stylegan_plugins.host.modules import host_module
+
+SECONDS = 10.0
 
 
 def check_detectors(names: Iterable[str]) -> None:
@@ -19,17 +23,32 @@ def check_detectors(names: Iterable[str]) -> None:
     if not names:
         return
     metric_main = host_module("metrics.metric_main")
-    open_url = host_module("dnnlib").util.open_url
+    util = host_module("dnnlib").util
     for name in names:
         for url in detector_urls(metric_main._metric_dict[name]):
             try:
-                with open_url(url, num_attempts=1, verbose=False):
+                with _not_waiting_forever(util), util.open_url(url, num_attempts=1, verbose=False):
                     pass
             except (OSError, requests.RequestException) as error:
                 raise OptionError(
                     f"--metrics={name} needs {url}, which cannot be had ({type(error).__name__}). "
                     "Use --metrics=none, or connect to the network once: it is kept in a cache."
                 ) from error
+
+
+@contextlib.contextmanager
+def _not_waiting_forever(util: Any) -> Iterator[None]:
+    """The host downloads without a timeout: in a network that swallows packets it would wait for ever."""
+
+    class Session(requests.Session):
+        def request(self, *args, **kwargs):
+            return super().request(*args, **{"timeout": SECONDS, **kwargs})
+
+    module, util.requests = util.requests, types.SimpleNamespace(Session=Session, compat=requests.compat)
+    try:
+        yield
+    finally:
+        util.requests = module
 
 
 def detector_urls(metric: types.FunctionType) -> list[str]:

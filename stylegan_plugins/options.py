@@ -9,7 +9,9 @@ from typing import Any
 
 import click
 
-from stylegan_plugins.errors import OptionError
+from stylegan_plugins.errors import OptionError, PluginError
+
+KINDS = (bool, int, float, str)
 
 
 def option(
@@ -41,8 +43,27 @@ def parameter(plugin: str, field: str) -> str:
     return flag(plugin, field)[2:].replace("-", "_")
 
 
+def check(plugin: str, cls: type) -> None:
+    """Raise PluginError if a plug-in's options are not what `option` describes."""
+    if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
+        raise PluginError(f"--plugin: {plugin!r} has a faulty hook: options() returned {cls!r}, which is no dataclass.")
+    hints = typing.get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        if "help" not in field.metadata:
+            raise PluginError(
+                f"--plugin: the option {field.name!r} of {plugin!r} has no help: make it with "
+                "stylegan_plugins.options.option."
+            )
+        if _type(hints[field.name])[0] not in KINDS:
+            raise PluginError(
+                f"--plugin: the option {field.name!r} of {plugin!r} is annotated {hints[field.name]!r}; options are "
+                "bool, int, float or str, or one of them `| None`."
+            )
+
+
 def click_options(plugin: str, cls: type) -> list[click.Option]:
     """The click options of a plug-in. All default to None, "not given"; defaults come from the dataclass."""
+    check(plugin, cls)
     hints = typing.get_type_hints(cls)
     result = []
     for field in dataclasses.fields(cls):
@@ -62,7 +83,8 @@ def click_options(plugin: str, cls: type) -> list[click.Option]:
 def build(plugin: str, cls: type, values: dict[str, Any]) -> Any:
     """An options object from given values by field name; defaults for the rest.
 
-    Raises OptionError for an unknown field, a wrong type or a value out of bounds."""
+    Raises OptionError for an unknown field, a wrong type or a value out of bounds, PluginError for a faulty class."""
+    check(plugin, cls)
     known = {field.name: field for field in dataclasses.fields(cls)}
     hints = typing.get_type_hints(cls)
     checked = {}
@@ -90,7 +112,7 @@ def _type(hint: Any) -> tuple[type, bool]:
     """The plain type of an annotation, and whether None is allowed."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         plain = [arg for arg in typing.get_args(hint) if arg is not type(None)]
-        return plain[0], len(plain) < len(typing.get_args(hint))
+        return (plain[0] if len(plain) == 1 else object), len(plain) < len(typing.get_args(hint))
     return hint, False
 
 

@@ -25,7 +25,7 @@ class Request:
     """What the user asked for beyond the host's own options.
 
     plugins   active plug-ins, in order; options: given ones, by plug-in and field
-    given     names of host options that were given
+    given     names of all options of the command line that were given, the host's and ours
     extra     options of the other host family, by name"""
 
     plugins: list[str] = field(default_factory=list)
@@ -33,16 +33,15 @@ class Request:
     given: frozenset[str] = frozenset()
     gan_loss: str | None = None
     extra: dict[str, int] = field(default_factory=dict)
-    device_given: bool = False
     no_workers: bool = False
     dry_run: bool = False
 
     @classmethod
-    def parse(cls, values: dict[str, Any], given: frozenset[str], device_given: bool) -> Request:
+    def parse(cls, values: dict[str, Any], given: frozenset[str]) -> Request:
         """Sort the values of our options. Raises PluginError or OptionError before anything else happens."""
         plugins = split_names(values.pop("plugin"))
         pm = manager.build(plugins)
-        request = cls(plugins=plugins, given=given, device_given=device_given, gan_loss=values.pop("gan_loss"))
+        request = cls(plugins=plugins, given=given, gan_loss=values.pop("gan_loss"))
         for name, fields in _plugin_fields().items():
             for parameter, field_name in fields.items():
                 value = values.pop(parameter, None)
@@ -80,16 +79,17 @@ def _plugin_fields() -> dict[str, dict[str, str]]:
 
 
 def _installed_options() -> dict[str, type]:
-    """Options dataclasses of all installed plug-ins that have one. A plug-in that cannot be imported is left out here;
-    naming it with --plugin says why."""
+    """Options dataclasses of all installed plug-ins that have one. A faulty plug-in is left out here, so that it spoils
+    no run without it; `stylegan-plugins list` says what is wrong."""
     found = {}
     for name in manager.installed():
         try:
             cls = options_class(manager.build_alone(name), name)
-        except PluginError:
+            if cls is not None:
+                plugin_options.check(name, cls)
+                found[name] = cls
+        except manager.FAULTS:  # PluginError is one of them
             continue
-        if cls is not None:
-            found[name] = cls
     return found
 
 
@@ -145,7 +145,7 @@ def configure(desc: str, args: Any, request: Request) -> tuple[str, Any]:
         args["data_loader_kwargs"].pop("prefetch_factor", None)
     if devices.device().type == "cpu" and "metrics" not in request.given:
         args["metrics"] = []  # the default would make 50,000 images at the first tick
-    if request.device_given:
+    if "device" in request.given:
         args["device"] = os.environ[devices.VARIABLE]
     if request.plugins or request.gan_loss:
         _use_plugin_loss(args, request.gan_loss)

@@ -86,7 +86,7 @@ def run_script(host: Path, script: str, *args: str, check: bool = True, timeout:
     done = subprocess.run(
         [sys.executable, script, *map(str, args)],
         cwd=host,
-        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "CUDA_VISIBLE_DEVICES": "", **env},
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", **env},
         capture_output=True,
         text=True,
         timeout=timeout,
@@ -99,6 +99,17 @@ def run_script(host: Path, script: str, *args: str, check: bool = True, timeout:
 def last_run(outdir: Path) -> Path:
     """The newest run directory."""
     return max(path for path in outdir.iterdir() if path.is_dir())
+
+
+def install_plugin(directory: Path, name: str, source: str) -> str:
+    """Install a one-file plug-in of a test as a package with an entry point would be. Returns the PYTHONPATH for it."""
+    module = name.replace("-", "_")
+    info = directory / f"{module}-0.dist-info"
+    info.mkdir(parents=True)
+    (directory / f"{module}.py").write_text(source)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 0\n")
+    (info / "entry_points.txt").write_text(f"[stylegan_plugins]\n{name} = {module}\n")
+    return str(directory)
 
 
 def write_zip(path: Path, images: list[np.ndarray], labels: list | None = None) -> Path:

@@ -58,15 +58,16 @@ def _stand_ins() -> Iterator[None]:
     """Modules that hosts import for one small function each, and that newer Python or setuptools no longer bring:
     `pkg_resources.parse_version` (stylegan3) and `distutils.util.strtobool` (dnnlib). They stand in while the host is
     imported, so that nobody else sees them."""
-    made: list[str] = []
+    with contextlib.suppress(ImportError):
+        import setuptools  # noqa: F401  brings distutils on newer Pythons, and complains if it finds another's
+    made: dict[str, types.ModuleType] = {}
 
     def stand_in(name: str, **attributes: object) -> None:
         if name in sys.modules or _exists(name):
             return
         module = types.ModuleType(name)
         vars(module).update(attributes)
-        sys.modules[name] = module
-        made.append(name)
+        sys.modules[name] = made[name] = module
 
     util = types.ModuleType("distutils.util")
     util.strtobool = _strtobool  # type: ignore[attr-defined]
@@ -77,8 +78,9 @@ def _stand_ins() -> Iterator[None]:
     try:
         yield
     finally:
-        for name in made:
-            del sys.modules[name]
+        for name, module in made.items():
+            if sys.modules.get(name) is module:  # setuptools, if something imported it, has put its own distutils there
+                del sys.modules[name]
 
 
 def _exists(name: str) -> bool:

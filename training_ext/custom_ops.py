@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import types
 from pathlib import Path
 
@@ -17,7 +20,11 @@ _failures: dict[str, str] = {}
 
 
 class BuildError(RuntimeError):
-    """A custom op cannot be built or loaded; the message says why and what to do."""
+    """A custom op cannot be built or loaded; the message says why, `advice` what to do if that is known."""
+
+    def __init__(self, message: str, advice: str = "") -> None:
+        super().__init__(message)
+        self.advice = advice
 
 
 def failed(name: str) -> bool:
@@ -56,7 +63,9 @@ def get_plugin(
         print(f'Setting up PyTorch plugin "{name}"... ', end="\n" if verbosity == "full" else "", flush=True)
     try:
         _loaded[name] = _build(name, paths, extra, verbose=verbosity == "full", **build_kwargs)
-    except (OSError, RuntimeError, ImportError, subprocess.SubprocessError) as error:
+    except (OSError, RuntimeError, ValueError, ImportError, subprocess.SubprocessError) as error:
+        if verbosity == "brief":
+            print("Failed!", flush=True)
         _failures[name] = _explain(name, error)
         _report(name)
         raise BuildError(_failures[name]) from error
@@ -70,24 +79,52 @@ def _build(name: str, sources: list[Path], headers: list[Path], verbose: bool, *
 
     missing = [str(path) for path in sources if not path.is_file()]
     if missing:
-        raise FileNotFoundError(f"the host has no {', '.join(missing)}")
+        raise BuildError(
+            f"the host has no {', '.join(missing)}", "Fetch a complete host from GitHub: stylegan-plugins fetch."
+        )
+    key = _key(sources + headers)
     _find_ninja()
-    directory = Path(cpp_extension._get_build_directory(name, verbose)) / _key(sources + headers)
+    directory = Path(cpp_extension._get_build_directory(name, verbose)) / key
     directory.mkdir(parents=True, exist_ok=True)
-    copies = []
-    for path in sources + headers:  # a copy: a changed file gets another folder, so that ninja never builds stale code
-        copy = directory / path.name
-        if not copy.is_file() or copy.read_bytes() != path.read_bytes():
-            shutil.copyfile(path, copy)
-        copies.append(str(copy))
+    # Copies: a changed file gets another folder, so that ninja never builds stale code.
+    copies = [_copy(path, directory) for path in sources + headers]
     return cpp_extension.load(
         name=name,
         sources=copies[: len(sources)],
         build_directory=str(directory),
         with_cuda=True,
         verbose=verbose,
-        **build_kwargs,
+        **_with_toolkit_of_wheels(cpp_extension.CUDA_HOME, directory, build_kwargs),
     )
+
+
+def _copy(path: Path, directory: Path) -> str:
+    """Copy a file in one step: another process may be compiling in the same folder."""
+    copy = directory / path.name
+    if not copy.is_file() or copy.read_bytes() != path.read_bytes():
+        with tempfile.NamedTemporaryFile(dir=directory, prefix=path.name, delete=False) as file:
+            file.write(path.read_bytes())
+        os.replace(file.name, copy)
+    return str(copy)
+
+
+def _with_toolkit_of_wheels(cuda_home: str | None, directory: Path, build_kwargs: dict) -> dict:
+    """Add headers and the runtime library of the nvidia-* wheels that PyTorch brings, where the toolkit of nvcc lacks
+    them, as one from the package index does."""
+    wheels = Path(torch.__file__).parent.parent / "nvidia" / f"cu{(torch.version.cuda or '').split('.')[0]}"
+    if cuda_home is None or not wheels.is_dir():
+        return build_kwargs
+    result = dict(build_kwargs)
+    if not all(Path(cuda_home, "include", header).is_file() for header in ("cuda_runtime.h", "cusparse.h")):
+        result["extra_include_paths"] = [*result.get("extra_include_paths", []), str(wheels / "include")]
+    runtimes = sorted((wheels / "lib").glob("libcudart.so.*"))
+    if runtimes and not any(Path(cuda_home, folder, "libcudart.so").exists() for folder in ("lib64", "lib")):
+        link = directory / "libcudart.so"  # wheels have the library under its versioned name only
+        if not link.exists():
+            with contextlib.suppress(FileExistsError):  # another process was faster
+                link.symlink_to(runtimes[-1])
+        result["extra_ldflags"] = [*result.get("extra_ldflags", []), f"-L{directory}"]
+    return result
 
 
 def architecture() -> str:
@@ -98,16 +135,19 @@ def architecture() -> str:
     if named:
         return named
     if not torch.cuda.is_available():
-        raise BuildError("there is no GPU, and TORCH_CUDA_ARCH_LIST names no architecture to build for")
+        raise BuildError(
+            "there is no GPU, and TORCH_CUDA_ARCH_LIST names no architecture to build for",
+            "Set it, for example to 9.0, to build ahead of time.",
+        )
     return "{}.{}".format(*torch.cuda.get_device_capability())
 
 
 def _key(files: list[Path]) -> str:
     digest = hashlib.sha256()
-    for part in (torch.__version__, architecture(), *sorted(map(str, files))):
-        digest.update(part.encode())
+    digest.update(f"{torch.__version__} {architecture()}".encode())
     for file in files:
-        digest.update(file.read_bytes())
+        content = file.read_bytes()
+        digest.update(f"{file.name} {len(content)} ".encode() + content)
     return digest.hexdigest()[:20]
 
 
@@ -117,24 +157,29 @@ def _find_ninja() -> None:
     if shutil.which("ninja") is None:
         beside = str(Path(sys.executable).parent)
         if shutil.which("ninja", path=beside) is None:
-            raise FileNotFoundError("ninja is missing; install it with: pip install ninja")
+            raise BuildError("ninja is missing", "Install it with: pip install ninja.")
         os.environ["PATH"] = beside + os.pathsep + os.environ.get("PATH", "")
 
 
 def _explain(name: str, error: Exception) -> str:
+    """One line: what went wrong, and what to do."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    telling = [line for line in lines if "error" in line.lower() and not line.startswith("ninja")]
-    reason = (telling or lines or [type(error).__name__])[0]
-    if "CUDA_HOME" in str(error):
-        advice = f"Install the CUDA toolkit {torch.version.cuda or ''} and set CUDA_HOME to it."
-    elif torch.version.cuda is None:
+    # A compiler's "bias_act.cu(12): error: ...", not the command line that ninja repeats, which is full of file names.
+    told = [line for line in lines if re.search(r"\berror\b ?[:#]|: not found|Error:", line)]
+    reason = (told or lines or [type(error).__name__])[0].rstrip(".")
+    if torch.version.cuda is None:
         advice = "This PyTorch was built without CUDA: install one that was."
-    elif isinstance(error, FileNotFoundError):
-        advice = "Fetch a complete host from GitHub, or install what is missing."
+    elif isinstance(error, BuildError) and error.advice:
+        advice = error.advice
+    elif "CUDA_HOME" in str(error):
+        reason = "nvcc is not found"
+        advice = f"Install the CUDA toolkit {torch.version.cuda} and set CUDA_HOME to it."
+    elif isinstance(error, ValueError):
+        advice = "Set TORCH_CUDA_ARCH_LIST to what your GPU is, for example 9.0."
     else:
         advice = (
-            f"Check that nvcc is of CUDA {torch.version.cuda} and that its headers are found "
-            "(stylegan-plugins doctor shows both)."
+            f"Check that nvcc is of CUDA {torch.version.cuda}, and that CUDA_HOME names a toolkit with its headers; "
+            "see: stylegan-plugins doctor."
         )
     return f"custom CUDA op {name} cannot be built: {reason}. {advice}"
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch.autograd.profiler import record_function
 
+from stylegan_plugins.errors import PluginError
 from stylegan_plugins.host.modules import host_module
 from training_ext.augself import halves_can_join, join_halves, split_halves
 from training_ext.gan_losses import GAN_LOSSES
@@ -96,7 +97,8 @@ class PluginLoss(host_loss.StyleGAN2Loss):
             leaf = real_img.detach().requires_grad_(r1)
             real = self.evaluate(leaf, real_c, "real", phase, self._kwargs(blur))
             self._report_logits("real", real.logits)
-            loss: Any = loss_kept
+            # ada gives every weight of D a gradient in Dreg, be it 0: Adam's moments depend on it.
+            loss: Any = loss_kept + real.logits * 0 if self._is_ada else loss_kept
             if main:
                 loss_real = self.gan_loss.real(real.logits)
                 training_stats.report("Loss/D/loss", loss_generated + loss_real)
@@ -136,6 +138,11 @@ class PluginLoss(host_loss.StyleGAN2Loss):
         d_labels = join_halves(labels, labels, pipe.group_size) if joined else labels
         with _Reading(self.D, wanted | wanted_clean if joined else wanted) as features:
             logits = self.run_D(images, d_labels, **kwargs)
+        if not isinstance(logits, torch.Tensor) or (pipe is not None and not pipe.called):
+            raise PluginError(
+                "This host's loss has a run_D of its own, which returns more than logits or does not use the "
+                "augmentation pipe: plug-ins cannot work with it. Train without --plugin."
+            )
         clean_features: dict[str, torch.Tensor] = {}
         if joined:
             group = pipe.group_size
@@ -196,11 +203,13 @@ class _InputPipe:
 
     def prepare(self, source: Source, phase: str, join: bool) -> None:
         self._source, self._phase, self._join = source, phase, join
+        self.called = False
 
     def will_join(self, batch: int) -> bool:
         return self._join and halves_can_join(batch, self.group_size)
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        self.called = True
         self.clean = images if self.ada is None else self.ada(images)
         self.omega: dict[str, Mapping[str, torch.Tensor]] = {}
         self.images = self.clean

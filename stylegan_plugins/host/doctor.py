@@ -65,9 +65,9 @@ def examine(directory: Path | None) -> Iterator[str]:
 def _try(host: Path, op: str) -> str:
     """Build and load one op in a process of its own, so that a crash is reported, too."""
     fallback = "falls back to the reference implementation in PyTorch: same results, slower on a GPU"
+    if not (host / f"torch_utils/ops/{op}.cu").is_file():
+        return f"not built: the host has no CUDA source of it; {fallback}"
     if not torch.cuda.is_available() and not os.environ.get("TORCH_CUDA_ARCH_LIST"):
-        if not (host / f"torch_utils/ops/{op}.cu").is_file():
-            return f"not built: the host has no CUDA source of it; {fallback}"
         return (
             "not built: there is no GPU (set TORCH_CUDA_ARCH_LIST, for example 9.0, to build for one ahead of time); "
             "on a CPU the reference implementation in PyTorch is used"
@@ -82,7 +82,8 @@ def _try(host: Path, op: str) -> str:
 def _nvcc() -> str | None:
     from torch.utils.cpp_extension import CUDA_HOME  # prints a warning without a GPU
 
-    path = shutil.which("nvcc") or (os.path.join(CUDA_HOME, "bin", "nvcc") if CUDA_HOME else None)
+    # PyTorch takes the one of CUDA_HOME, which need not be the first on PATH.
+    path = os.path.join(CUDA_HOME, "bin", "nvcc") if CUDA_HOME else shutil.which("nvcc")
     if path is None or not os.path.exists(path):
         return None
     lines = subprocess.run([path, "--version"], capture_output=True, text=True).stdout.splitlines()

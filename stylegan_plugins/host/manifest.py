@@ -23,7 +23,14 @@ def is_patched(host: Path) -> bool:
 
 def files(host: Path) -> dict[str, str]:
     """Patched files and the sha256 of each as patching left it; empty if the host is not patched."""
-    return json.loads((host / FOLDER / LIST).read_text()) if is_patched(host) else {}
+    if not is_patched(host):
+        return {}
+    try:
+        return json.loads((host / FOLDER / LIST).read_text())
+    except (OSError, ValueError) as error:
+        raise PatchError(
+            f"{host / FOLDER / LIST} cannot be read ({error}); get it from where the host came."
+        ) from error
 
 
 def original(host: Path, file: str) -> bytes | None:
@@ -35,55 +42,75 @@ def original(host: Path, file: str) -> bytes | None:
 
 
 def changed_since(host: Path) -> list[str]:
-    """Patched files that were changed, or removed, after patching."""
-    return [
-        file
-        for file, digest in files(host).items()
-        if not (host / file).is_file() or hashlib.sha256((host / file).read_bytes()).hexdigest() != digest
-    ]
+    """Patched files that are no longer as patching left them: changed, removed, or restored."""
+    return [file for file, digest in files(host).items() if _digest(host / file) != digest]
 
 
 def write(host: Path, patched: dict[str, bytes]) -> None:
-    """Put patched files in place, all of them or none, and keep their originals."""
-    staging = Path(tempfile.mkdtemp(prefix=".stylegan-plugins-", dir=host))
-    replaced: list[str] = []
+    """Put patched files in place, all of them or none, and keep their originals.
+
+    Originals and list are complete before the first file changes, so whatever ends this process, `restore` can undo
+    what it did. Raises PatchError if the host cannot be written."""
+    folder, replaced = None, []
     try:
+        folder = Path(tempfile.mkdtemp(prefix=FOLDER + "-", dir=host))
         for file, data in patched.items():
-            for target, content in (
-                (staging / "originals" / file, (host / file).read_bytes()),
-                (staging / "new" / file, data),
-            ):
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(content)
-            shutil.copymode(host / file, staging / "new" / file)
-        for file in patched:
-            os.replace(staging / "new" / file, host / file)
-            replaced.append(file)
-        shutil.rmtree(staging / "new")
+            _stage(folder / "originals" / file, (host / file).read_bytes())
+            _stage(folder / "new" / file, data)
+            shutil.copymode(host / file, folder / "new" / file)
         sums = {file: hashlib.sha256(data).hexdigest() for file, data in patched.items()}
-        (staging / LIST).write_text(json.dumps(sums, indent=2) + "\n")
-        staging.chmod(0o755)
-        os.replace(staging, host / FOLDER)
-    except BaseException:
+        (folder / LIST).write_text(json.dumps(sums, indent=2) + "\n")
+        folder.chmod(0o755)
+        os.replace(folder, host / FOLDER)
+        folder = host / FOLDER
+        for file in patched:
+            replaced.append(file)
+            os.replace(folder / "new" / file, host / file)
+        shutil.rmtree(folder / "new", ignore_errors=True)
+    except BaseException as error:
         for file in replaced:
-            (host / file).write_bytes((staging / "originals" / file).read_bytes())
-        shutil.rmtree(staging, ignore_errors=True)
+            _put_back(host, file)
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise PatchError(f"{host} cannot be written: {error}; it is as it was.") from error
         raise
 
 
 def restore(host: Path) -> list[str]:
-    """Put the originals back, byte for byte. Raises PatchError if a patched file was changed since."""
-    changed = changed_since(host)
+    """Put the originals back, byte for byte. Raises PatchError if a patched file was changed since, or if the host
+    cannot be written; doing it again then goes on."""
+    originals = host / FOLDER / "originals"
+    lost = [file for file in files(host) if not (originals / file).is_file()]
+    if lost:
+        raise PatchError(f"{originals} lacks {', '.join(lost)}: nothing was restored. Get the host anew.")
+    changed = [file for file in changed_since(host) if _digest(host / file) != _digest(originals / file)]
     if changed:
         raise PatchError(
             f"{', '.join(changed)} in {host} changed after patching; nothing was restored. Undo those changes, or copy "
-            f"the originals by hand from {host / FOLDER / 'originals'}."
+            f"the originals by hand from {originals}."
         )
     restored = list(files(host))
-    for file in restored:
-        temporary = host / (file + ".stylegan-plugins-tmp")
-        temporary.write_bytes((host / FOLDER / "originals" / file).read_bytes())
-        shutil.copymode(host / file, temporary)
-        os.replace(temporary, host / file)
-    shutil.rmtree(host / FOLDER)
+    try:
+        for file in restored:
+            _put_back(host, file)
+        shutil.rmtree(host / FOLDER)
+    except OSError as error:
+        raise PatchError(f"{host} cannot be written: {error}. Make it writable and run this again.") from error
     return restored
+
+
+def _put_back(host: Path, file: str) -> None:
+    temporary = host / FOLDER / "new" / file
+    _stage(temporary, (host / FOLDER / "originals" / file).read_bytes())
+    shutil.copymode(host / file, temporary)
+    os.replace(temporary, host / file)
+
+
+def _stage(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+
+
+def _digest(path: Path) -> str | None:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None

@@ -24,8 +24,8 @@ class Plan:
 def plan(directory: Path) -> Plan:
     """Compute the patched files of an unpatched host; reads only.
 
-    Raises PatchError if a training file lacks an anchor. A script beside train.py that lacks one, or does not exist,
-    is left as it is: training does not need it."""
+    Raises PatchError if a training file lacks an anchor. A metric or a script beside train.py that lacks one, or does
+    not exist, is left as it is: training does not need it."""
     host = recognise(directory)
     optional = optional_files(host.family)
     patched, left = {}, {}
@@ -39,13 +39,16 @@ def plan(directory: Path) -> Plan:
             patched[file] = apply_edits(path.read_bytes(), edits, file)
         except PatchError as error:
             if file not in optional:
-                raise
+                raise PatchError(
+                    f"{error}: this host differs too much from the known ones, nothing was written. See docs/hosts.md "
+                    "for the edits and what each is for."
+                ) from error
             left[file] = str(error)
     return Plan(patched, left)
 
 
-def patch(directory: Path) -> Plan | None:
-    """Patch a host in place. Returns what was done, or None if it was patched before."""
+def patch(directory: Path, dry_run: bool = False) -> Plan | None:
+    """Patch a host in place. Returns what was done, or would be in a dry run; None if the host was patched before."""
     if manifest.is_patched(directory):
         changed = manifest.changed_since(directory)
         if changed:
@@ -55,7 +58,8 @@ def patch(directory: Path) -> Plan | None:
             )
         return None
     result = plan(directory)
-    manifest.write(directory, result.patched)
+    if not dry_run:
+        manifest.write(directory, result.patched)
     return result
 
 
@@ -65,14 +69,17 @@ def unpatch(directory: Path) -> list[str]:
     return manifest.restore(directory) if manifest.is_patched(directory) else []
 
 
-def diff(directory: Path) -> str:
-    """The unified diff of what patching would change."""
+def diff(directory: Path, planned: Plan) -> str:
+    """A plan as a unified diff, for reading: without carriage returns and byte-order marks."""
     lines: list[str] = []
-    for file, data in plan(directory).patched.items():
-        before = (directory / file).read_text(encoding="utf-8-sig").splitlines(keepends=True)
-        after = data.decode("utf-8-sig").splitlines(keepends=True)
-        lines += difflib.unified_diff(before, after, f"a/{file}", f"b/{file}", n=1)
-    return "".join(lines)
+    for file, data in planned.patched.items():
+        before, after = (_lines(content) for content in ((directory / file).read_bytes(), data))
+        lines += difflib.unified_diff(before, after, f"a/{file}", f"b/{file}", n=1, lineterm="")
+    return "".join(line + "\n" for line in lines)
+
+
+def _lines(data: bytes) -> list[str]:
+    return data.decode("utf-8-sig", errors="replace").splitlines()
 
 
 def state(directory: Path, file: str) -> str:

@@ -4,6 +4,7 @@ ends, a byte-order mark and reformatting. The edits themselves are in `stylegan_
 from __future__ import annotations
 
 import ast
+import functools
 from dataclasses import dataclass, field
 
 import libcst as cst
@@ -12,6 +13,7 @@ import libcst.matchers as m
 from stylegan_plugins.errors import PatchError
 
 BOM = b"\xef\xbb\xbf"
+PACKAGE = "stylegan_plugins"  # what the edits import, and by what an edited file is known
 
 
 # --- Anchors: which node of a file an edit is about. ---------------------------------------------------------------
@@ -21,19 +23,19 @@ BOM = b"\xef\xbb\xbf"
 class Call:
     """A call by the dotted name of what is called (`torch.device`), or by a method's name alone (`.pin_memory`).
 
-    `containing` narrows it to calls whose arguments contain a piece of source text, blanks aside; `assigned_to` to
-    calls in the value of an assignment to that target."""
+    `containing` narrows it to calls whose arguments contain a piece of source text, whatever the blanks and quotes;
+    `assigned_to` to calls in the value of an assignment to that target."""
 
     name: str
     containing: str = ""
     assigned_to: str = ""
 
     def matches(self, node: cst.CSTNode) -> bool:
-        if not isinstance(node, cst.Call):
+        if not isinstance(node, cst.Call) or _last_name(node.func) != self.name.rsplit(".", 1)[-1]:
             return False
-        called = _source(node.func)
+        called = _canonical(node.func)
         hit = called.endswith(self.name) if self.name.startswith(".") else called == self.name
-        return hit and _squeeze(self.containing) in _squeeze(", ".join(_source(arg) for arg in node.args))
+        return hit and (not self.containing or _squeeze(self.containing) in _squeeze(_canonical(node)))
 
     def __str__(self) -> str:
         return f"the call {self.name}({'...' + self.containing + '...' if self.containing else '...'})"
@@ -104,7 +106,7 @@ class Command:
         return (
             isinstance(node, cst.FunctionDef)
             and (self.function is None or node.name.value == self.function)
-            and any(_source(d.decorator).split("(")[0].endswith(".command") for d in node.decorators)
+            and any(_canonical(d.decorator).split("(")[0].endswith(".command") for d in node.decorators)
         )
 
     def __str__(self) -> str:
@@ -153,22 +155,31 @@ class Edit:
 
 @dataclass
 class _Application(cst.CSTTransformer):
-    """Applies one edit to a tree and counts the places it changed."""
+    """Applies the edits of a file in one walk over its tree, and notes which of them found their place."""
 
-    edit: Edit
-    done: int = 0
+    edits: list[Edit]
+    done: set[int] = field(default_factory=set)
     _functions: list[str] = field(default_factory=list)
     _targets: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         super().__init__()
 
-    def _wanted(self, node: cst.CSTNode) -> bool:
-        anchor = self.edit.anchor
-        if isinstance(anchor, Call) and anchor.assigned_to and anchor.assigned_to not in self._targets:
-            return False
-        inside = self.edit.function is None or self.edit.function in self._functions
-        return inside and (self.edit.every or self.done == 0) and anchor.matches(node)
+    def _take(self, action: str, *nodes: cst.CSTNode) -> list[Edit]:
+        """The edits of one action (`before`, `replace`, ...) that are about one of these nodes; they are now done."""
+        taken = []
+        for index, edit in enumerate(self.edits):
+            anchor = getattr(edit, action)
+            if anchor is None or (index in self.done and not edit.every):
+                continue
+            if edit.function is not None and edit.function not in self._functions:
+                continue
+            if isinstance(anchor, Call) and anchor.assigned_to and anchor.assigned_to not in self._targets:
+                continue
+            if any(anchor.matches(node) for node in nodes):
+                self.done.add(index)
+                taken.append(edit)
+        return taken
 
     def visit_Assign(self, node: cst.Assign) -> None:
         self._targets.append(_source(node.targets[0].target))
@@ -182,81 +193,79 @@ class _Application(cst.CSTTransformer):
 
     def leave_FunctionDef(self, original_node: cst.FunctionDef, updated_node: cst.FunctionDef) -> cst.FunctionDef:
         self._functions.pop()
-        if self.edit.decorate is None or not self._wanted(original_node):
-            return updated_node
-        self.done += 1
-        newline = cst.TrailingWhitespace(newline=cst.Newline())
-        decorator = cst.Decorator(cst.parse_expression(self.edit.code), trailing_whitespace=newline)
-        first, *rest = updated_node.decorators
-        decorator = decorator.with_changes(leading_lines=first.leading_lines)
-        first = first.with_changes(leading_lines=[])
-        return updated_node.with_changes(decorators=[decorator, first, *rest])
+        for edit in self._take("decorate", original_node):
+            updated_node = _with_decorator(updated_node, edit.code)
+        return updated_node
 
     def leave_Call(self, original_node: cst.Call, updated_node: cst.Call) -> cst.BaseExpression:
-        if (self.edit.replace or self.edit.argument) is None or not self._wanted(original_node):
-            return updated_node
-        self.done += 1
-        if self.edit.argument is not None:
-            return _with_argument(updated_node, self.edit.code)
-        function = updated_node.func
-        parts = {
-            "function": _source(function),
-            "receiver": _source(function.value) if isinstance(function, cst.Attribute) else "",
-            "arguments": "".join(_source(arg) for arg in updated_node.args),
-            "argument": _source(updated_node.args[0].value) if updated_node.args else "",
-        }
-        return cst.parse_expression(self.edit.code.format(**parts))
+        for edit in self._take("argument", original_node):
+            updated_node = _with_argument(updated_node, edit.code)
+        for edit in self._take("replace", original_node):
+            return _replaced(updated_node, edit.code)
+        return updated_node
 
     def leave_SimpleStatementLine(
         self, original_node: cst.SimpleStatementLine, updated_node: cst.SimpleStatementLine
     ) -> cst.SimpleStatementLine | cst.FlattenSentinel[cst.BaseStatement]:
-        if (self.edit.before or self.edit.after) is None:
-            return updated_node
-        if not any(self._wanted(node) for node in _simple_nodes(original_node)):
-            return updated_node
-        self.done += 1
-        statement = cst.parse_statement(self.edit.code)
-        if self.edit.before is None:
-            return cst.FlattenSentinel([updated_node, statement])
-        statement = statement.with_changes(leading_lines=updated_node.leading_lines)
-        return cst.FlattenSentinel([statement, updated_node.with_changes(leading_lines=[])])
+        nodes = _simple_nodes(original_node)
+        before = [cst.parse_statement(edit.code) for edit in self._take("before", *nodes)]
+        after = [cst.parse_statement(edit.code) for edit in self._take("after", *nodes)]
+        if before:  # the comments above a statement stay above what is put before it
+            before[0] = before[0].with_changes(leading_lines=updated_node.leading_lines)
+            updated_node = updated_node.with_changes(leading_lines=[])
+        return cst.FlattenSentinel([*before, updated_node, *after]) if before or after else updated_node
 
 
 def apply_edits(data: bytes, edits: list[Edit], file: str) -> bytes:
     """The bytes of a host file with all its edits applied; line ends and a byte-order mark are kept.
 
-    Raises PatchError, naming the file and the anchor, if the file cannot be parsed or lacks an anchor."""
+    Raises PatchError, naming the file and the anchors, if the file cannot be parsed, lacks an anchor, or has the edits
+    already."""
     mark, body = (BOM, data[len(BOM) :]) if data.startswith(BOM) else (b"", data)
     try:
         tree = cst.parse_module(body)
-    except (cst.ParserSyntaxError, UnicodeDecodeError) as error:
-        raise PatchError(
-            f"{file} is not Python that can be read ({str(error).splitlines()[0]}); nothing was written."
-        ) from error
+    except (cst.ParserSyntaxError, SyntaxError, UnicodeDecodeError) as error:
+        raise PatchError(f"{file} is not Python that can be read ({str(error).splitlines()[0]})") from error
     if tree.bytes != body:
-        raise PatchError(f"{file} does not survive being read and written again; nothing was written.")
-    missing = []
-    for edit in edits:
-        application = _Application(edit)
-        tree = tree.visit(application)
-        if application.done == 0 and not edit.optional:
-            missing.append(str(edit))
+        raise PatchError(f"{file} does not survive being read and written again")
+    if any(m.findall(tree, m.ImportFrom(module=m.Name(PACKAGE)))):
+        raise PatchError(f"{file} has been patched, but what restores it was removed; get the file from where it came")
+    application = _Application(edits)
+    tree = tree.visit(application)
+    missing = [str(edit) for index, edit in enumerate(edits) if index not in application.done and not edit.optional]
     if missing:
-        raise PatchError(
-            f"{file} lacks {'; '.join(missing)}: this host differs too much from the known ones, nothing was written. "
-            "See docs/hosts.md for the edits and what each is for."
-        )
+        raise PatchError(f"{file} lacks {'; '.join(missing)}")
     return mark + tree.bytes
 
 
 def _simple_nodes(statement: cst.SimpleStatementLine) -> list[cst.CSTNode]:
-    """The small statements of a line, and for a bare call or an assigned one, the call."""
+    """The small statements of a line, and for a call that is bare, assigned or returned, the call."""
     nodes: list[cst.CSTNode] = []
     for small in statement.body:
         nodes.append(small)
-        if isinstance(small, cst.Expr | cst.Assign) and isinstance(small.value, cst.Call):
+        if isinstance(small, cst.Expr | cst.Assign | cst.Return) and isinstance(small.value, cst.Call):
             nodes.append(small.value)
     return nodes
+
+
+def _with_decorator(function: cst.FunctionDef, code: str) -> cst.FunctionDef:
+    first, *rest = function.decorators
+    newline = cst.TrailingWhitespace(newline=cst.Newline())
+    decorator = cst.Decorator(
+        cst.parse_expression(code), leading_lines=first.leading_lines, trailing_whitespace=newline
+    )
+    return function.with_changes(decorators=[decorator, first.with_changes(leading_lines=[]), *rest])
+
+
+def _replaced(call: cst.Call, code: str) -> cst.BaseExpression:
+    parts = {
+        "function": _source(call.func),
+        "receiver": _source(call.func.value) if isinstance(call.func, cst.Attribute) else "",
+        "arguments": "".join(_source(arg) for arg in call.args),
+        "argument": _source(call.args[0].value) if call.args else "",
+    }
+    # Brackets around the call stay: `return(f())` has no other blank.
+    return cst.parse_expression(code.format(**parts)).with_changes(lpar=call.lpar, rpar=call.rpar)
 
 
 def _with_argument(call: cst.Call, code: str) -> cst.Call:
@@ -286,17 +295,29 @@ def _source(node: cst.CSTNode) -> str:
     return _EMPTY.code_for_node(node)
 
 
+def _last_name(node: cst.CSTNode) -> str | None:
+    """`c` of `a.b.c`, which is quick to know."""
+    name = node.attr if isinstance(node, cst.Attribute) else node
+    return name.value if isinstance(name, cst.Name) else None
+
+
 def _squeeze(text: str) -> str:
     return "".join(text.split())
 
 
 def _same(node: cst.CSTNode, source: str) -> bool:
     """Whether a node means the same as a piece of source, whatever the layout of either."""
+    return _canonical(node) == ast.unparse(ast.parse(source, mode="eval"))
+
+
+def _canonical(node: cst.CSTNode) -> str:
+    """The source of an expression without comments, line breaks and a choice of quotes."""
+    return _unparsed(_source(node))
+
+
+@functools.lru_cache(maxsize=4096)
+def _unparsed(source: str) -> str:
     try:
-        return ast.dump(ast.parse(_squeeze_lines(_source(node)))) == ast.dump(ast.parse(source))
+        return ast.unparse(ast.parse(f"({source}\n)", mode="eval"))  # in brackets, lines may break anywhere
     except SyntaxError:
-        return False
-
-
-def _squeeze_lines(text: str) -> str:
-    return " ".join(text.split())
+        return ""  # a starred target; Python of another version

@@ -85,7 +85,10 @@ def _family(directory: Path) -> str:
 
 def _assembled(directory: Path) -> bool:
     file = directory / ORIGIN_FILE
-    return file.is_file() and json.loads(file.read_text()).get("source") == "pypi"
+    try:
+        return json.loads(file.read_text(encoding="utf-8")).get("source") == "pypi"
+    except (OSError, ValueError):
+        return False  # no record, or one that cannot be read: then the files decide
 
 
 def digest(data: bytes) -> str:

@@ -1,0 +1,81 @@
+"""How to test a plug-in: that it is installed, off, in closed form, and against a reference. Needs no host."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import scipy.ndimage
+import stylegan_plugins_blur
+import torch
+from click.testing import CliRunner
+
+from stylegan_plugins import manager, options
+from stylegan_plugins.cli import cli
+from stylegan_plugins.errors import OptionError
+from stylegan_plugins.session import Session
+
+
+def test_blur_is_installed():
+    assert "blur" in manager.installed()
+    assert manager.load("blur") is stylegan_plugins_blur
+    assert "--blur-sigma (default 1.0)" in CliRunner().invoke(cli, ["info", "blur"]).output
+
+
+def test_blur_of_width_zero_returns_the_same_images():
+    images = torch.randn(4, 3, 32, 32)
+    assert torch.equal(stylegan_plugins_blur.blur(images, torch.zeros(4)), images)
+
+
+def test_blur_that_is_switched_off_adds_no_augmentation_and_draws_no_random_number():
+    session = Session(["blur"], {"blur": {"sigma": 0}})
+    before = torch.get_rng_state()
+    assert session._collect("register_augmentations") == []
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_blur_keeps_an_image_of_one_color():
+    images = torch.full([2, 1, 16, 16], 0.3, dtype=torch.float64)
+    # Weights sum to 1 up to rounding of a dozen float64 numbers.
+    torch.testing.assert_close(stylegan_plugins_blur.blur(images, torch.tensor([0.5, 3.0])), images, rtol=1e-6, atol=0)
+
+
+def test_omega_is_the_width_in_units_of_the_largest_one():
+    torch.manual_seed(0)
+    images = torch.randn(4, 3, 32, 32)
+    blurred, omega = stylegan_plugins_blur.random_blur(images, largest=2.0)
+    assert omega["sigma"].shape == (4, 1)
+    torch.testing.assert_close(stylegan_plugins_blur.blur(images, omega["sigma"].squeeze(1) * 2.0), blurred)
+
+
+def test_consistency_is_zero_when_features_agree_and_one_when_they_differ_by_one():
+    features = torch.randn(4, 8)
+    agree = SimpleNamespace(features={"fc": features}, clean_features={"fc": features})
+    differ = SimpleNamespace(features={"fc": features + 1}, clean_features={"fc": features})
+    assert torch.equal(stylegan_plugins_blur.consistency(agree), torch.zeros(4))
+    torch.testing.assert_close(stylegan_plugins_blur.consistency(differ), torch.ones(4))
+
+
+@pytest.mark.parametrize("sigma", [0.3, 1.0, 2.5])
+def test_blur_equals_scipys_gaussian_filter(sigma):
+    image = np.random.RandomState(0).randn(24, 24)
+    share, total = (scipy.ndimage.gaussian_filter(x, sigma, mode="constant", radius=23) for x in (image, image * 0 + 1))
+    expected = share / total
+    actual = stylegan_plugins_blur.blur(torch.from_numpy(image)[None, None], torch.tensor([sigma], dtype=torch.float64))
+    # The same sums in float64, in another order.
+    np.testing.assert_allclose(actual[0, 0].numpy(), expected, rtol=0, atol=1e-12)
+
+
+def test_blur_has_second_derivatives_as_r1_needs_them():
+    images = torch.randn(2, 1, 4, 4, dtype=torch.float64, requires_grad=True)
+    sigma = torch.tensor([0.7, 1.3], dtype=torch.float64)
+    assert torch.autograd.gradgradcheck(
+        lambda x: stylegan_plugins_blur.blur(x, sigma).square(), [images], fast_mode=True
+    )
+
+
+def test_a_negative_width_is_refused_by_its_option():
+    with pytest.raises(OptionError, match="--blur-sigma"):
+        options.build("blur", stylegan_plugins_blur.BlurOptions, {"sigma": -1})
+    chosen = options.build("blur", stylegan_plugins_blur.BlurOptions, {"weight": 0.5})
+    assert json.loads(json.dumps(options.as_dict(chosen))) == {"sigma": 1.0, "weight": 0.5}

@@ -1,0 +1,86 @@
+#!/usr/bin/env bash
+# From a clean clone to a trained network, in one command.
+#
+#   ./run.sh              set up, then train DiffAugment on 100 photographs of faces, a few minutes on two CPU cores
+#   ./run.sh setup        virtual environment, package, patched host, sample data; repeated calls reuse what is there
+#   ./run.sh train ARGS   the host's train.py with ARGS, for example --plugin diffaugment --data=my.zip --outdir=runs
+#   ./run.sh test         the test suite
+#
+# STYLEGAN_HOST=DIR uses a host of your own instead of hosts/stylegan2-ada-pytorch (patch it first);
+# PYTHON=python3.12 chooses the interpreter; STYLEGAN_PLUGINS_TORCH="torch==2.13.0" a version of PyTorch.
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+venv=$here/.venv
+host=${STYLEGAN_HOST:-$here/hosts/stylegan2-ada-pytorch}
+data=$here/data/faces.zip
+
+say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
+
+install() { # $1: extras
+  if [ ! -x "$venv/bin/python" ]; then
+    local python=${PYTHON:-python3}
+    "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null ||
+      { echo "Error: $python is missing or older than 3.10; set PYTHON to a newer one." >&2; exit 2; }
+    say "Making $venv"
+    "$python" -m venv "$venv"
+  fi
+  local stamp=$venv/.installed-${1//,/-}
+  if [ ! -e "$stamp" ] || [ "$here/setup.py" -nt "$stamp" ]; then
+    say "Installing stylegan-plugins and PyTorch (several GB the first time, some minutes)"
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "${STYLEGAN_PLUGINS_TORCH:-torch>=2.0}"
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable "$here[$1]"
+    touch "$stamp"
+  fi
+}
+
+setup() {
+  install demo
+  if [ -z "${STYLEGAN_HOST:-}" ] && [ ! -e "$host/train.py" ]; then
+    say "Fetching the host"
+    "$venv/bin/stylegan-plugins" host fetch "$host"
+  fi
+  "$venv/bin/stylegan-plugins" patch "$host"
+  [ -e "$data" ] || "$venv/bin/stylegan-plugins" demo-data "$data"
+}
+
+train() { "$venv/bin/python" "$host/train.py" "$@"; }
+
+case ${1:-demo} in
+  setup)
+    setup
+    ;;
+  train)
+    shift
+    setup >/dev/null
+    train "$@"
+    ;;
+  test)
+    shift
+    install demo,test
+    cd "$here"
+    exec "$venv/bin/python" -m pytest "$@"
+    ;;
+  demo)
+    setup
+    say "Training DiffAugment on 100 faces"
+    train --plugin=diffaugment --data="$data" --outdir="$here/runs" --mirror=1 --workers=0 --metrics=none \
+      --kimg=24 --tick=2 --snap=4 --batch=16 --cbase=1024 --cmax=64 --gamma=0.1
+    run=$(ls -1d "$here"/runs/[0-9]*-* | sort | tail -n 1)
+    pickle=$(ls -1 "$run"/network-snapshot-*.pkl | sort | tail -n 1)
+    say "Done: $run"
+    echo "  samples      $(ls -1 "$run"/fakes0*.png | sort | tail -n 1)"
+    echo "  photographs  $run/reals.png"
+    echo "  network      $pickle"
+    echo "  statistics   $run/stats.jsonl"
+    echo
+    echo "Go on training from there:"
+    echo "  ./run.sh train --plugin=diffaugment --data=$data --outdir=runs --cbase=1024 --cmax=64 --batch=16 --gamma=0.1 --resume=$pickle"
+    echo "Your own images (a folder of pictures of any size):"
+    echo "  .venv/bin/python $host/dataset_tool.py --source=PICTURES --dest=data/mine.zip --width=256 --height=256 && ./run.sh train --plugin=diffaugment --data=data/mine.zip --outdir=runs"
+    ;;
+  *)
+    sed -n '2,10p' "$0" | sed 's/^# \{0,1\}//'
+    exit 2
+    ;;
+esac

@@ -1,0 +1,323 @@
+"""What a user can get wrong: one line that says what, exit code 2, and nothing is left behind.
+
+All command lines of a host run in one process (drivers/run_many.py), a few of them also as a user starts them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+from click.testing import CliRunner
+from conftest import ADA, FAMILIES, STYLEGAN3, color_crops, copy_host, install_plugin, run_script, write_zip
+
+from stylegan_plugins import datacheck
+from stylegan_plugins.cli import cli
+from stylegan_plugins.errors import DataError
+
+RUN_MANY = Path(__file__).parent / "drivers/run_many.py"
+REQUIRED = {ADA: [], STYLEGAN3: ["--cfg=stylegan2", "--gpus=1", "--batch=8", "--gamma=1"]}
+UNREACHABLE = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9", "no_proxy": ""}
+
+PLUGINS = {  # third-party plug-ins with something odd about them
+    "rival": 'conflicts = ("diffaugment",)',
+    "needy": 'requires = ("rival",)',
+    "unfinished": "from stylegan_plugins import hookimpl, nothing_of_that_name",
+    "garbled": "def options(:",
+    "crashing": "1 / 0",
+    "misspelt": "from stylegan_plugins import hookimpl\n@hookimpl\ndef optoins(): pass",
+    "greedy": "from stylegan_plugins import hookimpl\n@hookimpl\ndef tick(session, colour): pass",
+    "optionless": "from stylegan_plugins import hookimpl\n@hookimpl\ndef options(): return undefined",
+    "untyped": (
+        "from dataclasses import dataclass\nfrom stylegan_plugins import hookimpl\n"
+        "@dataclass(frozen=True)\nclass Options:\n    sizes: list = ()\n@hookimpl\ndef options(): return Options"
+    ),
+}
+
+# By name: arguments, and what the message must contain. {bad} is the folder of `bad_data`, {good} a usable data set,
+# {out} a folder of the case's own. A later --data or --outdir takes the place of the good ones.
+BOTH = {
+    "unknown plug-in": (
+        ["--plugin=difaugment"],
+        "no plug-in 'difaugment'. Did you mean diffaugment? Installed: diffau",
+    ),
+    "two plug-ins that conflict": (["--plugin=diffaugment,rival"], "rival and diffaugment cannot be active together"),
+    "option of a plug-in that is not active": (["--diffaugment-cutout=0.2"], "Add --plugin=diffaugment"),
+    "option that is no number": (["--plugin=diffaugment", "--diffaugment-cutout=nan"], "--diffaugment-cutout"),
+    "truncated zip": (["--data={bad}/truncated.zip"], "truncated.zip cannot be read as a zip"),
+    "outdir below a file": (["--outdir={bad}/notes.txt/deeper/still"], "notes.txt is a file"),
+    "GPU on a machine without": (["--device=cuda"], "--device=cuda: "),
+    "batch-gpu that does not divide": (["--batch=8", "--batch-gpu=3"], "--batch-gpu=3"),
+    "unknown metric": (["--metrics=fid51k"], "--metrics"),
+    "detector that cannot be had": (["--metrics=fid50k_full"], "--metrics=none"),
+    "fewer than no workers": (["--workers=-1"], "--workers"),
+    "unknown adversarial loss": (["--gan-loss=unknown"], "--gan-loss"),
+}
+ADA_ONLY = {
+    "plug-in without what it requires": (["--plugin=needy"], "needy needs rival: give --plugin=rival,needy"),
+    "plug-in whose imports fail": (["--plugin=unfinished"], "ImportError: cannot import name 'nothing_of_that_name'"),
+    "plug-in that is no Python": (["--plugin=garbled"], "'garbled' is installed but cannot be imported: SyntaxError"),
+    "plug-in that crashes on import": (["--plugin=crashing"], "ZeroDivisionError: division by zero"),
+    "plug-in with a misspelt hook": (["--plugin=misspelt"], "'misspelt' has a faulty hook: unknown hook 'optoins'"),
+    "plug-in with an unknown argument": (
+        ["--plugin=greedy"],
+        "'greedy' for hook 'tick' hookimpl definition: tick(sess",
+    ),
+    "plug-in with a list for an option": (["--plugin=untyped"], "option 'sizes' of 'untyped' has no help"),
+    "option that is infinite": (["--plugin=diffaugment", "--diffaugment-brightness=inf"], "not a finite number"),
+    "option below its range": (["--plugin=diffaugment", "--diffaugment-contrast=-1"], "--diffaugment-contrast"),
+    "option above its range": (["--plugin=diffaugment", "--diffaugment-translation=1.5"], "0<=x<=1"),
+    "option that is a word": (["--plugin=diffaugment", "--diffaugment-cutout=half"], "'half' is not a valid float"),
+    "option that is none of the choices": (["--plugin=diffaugment", "--diffaugment-where=g"], "'all', 'd', 'reals'"),
+    "unknown transformation": (
+        ["--plugin=diffaugment", "--diffaugment-policy=colour"],
+        "--diffaugment-policy: 'colour'",
+    ),
+    "transformation twice": (["--plugin=diffaugment", "--diffaugment-policy=color,color"], "different transformations"),
+    "unknown option": (["--diffaugment-colour=1"], "No such option"),
+    "data that does not exist": (["--data={bad}/nowhere"], "nowhere does not exist"),
+    "data that is neither folder nor zip": (["--data={bad}/notes.txt"], "neither a folder nor a zip"),
+    "text file renamed to .zip": (["--data={bad}/text.zip"], "cannot be read as a zip"),
+    "empty zip": (["--data={bad}/empty.zip"], "there are no images in"),
+    "folder without images": (["--data={bad}/no-images"], "there are no images in"),
+    "text file renamed to .png": (["--data={bad}/text-as-png"], "poem.png in"),
+    "no image inside a zip": (["--data={bad}/text-inside.zip"], "00000/poem.png in"),
+    "zip with a damaged image": (["--data={bad}/damaged.zip"], "cannot be read as an image"),
+    "truncated PNG": (["--data={bad}/cut-png"], "cut.png in"),
+    "truncated JPEG": (["--data={bad}/cut-jpeg"], "cut.jpg in"),
+    "images of two sizes": (["--data={bad}/mixed.zip"], "is 32x32 RGB, 00000/img00000001.png is 64x64 RGB"),
+    "gray and color images": (["--data={bad}/mixed-modes.zip"], "is 32x32 RGB, 00000/img00000001.png is 32x32 L"),
+    "images that are no power of two": (["--data={bad}/odd.zip"], "is 24x24 RGB"),
+    "images that are not square": (["--data={bad}/wide.zip"], "is 32x16 RGB"),
+    "palette images": (["--data={bad}/palette"], "color mode P;"),
+    "transparent images": (["--data={bad}/rgba.zip"], "color mode RGBA;"),
+    "labels that are no JSON": (["--data={bad}/labels-broken"], "dataset.json in"),
+    "labels under no key": (["--data={bad}/labels-missing"], "dataset.json in"),
+    "labels of other images": (["--data={bad}/labels-of-others"], "has labels, but none for image0.png (1 missing)"),
+    "labels that are words": (["--data={bad}/labels-words"], "must all be class numbers 0, 1, 2, ..., or all be lists"),
+    "conditional training without labels": (["--cond=1"], "--cond"),
+    "outdir that is a file": (["--outdir={bad}/notes.txt"], "notes.txt is a file"),
+    "unknown device": (["--device=tpu"], "--device"),
+    "batch-gpu below the minibatch group": (["--batch=8", "--batch-gpu=2"], "minibatch-stddev group of 4"),
+    "no capacity": (["--cbase=0"], "--cbase"),
+    "no feature maps": (["--cmax=0"], "--cmax"),
+    "tick of no length": (["--tick=0"], "--tick"),
+    "three GPUs": (["--gpus=3"], "--gpus"),
+}
+CASES = {ADA: BOTH | ADA_ONLY, STYLEGAN3: BOTH}
+EACH = [pytest.param(family, name, id=f"{family}: {name}") for family in FAMILIES for name in CASES[family]]
+
+
+@pytest.fixture(scope="module")
+def bad_data(tmp_path_factory):
+    """A folder of data sets that cannot be used."""
+    top = tmp_path_factory.mktemp("bad")
+    color, gray = color_crops(2)[0], color_crops(2)[0][:, :, 0]
+
+    def folder(name: str, **files: bytes | str) -> Path:
+        (top / name).mkdir()
+        for file, content in files.items():
+            content = content.encode() if isinstance(content, str) else content
+            (top / name / file.replace("__", ".")).write_bytes(content)
+        return top / name
+
+    def labelled(name: str, dataset: object) -> None:
+        text = dataset if isinstance(dataset, str) else json.dumps(dataset)
+        PIL.Image.fromarray(color).save(folder(name, dataset__json=text) / "image0.png")
+
+    good = write_zip(top / "good.zip", color_crops(16)).read_bytes()
+    (top / "truncated.zip").write_bytes(good[: len(good) // 2])
+    middle = good.index(b"IDAT") + 200
+    (top / "damaged.zip").write_bytes(good[:middle] + bytes(20) + good[middle + 20 :])
+    (top / "notes.txt").write_text("not a data set")
+    (top / "text.zip").write_text("not a zip")
+    zipfile.ZipFile(top / "empty.zip", "w").close()
+    with zipfile.ZipFile(top / "text-inside.zip", "w") as archive:
+        archive.writestr("00000/poem.png", "The woods are lovely, dark and deep")
+    folder("no-images", readme__txt="nothing here")
+    folder("text-as-png", poem__png="But I have promises to keep")
+    for name, suffix in (("png", "png"), ("jpeg", "jpg")):
+        whole = top / f"whole.{suffix}"
+        PIL.Image.fromarray(color).save(whole)
+        folder(f"cut-{name}", **{f"cut__{suffix}": whole.read_bytes()[:-300]})
+    write_zip(top / "mixed.zip", [color, np.kron(color, np.ones([2, 2, 1], np.uint8))])
+    write_zip(top / "mixed-modes.zip", [color, gray])
+    write_zip(top / "odd.zip", [color[:24, :24]] * 2)
+    write_zip(top / "wide.zip", [color[:16]] * 2)
+    write_zip(top / "rgba.zip", [np.dstack([color, gray])] * 2)
+    PIL.Image.fromarray(color).quantize().save(folder("palette") / "image0.png")
+    labelled("labels-broken", '{"labels": [["image0.png", 1')
+    labelled("labels-missing", {"label": []})
+    labelled("labels-of-others", {"labels": [["image1.png", 1]]})
+    labelled("labels-words", {"labels": [["image0.png", "cat"]]})
+    return top
+
+
+@pytest.fixture(scope="module")
+def plugins(tmp_path_factory):
+    """The PYTHONPATH of all PLUGINS."""
+    top = tmp_path_factory.mktemp("plugins")
+    for name, source in PLUGINS.items():
+        install_plugin(top, name, source)
+    return str(top)
+
+
+def run_many(host: Path, runs: list[list[str]], script: str = "train.py", **env: str) -> list[dict]:
+    """Run a script of a host once for each list of arguments, on the CPU. Returns code, stdout and stderr of each."""
+    done = subprocess.run(
+        [sys.executable, str(RUN_MANY), script],
+        input=json.dumps([{"args": args} for args in runs]),
+        cwd=host,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "CUDA_VISIBLE_DEVICES": "", **env},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def arguments(family: str, args: list[str], out: Path, good: Path, bad: Path) -> list[str]:
+    given = [f"--outdir={out}", f"--data={good}", *REQUIRED[family]]
+    return given + [arg.format(bad=bad) for arg in args]
+
+
+@pytest.fixture(scope="module")
+def answers(patched, bad_data, plugins, color_zip, tmp_path_factory):
+    """What each case ended with, by family and name, and where it would have written."""
+    found = {}
+    for family in FAMILIES:
+        top = tmp_path_factory.mktemp("out")
+        outs = {name: top / str(index) for index, name in enumerate(CASES[family])}
+        runs = [arguments(family, args, outs[name], color_zip, bad_data) for name, (args, _) in CASES[family].items()]
+        before = tree(patched[family]), tree(bad_data)
+        results = run_many(
+            patched[family], runs, PYTHONPATH=plugins, DNNLIB_CACHE_DIR=str(top / "cache"), **UNREACHABLE
+        )
+        assert (tree(patched[family]), tree(bad_data)) == before, "a refused run wrote beside its output folder"
+        found |= {(family, name): (result, outs[name]) for name, result in zip(outs, results, strict=True)}
+    return found
+
+
+def said(stderr: str) -> list[str]:
+    """Lines of standard error; torch's own warning that there is a compiler but no GPU is none of ours."""
+    return [line for line in stderr.splitlines() if line.strip() and "No CUDA runtime is found" not in line]
+
+
+def tree(top: Path) -> set[Path]:
+    return set(top.rglob("*"))
+
+
+@pytest.mark.parametrize(("family", "name"), EACH)
+def test_bad_input_ends_with_one_line_and_code_2_and_leaves_nothing(family, name, answers):
+    result, out = answers[family, name]
+    message = CASES[family][name][1]
+    *usage, error = said(result["stderr"])
+    if error.startswith("Error:"):
+        assert all(line.startswith(("Usage: ", "Try ")) for line in usage), result["stderr"]
+    else:  # NVIDIA's own list of metrics takes several lines
+        assert name == "unknown metric", result["stderr"]
+    assert message in result["stderr"], result["stderr"]
+    assert result["code"] == 2
+    assert not out.exists()
+    assert result["seconds"] < 15
+
+
+@pytest.mark.parametrize("name", [name for name, (args, _) in BOTH.items() if args[0].startswith("--plugin")])
+def test_what_is_wrong_with_a_plugin_takes_no_usage_to_say(name, answers):
+    result, _ = answers[ADA, name]
+    if "no number" not in name:  # click's own
+        assert result["stderr"].count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["two plug-ins that conflict", "truncated zip"])
+def test_a_script_started_by_a_user_answers_as_in_these_tests(
+    name, answers, ada_host, color_zip, bad_data, plugins, tmp_path
+):
+    args = arguments(ADA, CASES[ADA][name][0], tmp_path / "out", color_zip, bad_data)
+    done = run_script(ada_host, "train.py", *args, check=False, PYTHONPATH=plugins)
+    assert done.returncode == 2
+    assert said(done.stderr) == said(answers[ADA, name][0]["stderr"])
+
+
+def test_faulty_plugins_spoil_neither_help_nor_a_run_without_them(ada_host, plugins, color_zip, tmp_path):
+    plain = ["--dry-run", f"--outdir={tmp_path}", f"--data={color_zip}"]
+    shown, run, again = run_many(ada_host, [["--help"], plain, [*plain, "--plugin=rival"]], PYTHONPATH=plugins)
+    assert (shown["code"], run["code"], again["code"]) == (0, 0, 0)
+    assert "--diffaugment-cutout" in shown["stdout"]
+    assert "optionless" not in shown["stdout"]
+    assert "-rival" in again["stdout"]
+
+
+def test_list_says_what_is_wrong_with_each_faulty_plugin(plugins):
+    command = [sys.executable, "-c", "from stylegan_plugins.cli import main; main()", "list"]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": plugins}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    said = {name: lines[lines.index(name) + 1] for name in PLUGINS}
+    sound = {name for name, line in said.items() if "cannot be used" not in line}
+    assert sound == {"rival", "needy"}
+    for name, reason in {
+        "unfinished": "ImportError",
+        "garbled": "SyntaxError",
+        "crashing": "ZeroDivisionError",
+        "misspelt": "unknown hook 'optoins'",
+        "greedy": "{'colour'}",
+        "optionless": "name 'undefined' is not defined",
+        "untyped": "'sizes'",
+    }.items():
+        assert reason in said[name]
+
+
+def test_an_output_folder_without_permission_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)  # tests may run as root
+    with pytest.raises(DataError, match=f"--outdir: {tmp_path} is not writable"):
+        datacheck.check_output(tmp_path / "runs/of/today")
+    assert not list(tmp_path.iterdir())
+
+
+COMMANDS = {
+    "plug-in that is not installed": (["info", "augslef"], "there is no plug-in 'augslef'"),
+    "host that does not exist": (["patch", "{top}/nowhere"], "nowhere is not a directory"),
+    "folder that is no host": (["patch", "{top}/empty"], "it lacks train.py"),
+    "preview in a folder that is no host": (["patch", "--dry-run", "{top}/empty"], "it lacks train.py"),
+    "nothing to undo": (["unpatch", "{top}/empty"], "it lacks train.py"),
+    "status of a file": (["status", "{top}/file"], "file is not a directory"),
+    "doctor of no host": (["doctor", "{top}/empty"], "it lacks train.py"),
+    "host without its training loop's anchors": (["patch", "{top}/anchorless"], "training/training_loop.py"),
+    "host that is no Python": (["patch", "{top}/garbled"], "train.py"),
+    "fetching over a folder with files": (["host", "fetch", "{top}/full"], "full"),
+    "unknown family": (["host", "fetch", "{top}/new", "--family=stylegan4"], "stylegan4"),
+    "unknown source": (["host", "fetch", "{top}/new", "--source=ftp"], "ftp"),
+    "unknown command": (["pacth", "{top}/empty"], "pacth"),
+    "no directory": (["patch"], "DIRECTORY"),
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_with_bad_input_ends_with_one_line_and_code_2_and_changes_nothing(name, fetched, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/thesis.tex").write_text("years of work")
+    args, message = COMMANDS[name]
+    if "anchorless" in args[-1]:
+        copy_host(fetched[ADA], tmp_path / "anchorless")
+        (tmp_path / "anchorless/training/training_loop.py").write_text("def training_loop(): pass\n")
+    if "garbled" in args[-1]:
+        copy_host(fetched[ADA], tmp_path / "garbled")
+        (tmp_path / "garbled/train.py").write_text("def main(:\n")
+    before = {path: path.read_bytes() for path in tree(tmp_path) if path.is_file()}
+    result = CliRunner().invoke(cli, [arg.format(top=tmp_path) for arg in args])
+    *usage, error = said(result.stderr)
+    assert error.startswith("Error:"), result.stderr
+    assert all(line.startswith(("Usage: ", "Try ")) for line in usage), result.stderr
+    assert message in error
+    assert result.exit_code == 2
+    assert {path: path.read_bytes() for path in tree(tmp_path) if path.is_file()} == before

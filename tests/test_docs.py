@@ -1,0 +1,90 @@
+"""Documentation that a program can check: hooks and options are all there, examples are tested code, links lead
+somewhere."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+from stylegan_plugins import hookspecs, manager
+from stylegan_plugins import options as plugin_options
+from stylegan_plugins.session import options_class
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md")])
+HOOKS_PAGE = (ROOT / "docs/hooks.md").read_text(encoding="utf-8")
+HOOKS = [name for name, value in vars(hookspecs).items() if hasattr(value, "stylegan_plugins_spec")]
+PAGE = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def section(hook: str) -> str:
+    return re.split(r"^## ", HOOKS_PAGE.split(f"\n## {hook}(")[1], flags=re.MULTILINE)[0]
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_every_hook_is_documented_with_its_exact_signature(hook):
+    arguments = ", ".join(inspect.signature(getattr(hookspecs, hook)).parameters)
+    assert f"\n## {hook}({arguments})\n" in HOOKS_PAGE
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_every_hook_has_a_docstring_an_example_and_its_place_in_the_order_of_calls(hook):
+    assert getattr(hookspecs, hook).__doc__
+    assert f"@hookimpl\ndef {hook}(" in section(hook)
+    assert f"`{hook}`" in HOOKS_PAGE.split("\n## ")[0]
+
+
+def test_no_hook_is_documented_that_does_not_exist():
+    assert re.findall(r"^## (\w+)\(", HOOKS_PAGE, flags=re.MULTILINE) == HOOKS
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_every_hook_names_the_builtin_plugins_that_use_it(hook):
+    users = [name for name in manager.BUILTIN if hook in manager.hooks_of(manager.load(name))]
+    (line,) = re.findall(r"^Used by: (.*)\.$", section(hook), flags=re.MULTILINE)
+    assert [name for name in re.split(r", (?:and )?", line) if "example" not in name] == users
+
+
+@pytest.mark.parametrize("name", manager.BUILTIN)
+def test_every_plugin_has_a_page_that_mentions_every_option(name):
+    page = ROOT / f"docs/methods/{name}.md"
+    assert page.is_file(), f"docs/methods/{name}.md is missing"
+    text = page.read_text(encoding="utf-8")
+    cls = options_class(manager.build_alone(name), name)
+    for field in dataclasses.fields(cls) if cls else ():
+        assert f"{plugin_options.flag(name, field.name)}`" in text.replace("=", "`"), field.name
+
+
+@PAGE
+def test_every_example_on_a_page_is_a_piece_of_a_tested_file(page):
+    """Python and TOML on a page stand in the examples, in a plug-in or in the tests, to the letter."""
+    files = [*ROOT.glob("examples/**/*"), *ROOT.glob("stylegan_plugins/plugins/*.py"), *ROOT.glob("tests/*.py")]
+    sources = [file.read_text(encoding="utf-8") for file in files if file.suffix in (".py", ".toml")]
+    for language, block in BLOCK.findall(page.read_text(encoding="utf-8")):
+        if language in ("python", "toml"):
+            assert any(block in source for source in sources), f"in no tested file:\n{block}"
+
+
+@PAGE
+def test_every_link_to_a_file_or_a_heading_leads_somewhere(page):
+    text = BLOCK.sub("", page.read_text(encoding="utf-8"))
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if "://" in target or target.startswith("mailto:"):
+            continue
+        file, _, anchor = target.partition("#")
+        linked = (page.parent / file).resolve() if file else page
+        assert linked.exists(), f"{target} does not exist"
+        assert ROOT in linked.parents, f"{target} leaves the repository"
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", linked.read_text(encoding="utf-8"), flags=re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@PAGE
+def test_no_page_names_a_folder_of_somebodys_machine(page):
+    assert not re.search(r"(?<![\w.])/(home|work|tmp|Users|root)/", page.read_text(encoding="utf-8"))

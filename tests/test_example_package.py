@@ -1,0 +1,65 @@
+"""The example package: installed by pip as a user would, tested by its own tests, trained on a patched host."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ADA, TINY, install_plugin, last_run, run_script
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+PACKAGE = EXAMPLES / "stylegan-plugins-blur"
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """The folder that the example package is installed in."""
+    top = tmp_path_factory.mktemp("example")
+    source = shutil.copytree(PACKAGE, top / "source")  # building writes beside the source
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*pip, "--target", top / "installed", source], check=True, timeout=120)
+    return top / "installed"
+
+
+def test_the_installed_package_passes_its_own_tests(installed, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", PACKAGE / "tests"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(installed), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+
+
+def test_the_installed_package_trains_with_a_builtin_plugin_and_the_other_examples(
+    installed, ada_host, color_zip, tmp_path
+):
+    """16 iterations of 64 images: options, statistics and the calls of every hook are where they should be."""
+    one_file = {name: (EXAMPLES / f"{name.replace('-', '_')}.py").read_text() for name in ("every-hook", "noise")}
+    paths = [install_plugin(tmp_path / name, name, source) for name, source in one_file.items()]
+    plugins = "blur,diffaugment,every-hook,noise"
+    args = [f"--plugin={plugins}", "--blur-sigma=1.5", f"--data={color_zip}", f"--outdir={tmp_path / 'runs'}"]
+    path = os.pathsep.join([str(installed), *paths])
+    run_script(ada_host, "train.py", *args, *TINY[ADA], "--batch=64", PYTHONPATH=path)
+
+    run = last_run(tmp_path / "runs")
+    assert run.name.endswith("-blur-diffaugment-every-hook-noise")
+    saved = json.loads((run / "training_options.json").read_text())
+    assert saved["plugins"]["active"] == plugins.split(",")
+    assert saved["plugins"]["options"]["blur"] == {"sigma": 1.5, "weight": 0.1}
+    ticks = [json.loads(line) for line in (run / "stats.jsonl").read_text().splitlines()]
+    for name in ("Loss/D/blur", "Loss/D/every-hook"):
+        assert all(tick[name]["mean"] > 0 for tick in ticks)
+        # Generated and real images of 16 iterations.
+        assert sum(tick[name]["num"] for tick in ticks) == 2 * 64 * 16
+    notes = (run / "every-hook.txt").read_text().splitlines()
+    assert notes.count("step") == 16
+    assert [note for note in notes if note.startswith("batch")][-1] == "batch 16: 1024 images"
+    assert any(note.startswith("tick") for note in notes)
+    assert any(note.startswith("snapshot network-snapshot-") for note in notes)

@@ -1,0 +1,305 @@
+"""The hosts' scripts beside train.py run on a CPU, as a user runs them, in patched hosts.
+
+`scripts` runs several scripts of one host: a process that has imported torch forks for each, which saves the seconds
+that every import of torch takes. What they would download is put into the host's download cache beforehand: a VGG16 and
+two Inception networks of a few weights, with the interface of NVIDIA's."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from conftest import ADA, CHECKOUTS, STYLEGAN3, color_crops, copy_host
+
+from stylegan_plugins.host import patch as host_patch
+
+SIDE = 32
+CDN = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics"
+NGC = "https://api.ngc.nvidia.com/v2/models/nvidia/research/stylegan3/versions/1/files/metrics"
+
+FORKING = """
+import json, os, runpy, sys
+import click, numpy, PIL.Image, requests, scipy.linalg, torch  # nothing of the host, nothing of ours
+results = []
+for index, argv in enumerate(json.load(open(sys.argv[1]))):
+    output = f"{sys.argv[1]}.{index}"
+    child = os.fork()
+    if child == 0:
+        descriptor = os.open(output, os.O_CREAT | os.O_WRONLY)
+        os.dup2(descriptor, 1), os.dup2(descriptor, 2)
+        sys.argv, sys.path[0] = argv, os.getcwd()
+        runpy.run_path(argv[0], run_name="__main__")
+        sys.exit(0)
+    results.append([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), open(output).read()])
+print(json.dumps(results))
+"""
+
+PICKLE = """
+import copy, pickle, sys
+from training_ext import compat
+compat.install()
+import dnnlib
+family, path, classes = sys.argv[1], sys.argv[2], int(sys.argv[3])
+size = dict(channel_base=256, channel_max=16)
+half = dict(num_fp16_res=2, conv_clamp=256)  # as hosts train on a GPU
+image = dict(c_dim=classes, img_resolution=32, img_channels=3)
+latent = dict(z_dim=64, w_dim=64, mapping_kwargs=dict(num_layers=2))
+if family == "stylegan3":
+    module, extra = "training.networks_stylegan2", {**size, **half}
+else:
+    module, extra = "training.networks", dict(synthesis_kwargs={**size, **half})
+G = dnnlib.util.construct_class_by_name(class_name=f"{module}.Generator", **image, **latent, **extra)
+D = dnnlib.util.construct_class_by_name(class_name=f"{module}.Discriminator", **image, **size)
+G.eval().requires_grad_(False)
+with open(path, "wb") as file:
+    snapshot = dict(G=G, D=D, G_ema=copy.deepcopy(G), augment_pipe=None, training_set_kwargs=None)
+    pickle.dump(snapshot, file)
+"""
+
+DETECTOR = """
+import torch
+
+class Detector(torch.nn.Module):
+    # Means of color channels in a 2x2 grid: 12 features that differ between images.
+    def forward(self, images, return_features=False):
+        return torch.nn.functional.adaptive_avg_pool2d(images.to(torch.float32), 2).flatten(1)
+"""
+
+
+class Vgg(torch.nn.Module):
+    """NVIDIA's vgg16.pt as projector.py calls it."""
+
+    def forward(self, images: torch.Tensor, resize_images: bool = False, return_lpips: bool = False) -> torch.Tensor:
+        return torch.nn.functional.adaptive_avg_pool2d(images / 255, 4).flatten(1)
+
+
+class Inception(torch.nn.Module):
+    """stylegan2-ada-pytorch's inception-2015-12-05.pt as the metrics call it."""
+
+    def forward(self, images: torch.Tensor, return_features: bool = False) -> torch.Tensor:
+        return torch.nn.functional.adaptive_avg_pool2d(images.to(torch.float32), 2).flatten(1)
+
+
+@dataclass
+class Place:
+    """A patched host, a tiny snapshot of it, and a folder for what scripts write."""
+
+    host: Path
+    network: Path
+    out: Path
+    cache: Path
+
+    def scripts(self, *commands: list[object]) -> list[tuple[int, str]]:
+        """Run scripts one after the other. Returns exit codes and outputs."""
+        listing = self.out / "commands.json"
+        listing.write_text(json.dumps([list(map(str, command)) for command in commands]))
+        done = self.python(FORKING, str(listing))
+        return [(code, output) for code, output in json.loads(done.stdout.splitlines()[-1])]
+
+    def run(self, *commands: list[object]) -> list[str]:
+        """As `scripts`; all of them must end well, and none may repeat a warning."""
+        outputs = []
+        for command, (code, output) in zip(commands, self.scripts(*commands), strict=True):
+            assert code == 0, f"{command} ended with {code}:\n{output[-4000:]}"
+            warnings = Counter(re.findall(r"\w*Warning: .*", output))
+            assert not [text for text, count in warnings.items() if count > 1], output[-4000:]
+            outputs.append(output)
+        return outputs
+
+    def python(self, code: str, *args: str, cwd: Path | None = None) -> subprocess.CompletedProcess:
+        environment = {
+            **os.environ,
+            "CUDA_VISIBLE_DEVICES": "",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "DNNLIB_CACHE_DIR": str(self.cache),
+            "PYTHONPATH": str(self.cache),
+            "MPLBACKEND": "Agg",
+        }
+        done = subprocess.run(
+            [sys.executable, "-c", code, *args],
+            cwd=cwd or self.host,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stderr[-4000:]
+        return done
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory):
+    """A download cache of dnnlib, in which everything is that scripts would fetch."""
+    top = tmp_path_factory.mktemp("cache")
+    downloads = top / "downloads"
+    downloads.mkdir()
+
+    def path(url: str) -> str:
+        return str(downloads / f"{hashlib.md5(url.encode()).hexdigest()}_{url.split('/')[-1]}")
+
+    torch.jit.script(Vgg()).save(path(f"{CDN}/vgg16.pt"))
+    torch.jit.script(Inception()).save(path(f"{CDN}/inception-2015-12-05.pt"))
+    (top / "stub_detector.py").write_text(DETECTOR)
+    code = "import pickle, stub_detector, sys; pickle.dump(stub_detector.Detector(), open(sys.argv[1], 'wb'))"
+    subprocess.run([sys.executable, "-c", code, path(f"{NGC}/inception-2015-12-05.pkl")], cwd=top, check=True)
+    return top
+
+
+def _place(family: str, origin: str, patched: dict, cache: Path, top: Path) -> Place:
+    if origin == "assembled":
+        host = patched[family]
+    else:
+        checkout = os.environ.get(CHECKOUTS[family])
+        if not checkout:
+            pytest.skip(f"{CHECKOUTS[family]} names no checkout of {family}")
+        host = copy_host(Path(checkout), top / "host")
+        host_patch.patch(host)
+    place = Place(host, top / "network-snapshot-000000.pkl", top, cache)
+    place.python(PICKLE, family, str(place.network), "0")
+    return place
+
+
+@pytest.fixture(scope="module", params=["assembled", "pristine"])
+def ada(request, patched, cache, tmp_path_factory):
+    return _place(ADA, request.param, patched, cache, tmp_path_factory.mktemp("ada"))
+
+
+@pytest.fixture(scope="module", params=["assembled", "pristine"])
+def stylegan3(request, patched, cache, tmp_path_factory):
+    return _place(STYLEGAN3, request.param, patched, cache, tmp_path_factory.mktemp("stylegan3"))
+
+
+@pytest.fixture(scope="session")
+def photographs(tmp_path_factory):
+    """A folder of 20 PNGs of 48x40."""
+    folder = tmp_path_factory.mktemp("photographs")
+    for index, crop in enumerate(color_crops(20, side=48)):
+        PIL.Image.fromarray(crop[:40]).save(folder / f"{index}.png")
+    return folder
+
+
+def sizes(folder: Path) -> dict[str, tuple[int, int]]:
+    return {path.name: PIL.Image.open(path).size for path in sorted(folder.glob("*.png"))}
+
+
+def zipped_images(path: Path) -> list[np.ndarray]:
+    with zipfile.ZipFile(path) as archive:
+        names = sorted(name for name in archive.namelist() if name.endswith(".png"))
+        return [np.asarray(PIL.Image.open(archive.open(name))) for name in names]
+
+
+# --- stylegan2-ada-pytorch -------------------------------------------------------------------------------------------
+
+
+def test_scripts_of_stylegan2_ada_run_on_a_cpu(ada, photographs):
+    out, network = ada.out, f"--network={ada.network}"
+    ada.run(
+        ["generate.py", network, "--seeds=0-2", "--trunc=0.7", "--device=cpu", f"--outdir={out}/generated"],
+        ["style_mixing.py", network, "--rows=1,2", "--cols=3", "--styles=0-2", f"--outdir={out}/mixed"],
+        ["projector.py", network, f"--target={photographs}/0.png", "--num-steps=3", f"--outdir={out}/projected"],
+        ["generate.py", network, f"--projected-w={out}/projected/projected_w.npz", f"--outdir={out}/again"],
+        ["dataset_tool.py", f"--source={photographs}", f"--dest={out}/data.zip", "--width=32", "--height=32"],
+        [
+            *["dataset_tool.py", f"--source={photographs}", f"--dest={out}/data", "--width=32", "--height=32"],
+            *["--transform=center-crop", "--resize-filter=box"],
+        ],
+    )
+    assert sizes(out / "generated") == dict.fromkeys(["seed0000.png", "seed0001.png", "seed0002.png"], (SIDE, SIDE))
+    mixed = sizes(out / "mixed")
+    assert {"1-3.png", "2-3.png", "grid.png"} <= set(mixed)
+    assert mixed["grid.png"] == (2 * SIDE, 3 * SIDE)
+    assert sizes(out / "projected")["proj.png"] == (SIDE, SIDE)
+    assert (out / "projected/proj.mp4").stat().st_size > 0
+    again, projected = (PIL.Image.open(out / path) for path in ("again/proj00.png", "projected/proj.png"))
+    # Noise inputs differ, as the projector optimises a copy's; and rounding differs by one step.
+    assert again.size == projected.size
+    images = zipped_images(out / "data.zip")
+    assert len(images) == 20 and {image.shape for image in images} == {(SIDE, SIDE, 3)}
+    assert len(list((out / "data").rglob("*.png"))) == 20
+
+
+# --- stylegan3 -------------------------------------------------------------------------------------------------------
+
+
+def test_scripts_of_stylegan3_run_on_a_cpu(stylegan3, photographs):
+    out, network, source = stylegan3.out, f"--network={stylegan3.network}", f"--source={stylegan3.network}"
+    outputs = stylegan3.run(
+        ["gen_images.py", network, "--seeds=0,2-3", "--device=cpu", f"--outdir={out}/generated"],
+        ["gen_video.py", network, "--seeds=0-3", "--grid=2x1", "--w-frames=2", f"--output={out}/video.mp4"],
+        ["avg_spectra.py", "stats", source, "--num=3"],
+        ["avg_spectra.py", "calc", source, "--num=3", "--mean=128", "--std=64", f"--dest={out}/spectrum.npz"],
+        ["avg_spectra.py", "heatmap", f"{out}/spectrum.npz", f"--save={out}/heatmap.png"],
+        ["avg_spectra.py", "slices", f"{out}/spectrum.npz", f"--save={out}/slices.png"],
+        ["dataset_tool.py", f"--source={photographs}", f"--dest={out}/data.zip", "--resolution=32x32"],
+    )
+    assert sizes(out / "generated") == dict.fromkeys(["seed0000.png", "seed0002.png", "seed0003.png"], (SIDE, SIDE))
+    assert (out / "video.mp4").stat().st_size > 0
+    assert re.search(r"--mean=\d+.* --std=\d+", outputs[2])
+    assert np.isfinite(np.load(out / "spectrum.npz")["spectrum"]).all()
+    assert (out / "heatmap.png").is_file() and (out / "slices.png").is_file()
+    images = zipped_images(out / "data.zip")
+    assert len(images) == 20 and {image.shape for image in images} == {(SIDE, SIDE, 3)}
+
+
+# --- both ------------------------------------------------------------------------------------------------------------
+
+
+def _fid(place: Place, data: Path, top: Path) -> float:
+    """fid50k_full of 64 images instead of 50,000, in this process instead of three workers that import torch again."""
+    host = copy_host(place.host, top / "host")
+    main, utils = host / "metrics/metric_main.py", host / "metrics/metric_utils.py"
+    main.write_text(main.read_text().replace("num_gen=50000", "num_gen=64"))
+    utils.write_text(utils.read_text().replace("num_workers=3, prefetch_factor=2", "num_workers=0"))
+    command = ["calc_metrics.py", f"--network={place.network}", "--metrics=fid50k_full", f"--data={data}", "--mirror=0"]
+    [output] = Place(host, place.network, top, place.cache).run([*command, "--device=cpu"])
+    [result] = [json.loads(line) for line in output.splitlines() if line.startswith('{"results"')]
+    return result["results"]["fid50k_full"]
+
+
+def test_fid_of_stylegan2_ada_is_calculated_on_a_cpu(ada, color_zip, tmp_path):
+    assert 0 < _fid(ada, color_zip, tmp_path) < np.inf
+
+
+def test_fid_of_stylegan3_is_calculated_on_a_cpu(stylegan3, color_zip, tmp_path):
+    assert 0 < _fid(stylegan3, color_zip, tmp_path) < np.inf
+
+
+@pytest.mark.parametrize(
+    "family, scripts",
+    [
+        (ADA, ["generate.py --seeds=0 --outdir=out", "calc_metrics.py"]),
+        (STYLEGAN3, ["gen_images.py --seeds=0 --outdir=out", "calc_metrics.py"]),
+    ],
+)
+def test_asking_for_cuda_without_a_gpu_is_one_line_and_exit_code_2(family, scripts, patched, cache, tmp_path):
+    place = Place(patched[family], tmp_path / "none.pkl", tmp_path, cache)
+    commands = [[*script.split(), f"--network={place.network}", "--device=cuda"] for script in scripts]
+    if family == STYLEGAN3:  # it has commands of its own, and the device is a default argument of theirs
+        commands.append(["avg_spectra.py", "stats", f"--source={place.network}", "--device=cuda"])
+    for code, output in place.scripts(*commands):
+        assert code == 2, output
+        errors = [line for line in output.splitlines() if "Error" in line]
+        assert len(errors) == 1 and errors[0].startswith("Error: --device=cuda: ")
+        assert "--device=cpu" in errors[0] and "Traceback" not in output
+
+
+def test_every_script_that_draws_has_a_device_option(patched):
+    for family, scripts in {
+        ADA: ["generate.py", "style_mixing.py", "projector.py", "calc_metrics.py"],
+        STYLEGAN3: ["gen_images.py", "gen_video.py", "calc_metrics.py", "avg_spectra.py"],
+    }.items():
+        for script in scripts:
+            source = (patched[family] / script).read_text()
+            assert "bridge.device_option" in source, (family, script)

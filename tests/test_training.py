@@ -1,0 +1,155 @@
+"""Whole runs of the hosts on a CPU, on real images, through train.py and the training loop."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+
+import pytest
+from conftest import ADA, CHECKOUTS, STYLEGAN3, TINY, copy_host, install_plugin, last_run, run_script
+
+from stylegan_plugins.host import patch as host_patch
+
+DRIVERS = Path(__file__).parent / "drivers"
+FAMILY = pytest.mark.parametrize("family", [ADA, STYLEGAN3])
+
+
+def options(host: Path, family: str, data: Path, outdir: Path, *args: str) -> dict:
+    """The arguments that a host's train.py would train with."""
+    done = run_script(host, "train.py", f"--data={data}", f"--outdir={outdir}", "--dry-run", *TINY[family], *args)
+    text = done.stdout[done.stdout.index("{") :]
+    return json.JSONDecoder().raw_decode(text)[0]
+
+
+def loop(host: Path, args: dict, run_dir: Path, iterations: int, *flags: str) -> Path:
+    """Run the training loop for some iterations; returns the last snapshot."""
+    file = run_dir.with_suffix(".json")
+    file.write_text(json.dumps(args))
+    run_script(host, str(DRIVERS / "train_loop.py"), str(file), str(run_dir), str(iterations), *flags)
+    return max(run_dir.glob("network-snapshot-*.pkl"))
+
+
+def snapshot(host: Path, pickle: Path, *flags: str) -> dict:
+    done = run_script(host, str(DRIVERS / "snapshot.py"), str(pickle), *flags)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def stats(run_dir: Path) -> list[dict]:
+    return [json.loads(line) for line in (run_dir / "stats.jsonl").read_text().splitlines()]
+
+
+def assert_patched_equals_stock(stock: Path, patched: Path, family: str, data: Path, tmp_path: Path) -> None:
+    args = options(patched, family, data, tmp_path)
+    assert "plugins" not in args and "device" not in args
+    ours = snapshot(patched, loop(patched, args, tmp_path / "patched", 20))
+    theirs = snapshot(stock, loop(stock, args, tmp_path / "stock", 20, "--stock"))
+    assert ours["finite"] and ours == theirs
+
+
+@FAMILY
+def test_patched_host_without_plugins_trains_as_the_unpatched_one_bit_for_bit(
+    fetched, patched, family, color_zip, tmp_path
+):
+    assert_patched_equals_stock(fetched[family], patched[family], family, color_zip, tmp_path)
+
+
+@pytest.mark.parametrize("pristine", [ADA, STYLEGAN3], indirect=True, ids=[ADA, STYLEGAN3])
+def test_nvidias_checkout_trains_as_before_bit_for_bit(pristine, request, color_zip, tmp_path):
+    family = request.node.callspec.params["pristine"]
+    assert family in CHECKOUTS
+    patched = copy_host(pristine, tmp_path / "host")
+    host_patch.patch(patched)
+    assert_patched_equals_stock(pristine, patched, family, color_zip, tmp_path)
+
+
+@FAMILY
+def test_a_run_with_diffaugment_and_ada_leaves_all_that_a_user_expects(fetched, patched, family, color_zip, tmp_path):
+    done = run_script(
+        patched[family],
+        "train.py",
+        *[f"--data={color_zip}", f"--outdir={tmp_path}", *TINY[family], "--batch=32"],
+        *["--plugin=diffaugment", "--aug=ada", "--diffaugment-cutout=0.4"],
+    )
+    run_dir = last_run(tmp_path)
+    assert run_dir.name.endswith("-diffaugment")
+    saved = json.loads((run_dir / "training_options.json").read_text())
+    assert saved["plugins"]["active"] == ["diffaugment"]
+    assert saved["plugins"]["options"]["diffaugment"]["cutout"] == 0.4
+    assert saved["plugins"]["options"]["diffaugment"]["where"] == "all"
+    assert saved["ada_target"] == 0.6
+    last = stats(run_dir)[-1]
+    for name in ("Loss/G/loss", "Loss/D/loss", "Loss/D/reg", "Loss/signs/real", "Timing/Gmain"):
+        assert math.isfinite(last[name]["mean"]), name
+    assert last["Loss/signs/real"]["num"] > 0  # ADA is told
+    assert re.search(
+        r"progress: 1\.0 of 1\.0 kimg \(100%\)  [\d.]+ images/s  0m 0s left", (run_dir / "log.txt").read_text()
+    )
+    for line in done.stderr.splitlines():  # no warning is repeated
+        assert done.stderr.splitlines().count(line) == 1 or "Warning" not in line, line
+    pickle = max(run_dir.glob("network-snapshot-*.pkl"))
+    here, there = snapshot(patched[family], pickle), snapshot(fetched[family], pickle, "--stock")
+    assert here == there and here["finite"]
+    assert here["keys"] == ["D", "G", "G_ema", "augment_pipe", "training_set_kwargs"]
+    assert (run_dir / "fakes000001.png").is_file()
+
+
+RANKS = '''"""Writes what each process has at the end of an iteration."""
+import hashlib, json, os
+from stylegan_plugins import hookimpl
+from training_ext.parts import Head
+import torch
+
+def digest(module):
+    return hashlib.sha256(b"".join(p.detach().numpy().tobytes() for p in module.parameters())).hexdigest()
+
+@hookimpl
+def register_heads(session):
+    session.augment_pipe.p.fill_(0.5)
+    return [Head("probe", lambda: torch.nn.Linear(session.feature_size("fc"), 2))]
+
+@hookimpl
+def register_loss_terms(session):
+    from training_ext.parts import LossTerm
+    term = lambda p: session.heads["probe"](p.features["fc"]).square().mean(1)
+    return [LossTerm("probe", "D", term, features=frozenset({"fc"}))]
+
+@hookimpl
+def batch_end(session, cur_nimg, batch_idx):
+    state = {n: digest(getattr(session, n)) for n in ("G", "D", "G_ema")} | {"heads": digest(session.heads)}
+    state |= {"p": float(session.augment_pipe.p), "batch": batch_idx}
+    with open(os.environ["RANKS"] + f"-{session.rank}.json", "w") as file:
+        json.dump(state, file)
+'''
+
+
+@FAMILY
+def test_two_processes_end_with_the_same_networks_and_the_same_p(patched, family, color_zip, tmp_path):
+    args = [arg for arg in TINY[family] if not arg.startswith("--gpus")]
+    run_script(
+        patched[family],
+        "train.py",
+        *[f"--data={color_zip}", f"--outdir={tmp_path / 'runs'}", *args, "--gpus=2", "--batch=32", "--device=cpu"],
+        *["--plugin=diffaugment,ranks", "--aug=ada"],
+        PYTHONPATH=install_plugin(tmp_path / "site", "ranks", RANKS),
+        RANKS=str(tmp_path / "ranks"),
+    )
+    run_dir = last_run(tmp_path / "runs")
+    assert json.loads((run_dir / "training_options.json").read_text())["device"] == "cpu"
+    ranks = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("ranks-?.json"))]
+    assert len(ranks) == 2 and ranks[0]["batch"] == 32 and ranks[0] == ranks[1] and abs(ranks[0]["p"] - 0.5) > 1e-4
+
+
+def test_unlabelled_labelled_and_gray_data_train_with_lazy_regularisation_off(
+    ada_host, labelled_zip, gray_zip, tmp_path
+):
+    for name, data, more in (
+        ("labelled", labelled_zip, {}),
+        ("gray", gray_zip, {"G_reg_interval": None, "D_reg_interval": None}),
+    ):
+        flags = ["--plugin=diffaugment", "--gan-loss=hinge"] + (["--cond=1"] if name == "labelled" else [])
+        args = options(ada_host, ADA, data, tmp_path, *flags) | more
+        assert args["loss_kwargs"]["gan_loss"] == "hinge"
+        seen = snapshot(ada_host, loop(ada_host, args, tmp_path / name, 3))
+        assert seen["finite"]
