@@ -119,8 +119,8 @@ def main(
     table = ["| plug-ins | median of ours / stock | 95% interval | pairs |", "| --- | --- | --- | --- |"]
     table += [f"| {name} | {median:.3f} | {low:.3f} to {high:.3f} | {n} |" for name, median, low, high, n in rows]
     setting = (
-        f"{SIDE}x{SIDE}, batch {BATCH}, cbase {cbase}, cmax {cmax}, {CYCLE} iterations a cycle, torch {torch.__version__}, "
-        f"{threads} CPU threads, Python {platform.python_version()}"
+        f"{SIDE}x{SIDE}, batch {BATCH}, cbase {cbase}, cmax {cmax}, {CYCLE} iterations a cycle, "
+        f"torch {torch.__version__}, {threads} CPU threads, Python {platform.python_version()}"
     )
     text = "\n".join([*table, "", f"Setting: {setting}."])
     print("\n" + text)

@@ -24,6 +24,6 @@ def register_augmentations(session):
     sigma = session.options("noise").sigma
 
     def transform(images):
-        return images + sigma * torch.randn_like(images), {}
+        return images + sigma * torch.randn_like(images) if sigma else images, {}
 
     return [Augmentation("noise", transform)]

@@ -68,7 +68,7 @@ def options(command: click.Command) -> click.Command:
     ours = training.options_for(command)
     command.params.extend(ours)
     names = [option.name for option in ours]
-    callback = command.callback
+    callback = _callback(command)
 
     @wraps(callback)
     def checked(*args: Any, **kwargs: Any) -> Any:
@@ -94,7 +94,7 @@ def options(command: click.Command) -> click.Command:
 def device_option(command: click.Command) -> click.Command:
     """Give a host's script --device."""
     command.params.append(training.device_click_option())
-    callback = command.callback
+    callback = _callback(command)
     takes_device = "device" in inspect.signature(callback).parameters
 
     @wraps(callback)
@@ -132,6 +132,11 @@ def run(training_loop: Callable[..., None], rank: int, **args: Any) -> None:
         progress=progress,
     )
     training_loop(rank=rank, **{"progress_fn": _session.tick, **args})
+
+
+def _callback(command: click.Command) -> Callable[..., Any]:
+    assert command.callback is not None  # only groups have none
+    return command.callback
 
 
 def _was_given(context: click.Context, name: str) -> bool:

@@ -15,6 +15,7 @@ from stylegan_plugins import hookspecs
 from stylegan_plugins.errors import PluginError
 
 ENTRY_POINTS = "stylegan_plugins"
+Source = str | importlib.metadata.EntryPoint
 BUILTIN = ("diffaugment",)
 TRACE = "STYLEGAN_PLUGINS_TRACE"
 
@@ -25,9 +26,9 @@ FAULTS = (
 )
 
 
-def installed() -> dict[str, object]:
+def installed() -> dict[str, Source]:
     """All installed plug-ins by name, not imported yet: a module name, or an entry point. Built-in ones first."""
-    found: dict[str, object] = {name: f"stylegan_plugins.plugins.{name.replace('-', '_')}" for name in BUILTIN}
+    found: dict[str, Source] = {name: f"stylegan_plugins.plugins.{name.replace('-', '_')}" for name in BUILTIN}
     for entry in sorted(importlib.metadata.entry_points(group=ENTRY_POINTS), key=lambda entry: entry.name):
         found.setdefault(entry.name, entry)
     return found

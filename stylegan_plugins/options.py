@@ -61,6 +61,11 @@ def check(plugin: str, cls: type) -> None:
             )
 
 
+def fields(cls: type) -> list[str]:
+    """Names of the options of a dataclass."""
+    return [field.name for field in dataclasses.fields(cls)]
+
+
 def click_options(plugin: str, cls: type) -> list[click.Option]:
     """The click options of a plug-in. All default to None, "not given"; defaults come from the dataclass."""
     check(plugin, cls)
@@ -87,7 +92,7 @@ def build(plugin: str, cls: type, values: dict[str, Any]) -> Any:
     check(plugin, cls)
     known = {field.name: field for field in dataclasses.fields(cls)}
     hints = typing.get_type_hints(cls)
-    checked = {}
+    checked: dict[str, Any] = {}
     for name, value in values.items():
         if name not in known:
             names = ", ".join(flag(plugin, other) for other in known) or "none"
@@ -119,7 +124,7 @@ def _type(hint: Any) -> tuple[type, bool]:
 def _click_type(kind: type, metadata: typing.Mapping[str, Any]) -> click.ParamType:
     if metadata.get("choices"):
         return click.Choice(list(metadata["choices"]))
-    bounds = {"min": metadata.get("minimum"), "max": metadata.get("maximum")}
+    bounds: dict[str, Any] = {"min": metadata.get("minimum"), "max": metadata.get("maximum")}
     if kind is int:
         return click.IntRange(**bounds)
     if kind is float:

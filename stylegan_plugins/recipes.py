@@ -6,8 +6,9 @@ from typing import Any
 
 
 def no_ada_unless_given(plugin: str, args: dict[str, Any], given: frozenset[str]) -> None:
-    """Switch the hosts' default ADA off, as the authors do, unless the user asked for an augmentation with --aug."""
-    if "aug" in given or "augment_kwargs" not in args:
+    """Switch the hosts' default ADA off, as the authors do, unless the user asked for ADA: with --aug, or with an
+    option that means something with it alone."""
+    if given & {"aug", "target", "augpipe"} or "augment_kwargs" not in args:
         return
     for name in ("augment_kwargs", "ada_target", "augment_p"):
         args.pop(name, None)

@@ -73,7 +73,7 @@ def _build_options(pm: Any, name: str, given: Mapping[str, Mapping[str, Any]]) -
 def _plugin_fields() -> dict[str, dict[str, str]]:
     """By plug-in: click's parameter name -> field."""
     return {
-        name: {plugin_options.parameter(name, field_name): field_name for field_name in cls.__dataclass_fields__}
+        name: {plugin_options.parameter(name, field_name): field_name for field_name in plugin_options.fields(cls)}
         for name, cls in _installed_options().items()
     }
 

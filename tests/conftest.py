@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
+from stylegan_plugins.patches import FAMILIES
 
 from stylegan_plugins.host import patch as host_patch
 from stylegan_plugins.host.fetch import fetch
-from stylegan_plugins.patches import FAMILIES
 
 ADA, STYLEGAN3 = FAMILIES
 CHECKOUTS = {ADA: "STYLEGAN_HOST", STYLEGAN3: "STYLEGAN3_HOST"}

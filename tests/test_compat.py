@@ -221,7 +221,7 @@ sys.meta_path.insert(0, Missing())
 if sys.argv[3] == "without distutils":  # what torch needs of setuptools, and no more
     for name in ("setuptools", "setuptools.command", "setuptools.command.build_ext"):
         sys.modules[name] = types.ModuleType(name)
-    sys.modules[name].build_ext = sys.modules["setuptools"].Extension = object
+    sys.modules[name].build_ext = sys.modules["setuptools"].Extension = sys.modules["setuptools"].Command = object
 if sys.argv[2] == "repaired":
     from training_ext import compat
     compat.install()

@@ -12,6 +12,7 @@ import os
 import re
 import subprocess
 import sys
+import warnings
 import zipfile
 from collections import Counter
 from dataclasses import dataclass
@@ -113,8 +114,8 @@ class Place:
         outputs = []
         for command, (code, output) in zip(commands, self.scripts(*commands), strict=True):
             assert code == 0, f"{command} ended with {code}:\n{output[-4000:]}"
-            warnings = Counter(re.findall(r"\w*Warning: .*", output))
-            assert not [text for text, count in warnings.items() if count > 1], output[-4000:]
+            warned = Counter(re.findall(r"\w*Warning: .*", output))
+            assert not [text for text, count in warned.items() if count > 1], output[-4000:]
             outputs.append(output)
         return outputs
 
@@ -149,8 +150,10 @@ def cache(tmp_path_factory):
     def path(url: str) -> str:
         return str(downloads / f"{hashlib.md5(url.encode()).hexdigest()}_{url.split('/')[-1]}")
 
-    torch.jit.script(Vgg()).save(path(f"{CDN}/vgg16.pt"))
-    torch.jit.script(Inception()).save(path(f"{CDN}/inception-2015-12-05.pt"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # TorchScript is on its way out; NVIDIA's files are in it
+        torch.jit.script(Vgg()).save(path(f"{CDN}/vgg16.pt"))
+        torch.jit.script(Inception()).save(path(f"{CDN}/inception-2015-12-05.pt"))
     (top / "stub_detector.py").write_text(DETECTOR)
     code = "import pickle, stub_detector, sys; pickle.dump(stub_detector.Detector(), open(sys.argv[1], 'wb'))"
     subprocess.run([sys.executable, "-c", code, path(f"{NGC}/inception-2015-12-05.pkl")], cwd=top, check=True)
@@ -222,9 +225,7 @@ def test_scripts_of_stylegan2_ada_run_on_a_cpu(ada, photographs):
     assert mixed["grid.png"] == (2 * SIDE, 3 * SIDE)
     assert sizes(out / "projected")["proj.png"] == (SIDE, SIDE)
     assert (out / "projected/proj.mp4").stat().st_size > 0
-    again, projected = (PIL.Image.open(out / path) for path in ("again/proj00.png", "projected/proj.png"))
-    # Noise inputs differ, as the projector optimises a copy's; and rounding differs by one step.
-    assert again.size == projected.size
+    assert sizes(out / "again") == {"proj00.png": (SIDE, SIDE)}
     images = zipped_images(out / "data.zip")
     assert len(images) == 20 and {image.shape for image in images} == {(SIDE, SIDE, 3)}
     assert len(list((out / "data").rglob("*.png"))) == 20
@@ -261,7 +262,7 @@ def _fid(place: Place, data: Path, top: Path) -> float:
     host = copy_host(place.host, top / "host")
     main, utils = host / "metrics/metric_main.py", host / "metrics/metric_utils.py"
     main.write_text(main.read_text().replace("num_gen=50000", "num_gen=64"))
-    utils.write_text(utils.read_text().replace("num_workers=3, prefetch_factor=2", "num_workers=0"))
+    utils.write_text(re.sub(r"num_workers=\w+, prefetch_factor=\d+", "num_workers=0", utils.read_text()))
     command = ["calc_metrics.py", f"--network={place.network}", "--metrics=fid50k_full", f"--data={data}", "--mirror=0"]
     [output] = Place(host, place.network, top, place.cache).run([*command, "--device=cpu"])
     [result] = [json.loads(line) for line in output.splitlines() if line.startswith('{"results"')]

@@ -12,8 +12,10 @@ import inspect
 import re
 import sys
 import types
+import warnings
 from collections.abc import Callable, Iterator
 from functools import wraps
+from typing import Any
 
 import torch
 
@@ -108,7 +110,7 @@ def _strtobool(text: str) -> int:
 
 
 @repairs("torch_utils.misc")
-def _repair_misc(misc: types.ModuleType) -> None:
+def _repair_misc(misc: Any) -> None:
     _repair_sampler(misc.InfiniteSampler)
     misc.print_module_summary = _keeping_buffers(misc.print_module_summary)
     misc.copy_params_and_buffers = _without_broadcasting(misc.copy_params_and_buffers, misc.named_params_and_buffers)
@@ -174,7 +176,7 @@ def _without_broadcasting(copy_params_and_buffers: Callable, named_tensors: Call
 
 
 @repairs("torch_utils.training_stats")
-def _repair_training_stats(training_stats: types.ModuleType) -> None:
+def _repair_training_stats(training_stats: Any) -> None:
     """Scripts name a CUDA device for the exchange of statistics; without a GPU the exchange goes through the CPU."""
     init = training_stats.init_multiprocessing
 
@@ -191,7 +193,7 @@ def _repair_training_stats(training_stats: types.ModuleType) -> None:
 
 
 @repairs("torch_utils.persistence")
-def _repair_persistence(persistence: types.ModuleType) -> None:
+def _repair_persistence(persistence: Any) -> None:
     """Half precision is slow and inexact on a CPU. Networks that are unpickled where there is no GPU use float32."""
 
     def float32_without_gpu(meta: dict) -> dict:
@@ -206,7 +208,7 @@ def _repair_persistence(persistence: types.ModuleType) -> None:
 
 
 @repairs("torch_utils.custom_ops")
-def _repair_custom_ops(module: types.ModuleType) -> None:
+def _repair_custom_ops(module: Any) -> None:
     """Its get_plugin compiles an op and then imports it by name, which current PyTorch does not provide for."""
 
     def get_plugin(
@@ -223,14 +225,15 @@ def _repair_custom_ops(module: types.ModuleType) -> None:
     module.get_plugin = get_plugin
 
 
-def _repair_op(module: types.ModuleType) -> None:
+def _repair_op(module: Any) -> None:
     """Hosts of one family fall back to the reference implementation with a warning on every call, those of the other
     die. Say the reason once, loudly, and go on."""
     init = module._init
 
     def loud_init() -> bool:
         if module._plugin is None and not custom_ops.failed(f"{module.__name__.split('.')[-1]}_plugin"):
-            with contextlib.suppress(custom_ops.BuildError):  # get_plugin has reported it
+            with contextlib.suppress(custom_ops.BuildError), warnings.catch_warnings():  # get_plugin has reported it
+                warnings.filterwarnings("ignore", "Failed to build CUDA kernels")
                 init()
         return module._plugin is not None
 
@@ -245,7 +248,7 @@ for _op in ("bias_act", "upfirdn2d", "filtered_lrelu"):
 
 
 @repairs("torch_utils.ops.conv2d_gradfix")
-def _repair_conv2d_gradfix(module: types.ModuleType) -> None:
+def _repair_conv2d_gradfix(module: Any) -> None:
     """The replacement for conv2d knows torch 1.7 to 1.9 only; on others it warns on every call. Since 1.11 torch itself
     skips weight gradients that nobody asked for, so its own conv2d does what the replacement was made for."""
     module._should_use_custom_op = lambda input: False
@@ -259,7 +262,7 @@ def _repair_conv2d_gradfix(module: types.ModuleType) -> None:
 
 
 @repairs("torch_utils.ops.grid_sample_gradfix")
-def _repair_grid_sample_gradfix(module: types.ModuleType) -> None:
+def _repair_grid_sample_gradfix(module: Any) -> None:
     """As above; and where torch's grid_sample has no second derivative, ADA's R1 step would die."""
     native = grid_sample_has_second_derivative()
 

@@ -20,7 +20,7 @@ def sum_gradients(module: torch.nn.Module, num_gpus: int) -> None:
     parameters = [parameter for parameter in module.parameters() if parameter.grad is not None]
     if num_gpus <= 1 or not parameters:
         return
-    flat = torch.cat([parameter.grad.flatten() for parameter in parameters])
+    flat = torch.cat([parameter.grad.flatten() for parameter in parameters if parameter.grad is not None])
     torch.distributed.all_reduce(flat)
     flat /= num_gpus
     for parameter, gradient in zip(

@@ -15,7 +15,7 @@ from training_ext.augself import halves_can_join, join_halves, split_halves
 from training_ext.gan_losses import GAN_LOSSES
 from training_ext.parts import LAYERS, Parts, Pass, Source
 
-host_loss = host_module("training.loss")
+host_loss: Any = host_module("training.loss")
 training_stats = host_module("torch_utils.training_stats")
 conv2d_gradfix = host_module("torch_utils.ops.conv2d_gradfix")
 
@@ -34,6 +34,7 @@ class PluginLoss(host_loss.StyleGAN2Loss):
         self.gan_loss = GAN_LOSSES[gan_loss]
         self.parts = Parts()
         self.heads: torch.nn.Module | None = None
+        self.augment_pipe: Any
         # ada's methods take `sync`, stylegan3's `cur_nimg`, `update_emas` and `blur_sigma`.
         self._is_ada = "sync" in inspect.signature(host_loss.StyleGAN2Loss.run_D).parameters
 
@@ -76,8 +77,9 @@ class PluginLoss(host_loss.StyleGAN2Loss):
         r1 = phase in ("Dreg", "Dboth") and self.r1_gamma != 0
         if not (main or r1):
             return
-        joint = self.parts.adversarial.joint if self.parts.adversarial else None
-        generated = None
+        adversarial = self.parts.adversarial
+        joint = adversarial.joint if adversarial else None
+        generated: Pass | None = None
         loss_generated: Any = 0
         loss_kept: Any = 0
         if main:
@@ -103,9 +105,9 @@ class PluginLoss(host_loss.StyleGAN2Loss):
                 loss_real = self.gan_loss.real(real.logits)
                 training_stats.report("Loss/D/loss", loss_generated + loss_real)
                 loss = loss + self._add_terms(loss_real, "D", real)
-                if joint is not None:
+                if adversarial and joint and generated:
                     value = joint(generated, real)
-                    training_stats.report(f"Loss/D/{self.parts.adversarial.name}", value)
+                    training_stats.report(f"Loss/D/{adversarial.name}", value)
                     loss = loss + value.unsqueeze(1)
             if r1:
                 loss = loss + self._r1(real.logits, leaf)
@@ -134,8 +136,9 @@ class PluginLoss(host_loss.StyleGAN2Loss):
         pipe = self.augment_pipe if isinstance(self.augment_pipe, _InputPipe) else None
         if pipe is not None:
             pipe.prepare(source, phase, join=bool(wanted_clean))
-        joined = pipe is not None and pipe.will_join(len(images))
-        d_labels = join_halves(labels, labels, pipe.group_size) if joined else labels
+        group = pipe.group_size if pipe is not None and pipe.will_join(len(images)) else None
+        joined = group is not None
+        d_labels = join_halves(labels, labels, group) if joined else labels
         with _Reading(self.D, wanted | wanted_clean if joined else wanted) as features:
             logits = self.run_D(images, d_labels, **kwargs)
         if not isinstance(logits, torch.Tensor) or (pipe is not None and not pipe.called):
@@ -145,12 +148,11 @@ class PluginLoss(host_loss.StyleGAN2Loss):
             )
         clean_features: dict[str, torch.Tensor] = {}
         if joined:
-            group = pipe.group_size
             logits, _ = split_halves(logits, group)
             pairs = {layer: split_halves(value, group) for layer, value in features.items()}
             features = {layer: pair[0] for layer, pair in pairs.items()}
             clean_features = {layer: pair[1] for layer, pair in pairs.items()}
-        elif wanted_clean:
+        elif pipe is not None and wanted_clean:
             with _Reading(self.D, wanted_clean) as clean_features:
                 self.D(pipe.clean, labels)
         evaluated = Pass(
