@@ -64,8 +64,10 @@ case ${1:-demo} in
   demo)
     setup
     say "Training DiffAugment on 100 faces"
+    # A small network, and the host's configuration for small images: no path length regularisation, no style mixing.
+    net=(--cfg=cifar --batch=16 --cbase=1024 --cmax=32 --gamma=0.02)
     train --plugin=diffaugment --data="$data" --outdir="$here/runs" --mirror=1 --workers=0 --metrics=none \
-      --kimg=24 --tick=2 --snap=4 --batch=16 --cbase=1024 --cmax=64 --gamma=0.1
+      --kimg=14 --tick=2 --snap=4 "${net[@]}"
     run=$(ls -1d "$here"/runs/[0-9]*-* | sort | tail -n 1)
     pickle=$(ls -1 "$run"/network-snapshot-*.pkl | sort | tail -n 1)
     say "Done: $run"
@@ -75,7 +77,7 @@ case ${1:-demo} in
     echo "  statistics   $run/stats.jsonl"
     echo
     echo "Go on training from there:"
-    echo "  ./run.sh train --plugin=diffaugment --data=$data --outdir=runs --cbase=1024 --cmax=64 --batch=16 --gamma=0.1 --resume=$pickle"
+    echo "  ./run.sh train --plugin=diffaugment --data=$data --outdir=runs ${net[*]} --resume=$pickle"
     echo "Your own images (a folder of pictures of any size):"
     echo "  .venv/bin/python $host/dataset_tool.py --source=PICTURES --dest=data/mine.zip --width=256 --height=256 && ./run.sh train --plugin=diffaugment --data=data/mine.zip --outdir=runs"
     ;;

@@ -34,12 +34,14 @@ setup(
         "libcst>=1.1",
         "psutil",
         "ninja",
+        "setuptools",  # torch.utils.cpp_extension, which hosts import, needs it
     ],
     extras_require={
         "vision": ["timm", "torchvision"],
         "metrics": ["torch-fidelity", "clean-fid"],
-        "demo": ["scikit-image", "tensorboard"],
-        "test": ["pytest", "hypothesis", "scikit-image", "ruff", "mypy", "types-requests", "types-psutil"],
+        # tqdm, imageio and matplotlib are what scripts of the hosts import beside training.
+        "demo": ["scikit-image", "tensorboard", "tqdm", "imageio[ffmpeg]", "matplotlib"],
+        "test": ["pytest", "hypothesis", "ruff", "mypy", "types-requests", "types-psutil"],
     },
     entry_points={"console_scripts": ["stylegan-plugins=stylegan_plugins.cli:main"]},
 )

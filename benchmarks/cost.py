@@ -94,8 +94,8 @@ def interval(ratios: np.ndarray) -> tuple[float, float, float]:
     "--plugin", "plugins", multiple=True, help="Plug-ins to measure, each a row; 'none': the loss without parts"
 )
 @click.option("--pairs", type=int, default=12, show_default=True)
-@click.option("--cbase", type=int, default=4096, show_default=True)
-@click.option("--cmax", type=int, default=128, show_default=True)
+@click.option("--cbase", type=int, default=1024, show_default=True)
+@click.option("--cmax", type=int, default=32, show_default=True)
 @click.option("--threads", type=int, default=2, show_default=True)
 @click.option("--markdown", help="Write the table there")
 def main(

@@ -80,7 +80,7 @@ def _build(name: str, sources: list[Path], headers: list[Path], verbose: bool, *
     missing = [str(path) for path in sources if not path.is_file()]
     if missing:
         raise BuildError(
-            f"the host has no {', '.join(missing)}", "Fetch a complete host from GitHub: stylegan-plugins fetch."
+            f"the host has no {', '.join(missing)}", "Fetch a complete host from GitHub: stylegan-plugins host fetch."
         )
     key = _key(sources + headers)
     _find_ninja()
