@@ -65,9 +65,9 @@ case ${1:-demo} in
     setup
     say "Training DiffAugment on 100 faces"
     # A small network, and the host's configuration for small images: no path length regularisation, no style mixing.
-    net=(--cfg=cifar --batch=16 --cbase=1024 --cmax=32 --gamma=0.02)
+    net=(--cfg=cifar --batch=16 --cbase=512 --cmax=32 --gamma=0.02)
     train --plugin=diffaugment --data="$data" --outdir="$here/runs" --mirror=1 --workers=0 --metrics=none \
-      --kimg=14 --tick=2 --snap=4 "${net[@]}"
+      --kimg=10 --tick=2 --snap=4 "${net[@]}"
     run=$(ls -1d "$here"/runs/[0-9]*-* | sort | tail -n 1)
     pickle=$(ls -1 "$run"/network-snapshot-*.pkl | sort | tail -n 1)
     say "Done: $run"

@@ -1,6 +1,6 @@
 """The README's picture: photographs and samples of a run side by side, unpicked.
 
-    python benchmarks/readme_picture.py RUN_DIR docs/demo.png"""
+python benchmarks/readme_picture.py RUN_DIR docs/demo.png"""
 
 import sys
 from pathlib import Path

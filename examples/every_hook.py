@@ -30,6 +30,12 @@ def options():
 
 
 @hookimpl
+def presets(options, given):
+    if options.weight == 0:
+        return {"every-hook": {"shift": 0.0}}  # nothing to guess, so nothing to change; --every-hook-shift wins
+
+
+@hookimpl
 def configure(args, options, given):
     if options.shift == 0 and options.weight > 0:
         raise OptionError("--every-hook-shift=0 leaves nothing to guess: give --every-hook-weight=0, too.")

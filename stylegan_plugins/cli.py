@@ -64,7 +64,7 @@ def info(name: str) -> None:
     click.echo(f"{name}: {_headline(plugin)}")
     if hasattr(plugin, "PAPER"):
         click.echo(f"paper: {plugin.PAPER}")
-    for attribute in ("requires", "conflicts"):
+    for attribute in ("brings", "requires", "conflicts"):
         if getattr(plugin, attribute, ()):
             click.echo(f"{attribute}: {', '.join(getattr(plugin, attribute))}")
     cls = options_class(manager.build_alone(name), name)
@@ -73,6 +73,13 @@ def info(name: str) -> None:
         for option, field in zip(plugin_options.click_options(name, cls), dataclasses.fields(cls), strict=True):
             choices = f" One of {', '.join(field.metadata['choices'])}." if field.metadata.get("choices") else ""
             click.echo(f"  {option.opts[0]} (default {field.default})\n      {field.metadata['help']}.{choices}")
+    for preset, values in getattr(plugin, "PRESETS", {}).items():
+        flags = [
+            f"{plugin_options.flag(owner, field)}={value}"
+            for owner, fields in values.values_for(name).items()
+            for field, value in fields.items()
+        ]
+        click.echo(f"preset {preset}: {' '.join(flags)}\n      source: {values.source}")
     click.echo(f"hooks: {', '.join(manager.hooks_of(plugin))}")
 
 

@@ -1,7 +1,7 @@
 """Every hook of the plug-in system. A plug-in implements those that it needs, with the arguments that it uses.
 
-Besides hooks, a plug-in may have two plain attributes: `requires` and `conflicts`, tuples of plug-in names that must,
-or must not, be active with it. Both default to nothing.
+Besides hooks, a plug-in may have three plain attributes, tuples of plug-in names: `requires` and `conflicts`, which
+must, or must not, be active with it, and `brings`, which are activated along with it. All default to nothing.
 
 Hooks are called for one plug-in after the other, in the order of `--plugin`; loss terms are summed by name, so the
 order never decides the numbers, except that augmentations are chained in it."""
@@ -20,11 +20,21 @@ def options():
 
 
 @hookspec
+def presets(options, given):
+    """Return values that take the place of defaults: {plug-in: {field: value}}, of the plug-in itself or of others that
+    it brings. What the user gave wins. None, or no implementation: the defaults stay.
+
+    options  the plug-in's own options, of what was given
+    given    all given options of active plug-ins, {plug-in: {field: value}}; do not change it
+    Raise OptionError if given options contradict each other."""
+
+
+@hookspec
 def configure(args, options, given):
     """Change the training arguments, before the run directory is named and before anything is written.
 
     args     the host's arguments of training_loop(), a nested dictionary; mutate it. It is saved as
-             training_options.json
+             training_options.json. args["plugins"]["options"] holds the options of all active plug-ins
     options  the plug-in's own options, an instance of what `options()` returned, or None
     given    names of the options that the user gave on the command line (`aug`, `batch_gpu`), a frozenset; a default
              may be changed only if its name is not in it

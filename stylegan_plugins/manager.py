@@ -16,7 +16,7 @@ from stylegan_plugins.errors import PluginError
 
 ENTRY_POINTS = "stylegan_plugins"
 Source = str | importlib.metadata.EntryPoint
-BUILTIN = ("diffaugment",)
+BUILTIN = ("diffaugment", "augself")
 TRACE = "STYLEGAN_PLUGINS_TRACE"
 
 # What a faulty module raises when it is imported, and a faulty hook when it is called.
@@ -48,6 +48,16 @@ def load(name: str) -> object:
         raise PluginError(
             f"--plugin: {name!r} is installed but cannot be imported: {type(error).__name__}: {_one_line(error)}."
         ) from error
+
+
+def expand(names: Iterable[str]) -> list[str]:
+    """The names with those that the plug-ins bring along, which come before them; each once."""
+    result: list[str] = []
+    for name in names:
+        for other in (*getattr(load(name), "brings", ()), name):
+            if other not in result:
+                result.append(other)
+    return result
 
 
 def build_alone(name: str) -> pluggy.PluginManager:

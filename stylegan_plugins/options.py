@@ -14,6 +14,19 @@ from stylegan_plugins.errors import OptionError, PluginError
 KINDS = (bool, int, float, str)
 
 
+@dataclasses.dataclass(frozen=True)
+class Preset:
+    """Published settings of a plug-in: values of its fields, where they come from, and fields of plug-ins it brings."""
+
+    values: dict[str, Any]
+    source: str
+    others: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+
+    def values_for(self, plugin: str) -> dict[str, dict[str, Any]]:
+        """All values by plug-in, as the `presets` hook returns them."""
+        return {plugin: dict(self.values), **{name: dict(values) for name, values in self.others.items()}}
+
+
 def option(
     default: Any,
     help: str,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import click
+import pluggy
 import torch
 
 from stylegan_plugins import devices, manager, metrics
@@ -39,7 +40,7 @@ class Request:
     @classmethod
     def parse(cls, values: dict[str, Any], given: frozenset[str]) -> Request:
         """Sort the values of our options. Raises PluginError or OptionError before anything else happens."""
-        plugins = split_names(values.pop("plugin"))
+        plugins = manager.expand(split_names(values.pop("plugin")))
         pm = manager.build(plugins)
         request = cls(plugins=plugins, given=given, gan_loss=values.pop("gan_loss"))
         for name, fields in _plugin_fields().items():
@@ -54,8 +55,7 @@ class Request:
                     )
                 request.options.setdefault(name, {})[field_name] = value
         request.extra = {name: value for name, value in values.items() if value is not None}
-        for name in plugins:  # values that do not go together fail here, not after the data set is read
-            _build_options(pm, name, request.options)
+        _build_options(pm, request.options)  # what does not go together fails here, before the data set is read
         return request
 
 
@@ -65,9 +65,22 @@ def split_names(values: tuple[str, ...] | list[str]) -> list[str]:
     return list(dict.fromkeys(name for name in names if name and name.lower() != "none"))
 
 
-def _build_options(pm: Any, name: str, given: Mapping[str, Mapping[str, Any]]) -> Any:
-    cls = options_class(pm, name)
-    return plugin_options.build(name, cls, dict(given.get(name, {}))) if cls else None
+def _build_options(pm: pluggy.PluginManager, given: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Options objects of all active plug-ins: what was given, then presets, then defaults."""
+    names = [name for name, _ in reversed(pm.list_name_plugin())]
+    classes = {name: options_class(pm, name) for name in names}
+
+    def build(values: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        return {n: plugin_options.build(n, cls, dict(values.get(n, {}))) if cls else None for n, cls in classes.items()}
+
+    values: dict[str, dict[str, Any]] = {name: {} for name in names}
+    for name, options in build(given).items():
+        for preset in manager.call(pm, name, "presets", options=options, given=given):
+            for other, fields in preset.items():
+                values[other].update(fields)
+    for name in names:
+        values[name].update(given.get(name, {}))
+    return build(values)
 
 
 def _plugin_fields() -> dict[str, dict[str, str]]:
@@ -151,14 +164,13 @@ def configure(desc: str, args: Any, request: Request) -> tuple[str, Any]:
         _use_plugin_loss(args, request.gan_loss)
     if request.plugins:
         pm = manager.build(request.plugins)
-        chosen = {}
-        for name in request.plugins:
-            chosen[name] = _build_options(pm, name, request.options)
-            manager.call(pm, name, "configure", args=args, options=chosen[name], given=request.given)
+        chosen = _build_options(pm, request.options)
         args["plugins"] = {
             "active": request.plugins,
             "options": {name: plugin_options.as_dict(value) for name, value in chosen.items()},
         }
+        for name, options in chosen.items():
+            manager.call(pm, name, "configure", args=args, options=options, given=request.given)
         desc += "-" + "-".join(request.plugins)
     if not request.dry_run:
         metrics.check_detectors(args.get("metrics", []))
