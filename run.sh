@@ -6,7 +6,7 @@
 #   ./run.sh train ARGS   the host's train.py with ARGS, for example --plugin diffaugment --data=my.zip --outdir=runs
 #   ./run.sh test         the test suite
 #
-# STYLEGAN_HOST=DIR uses a host of your own instead of hosts/stylegan2-ada-pytorch (patch it first);
+# STYLEGAN_HOST=DIR uses a host of your own instead of hosts/stylegan2-ada-pytorch; patch it first.
 # PYTHON=python3.12 chooses the interpreter; STYLEGAN_PLUGINS_TORCH="torch==2.13.0" a version of PyTorch.
 set -euo pipefail
 
@@ -18,29 +18,28 @@ data=$here/data/faces.zip
 say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 
 install() { # $1: extras
-  if [ ! -x "$venv/bin/python" ]; then
+  if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
     local python=${PYTHON:-python3}
     "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null ||
       { echo "Error: $python is missing or older than 3.10; set PYTHON to a newer one." >&2; exit 2; }
     say "Making $venv"
-    "$python" -m venv "$venv"
+    "$python" -m venv --clear "$venv"
   fi
-  local stamp=$venv/.installed-${1//,/-}
-  if [ ! -e "$stamp" ] || [ "$here/setup.py" -nt "$stamp" ]; then
+  local torch=${STYLEGAN_PLUGINS_TORCH:-torch>=2.0} stamp=$venv/.installed-${1//,/-}
+  if [ "$(cat "$stamp" 2>/dev/null)" != "$torch" ] || [ "$here/setup.py" -nt "$stamp" ]; then
     say "Installing stylegan-plugins and PyTorch (several GB the first time, some minutes)"
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "${STYLEGAN_PLUGINS_TORCH:-torch>=2.0}"
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$torch"
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable "$here[$1]"
-    touch "$stamp"
+    echo "$torch" >"$stamp"
   fi
 }
 
 setup() {
   install demo
-  if [ -z "${STYLEGAN_HOST:-}" ] && [ ! -e "$host/train.py" ]; then
-    say "Fetching the host"
-    "$venv/bin/stylegan-plugins" host fetch "$host"
+  if [ -z "${STYLEGAN_HOST:-}" ]; then # a host of one's own is left alone
+    [ -e "$host/train.py" ] || { say "Fetching the host" && "$venv/bin/stylegan-plugins" host fetch "$host"; }
+    "$venv/bin/stylegan-plugins" patch "$host"
   fi
-  "$venv/bin/stylegan-plugins" patch "$host"
   [ -e "$data" ] || "$venv/bin/stylegan-plugins" demo-data "$data"
 }
 
@@ -64,22 +63,23 @@ case ${1:-demo} in
   demo)
     setup
     say "Training DiffAugment on 100 faces"
-    # A small network, and the host's configuration for small images: no path length regularisation, no style mixing.
-    net=(--cfg=cifar --batch=16 --cbase=512 --cmax=32 --gamma=0.02)
-    train --plugin=diffaugment --data="$data" --outdir="$here/runs" --mirror=1 --workers=0 --metrics=none \
-      --kimg=10 --tick=2 --snap=4 "${net[@]}"
-    run=$(ls -1d "$here"/runs/[0-9]*-* | sort | tail -n 1)
-    pickle=$(ls -1 "$run"/network-snapshot-*.pkl | sort | tail -n 1)
+    net=(--batch=8 --cbase=512 --cmax=32 --gamma=0.02 --mirror=1 --workers=0 --metrics=none) # small, for two cores
+    train --plugin=diffaugment --data="$data" --outdir="$here/runs" --kimg=7 --tick=1 --snap=3 "${net[@]}"
+    run=$(find "$here/runs" -mindepth 1 -maxdepth 1 -type d -name '[0-9]*-*' | sort | tail -n 1)
+    pickle=$(find "$run" -name 'network-snapshot-*.pkl' | sort | tail -n 1)
     say "Done: $run"
-    echo "  samples      $(ls -1 "$run"/fakes0*.png | sort | tail -n 1)"
+    echo "  samples      $(find "$run" -name 'fakes0*.png' | sort | tail -n 1)"
     echo "  photographs  $run/reals.png"
     echo "  network      $pickle"
     echo "  statistics   $run/stats.jsonl"
+    printf '\nGo on training from there:\n  '
+    printf '%q ' "$here/run.sh" train --plugin=diffaugment --data="$data" --outdir="$here/runs" "${net[@]}" --resume="$pickle"
+    printf '\n\nYour own images, a folder of pictures of any size:\n  '
+    printf '%q ' "$venv/bin/python" "$host/dataset_tool.py" --source=PICTURES --dest="$here/data/mine.zip"
+    printf '%q ' --transform=center-crop --width=256 --height=256
+    printf '&& %q ' "$here/run.sh"
+    printf '%q ' train --plugin=diffaugment --data="$here/data/mine.zip" --outdir="$here/runs"
     echo
-    echo "Go on training from there:"
-    echo "  ./run.sh train --plugin=diffaugment --data=$data --outdir=runs ${net[*]} --resume=$pickle"
-    echo "Your own images (a folder of pictures of any size):"
-    echo "  .venv/bin/python $host/dataset_tool.py --source=PICTURES --dest=data/mine.zip --width=256 --height=256 && ./run.sh train --plugin=diffaugment --data=data/mine.zip --outdir=runs"
     ;;
   *)
     sed -n '2,10p' "$0" | sed 's/^# \{0,1\}//'

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import platform
-import sys
 import time
 from pathlib import Path
 
@@ -101,8 +100,10 @@ def interval(ratios: np.ndarray) -> tuple[float, float, float]:
 def main(
     host: str, plugins: tuple[str, ...], pairs: int, cbase: int, cmax: int, threads: int, markdown: str | None
 ) -> None:
+    from stylegan_plugins.host.modules import use_host
+
     os.environ["STYLEGAN_PLUGINS_DEVICE"] = "cpu"
-    sys.path.insert(0, str(Path(host).resolve()))
+    use_host(Path(host))
     torch.set_num_threads(threads)
     rows = []
     for name in plugins or ("none", "diffaugment"):

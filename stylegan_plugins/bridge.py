@@ -6,14 +6,16 @@ The edits that put the calls there, each with its reason, are in `stylegan_plugi
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, NoReturn
 
 import click
+import torch.multiprocessing
 
-from stylegan_plugins import datacheck, devices, training
+from stylegan_plugins import datacheck, devices, metrics, training
 from stylegan_plugins.devices import (
     backend,
     device,
@@ -65,7 +67,10 @@ def session() -> Session:
 def options(command: click.Command) -> click.Command:
     """Give a host's training command our options: --plugin, --device, --gan-loss, those of every installed plug-in, and
     those of the other host family that this one lacks. What the host itself was given is handed on unchanged."""
-    ours = training.options_for(command)
+    try:
+        ours = training.options_for(command)
+    except UserError as error:
+        fail(error)
     command.params.extend(ours)
     names = [option.name for option in ours]
     callback = _callback(command)
@@ -100,6 +105,7 @@ def device_option(command: click.Command) -> click.Command:
     @wraps(callback)
     def checked(*args: Any, **kwargs: Any) -> Any:
         devices.choose(kwargs.pop("device") or "auto")
+        metrics.check_detectors(kwargs.get("metrics") or [])
         if takes_device:
             kwargs["device"] = device()
         return callback(*args, **kwargs)
@@ -156,6 +162,12 @@ def _one_line_errors(callback: Callable) -> Callable:
                 fail(error)
             error.exit_code = 2  # type: ignore[misc]  # stylegan3's own errors would end with 1
             raise
+        except torch.multiprocessing.ProcessRaisedException as error:  # of a process of several: it is text by now
+            sys.stderr = stderr
+            message = re.search(r"^stylegan_plugins\.errors\.\w+: (.*)", str(error), re.MULTILINE)
+            if message is None:
+                raise
+            fail(UserError(message.group(1)))
 
     return wrapped
 

@@ -19,6 +19,7 @@ import PIL.Image
 from stylegan_plugins.errors import DataError
 
 MODES = {"L": 1, "RGB": 3}
+WHOLE = 5000  # so many images are read to their last byte; of the others size and color mode alone are looked at
 ADVICE = "Make the data set with the host's dataset_tool.py."
 
 # What Pillow's decoders and zipfile raise on broken files: neither has a base class for it.
@@ -41,8 +42,8 @@ def check_dataset(path: str | Path) -> tuple[int, int, int]:
         if not images:
             raise DataError(f"--data: there are no images in {path}. {ADVICE}")
         first: tuple[int, int, str] | None = None
-        for name in images:
-            this = _inspect(path, name, read)
+        for index, name in enumerate(images):
+            this = _inspect(path, name, read, whole=index < WHOLE)
             if first is None:
                 first = this
                 _check_shape(path, name, this)
@@ -76,10 +77,12 @@ def _opened(path: Path) -> Iterator[tuple[set[str], Callable[[str], bytes]]]:
         yield {name for name in archive.namelist() if not name.endswith("/")}, archive.read
 
 
-def _inspect(path: Path, name: str, read: Callable[[str], bytes]) -> tuple[int, int, str]:
+def _inspect(path: Path, name: str, read: Callable[[str], bytes], whole: bool) -> tuple[int, int, str]:
     try:
         with PIL.Image.open(io.BytesIO(read(name))) as image:
             found = image.width, image.height, image.mode
+            if not whole:
+                return found
             if image.format == "PNG":
                 image.verify()  # checksums, without decoding
             else:

@@ -59,7 +59,7 @@ def stream(device: torch.device) -> torch.cuda.Stream | None:
 
 
 def pin_memory(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.pin_memory() if torch.cuda.is_available() else tensor
+    return tensor.pin_memory() if device().type == "cuda" else tensor
 
 
 def peak_memory(device: torch.device) -> int:

@@ -76,8 +76,7 @@ def batch_end(session, cur_nimg, batch_idx):
 
 @hookspec
 def tick(session, cur_nimg):
-    """A tick is done and its statistics are written. cur_nimg: real images shown so far, in thousands of them rounded
-    down to a whole number of kimg by the host."""
+    """A tick is done and its statistics are written. cur_nimg: real images shown so far."""
 
 
 @hookspec

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -42,6 +43,7 @@ class Session:
         self.heads = torch.nn.ModuleDict()
         self.heads_opt: torch.optim.Optimizer | None = None
         self.pm: pluggy.PluginManager = manager.build(self.active)
+        self.cur_nimg: int | None = None  # None before the first iteration
         self._progress = progress
         self._options = {
             name: plugin_options.build(name, cls, dict(options.get(name, {}))) if cls else None
@@ -66,9 +68,9 @@ class Session:
         self.G, self.D, self.G_ema, self.loss = G, D, G_ema, loss
         self.augment_pipe = augment_pipe
         self.device = next(D.parameters()).device
-        parts = Parts(augmentations=self._collect("register_augmentations"))
-        self._make_heads(self._collect("register_heads"), phases)
-        terms = self._collect("register_loss_terms")
+        parts = Parts(augmentations=self.collect("register_augmentations"))
+        self._make_heads(self.collect("register_heads"), phases)
+        terms = self.collect("register_loss_terms")
         replacing = [term for term in terms if isinstance(term, AdversarialTerm)]
         if len(replacing) > 1:
             names = " and ".join(term.name for term in replacing)
@@ -92,15 +94,16 @@ class Session:
             self.pm.hook.step_end(session=self, phase=phase.name)
 
     def batch_end(self, cur_nimg: int, batch_idx: int) -> None:
+        self.cur_nimg = cur_nimg
         if self._progress is not None:
             self._progress.update(cur_nimg)
         if self.active:
             self.pm.hook.batch_end(session=self, cur_nimg=cur_nimg, batch_idx=batch_idx)
 
     def tick(self, cur_kimg: int, total_kimg: int) -> None:
-        """The host's progress_fn: called once before training and after each tick."""
-        if self.active and cur_kimg > 0:
-            self.pm.hook.tick(session=self, cur_nimg=cur_kimg * 1000)
+        """The host's progress_fn: called once before training, which is no tick, and after each tick."""
+        if self.active and self.cur_nimg is not None:
+            self.pm.hook.tick(session=self, cur_nimg=self.cur_nimg)
 
     def snapshot(self, path: str | None, cur_nimg: int) -> None:
         if self.active and path is not None and self.rank == 0:
@@ -129,7 +132,7 @@ class Session:
         for name, value in state["plugins"].items():
             manager.call(self.pm, name, "load_state_dict", session=self, state=value)
 
-    def _collect(self, hook: str) -> list:
+    def collect(self, hook: str) -> list:
         """The parts of all plug-ins, in the order of --plugin (pluggy's own order is the reverse)."""
         return [
             part for name in self.active for parts in manager.call(self.pm, name, hook, session=self) for part in parts
@@ -141,7 +144,8 @@ class Session:
             if head.name in self.heads:
                 raise PluginError(f"--plugin: two plug-ins have a head named {head.name!r}.")
             with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(self.random_seed)
+                # Not torch.manual_seed: it would seed all GPUs, too, and alike on every process.
+                torch.default_generator.manual_seed(self.random_seed + zlib.crc32(head.name.encode()))
                 self.heads[head.name] = head.module().float().to(self.device)
         if not any(True for _ in self.heads.parameters()):
             return

@@ -13,7 +13,7 @@ import torch
 
 from stylegan_plugins import devices, manager, metrics
 from stylegan_plugins import options as plugin_options
-from stylegan_plugins.errors import OptionError, PluginError
+from stylegan_plugins.errors import HostError, OptionError, PluginError
 from stylegan_plugins.session import options_class
 from training_ext.gan_losses import GAN_LOSSES
 
@@ -122,13 +122,18 @@ def options_for(command: click.Command) -> list[click.Option]:
             parameter.type = click.IntRange(min=0)
     extra = [
         click.Option(
-            ["--cbase"], type=click.IntRange(min=1), metavar="INT", help="Capacity multiplier  [default: varies]"
+            ["--cbase"],
+            type=click.IntRange(min=1),
+            metavar="INT",
+            help="Channels times resolution  [default: by --cfg]",
         ),
-        click.Option(["--cmax"], type=click.IntRange(min=1), metavar="INT", help="Max. feature maps  [default: 512]"),
         click.Option(
-            ["--tick"], type=click.IntRange(min=1), metavar="KIMG", help="How often to print progress  [default: 4]"
+            ["--cmax"], type=click.IntRange(min=1), metavar="INT", help="Most channels of a layer  [default: 512]"
         ),
-        click.Option(["--batch-gpu"], type=click.IntRange(min=1), metavar="INT", help="Limit batch size per GPU"),
+        click.Option(["--tick"], type=click.IntRange(min=1), metavar="KIMG", help="Length of a tick  [default: 4]"),
+        click.Option(
+            ["--batch-gpu"], type=click.IntRange(min=1), metavar="INT", help="Images that a GPU takes at a time"
+        ),
     ]
     ours = [
         click.Option(
@@ -141,11 +146,15 @@ def options_for(command: click.Command) -> list[click.Option]:
         click.Option(
             ["--gan-loss"], type=click.Choice(list(GAN_LOSSES)), help="Adversarial loss  [default: nonsaturating]"
         ),
-        *extra,
     ]
     for name, cls in _installed_options().items():
         ours += plugin_options.click_options(name, cls)
-    return [option for option in ours if not existing & set(option.opts)]
+    taken = sorted(existing & {flag for option in ours for flag in option.opts})
+    if taken:
+        raise HostError(
+            f"This host's train.py has {', '.join(taken)} of its own, which plug-ins need: rename it there."
+        )
+    return ours + [option for option in extra if not existing & set(option.opts)]
 
 
 def configure(desc: str, args: Any, request: Request) -> tuple[str, Any]:

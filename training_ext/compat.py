@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from stylegan_plugins import devices
 from stylegan_plugins.errors import UserError
 from training_ext import custom_ops
 
@@ -194,14 +195,14 @@ def _repair_training_stats(training_stats: Any) -> None:
 
 @repairs("torch_utils.persistence")
 def _repair_persistence(persistence: Any) -> None:
-    """Half precision is slow and inexact on a CPU. Networks that are unpickled where there is no GPU use float32."""
+    """Half precision is slow and inexact on a CPU. Networks that are unpickled for one use float32."""
 
-    def float32_without_gpu(meta: dict) -> dict:
-        if not torch.cuda.is_available() and meta["state"].get("use_fp16") is True:
+    def float32_on_cpu(meta: dict) -> dict:
+        if devices.device().type == "cpu" and meta["state"].get("use_fp16") is True:
             meta["state"]["use_fp16"] = False
         return meta
 
-    persistence.import_hook(float32_without_gpu)
+    persistence.import_hook(float32_on_cpu)
 
 
 # --- torch_utils.custom_ops and the ops that use it ----------------------------------------------------------------

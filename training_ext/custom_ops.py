@@ -60,17 +60,22 @@ def get_plugin(
     if not extra:  # ada names no headers: they lie beside the sources
         extra = sorted({file for path in paths for file in path.parent.glob("*.h")})
     if verbosity != "none":
-        print(f'Setting up PyTorch plugin "{name}"... ', end="\n" if verbosity == "full" else "", flush=True)
+        print(
+            f"Custom op {name}: building, or loading what was built... ",
+            end="\n" if verbosity == "full" else "",
+            flush=True,
+        )
     try:
         _loaded[name] = _build(name, paths, extra, verbose=verbosity == "full", **build_kwargs)
     except (OSError, RuntimeError, ValueError, ImportError, subprocess.SubprocessError) as error:
         if verbosity == "brief":
-            print("Failed!", flush=True)
+            print("failed.", flush=True)
         _failures[name] = _explain(name, error)
-        _report(name)
+        if verbosity != "none":  # one process of several has it
+            _report(name)
         raise BuildError(_failures[name]) from error
     if verbosity != "none":
-        print("Done.", flush=True)
+        print("ready.", flush=True)
     return _loaded[name]
 
 
@@ -84,6 +89,7 @@ def _build(name: str, sources: list[Path], headers: list[Path], verbose: bool, *
         )
     key = _key(sources + headers)
     _find_ninja()
+    os.environ["TORCH_CUDA_ARCH_LIST"] = architecture()
     directory = Path(cpp_extension._get_build_directory(name, verbose)) / key
     directory.mkdir(parents=True, exist_ok=True)
     # Copies: a changed file gets another folder, so that ninja never builds stale code.
@@ -128,18 +134,25 @@ def _with_toolkit_of_wheels(cuda_home: str | None, directory: Path, build_kwargs
 
 
 def architecture() -> str:
-    """What the ops are compiled for: TORCH_CUDA_ARCH_LIST if it is set, else the GPU that is present.
+    """What the ops are compiled for: TORCH_CUDA_ARCH_LIST, with the GPU that is present added if the list lacks it.
 
     Raises BuildError if there is neither."""
     named = os.environ.get("TORCH_CUDA_ARCH_LIST", "").strip()
-    if named:
-        return named
-    if not torch.cuda.is_available():
+    if torch.cuda.is_available():
+        present = "{}.{}".format(*torch.cuda.get_device_capability())
+        # Containers set lists that lack the GPU at hand; an op built for them would die at its first call.
+        return named if present in _numbers(named) else ";".join(filter(None, [named, present]))
+    if not named:
         raise BuildError(
             "there is no GPU, and TORCH_CUDA_ARCH_LIST names no architecture to build for",
             "Set it, for example to 9.0, to build ahead of time.",
         )
-    return "{}.{}".format(*torch.cuda.get_device_capability())
+    return named
+
+
+def _numbers(architectures: str) -> list[str]:
+    """`8.0 9.0a+PTX` -> [8.0, 9.0]"""
+    return [part.split("+")[0].rstrip("af") for part in architectures.replace(" ", ";").split(";") if part]
 
 
 def _key(files: list[Path]) -> str:

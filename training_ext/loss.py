@@ -93,7 +93,7 @@ class PluginLoss(host_loss.StyleGAN2Loss):
             if joint is None:
                 with record_function("Dgen_backward"):
                     loss_kept.mean().mul(gain).backward()
-                loss_kept = 0
+                loss_kept, generated = 0, None  # frees the images before the real ones come
         name = "Dreal_Dr1" if main and r1 else "Dreal" if main else "Dr1"
         with record_function(name + "_forward"):
             leaf = real_img.detach().requires_grad_(r1)
@@ -167,6 +167,8 @@ class PluginLoss(host_loss.StyleGAN2Loss):
             clean_features=clean_features,
             report=training_stats.report,
         )
+        if pipe is not None:
+            pipe.release()
         if self.parts.adversarial is not None:
             evaluated.logits = self.parts.adversarial.logits(evaluated)
         return evaluated
@@ -206,6 +208,10 @@ class _InputPipe:
     def prepare(self, source: Source, phase: str, join: bool) -> None:
         self._source, self._phase, self._join = source, phase, join
         self.called = False
+
+    def release(self) -> None:
+        """Forget the images, and the graph behind them, of the last pass."""
+        del self.images, self.clean, self.omega
 
     def will_join(self, batch: int) -> bool:
         return self._join and halves_can_join(batch, self.group_size)

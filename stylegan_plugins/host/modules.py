@@ -16,7 +16,7 @@ def host_module(name: str) -> types.ModuleType:
 
     Raises HostError if there is no host."""
     if not compat.install():
-        raise HostError(f"No host to import {name} from: run this in a host's folder, or name one with --host DIR.")
+        raise HostError(f"No host to import {name} from: run this in a host's folder.")
     return importlib.import_module(name)
 
 

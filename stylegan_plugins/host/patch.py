@@ -56,8 +56,12 @@ def patch(directory: Path, dry_run: bool = False) -> Plan | None:
                 f"{', '.join(changed)} in {directory} changed after patching: run 'stylegan-plugins unpatch' first, or "
                 "undo the change; nothing was written."
             )
-        return None
     result = plan(directory)
+    if manifest.is_patched(directory):
+        if all((directory / file).read_bytes() == data for file, data in result.patched.items()):
+            return None
+        if not dry_run:  # by another version, with other edits
+            manifest.restore(directory)
     if not dry_run:
         manifest.write(directory, result.patched)
     return result

@@ -1,0 +1,62 @@
+"""What `pip install .` puts where, and what run.sh accepts."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import run_script
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """The package, installed from a copy of the sources into a folder of its own."""
+    top = tmp_path_factory.mktemp("install")
+    ignored = shutil.ignore_patterns(".git", ".venv", "hosts", "runs", "data", "build", "*.egg-info", "__pycache__")
+    shutil.copytree(ROOT, top / "source", ignore=ignored)
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*pip, "--target", str(top / "site"), str(top / "source")], check=True, capture_output=True)
+    return top / "site"
+
+
+def test_only_our_two_packages_land_in_site_packages(installed):
+    names = {path.name for path in installed.iterdir() if not path.name.endswith(".dist-info")}
+    assert names - {"bin"} == {"stylegan_plugins", "training_ext"}
+
+
+def test_patches_and_scripts_of_the_assembled_host_are_installed(installed):
+    scripts = sorted(
+        str(path.relative_to(installed)) for path in (installed / "stylegan_plugins/host/files").rglob("*.py")
+    )
+    assert len(scripts) == 3
+    code = "import stylegan_plugins.patches as p; print(p.__file__, len(p.edits_for(p.FAMILIES[0])))"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=installed,
+        env={"PYTHONPATH": str(installed), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    file, count = done.stdout.split()
+    assert Path(file).is_relative_to(installed) and int(count) >= 6
+
+
+def test_run_sh_explains_itself_when_it_does_not_know_a_command():
+    done = subprocess.run(["bash", str(ROOT / "run.sh"), "tset"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "./run.sh test" in done.stdout and "./run.sh train ARGS" in done.stdout
+
+
+def test_the_options_of_the_demo_are_understood_by_the_host(ada_host, gray_zip, tmp_path):
+    text = (ROOT / "run.sh").read_text()
+    net = re.search(r"net=\((.*?)\)", text).group(1).split()
+    flags = re.search(r'--kimg=\d+ --tick=\d+ --snap=\d+(?= "\$\{net)', text).group(0).split()
+    arguments = [f"--data={gray_zip}", f"--outdir={tmp_path}", "--plugin=diffaugment", "--dry-run", *net, *flags]
+    assert '"channel_base": 512' in run_script(ada_host, "train.py", *arguments).stdout
