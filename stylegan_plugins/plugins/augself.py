@@ -125,7 +125,8 @@ def register_loss_terms(session):
         return augself.discriminator_term(preds, omegas, sign, chosen.reduction)
 
     def generator(evaluated: Pass):
-        return augself.generator_term(*predict(head, evaluated), chosen.reduction)
+        preds, omegas = predict(head, evaluated)
+        return augself.generator_term(preds, omegas, chosen.reduction)
 
     return [
         LossTerm("augself", "D", discriminator, chosen.d_weight, features=fc, clean_features=fc),
