@@ -162,7 +162,7 @@ def test_hooks_are_called_and_parts_collected_in_the_order_of_the_command_line(o
 
     install(*[numbered(name) for name in ("first", "second", "third")])
     session = Session(order, {})
-    assert session._collect("register_heads") == order
+    assert session.collect("register_heads") == order
     session.batch_end(64, 1)
     assert called == [f"{name} 64" for name in order]
 

@@ -30,7 +30,7 @@ def test_blur_of_width_zero_returns_the_same_images():
 def test_blur_that_is_switched_off_adds_no_augmentation_and_draws_no_random_number():
     session = Session(["blur"], {"blur": {"sigma": 0}})
     before = torch.get_rng_state()
-    assert session._collect("register_augmentations") == []
+    assert session.collect("register_augmentations") == []
     assert torch.equal(torch.get_rng_state(), before)
 
 
