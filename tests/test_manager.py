@@ -176,7 +176,7 @@ def test_a_call_asks_one_plugin_alone(install):
 
 def test_none_is_no_answer(install):
     install(plugin("quiet", register_heads=lambda session: None))
-    assert Session(["quiet"], {})._collect("register_heads") == []
+    assert Session(["quiet"], {}).collect("register_heads") == []
 
 
 def test_a_plugin_may_take_fewer_arguments_than_its_hook_has(install):
