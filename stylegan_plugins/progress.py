@@ -52,7 +52,7 @@ class Progress:
     def line(self, cur_nimg: int) -> str:
         """For example `progress: 1.2 of 25.0 kimg (4%)  57.3 images/s  6m 55s left`."""
         (start, first), (now, last) = self._seen[0], self._seen[-1]
-        share = 100 * cur_nimg // max(self.total, 1)
+        share = min(100 * cur_nimg // max(self.total, 1), 100)  # the last batch may go beyond
         text = f"progress: {cur_nimg / 1000:.1f} of {self.total / 1000:.1f} kimg ({share}%)"
         if now <= start or last <= first:
             return text
