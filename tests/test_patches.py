@@ -638,3 +638,18 @@ def test_the_list_of_patched_files_holds_their_checksums(host):
     done = host_patch.patch(host)
     listed = json.loads((host / manifest.FOLDER / manifest.LIST).read_text())
     assert listed == {file: hashlib.sha256((host / file).read_bytes()).hexdigest() for file in done.patched}
+
+
+def test_a_host_that_another_version_patched_is_patched_anew(fetched, tmp_path, monkeypatch):
+    host = copy_host(fetched[FAMILIES[0]], tmp_path / "host")
+    edits = host_patch.edits_for(FAMILIES[0])
+    older = {file: [edit for edit in of_file if "batch_end" not in edit.code] for file, of_file in edits.items()}
+    with monkeypatch.context() as patch:
+        patch.setattr(host_patch, "edits_for", lambda family: older)
+        host_patch.patch(host)
+    assert b"batch_end" not in (host / LOOP).read_bytes()
+    assert host_patch.patch(host) is not None
+    assert (host / LOOP).read_bytes().count(b"batch_end") == 1
+    assert host_patch.patch(host) is None
+    host_patch.unpatch(host)
+    assert (host / LOOP).read_bytes() == (fetched[FAMILIES[0]] / LOOP).read_bytes()

@@ -22,7 +22,7 @@ class Plan:
 
 
 def plan(directory: Path) -> Plan:
-    """Compute the patched files of an unpatched host; reads only.
+    """Compute the patched files of a host, from its originals if it is patched already; reads only.
 
     Raises PatchError if a training file lacks an anchor. A metric or a script beside train.py that lacks one, or does
     not exist, is left as it is: training does not need it."""
@@ -30,13 +30,13 @@ def plan(directory: Path) -> Plan:
     optional = optional_files(host.family)
     patched, left = {}, {}
     for file, edits in edits_for(host.family).items():
-        path = directory / file
-        if not path.is_file():
+        data = manifest.original(directory, file)
+        if data is None:
             if file not in optional:
                 raise PatchError(f"{file} is missing in {directory}; nothing was written.")
             continue
         try:
-            patched[file] = apply_edits(path.read_bytes(), edits, file)
+            patched[file] = apply_edits(data, edits, file)
         except PatchError as error:
             if file not in optional:
                 raise PatchError(
