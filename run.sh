@@ -64,7 +64,7 @@ case ${1:-demo} in
     setup
     say "Training DiffAugment on 100 faces"
     net=(--batch=8 --cbase=512 --cmax=32 --gamma=0.02 --mirror=1 --workers=0 --metrics=none) # small, for two cores
-    train --plugin=diffaugment --data="$data" --outdir="$here/runs" --kimg=7 --tick=1 --snap=3 "${net[@]}"
+    train --plugin=diffaugment --data="$data" --outdir="$here/runs" --kimg=6 --tick=1 --snap=3 "${net[@]}"
     run=$(find "$here/runs" -mindepth 1 -maxdepth 1 -type d -name '[0-9]*-*' | sort | tail -n 1)
     pickle=$(find "$run" -name 'network-snapshot-*.pkl' | sort | tail -n 1)
     say "Done: $run"
