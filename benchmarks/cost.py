@@ -24,6 +24,7 @@ class Trainer:
     """The part of the training loop that plug-ins touch: all phases with their optimisers, for one loss."""
 
     def __init__(self, plugins: list[str] | None, cbase: int, cmax: int) -> None:
+        from stylegan_plugins import manager
         from stylegan_plugins.host.modules import host_module
         from stylegan_plugins.session import Session
 
@@ -38,7 +39,7 @@ class Trainer:
         for network in (self.G, self.D):
             network.train().requires_grad_(False)
         arguments = (torch.device("cpu"), self.G.mapping, self.G.synthesis, self.D)
-        self.session = Session(plugins or [], {})
+        self.session = Session(manager.expand(plugins or []), {})
         if plugins is None:
             self.loss = host_module("training.loss").StyleGAN2Loss(*arguments, r1_gamma=0.1)
         else:
