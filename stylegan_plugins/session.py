@@ -133,7 +133,7 @@ class Session:
             manager.call(self.pm, name, "load_state_dict", session=self, state=value)
 
     def collect(self, hook: str) -> list:
-        """The parts of all plug-ins, in the order of --plugin (pluggy's own order is the reverse)."""
+        """The parts of all plug-ins that one hook returns, as one list in the order of --plugin."""
         return [
             part for name in self.active for parts in manager.call(self.pm, name, hook, session=self) for part in parts
         ]

@@ -67,6 +67,17 @@ def stylegan3_host(patched):
     return patched[STYLEGAN3]
 
 
+@pytest.fixture(params=FAMILIES)
+def family(request):
+    return request.param
+
+
+@pytest.fixture
+def host(fetched, family, tmp_path):
+    """A copy of an unpatched host that a test may change."""
+    return copy_host(fetched[family], tmp_path / "host")
+
+
 @pytest.fixture
 def pristine(request):
     """NVIDIA's own checkout of a family, from indirect parametrisation; skips without one."""

@@ -22,17 +22,6 @@ LOOP = "training/training_loop.py"
 DOCS = Path(__file__).parent.parent / "docs/hosts.md"
 
 
-@pytest.fixture(params=FAMILIES)
-def family(request):
-    return request.param
-
-
-@pytest.fixture
-def host(fetched, family, tmp_path):
-    """A copy of an unpatched host that a test may change."""
-    return copy_host(fetched[family], tmp_path / "host")
-
-
 def run(*arguments: object) -> Result:
     return CliRunner().invoke(cli, [str(argument) for argument in arguments])
 

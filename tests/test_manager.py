@@ -16,6 +16,7 @@ from stylegan_plugins import hookimpl, hookspecs, manager
 from stylegan_plugins.errors import PluginError
 from stylegan_plugins.plugins import diffaugment
 from stylegan_plugins.session import Session
+from training_ext.parts import Head
 
 
 def plugin(name: str, *, attributes: dict | None = None, **hooks) -> types.ModuleType:
@@ -238,3 +239,18 @@ def test_an_environment_variable_switches_tracing_on(value, traced, monkeypatch,
     shown = capsys.readouterr()
     assert shown.out == ""
     assert ("[hook] options() -> diffaugment\n[hook] options returned [DiffAugmentOptions]\n" in shown.err) is traced
+
+
+def test_making_heads_leaves_the_random_numbers_of_cpu_and_gpus_as_they_were(monkeypatch):
+    def seeded(seed: int) -> None:
+        raise AssertionError("all GPUs were seeded, alike on every process")
+
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded)
+    session = Session([], {})
+    session.D, session.device = torch.nn.Linear(2, 1), torch.device("cpu")
+    phase = types.SimpleNamespace(module=session.D, opt=torch.optim.Adam(session.D.parameters(), lr=0.5))
+    before = torch.get_rng_state()
+    session._make_heads([Head(name, lambda: torch.nn.Linear(4, 3)) for name in ("a", "b")], [phase])
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not torch.equal(session.heads["a"].weight, session.heads["b"].weight)
+    assert session.heads_opt.defaults["lr"] == 0.5

@@ -43,17 +43,6 @@ ADA, STYLEGAN3 = FAMILIES
 LOOP = "training/training_loop.py"
 
 
-@pytest.fixture(params=FAMILIES)
-def family(request):
-    return request.param
-
-
-@pytest.fixture
-def host(fetched, family, tmp_path):
-    """A copy of an unpatched host that a test may change."""
-    return copy_host(fetched[family], tmp_path / "host")
-
-
 @pytest.fixture(autouse=True)
 def each_file_is_edited_once(monkeypatch):
     """Editing the files of a host takes seconds, and most tests patch the same ones: the same bytes are edited once."""
