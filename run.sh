@@ -56,7 +56,7 @@ case ${1:-demo} in
     ;;
   test)
     shift
-    install demo,test
+    install demo,analysis,test
     cd "$here"
     exec "$venv/bin/python" -m pytest "$@"
     ;;

@@ -39,6 +39,7 @@ setup(
     extras_require={
         "vision": ["timm", "torchvision"],
         "metrics": ["torch-fidelity", "clean-fid"],
+        "analysis": ["scikit-learn", "matplotlib"],
         # tqdm, imageio and matplotlib are what scripts of the hosts import beside training.
         "demo": ["scikit-image", "tensorboard", "tqdm", "imageio[ffmpeg]", "matplotlib"],
         "test": ["pytest", "hypothesis", "ruff", "mypy", "types-requests", "types-psutil"],

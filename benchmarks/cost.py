@@ -1,59 +1,80 @@
-"""What plug-ins cost: the 16-iteration cycle of lazy regularisation, the host's own loss and ours alternating.
+"""What plug-ins cost: the 16-iteration cycle of lazy regularisation, the host's own loss and others alternating.
 
-    python benchmarks/cost.py --host HOST [--plugin diffaugment] [--pairs 12] [--markdown FILE]
+    python benchmarks/cost.py --host HOST [--plugin diffaugment] [--authors DIR] [--pairs 12] [--markdown FILE]
 
-One process, 32x32 images, batch 16. The printed ratio is the median over pairs of (ours / stock), with its 95% interval
-by bootstrap. Cycles alternate, and so does which of the two comes first in a pair, so that a slow minute of the machine
-hits both."""
+32x32 images, batch 16. Each contestant is a process of its own, since the authors' modules have the host's names; one
+works while the others wait. For each contestant: the median over rounds of (its seconds / stock's), with its 95%
+interval by bootstrap, and its operations (those of convolutions and matrix products, forward and backward, as torch
+counts them) relative to stock's. The order within a round rotates, so that a slow minute of the machine hits all.
+
+--authors DIR is a checkout of liang-hou/augself-gan: its augself-stylegan2 joins, with all three groups predicted."""
 
 from __future__ import annotations
 
+import inspect
+import multiprocessing
 import os
 import platform
+import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
-import torch
 
 SIDE, BATCH, CYCLE = 32, 16, 16
+GROUPS = "color,translation,cutout"
+
+
+class Phase:
+    def __init__(self, name: str, module: Any, opt: Any, interval: int) -> None:
+        self.name, self.module, self.opt, self.interval = name, module, opt, interval
 
 
 class Trainer:
-    """The part of the training loop that plug-ins touch: all phases with their optimisers, for one loss."""
+    """The part of the training loop that plug-ins touch: all phases with their optimisers, for one loss.
 
-    def __init__(self, plugins: list[str] | None, cbase: int, cmax: int) -> None:
-        from stylegan_plugins import manager
-        from stylegan_plugins.host.modules import host_module
-        from stylegan_plugins.session import Session
+    `networks` and `loss` are the modules of a host or of the authors; `plugins` None leaves sessions out."""
+
+    def __init__(
+        self,
+        networks: Any,
+        make_loss: Any,
+        plugins: list[str] | None,
+        channels: dict[str, int],
+        d_kwargs: dict[str, Any],
+        loss_kwargs: dict[str, Any],
+    ) -> None:
+        import torch
 
         torch.manual_seed(0)
-        networks = host_module("training.networks")
         common = dict(c_dim=0, img_resolution=SIDE, img_channels=3)
-        channels = dict(channel_base=cbase, channel_max=cmax)
         self.G = networks.Generator(
             z_dim=512, w_dim=512, mapping_kwargs=dict(num_layers=2), synthesis_kwargs=channels, **common
         )
-        self.D = networks.Discriminator(epilogue_kwargs=dict(mbstd_group_size=4), **channels, **common)
+        self.D = networks.Discriminator(epilogue_kwargs=dict(mbstd_group_size=4), **channels, **common, **d_kwargs)
         for network in (self.G, self.D):
             network.train().requires_grad_(False)
-        arguments = (torch.device("cpu"), self.G.mapping, self.G.synthesis, self.D)
-        self.session = Session(manager.expand(plugins or []), {})
-        if plugins is None:
-            self.loss = host_module("training.loss").StyleGAN2Loss(*arguments, r1_gamma=0.1)
-        else:
-            self.loss = host_module("training_ext.loss").PluginLoss(*arguments, r1_gamma=0.1)
+        self.loss = make_loss(
+            torch.device("cpu"), self.G.mapping, self.G.synthesis, self.D, r1_gamma=0.1, **loss_kwargs
+        )
         self.phases = []
         for name, network, interval in (("G", self.G, 4), ("D", self.D, 16)):
             opt = torch.optim.Adam(network.parameters(), lr=0.002, betas=(0.0, 0.99))
             self.phases += [Phase(name + "main", network, opt, 1), Phase(name + "reg", network, opt, interval)]
+        self.session: Any = None
         if plugins is not None:
+            from stylegan_plugins import manager
+            from stylegan_plugins.session import Session
+
+            self.session = Session(manager.expand(plugins), {})
             self.session.attach(self.G, self.D, self.G, None, self.loss, self.phases)
-        self.ours = plugins is not None
 
     def cycle(self) -> float:
         """Seconds of 16 iterations."""
+        import torch
+
         label = torch.zeros([BATCH, 0])
         start = time.perf_counter()
         for index in range(CYCLE):
@@ -69,16 +90,63 @@ class Trainer:
                 )
                 phase.module.requires_grad_(False)
                 phase.opt.step()
-                if self.ours:
+                if self.session is not None:
                     self.session.step_end(phase)
-            if self.ours:
+            if self.session is not None:
                 self.session.batch_end(index * BATCH, index)
         return time.perf_counter() - start
 
+    def operations(self) -> int:
+        """Floating-point operations of a cycle. (FlopCounterMode itself has hooks that R1's autograd.grad refuses.)"""
+        from torch.utils._python_dispatch import TorchDispatchMode
+        from torch.utils.flop_counter import flop_registry
 
-class Phase:
-    def __init__(self, name: str, module: torch.nn.Module, opt: torch.optim.Optimizer, interval: int) -> None:
-        self.name, self.module, self.opt, self.interval = name, module, opt, interval
+        class Counter(TorchDispatchMode):
+            total = 0
+
+            def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+                result = function(*args, **(kwargs or {}))
+                if function._overloadpacket in flop_registry:
+                    count = flop_registry[function._overloadpacket]
+                    self.total += count(*args, **(kwargs or {}), out_val=result)
+                return result
+
+        with Counter() as counter:
+            self.cycle()
+        return counter.total
+
+
+def host_trainer(host: str, plugins: list[str] | None, channels: dict[str, int]) -> Trainer:
+    from stylegan_plugins.host.modules import host_module, use_host
+
+    os.environ["STYLEGAN_PLUGINS_DEVICE"] = "cpu"
+    use_host(Path(host))
+    networks, stock = host_module("training.networks"), host_module("training.loss").StyleGAN2Loss
+    make_loss = stock if plugins is None else host_module("training_ext.loss").PluginLoss
+    return Trainer(networks, make_loss, plugins, channels, {}, {})
+
+
+def authors_trainer(checkout: str, channels: dict[str, int]) -> Trainer:
+    """The authors' loss as their train.py sets it up. Their modules run on a CPU and a current PyTorch as they are."""
+    sys.path.insert(0, str(Path(checkout, "augself-stylegan2")))
+    from training import loss, networks  # type: ignore[import-not-found]
+
+    assert "diffaugment" in inspect.signature(loss.StyleGAN2Loss).parameters, loss.__file__
+    weights = dict(D_augself=1, G_augself=0.2)
+    return Trainer(
+        networks, loss.StyleGAN2Loss, None, channels, dict(augself=GROUPS), dict(diffaugment=GROUPS, **weights)
+    )
+
+
+def serve(make: Any, arguments: tuple, threads: int, pipe: Any) -> None:
+    """A contestant's process: answers 'cycle' and 'operations' with a number."""
+    import torch
+
+    torch.set_num_threads(threads)
+    trainer = make(*arguments)
+    pipe.send(trainer.cycle())  # warm
+    while True:
+        pipe.send(getattr(trainer, pipe.recv())())
 
 
 def interval(ratios: np.ndarray) -> tuple[float, float, float]:
@@ -93,33 +161,62 @@ def interval(ratios: np.ndarray) -> tuple[float, float, float]:
 @click.option(
     "--plugin", "plugins", multiple=True, help="Plug-ins to measure, each a row; 'none': the loss without parts"
 )
-@click.option("--pairs", type=int, default=12, show_default=True)
+@click.option("--authors", help="A checkout of liang-hou/augself-gan that joins")
+@click.option("--pairs", type=int, default=12, show_default=True, help="Rounds")
 @click.option("--cbase", type=int, default=1024, show_default=True)
 @click.option("--cmax", type=int, default=32, show_default=True)
 @click.option("--threads", type=int, default=2, show_default=True)
 @click.option("--markdown", help="Write the table there")
 def main(
-    host: str, plugins: tuple[str, ...], pairs: int, cbase: int, cmax: int, threads: int, markdown: str | None
+    host: str,
+    plugins: tuple[str, ...],
+    authors: str | None,
+    pairs: int,
+    cbase: int,
+    cmax: int,
+    threads: int,
+    markdown: str | None,
 ) -> None:
-    from stylegan_plugins.host.modules import use_host
-
-    os.environ["STYLEGAN_PLUGINS_DEVICE"] = "cpu"
-    use_host(Path(host))
-    torch.set_num_threads(threads)
-    rows = []
+    channels = dict(channel_base=cbase, channel_max=cmax)
+    contestants: dict[str, tuple[Any, tuple]] = {"stock": (host_trainer, (host, None, channels))}
     for name in plugins or ("none", "diffaugment"):
-        stock = Trainer(None, cbase, cmax)
-        ours = Trainer([] if name == "none" else name.split(","), cbase, cmax)
-        stock.cycle(), ours.cycle()
-        ratios = []
-        for pair in range(pairs):
-            first, second = (stock, ours) if pair % 2 == 0 else (ours, stock)
-            seconds = {first: first.cycle(), second: second.cycle()}
-            ratios.append(seconds[ours] / seconds[stock])
-            print(f"{name}: pair {pair + 1}/{pairs}: stock {seconds[stock]:.2f} s, ratio {ratios[-1]:.3f}", flush=True)
-        rows.append((name, *interval(np.array(ratios)), pairs))
-    table = ["| plug-ins | median of ours / stock | 95% interval | pairs |", "| --- | --- | --- | --- |"]
-    table += [f"| {name} | {median:.3f} | {low:.3f} to {high:.3f} | {n} |" for name, median, low, high, n in rows]
+        contestants[name] = (host_trainer, (host, [] if name == "none" else name.split(","), channels))
+    if authors:
+        contestants["authors' augself"] = (authors_trainer, (authors, channels))
+    spawn = multiprocessing.get_context("spawn")
+    pipes, processes = {}, []
+    for name, (make, arguments) in contestants.items():
+        pipes[name], theirs = spawn.Pipe()
+        processes.append(spawn.Process(target=serve, args=(make, arguments, threads, theirs), daemon=True))
+        processes[-1].start()
+        pipes[name].recv()  # one after the other: processes that work at once would crawl
+
+    def ask(name: str, what: str) -> float:
+        pipes[name].send(what)
+        return pipes[name].recv()
+
+    names = list(contestants)
+    operations = {name: ask(name, "operations") for name in names}
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for number in range(pairs):
+        for name in names[number % len(names) :] + names[: number % len(names)]:
+            seconds[name].append(ask(name, "cycle"))
+        line = "  ".join(f"{name} {values[-1]:.2f} s" for name, values in seconds.items())
+        print(f"round {number + 1}/{pairs}: {line}", flush=True)
+    for process in processes:
+        process.terminate()
+
+    def row(name: str, base: str) -> str:
+        median, low, high = interval(np.array(seconds[name]) / np.array(seconds[base]))
+        work = operations[name] / operations[base]
+        return f"| {name} / {base} | {median:.3f} | {low:.3f} to {high:.3f} | {work:.3f} | {pairs} |"
+
+    import torch
+
+    table = ["| ratio | median time | 95% interval | operations | rounds |", "| --- | --- | --- | --- | --- |"]
+    table += [row(name, "stock") for name in names[1:]]
+    if authors:
+        table += [row(name, "authors' augself") for name in names if "augself" in name.split(",")]
     setting = (
         f"{SIDE}x{SIDE}, batch {BATCH}, cbase {cbase}, cmax {cmax}, {CYCLE} iterations a cycle, "
         f"torch {torch.__version__}, {threads} CPU threads, Python {platform.python_version()}"

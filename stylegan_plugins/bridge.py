@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import click
 import torch.multiprocessing
 
-from stylegan_plugins import datacheck, devices, metrics, training
+from stylegan_plugins import datacheck, devices, downloads, metrics, training
 from stylegan_plugins.devices import (
     backend,
     device,
@@ -87,6 +87,7 @@ def options(command: click.Command) -> click.Command:
         if kwargs.get("outdir"):
             datacheck.check_output(kwargs["outdir"])
         if kwargs.get("data"):
+            kwargs["data"] = downloads.local_data(kwargs["data"])
             datacheck.check_dataset(kwargs["data"])
         request.dry_run = bool(kwargs.get("dry_run"))
         context.meta[_META] = request

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from stylegan_plugins import __version__, manager
+from stylegan_plugins import __version__, devices, manager, runs
 from stylegan_plugins import options as plugin_options
 from stylegan_plugins.errors import PluginError, UserError
 from stylegan_plugins.host import doctor as host_doctor
@@ -165,6 +165,31 @@ def demo_data(file: Path) -> None:
     from stylegan_plugins.demo import write_faces
 
     click.echo(f"{write_faces(file)} faces: {file}")
+
+
+@cli.command()
+@click.argument("run_or_pkl", type=Directory)
+@click.option("--data", required=True, metavar="ZIP|DIR|NAME|URL", help="Images to probe with, as for train.py")
+@click.option(
+    "--task",
+    type=click.Choice(["auto", "classes", "omega"]),
+    default="auto",
+    show_default=True,
+    help="What to predict: classes of dataset.json, or what an augmentation did; auto: classes if there are any",
+)
+@click.option("--max-images", type=click.IntRange(min=8), default=10000, show_default=True)
+@click.option("--outdir", type=Directory, help="Where plot and JSON go  [default: beside the pickle]")
+@click.option("--host", type=Directory, help="The host  [default: $STYLEGAN_HOST, or the current folder]")
+@click.option("--device", type=click.Choice(devices.CHOICES), default="auto", show_default=True)
+def probe(
+    run_or_pkl: Path, data: str, task: str, max_images: int, outdir: Path | None, host: Path | None, device: str
+) -> None:
+    """Measure what the discriminator of RUN_OR_PKL has learned: a logistic regression on its frozen features."""
+    from stylegan_plugins import probe as probing
+
+    devices.choose(device)
+    runs.choose_host(host)
+    click.echo(probing.run(runs.newest_pickle(run_or_pkl), data, task, outdir, max_images, devices.device()))
 
 
 def main() -> None:

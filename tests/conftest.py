@@ -173,3 +173,17 @@ def gray_zip(tmp_path_factory):
         PIL.Image.fromarray((face * 255).astype(np.uint8)).resize((32, 32)) for face in skimage.data.lfw_subset()[:40]
     ]
     return write_zip(tmp_path_factory.mktemp("data") / "gray.zip", [np.asarray(face) for face in faces])
+
+
+def make_pickle(host: Path, out: Path, **settings: int) -> Path:
+    """A network pickle of small networks, written by a host's own classes; see drivers/make_pickle.py."""
+    driver = Path(__file__).parent / "drivers" / "make_pickle.py"
+    run_script(host, str(driver), str(out), *[f"{key}={value}" for key, value in settings.items()])
+    return out
+
+
+@pytest.fixture(scope="session")
+def pickles(fetched, tmp_path_factory):
+    """Network pickles of unpatched hosts, by family."""
+    top = tmp_path_factory.mktemp("pickles")
+    return {family: make_pickle(host, top / f"{family}.pkl") for family, host in fetched.items()}

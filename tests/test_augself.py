@@ -93,7 +93,9 @@ def test_what_the_head_could_not_learn_is_refused(given, message):
 
 
 @pytest.mark.parametrize("family", [ADA, STYLEGAN3])
-def test_a_run_reports_what_shows_that_it_works(patched, family, color_zip, tmp_path):
+def test_a_run_reports_what_shows_that_it_works(fetched, patched, family, color_zip, tmp_path):
+    from test_training import snapshot
+
     run_script(
         patched[family],
         "train.py",
@@ -109,6 +111,7 @@ def test_a_run_reports_what_shows_that_it_works(patched, family, color_zip, tmp_
         assert math.isfinite(last[name]["mean"]) and last[name]["num"] > 0
     assert last["AugSelf/error/translation/generated"]["mean"] > 0
     assert not any("cutout" in name for name in last)
+    assert snapshot(fetched[family], max(run_dir.glob("network-snapshot-*.pkl")), "--stock")["finite"]
 
 
 def test_weights_of_0_leave_diffaugment_alone(ada_host, color_zip, tmp_path):

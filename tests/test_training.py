@@ -132,7 +132,7 @@ def test_two_processes_end_with_the_same_networks_and_the_same_p(patched, family
         patched[family],
         "train.py",
         *[f"--data={color_zip}", f"--outdir={tmp_path / 'runs'}", *args, "--gpus=2", "--batch=32", "--device=cpu"],
-        *["--plugin=diffaugment,ranks", "--aug=ada"],
+        *["--plugin=augself,ranks", "--aug=ada"],
         PYTHONPATH=install_plugin(tmp_path / "site", "ranks", RANKS),
         RANKS=str(tmp_path / "ranks"),
     )
@@ -149,7 +149,7 @@ def test_unlabelled_labelled_and_gray_data_train_with_lazy_regularisation_off(
         ("labelled", labelled_zip, {}),
         ("gray", gray_zip, {"G_reg_interval": None, "D_reg_interval": None}),
     ):
-        flags = ["--plugin=diffaugment", "--gan-loss=hinge"] + (["--cond=1"] if name == "labelled" else [])
+        flags = ["--plugin=augself", "--gan-loss=hinge"] + (["--cond=1"] if name == "labelled" else [])
         args = options(ada_host, ADA, data, tmp_path, *flags) | more
         assert args["loss_kwargs"]["gan_loss"] == "hinge"
         seen = snapshot(ada_host, loop(ada_host, args, tmp_path / name, 3))

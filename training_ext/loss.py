@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,8 +12,9 @@ from torch.autograd.profiler import record_function
 from stylegan_plugins.errors import PluginError
 from stylegan_plugins.host.modules import host_module
 from training_ext.augself import halves_can_join, join_halves, split_halves
+from training_ext.features import Reading, minibatch_std_group
 from training_ext.gan_losses import GAN_LOSSES
-from training_ext.parts import LAYERS, Parts, Pass, Source
+from training_ext.parts import Parts, Pass, Source
 
 host_loss: Any = host_module("training.loss")
 training_stats = host_module("torch_utils.training_stats")
@@ -42,7 +43,7 @@ class PluginLoss(host_loss.StyleGAN2Loss):
         """Put the parts of a session in place, before the first iteration. heads: all modules trained with D."""
         self.parts = parts
         if parts.augmentations or any(term.clean_features for term in parts.terms):
-            self.augment_pipe = _InputPipe(self.augment_pipe, parts, _minibatch_std_group(self.D))
+            self.augment_pipe = _InputPipe(self.augment_pipe, parts, minibatch_std_group(self.D))
         self.heads = heads
 
     def accumulate_gradients(self, phase: str, real_img, real_c, gen_z, gen_c, gain, **host: Any) -> None:
@@ -139,7 +140,7 @@ class PluginLoss(host_loss.StyleGAN2Loss):
         group = pipe.group_size if pipe is not None and pipe.will_join(len(images)) else None
         joined = group is not None
         d_labels = join_halves(labels, labels, group) if joined else labels
-        with _Reading(self.D, wanted | wanted_clean if joined else wanted) as features:
+        with Reading(self.D, wanted | wanted_clean if joined else wanted) as features:
             logits = self.run_D(images, d_labels, **kwargs)
         if not isinstance(logits, torch.Tensor) or (pipe is not None and not pipe.called):
             raise PluginError(
@@ -153,7 +154,7 @@ class PluginLoss(host_loss.StyleGAN2Loss):
             features = {layer: pair[0] for layer, pair in pairs.items()}
             clean_features = {layer: pair[1] for layer, pair in pairs.items()}
         elif pipe is not None and wanted_clean:
-            with _Reading(self.D, wanted_clean) as clean_features:
+            with Reading(self.D, wanted_clean) as clean_features:
                 self.D(pipe.clean, labels)
         evaluated = Pass(
             source=source,
@@ -227,34 +228,3 @@ class _InputPipe:
         if self.will_join(len(images)):
             return join_halves(self.images, self.clean, self.group_size)
         return self.images
-
-
-class _Reading:
-    """A context in which features of D are read by forward hooks. The hooks are gone afterwards: D is copied and
-    pickled by the host, and nothing of ours may go with it."""
-
-    def __init__(self, D: torch.nn.Module, layers: Iterable[str]) -> None:
-        self.D = D
-        self.layers = sorted(layers)
-
-    def __enter__(self) -> dict[str, torch.Tensor]:
-        features: dict[str, torch.Tensor] = {}
-
-        def reader(layer: str):
-            def read(module: torch.nn.Module, inputs: Any, output: torch.Tensor) -> None:
-                features[layer] = output.flatten(1).float()
-
-            return read
-
-        self.hooks = [self.D.get_submodule(LAYERS[layer]).register_forward_hook(reader(layer)) for layer in self.layers]
-        return features
-
-    def __exit__(self, *error: object) -> None:
-        for hook in self.hooks:
-            hook.remove()
-
-
-def _minibatch_std_group(D: torch.nn.Module) -> int | None:
-    """Group size of D's minibatch-stddev layer; 1 without such a layer, None if a group is the whole batch."""
-    layer = getattr(D.get_submodule("b4"), "mbstd", None)
-    return 1 if layer is None else layer.group_size

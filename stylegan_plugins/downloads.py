@@ -1,0 +1,183 @@
+"""Data sets by name or address: downloaded once into a cache, resumable, and only complete files are ever used."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import sys
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote, urlsplit
+
+import click
+import requests
+
+from stylegan_plugins.errors import DataError
+
+# The low-shot data sets of Zhao et al. 2020 (arXiv:2006.10738), zips of 256x256 images; STYLEGAN_PLUGINS_DATASETS names
+# a mirror.
+ADDRESS = "https://data-efficient-gans.mit.edu/datasets"
+NAMED = (
+    *("100-shot-obama", "100-shot-grumpy_cat", "100-shot-panda", "100-shot-bridge_of_sighs"),
+    *("100-shot-medici_fountain", "100-shot-temple_of_heaven", "100-shot-wuzhen", "AnimalFace-cat", "AnimalFace-dog"),
+)
+ANSWER_SECONDS = 8.0  # to connect, and between two pieces of a file
+ATTEMPTS = 4  # a connection that breaks is taken up again where it broke
+CHUNK = 1 << 14  # what a broken connection can lose
+
+
+def cache_directory() -> Path:
+    """$STYLEGAN_PLUGINS_CACHE, or a folder for it in the user's cache."""
+    chosen = os.environ.get("STYLEGAN_PLUGINS_CACHE")
+    if chosen:
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stylegan-plugins"
+
+
+def address_of(data: str) -> str | None:
+    """The address that --data means: an http(s) address itself, or that of a named data set. None: a path.
+
+    A file or folder of that name wins over a named data set."""
+    if re.match(r"https?://", data, re.IGNORECASE):
+        return data
+    if data in NAMED and not os.path.exists(data):
+        base = os.environ.get("STYLEGAN_PLUGINS_DATASETS") or ADDRESS
+        return f"{base.rstrip('/')}/{data}.zip"
+    return None
+
+
+def local_data(data: str) -> str:
+    """The path of a data set given as a path, a name of NAMED or an address; downloads what is not in the cache yet.
+
+    Raises DataError if it cannot be had, or is no zip."""
+    address = address_of(data)
+    return data if address is None else str(download(address, cache_directory() / "data", check_zip))
+
+
+def download(address: str, folder: Path, check: Callable[[Path], None]) -> Path:
+    """The file behind an address, kept in `folder` under its own name, in a sub-folder for its address.
+
+    What is there already is used as it is. A download that was broken off, even by a kill, is taken up where it
+    stopped, unless the file has changed on the server. `check` raises DataError for a file that is not what it should
+    be: it is removed then, and nothing is left under the final name."""
+    name = PurePosixPath(unquote(urlsplit(address).path)).name or "data"
+    if not name.lower().endswith(".zip"):
+        name += ".zip"
+    final = folder / hashlib.sha256(address.encode()).hexdigest()[:12] / name
+    if final.exists():
+        return final
+    partial = final.with_name(name + ".part")
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(partial, address):
+            if not final.exists():  # nobody finished it while we asked
+                _fetch(address, partial)
+                try:
+                    check(partial)
+                except DataError:
+                    partial.unlink()
+                    raise
+                os.replace(partial, final)
+                _tag_file(partial).unlink(missing_ok=True)
+    except requests.RequestException as error:
+        raise DataError(
+            f"--data: {address} cannot be had ({_reason(error)}). Connect to the network once, it is kept in {folder}; "
+            "or get the zip by other means and give its path."
+        ) from error
+    except OSError as error:  # RequestException is one, too
+        raise DataError(
+            f"--data: {final} cannot be written ({error}). Make room, or set STYLEGAN_PLUGINS_CACHE to another folder."
+        ) from error
+    return final
+
+
+def check_zip(path: Path) -> None:
+    """Raise DataError unless every member of a zip has its checksum."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+        with open(path, "rb") as file:
+            start = file.read(16)
+        raise DataError(f"--data: what was downloaded is no zip ({error}); it begins with {start!r}.") from error
+    if broken is not None:
+        raise DataError(f"--data: {broken} in the downloaded zip is damaged. Try again.")
+
+
+def _fetch(address: str, partial: Path) -> None:
+    """Download to `partial`, going on after broken connections as long as each attempt brings something."""
+    for attempt in range(1, ATTEMPTS + 1):
+        before = partial.stat().st_size if partial.exists() else 0
+        try:
+            return _attempt(address, partial, before)
+        except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError):
+            got = partial.stat().st_size if partial.exists() else 0
+            if attempt == ATTEMPTS or got <= before:
+                raise
+
+
+def _attempt(address: str, partial: Path, have: int) -> None:
+    tag = _tag_file(partial)
+    headers = {"Accept-Encoding": "identity"}  # sizes and ranges are those of the file
+    known = json.loads(tag.read_text()) if have and tag.exists() else None
+    if known:
+        headers |= {"Range": f"bytes={have}-", "If-Range": known}
+    with requests.get(address, headers=headers, stream=True, timeout=ANSWER_SECONDS) as answer:
+        if answer.status_code == requests.codes.requested_range_not_satisfiable:  # what is here is no part of it
+            partial.unlink()
+            return _attempt(address, partial, 0)
+        answer.raise_for_status()
+        going_on = answer.status_code == requests.codes.partial_content
+        if going_on and not answer.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
+            raise requests.exceptions.InvalidHeader(f"not the range that was asked for: {answer.headers}")
+        have = have if going_on else 0
+        # Only a strong tag, or a date, says that two answers are the same bytes.
+        mark = answer.headers.get("ETag", "")
+        mark = mark if mark.startswith('"') else answer.headers.get("Last-Modified", "")
+        tag.write_text(json.dumps(mark))
+        length = answer.headers.get("Content-Length")
+        total = have + int(length) if length else None
+        with open(partial, "r+b" if going_on else "wb") as file:
+            file.seek(have)
+            file.truncate()
+            with click.progressbar(length=total or 0, label=f"Downloading {address}", file=sys.stderr) as bar:
+                bar.update(have)
+                for piece in answer.iter_content(CHUNK):
+                    file.write(piece)
+                    bar.update(len(piece))
+            file.flush()
+            os.fsync(file.fileno())
+    if total is not None and partial.stat().st_size < total:
+        raise requests.exceptions.ChunkedEncodingError(f"{partial.stat().st_size} of {total} bytes came")
+
+
+def _tag_file(partial: Path) -> Path:
+    return partial.with_name(partial.name + ".tag")
+
+
+def _reason(error: requests.RequestException) -> str:
+    if error.response is not None:
+        return f"status {error.response.status_code}"
+    return type(error).__name__
+
+
+@contextmanager
+def _alone(partial: Path, address: str) -> Iterator[None]:
+    """One process at a time; a lock dies with its process. Where there are no such locks (Windows) there is none."""
+    try:
+        import fcntl
+    except ModuleNotFoundError:
+        yield
+        return
+    with open(partial.with_name(partial.name + ".lock"), "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise DataError(
+                f"--data: another process is downloading {address}; start again when it is done."
+            ) from error
+        yield

@@ -1,0 +1,273 @@
+"""What a discriminator has learned: a logistic regression on its frozen features.
+
+Hou et al. 2023 (arXiv:2205.15677) compare discriminators by the accuracy of a logistic regression that predicts the
+class of an image from D's features. Without classes the same is asked of the augmentation: for each component of omega,
+is it above 1/2? It is predicted from what T changed in the features, phi(T(x; omega)) - phi(x), which is what AugSelf's
+head reads.
+
+Images are split into training and test images, several times; the same is done with a discriminator of the same
+architecture at its random start, which says how much of the accuracy is due to training."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+
+from stylegan_plugins.errors import DataError, HostError
+from training_ext.augment import GROUPS, DiffAugment
+from training_ext.features import features_of, layers_of, minibatch_std_group
+
+TEST_SHARE = 0.25
+SPLITS = 5
+BATCH = 32
+PAIRS = 1000  # with few images, several omega are drawn for each
+Features = dict[str, np.ndarray]
+
+
+@dataclass
+class Row:
+    """Accuracy on test images, of one layer and one question: mean and standard deviation over splits, in [0, 1]."""
+
+    question: str
+    layer: str
+    width: int
+    accuracy: float
+    deviation: float
+    untrained: float
+    chance: float
+
+
+@dataclass
+class Images:
+    """A data set: images [M, C, H, W] uint8, classes [M] or None, labels for a conditional D [M, c_dim]."""
+
+    images: torch.Tensor
+    classes: np.ndarray | None
+    labels: torch.Tensor
+
+
+def load_images(path: str, D: Any, max_images: int) -> Images:
+    """Images of a data set, in random order: minibatch-stddev groups of one class would tell the class.
+
+    Raises DataError if they do not fit D."""
+    from stylegan_plugins.host.modules import host_module
+
+    dataset = host_module("training.dataset").ImageFolderDataset(path, use_labels=True)
+    if dataset.image_shape != [D.img_channels, D.img_resolution, D.img_resolution]:
+        raise DataError(
+            f"--data: images in {path} are {dataset.image_shape}, the discriminator takes "
+            f"{[D.img_channels, D.img_resolution, D.img_resolution]} (channels, height, width)."
+        )
+    order = np.random.RandomState(0).permutation(len(dataset))[:max_images]
+    with click.progressbar(order, label="Reading images", file=sys.stderr) as bar:
+        images = torch.from_numpy(np.stack([dataset[int(index)][0] for index in bar]))
+    labels = np.stack([dataset.get_label(int(index)) for index in order])
+    one_hot = labels.shape[1] > 0 and ((labels == 0) | (labels == 1)).all() and (labels.sum(axis=1) == 1).all()
+    classes = labels.argmax(axis=1) if one_hot else None
+    given = torch.from_numpy(labels) if labels.shape[1] == D.c_dim else torch.zeros([len(images), D.c_dim])
+    return Images(images, classes, given)
+
+
+def batch_size(D: torch.nn.Module) -> int:
+    """A batch that D's minibatch-stddev layer can split."""
+    return math.lcm(BATCH, minibatch_std_group(D) or 1)
+
+
+def collect(D: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor) -> Features:
+    """Features of all layers, for float images in [-1, 1]; {layer: [M, F]}."""
+    parts = list(features_of(D, images, labels, layers_of(D), batch_size(D)))
+    return {layer: torch.cat([part[layer] for part in parts]).numpy() for layer in parts[0]}
+
+
+def as_float(images: torch.Tensor) -> torch.Tensor:
+    return images.float() / 127.5 - 1
+
+
+def probe_classes(nets: dict[str, torch.nn.Module], data: Images) -> list[Row]:
+    """The class of an image from its features, without augmentation; split so that all classes are in both parts.
+
+    Raises DataError if there are no classes, or too few images of one."""
+    from sklearn.model_selection import StratifiedShuffleSplit
+
+    if data.classes is None:
+        raise DataError("--task=classes: the data set has no classes. Use --task=omega, or add a dataset.json.")
+    names, counts = np.unique(data.classes, return_counts=True)
+    if len(names) < 2 or counts.min() < 4:
+        raise DataError(
+            f"--task=classes needs two classes or more, of four images or more; there are {len(names)}, the smallest "
+            f"of {counts.min()}. Use --task=omega."
+        )
+    splits = list(
+        StratifiedShuffleSplit(SPLITS, test_size=max(TEST_SHARE, len(names) / len(data.classes)), random_state=0).split(
+            data.classes, data.classes
+        )
+    )
+    features = {name: collect(D, as_float(data.images), data.labels) for name, D in nets.items()}
+    return list(_rows("classes", features, data.classes, splits))
+
+
+def probe_omega(nets: dict[str, torch.nn.Module], data: Images, policy: str = ",".join(GROUPS)) -> list[Row]:
+    """Each component of omega, above or below 1/2, from the difference of features; no image is in both parts.
+
+    Images of the test part are other photographs than those of the training part, not other draws of the same."""
+    from sklearn.model_selection import GroupShuffleSplit
+
+    if len(data.images) < 8:
+        raise DataError(f"--task=omega needs 8 images or more; there are {len(data.images)}.")
+    draws = max(1, PAIRS // len(data.images))
+    owner = np.tile(np.arange(len(data.images)), draws)
+    clean = as_float(data.images)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        pairs = [DiffAugment(policy)(clean) for _ in range(draws)]
+    omega = {group: torch.cat([drawn[group] for _, drawn in pairs]).numpy() for group in pairs[0][1]}
+    features = {}
+    for name, D in nets.items():
+        still = collect(D, clean, data.labels)
+        with click.progressbar(pairs, label=f"Features of the {name} D", file=sys.stderr) as bar:
+            moved = [collect(D, changed, data.labels) for changed, _ in bar]
+        features[name] = {
+            layer: np.concatenate([part[layer] for part in moved]) - np.tile(still[layer], (draws, 1))
+            for layer in still
+        }
+    splits = list(GroupShuffleSplit(SPLITS, test_size=TEST_SHARE, random_state=0).split(owner, groups=owner))
+    rows = []
+    for group, values in omega.items():
+        components = []
+        for component in values.T:
+            decided = component != 0.5  # the middle of a translation is neither
+            kept = [(train[decided[train]], test[decided[test]]) for train, test in splits]
+            components.append(list(_rows(group, features, component > 0.5, kept)))
+        rows += [_mean(list(parts)) for parts in zip(*components, strict=True)]
+    return rows
+
+
+def _rows(
+    question: str, features: dict[str, Features], target: np.ndarray, splits: list[tuple[np.ndarray, np.ndarray]]
+) -> Iterator[Row]:
+    common = [np.bincount(target[test].astype(int)).max() / len(test) for _, test in splits]
+    for layer in next(iter(features.values())):
+        scores = {name: accuracies(values[layer], target, splits) for name, values in features.items()}
+        trained, untrained = scores["trained"], scores["untrained"]
+        yield Row(
+            question,
+            layer,
+            features["trained"][layer].shape[1],
+            float(np.mean(trained)),
+            float(np.std(trained)),
+            float(np.mean(untrained)),
+            float(np.mean(common)),
+        )
+
+
+def accuracies(values: np.ndarray, target: np.ndarray, splits: list[tuple[np.ndarray, np.ndarray]]) -> list[float]:
+    """Share of test items whose class a logistic regression gets right, for each split. values [M, F], target [M].
+
+    Features are scaled to unit variance on the training part; apart from that it is scikit-learn's default, as in the
+    authors' evaluation."""
+    import sklearn.linear_model
+    import sklearn.pipeline
+    import sklearn.preprocessing
+
+    result = []
+    for train, test in splits:
+        model = sklearn.pipeline.make_pipeline(
+            sklearn.preprocessing.StandardScaler(), sklearn.linear_model.LogisticRegression(max_iter=1000)
+        )
+        result.append(float(model.fit(values[train], target[train]).score(values[test], target[test])))
+    return result
+
+
+def _mean(rows: list[Row]) -> Row:
+    """One row for all components of a group."""
+    mean: Callable[[str], float] = lambda name: float(np.mean([getattr(row, name) for row in rows]))
+    first = rows[0]
+    return Row(first.question, first.layer, first.width, *map(mean, ("accuracy", "deviation", "untrained", "chance")))
+
+
+def untrained_copy(D: Any) -> torch.nn.Module:
+    """The same architecture with random weights, always the same ones."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        return type(D)(*D.init_args, **D.init_kwargs).eval().requires_grad_(False)
+
+
+def table(rows: list[Row]) -> str:
+    """A Markdown table."""
+    lines = [
+        "| predicted | layer | features | accuracy | untrained D | chance |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    lines += [
+        f"| {row.question} | {row.layer} | {row.width} | {row.accuracy:.3f} ± {row.deviation:.3f} "
+        f"| {row.untrained:.3f} | {row.chance:.3f} |"
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
+def plot(rows: list[Row], path: Path, title: str) -> None:
+    """Accuracy by layer: one panel for each thing that is predicted."""
+    from matplotlib.figure import Figure
+
+    questions = list(dict.fromkeys(row.question for row in rows))
+    figure = Figure(figsize=(3.6 * len(questions) + 1.6, 3.4), layout="constrained")
+    for axes, question in zip(figure.subplots(1, len(questions), squeeze=False)[0], questions, strict=True):
+        shown = [row for row in rows if row.question == question]
+        layers = [row.layer for row in shown]
+        axes.errorbar(
+            layers, [row.accuracy for row in shown], [row.deviation for row in shown], marker="o", label="trained D"
+        )
+        axes.plot(layers, [row.untrained for row in shown], marker="s", linestyle="--", label="untrained D")
+        axes.axhline(shown[0].chance, color="0.6", linestyle=":", label="chance")
+        axes.set(title=question, ylim=(0, 1.02), xlabel="layer of D")
+        axes.grid(axis="y", color="0.9")
+    figure.axes[0].set_ylabel("accuracy on test images")
+    figure.axes[-1].legend(loc="lower right", frameon=False)
+    figure.suptitle(title)
+    figure.savefig(path, dpi=110)
+
+
+def run(pickle: Path, data: str, task: str, outdir: Path | None, max_images: int, device: torch.device) -> str:
+    """Probe D of a pickle. Writes a plot and the figures as JSON beside it, or to `outdir`; returns the table."""
+    for package in ("sklearn", "matplotlib"):
+        require(package)
+    from stylegan_plugins import datacheck, downloads
+    from stylegan_plugins.runs import load_network
+
+    path = downloads.local_data(data)
+    datacheck.check_dataset(path)
+    D = load_network(pickle, "D").to(device)
+    if not set(layers_of(D)) >= {"conv", "fc"}:
+        raise HostError(f"{pickle}: D has no b4.conv and b4.fc, which are probed.")
+    images = load_images(path, D, max_images)
+    nets = {"trained": D, "untrained": untrained_copy(D).to(device)}
+    if task == "auto":
+        task = "omega" if images.classes is None else "classes"
+    rows = probe_classes(nets, images) if task == "classes" else probe_omega(nets, images)
+    folder = outdir or pickle.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    name = folder / f"probe-{task}-{pickle.stem}"
+    title = f"{pickle.parent.name}/{pickle.name}: {len(images.images)} images"
+    plot(rows, name.with_suffix(".png"), title)
+    record: dict[str, Any] = dict(pickle=str(pickle), data=data, task=task, images=len(images.images))
+    record["rows"] = [vars(row) for row in rows]
+    name.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n")
+    return f"{table(rows)}\n\n{name}.png\n{name}.json"
+
+
+def require(package: str) -> None:
+    """Raise DataError if a package of the `analysis` extra is not installed."""
+    import importlib.util
+
+    if importlib.util.find_spec(package) is None:
+        raise DataError(f"This needs {package}: pip install 'stylegan-plugins[analysis]'.")

@@ -1,0 +1,51 @@
+"""What tools take as RUN_OR_PKL: a run directory, or a network pickle."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import torch
+
+from stylegan_plugins.errors import DataError, HostError
+from stylegan_plugins.host import networks
+from stylegan_plugins.host.modules import use_host
+from stylegan_plugins.pickles import read_pickle
+
+SNAPSHOT = re.compile(r"network-snapshot-(\d+)\.pkl")
+
+
+def newest_pickle(path: Path) -> Path:
+    """The pickle itself, or the newest snapshot of a run directory. Raises DataError if there is none."""
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise DataError(f"{path} does not exist; give a run directory or a network pickle.")
+    found = {int(match[1]): file for file in path.iterdir() if (match := SNAPSHOT.fullmatch(file.name))}
+    if not found:
+        raise DataError(f"{path} has no network-snapshot-*.pkl; give a run directory or a network pickle.")
+    return found[max(found)]
+
+
+def choose_host(directory: Path | None) -> None:
+    """Use the host in `directory`, in $STYLEGAN_HOST or in the current folder, in this order.
+
+    Raises HostError if there is none."""
+    for candidate in (directory, os.environ.get("STYLEGAN_HOST"), "."):
+        if candidate is None:
+            continue
+        if Path(candidate, "torch_utils").is_dir() and Path(candidate, "dnnlib").is_dir():
+            use_host(Path(candidate))
+            return
+        if candidate == directory:
+            break
+    raise HostError(
+        f"No host in {directory or 'the current folder'}: networks are made from the host's code. Give its folder "
+        "with --host, or run this there."
+    )
+
+
+def load_network(pickle: Path, key: str) -> torch.nn.Module:
+    """A network of a pickle, made from the host's classes: G, D or G_ema."""
+    return networks.build(read_pickle(pickle).network(key), f"{key} of {pickle}")

@@ -1,0 +1,153 @@
+"""`stylegan-plugins probe`: a logistic regression on the features of a frozen discriminator."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from conftest import ADA, make_pickle, run_script, write_zip
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stylegan_plugins import probe
+from training_ext.features import features_of
+
+DRIVERS = Path(__file__).parent / "drivers"
+
+
+def command(*args: str | Path, check: bool = True):
+    done = subprocess.run(
+        [sys.executable, "-c", "from stylegan_plugins.cli import main; main()", "probe", *args, "--device=cpu"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    if check:
+        assert done.returncode == 0, done.stderr[-3000:]
+    return done
+
+
+def striped(count: int) -> list[np.ndarray]:
+    """Noise with horizontal or vertical stripes, uint8 [32, 32, 3]: two classes that any convolution tells apart."""
+    random = np.random.RandomState(0)
+    images = []
+    for index in range(count):
+        stripes = np.tile((np.arange(32) % 4 < 2) * 120, (32, 1))
+        image = (stripes if index % 2 else stripes.T)[:, :, None] + random.randint(0, 100, [32, 32, 3])
+        images.append(image.astype(np.uint8))
+    return images
+
+
+@pytest.fixture(scope="module")
+def stripes_zip(tmp_path_factory):
+    return write_zip(tmp_path_factory.mktemp("stripes") / "stripes.zip", striped(80), [i % 2 for i in range(80)])
+
+
+def test_classes_are_predicted_from_each_layer(family, fetched, pickles, stripes_zip, tmp_path):
+    done = command(
+        pickles[family], f"--data={stripes_zip}", f"--host={fetched[family]}", f"--outdir={tmp_path / 'out'}"
+    )
+    name = tmp_path / "out" / f"probe-classes-{family}"
+    record = json.loads(name.with_suffix(".json").read_text())
+    assert record["task"] == "classes" and record["images"] == 80
+    assert [row["layer"] for row in record["rows"]] == ["b32", "b16", "b8", "conv", "fc"]
+    assert [row["chance"] for row in record["rows"]] == [0.5] * 5
+    # An untrained D tells such stripes apart; pixels averaged over an image would not.
+    assert max(row["accuracy"] for row in record["rows"]) > 0.9
+    for row in record["rows"]:
+        assert f"| classes | {row['layer']} | {row['width']} | {row['accuracy']:.3f} ±" in done.stdout
+    with PIL.Image.open(name.with_suffix(".png")) as image:
+        assert image.width > 300 and len(np.unique(np.asarray(image.convert("L")))) > 20
+
+
+def test_without_classes_it_is_asked_what_the_augmentation_did(fetched, pickles, color_zip, tmp_path):
+    command(pickles[ADA], f"--data={color_zip}", f"--host={fetched[ADA]}", f"--outdir={tmp_path}")
+    rows = json.loads((tmp_path / f"probe-omega-{ADA}.json").read_text())["rows"]
+    assert list(dict.fromkeys(row["question"] for row in rows)) == ["color", "translation", "cutout"]
+    best = {q: max(row["accuracy"] for row in rows if row["question"] == q) for q in ("color", "translation", "cutout")}
+    assert min(best.values()) > 0.7  # a difference of features shows it even at a random start
+    assert all(0.45 < row["chance"] < 0.6 for row in rows)
+
+
+def test_labels_of_a_conditional_discriminator_are_handed_on(fetched, labelled_zip, tmp_path):
+    pickle = make_pickle(fetched[ADA], tmp_path / "c.pkl", c_dim=3)
+    command(pickle, f"--data={labelled_zip}", f"--host={fetched[ADA]}")
+    assert (tmp_path / "probe-classes-c.json").exists()  # beside the pickle
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--task=classes"], "--task=classes: the data set has no classes"),
+        (["--data=gray"], "[1, 32, 32], the discriminator takes [3, 32, 32]"),
+        (["--host=."], "No host in"),
+        (["--data=nothing.zip"], "nothing.zip does not exist"),
+    ],
+)
+def test_what_cannot_be_probed_is_one_line(args, message, fetched, pickles, color_zip, gray_zip, tmp_path):
+    if "--data=gray" in args:
+        args = [f"--data={gray_zip}"]
+    done = command(
+        pickles[ADA], f"--data={color_zip}", f"--host={fetched[ADA]}", f"--outdir={tmp_path}", *args, check=False
+    )
+    assert done.returncode == 2 and message in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_without_snapshots_is_one_line(fetched, color_zip, tmp_path):
+    done = command(tmp_path, f"--data={color_zip}", f"--host={fetched[ADA]}", check=False)
+    assert done.returncode == 2 and re.search(r"Error: .* has no network-snapshot-\*\.pkl", done.stderr)
+
+
+@given(st.integers(2, 5), st.integers(0, 1000))
+@settings(deadline=None, max_examples=6)
+def test_a_class_that_is_a_feature_is_always_found_and_noise_is_not(classes, seed):
+    random = np.random.RandomState(seed)
+    target = np.arange(40 * classes) % classes
+    order = np.arange(len(target))
+    splits = [(order[10 * classes :], order[: 10 * classes])]
+    noise = random.randn(len(target), 4)
+    assert probe.accuracies(np.concatenate([noise, np.eye(classes)[target] * 9], axis=1), target, splits) == [1.0]
+    assert probe.accuracies(noise, random.permutation(target), splits)[0] < 0.95
+
+
+@pytest.mark.parametrize("count", [8, 11, 16])
+def test_the_last_batch_is_filled_up_so_that_groups_stay_whole(count):
+    class Layer(torch.nn.Module):
+        def forward(self, x):
+            return x.flatten(1)[:, :4]
+
+    class D(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.b4 = torch.nn.Module()
+            self.b4.conv, self.b4.fc = Layer(), Layer()
+            self.weight = torch.nn.Parameter(torch.zeros([]))
+
+        def forward(self, images, labels):
+            assert len(images) == len(labels) == 8
+            self.b4.conv(images)
+            return self.b4.fc(images)
+
+    images = torch.randn([count, 3, 4, 4])
+    parts = list(features_of(D(), images, torch.zeros([count, 0]), ["conv", "fc"], batch=8))
+    assert torch.equal(torch.cat([part["fc"] for part in parts]), images.flatten(1)[:, :4])
+
+
+def test_during_training_the_head_learns_more_than_a_head_on_a_discriminator_that_does_not(fetched, tmp_path):
+    from conftest import color_crops
+
+    images = dict(train=np.stack(color_crops(300)), held_out=np.stack(color_crops(128, seed=1)))
+    np.savez(tmp_path / "crops.npz", **images)
+    done = run_script(fetched[ADA], str(DRIVERS / "augself_heldout.py"), str(tmp_path / "crops.npz"), "80")
+    errors = json.loads(done.stdout.splitlines()[-1])
+    trained, frozen = errors["trained"], errors["frozen"]
+    assert trained[0] == frozen[0]  # the same start
+    assert trained[1] < 0.9 * frozen[1] < 0.9 * frozen[0]
