@@ -58,7 +58,7 @@ case ${1:-demo} in
     shift
     install demo,analysis,test
     cd "$here"
-    exec "$venv/bin/python" -m pytest "$@"
+    exec "$venv/bin/python" -m pytest --numprocesses=2 --dist=worksteal "$@"
     ;;
   demo)
     setup

@@ -42,7 +42,7 @@ setup(
         "analysis": ["scikit-learn", "matplotlib"],
         # tqdm, imageio and matplotlib are what scripts of the hosts import beside training.
         "demo": ["scikit-image", "tensorboard", "tqdm", "imageio[ffmpeg]", "matplotlib"],
-        "test": ["pytest", "hypothesis", "ruff", "mypy", "types-requests", "types-psutil"],
+        "test": ["pytest", "pytest-xdist", "hypothesis", "ruff", "mypy", "types-requests", "types-psutil"],
     },
     entry_points={"console_scripts": ["stylegan-plugins=stylegan_plugins.cli:main"]},
 )

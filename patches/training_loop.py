@@ -7,6 +7,7 @@ from stylegan_plugins.host.patcher import Assignment, Call, Deletion, Edit, Incr
 
 FILE = "training/training_loop.py"
 LOOP = "training_loop"
+POSITION = "cur_nimg, cur_tick, tick_start_nimg, batch_idx"
 
 
 def edits(family: str) -> list[Edit]:
@@ -69,6 +70,7 @@ def edits(family: str) -> list[Edit]:
             code="bridge.session().attach(G=G, D=D, G_ema=G_ema, augment_pipe=augment_pipe, loss=loss, phases=phases)",
             reason="all networks, the loss and the optimisers exist; stats.jsonl is not yet opened",
         ),
+        *_resume(),
         Edit(
             file=FILE,
             function=LOOP,
@@ -89,6 +91,59 @@ def edits(family: str) -> list[Edit]:
             before=Deletion("snapshot_data"),
             code="bridge.session().snapshot(snapshot_pkl, cur_nimg)",
             reason="a snapshot may just have been written: plug-ins keep what belongs to it",
+        ),
+    ]
+
+
+def _resume() -> list[Edit]:
+    """Exact resume: state is written and put back where the next thing that runs is the next batch."""
+    return [
+        Edit(
+            file=FILE,
+            function=LOOP,
+            replace=Call("misc.InfiniteSampler"),
+            code="bridge.checkpoints().sampler({function}({arguments}))",
+            reason="a resumed run goes on with the images that come next; a data loader runs ahead of the loop",
+        ),
+        *(
+            Edit(
+                file=FILE,
+                function=LOOP,
+                replace=Call("save_image_grid", containing=f"'{name}'"),
+                optional=True,
+                code="bridge.checkpoints().unless_resumed({function}, {arguments})",
+                reason=f"{name} is of the beginning of a run; a resumed one keeps it",
+            )
+            for name in ("reals.png", "fakes_init.png")
+        ),
+        Edit(
+            file=FILE,
+            function=LOOP,
+            replace=Call("open", containing="'stats.jsonl'"),
+            code="bridge.checkpoints().open_log({arguments})",
+            reason="the loop empties stats.jsonl when it starts; a resumed run goes on in it",
+        ),
+        Edit(
+            file=FILE,
+            function=LOOP,
+            argument=Call("tensorboard.SummaryWriter"),
+            optional=True,
+            code="purge_step=bridge.checkpoints().purge_step",
+            reason="tensorboard forgets what a killed run logged after its last state",
+        ),
+        Edit(
+            file=FILE,
+            function=LOOP,
+            after=Assignment("batch_idx"),
+            code=f"{POSITION} = bridge.checkpoints().position({POSITION})",
+            reason="a resumed run does not begin at 0",
+        ),
+        Edit(
+            file=FILE,
+            function=LOOP,
+            before=Call("next", containing="training_set_iterator"),
+            code="if bridge.checkpoints().next_batch(locals()): break",
+            reason="state is put back, written from time to time and at a signal, which ends the run here",
         ),
     ]
 

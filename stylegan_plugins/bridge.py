@@ -10,12 +10,14 @@ import re
 import sys
 from collections.abc import Callable
 from functools import wraps
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 import torch.multiprocessing
 
-from stylegan_plugins import datacheck, devices, downloads, metrics, training
+from stylegan_plugins import datacheck, devices, downloads, metrics, resume, signals, states, training
+from stylegan_plugins.checkpoints import Checkpoints
 from stylegan_plugins.devices import (
     backend,
     device,
@@ -35,6 +37,7 @@ from training_ext.distributed import broadcast, sum_gradients
 __all__ = [
     "backend",
     "broadcast",
+    "checkpoints",
     "configure",
     "device",
     "device_option",
@@ -54,6 +57,7 @@ compat.install()
 
 _META = "stylegan_plugins.request"
 _session: Session | None = None
+_checkpoints = Checkpoints()
 
 
 def session() -> Session:
@@ -62,6 +66,11 @@ def session() -> Session:
     if _session is None:
         _session = Session([], {})
     return _session
+
+
+def checkpoints() -> Checkpoints:
+    """What writes and restores the state of the run in this process; it does nothing if train.py did not start one."""
+    return _checkpoints
 
 
 def options(command: click.Command) -> click.Command:
@@ -81,6 +90,15 @@ def options(command: click.Command) -> click.Command:
         given = frozenset(name for name in kwargs if _was_given(context, name))
         values = {name: kwargs.pop(name) for name in names}
         devices.choose(values.pop("device") or "auto")
+        run_dir = values.pop("resume_run")
+        if run_dir is not None:
+            if "device" not in given:
+                devices.choose(training.recorded_device(run_dir))
+            recorded = resume.arguments(Path(run_dir), given, {**kwargs, **values}, click.echo)
+            signals.forward()
+            if not kwargs.get("dry_run"):
+                resume.launch(command, recorded)
+            return _ended()
         request = training.Request.parse(values, given)
         if kwargs.get("workers") == 0:
             kwargs["workers"], request.no_workers = None, True
@@ -91,7 +109,9 @@ def options(command: click.Command) -> click.Command:
             datacheck.check_dataset(kwargs["data"])
         request.dry_run = bool(kwargs.get("dry_run"))
         context.meta[_META] = request
-        return callback(*args, **kwargs)
+        signals.forward()
+        callback(*args, **kwargs)
+        return _ended()
 
     command.callback = _one_line_errors(checked)
     return command
@@ -124,9 +144,12 @@ def configure(desc: str, args: Any) -> tuple[str, Any]:
 
 def run(training_loop: Callable[..., None], rank: int, **args: Any) -> None:
     """Run the host's training loop in this process, with the session of its plug-ins."""
-    global _session
+    global _session, _checkpoints
+    signals.install()
     plugins = args.pop("plugins", {})
     args.pop("device", None)
+    resumed = args.pop("resumed", None)
+    settings = {"minutes": args.pop("state_minutes", 10.0), "keep": args.pop("keep_states", 2)}
     training.adapt(args, device(rank))
     progress = Progress(args.get("total_kimg", 0)) if rank == 0 else None
     _session = Session(
@@ -138,7 +161,20 @@ def run(training_loop: Callable[..., None], rank: int, **args: Any) -> None:
         run_dir=args.get("run_dir", "."),
         progress=progress,
     )
-    training_loop(rank=rank, **{"progress_fn": _session.tick, **args})
+    state = None if resumed is None else states.read_state(Path(resumed))
+    _checkpoints = Checkpoints(_session, resumed=state, batch=args["batch_size"], **settings)
+    try:
+        training_loop(rank=rank, **{"progress_fn": _session.tick, **args})
+        _checkpoints.finish()
+    finally:
+        signals.end_workers()
+
+
+def _ended() -> None:
+    """A run that a signal ended is not complete: what comes after it in a script should not go on."""
+    number = signals.asked()
+    if number is not None:
+        sys.exit(128 + number)
 
 
 def _callback(command: click.Command) -> Callable[..., Any]:

@@ -23,3 +23,7 @@ class PatchError(HostError):
 
 class DataError(UserError):
     """A data set cannot be read by the host: a broken archive, a file that is no image, mixed or odd sizes."""
+
+
+class StateError(UserError):
+    """A run cannot go on: its state is damaged or missing, or the run is complete."""

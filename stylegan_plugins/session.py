@@ -44,6 +44,7 @@ class Session:
         self.heads_opt: torch.optim.Optimizer | None = None
         self.pm: pluggy.PluginManager = manager.build(self.active)
         self.cur_nimg: int | None = None  # None before the first iteration
+        self.batch_idx = 0
         self._progress = progress
         self._options = {
             name: plugin_options.build(name, cls, dict(options.get(name, {}))) if cls else None
@@ -65,7 +66,7 @@ class Session:
 
     def attach(self, G, D, G_ema, augment_pipe, loss, phases) -> None:
         """Register all parts. Called when networks, loss and optimisers exist and nothing is trained yet."""
-        self.G, self.D, self.G_ema, self.loss = G, D, G_ema, loss
+        self.G, self.D, self.G_ema, self.loss, self.phases = G, D, G_ema, loss, phases
         self.augment_pipe = augment_pipe
         self.device = next(D.parameters()).device
         parts = Parts(augmentations=self.collect("register_augmentations"))
@@ -94,7 +95,7 @@ class Session:
             self.pm.hook.step_end(session=self, phase=phase.name)
 
     def batch_end(self, cur_nimg: int, batch_idx: int) -> None:
-        self.cur_nimg = cur_nimg
+        self.cur_nimg, self.batch_idx = cur_nimg, batch_idx
         if self._progress is not None:
             self._progress.update(cur_nimg)
         if self.active:
@@ -112,24 +113,24 @@ class Session:
     # --- State. ---
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything of ours that a run must remember."""
+        """Everything of ours that a run must remember and that is the same on all processes: heads."""
         return {
             "heads": self.heads.state_dict(),
             "heads_opt": None if self.heads_opt is None else self.heads_opt.state_dict(),
-            "plugins": {
-                name: state[0]
-                for name, state in (
-                    (name, manager.call(self.pm, name, "state_dict", session=self)) for name in self.active
-                )
-                if state
-            },
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.heads.load_state_dict(state["heads"])
         if self.heads_opt is not None:
             self.heads_opt.load_state_dict(state["heads_opt"])
-        for name, value in state["plugins"].items():
+
+    def plugin_state(self) -> dict[str, Any]:
+        """What plug-ins remember, on this process."""
+        found = {name: manager.call(self.pm, name, "state_dict", session=self) for name in self.active}
+        return {name: state[0] for name, state in found.items() if state}
+
+    def load_plugin_state(self, state: Mapping[str, Any]) -> None:
+        for name, value in state.items():
             manager.call(self.pm, name, "load_state_dict", session=self, state=value)
 
     def collect(self, hook: str) -> list:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import click
 import pluggy
 import torch
 
-from stylegan_plugins import devices, manager, metrics
+from stylegan_plugins import devices, manager, metrics, signals
 from stylegan_plugins import options as plugin_options
 from stylegan_plugins.errors import HostError, OptionError, PluginError
 from stylegan_plugins.session import options_class
@@ -36,6 +38,7 @@ class Request:
     extra: dict[str, int] = field(default_factory=dict)
     no_workers: bool = False
     dry_run: bool = False
+    states: dict[str, Any] = field(default_factory=dict)  # --state-minutes, --keep-states
 
     @classmethod
     def parse(cls, values: dict[str, Any], given: frozenset[str]) -> Request:
@@ -43,6 +46,10 @@ class Request:
         plugins = manager.expand(split_names(values.pop("plugin")))
         pm = manager.build(plugins)
         request = cls(plugins=plugins, given=given, gan_loss=values.pop("gan_loss"))
+        for name in ("state_minutes", "keep_states"):
+            value = values.pop(name)
+            if value is not None:
+                request.states[name] = value
         for name, fields in _plugin_fields().items():
             for parameter, field_name in fields.items():
                 value = values.pop(parameter, None)
@@ -144,6 +151,23 @@ def options_for(command: click.Command) -> list[click.Option]:
         ),
         device_click_option(),
         click.Option(
+            ["--resume-run"],
+            type=click.Path(exists=True, file_okay=False),
+            metavar="DIR",
+            is_eager=True,
+            callback=_nothing_else_required,
+            help="Go on with the run in DIR, exactly where its newest state was written; needs no other option",
+        ),
+        click.Option(
+            ["--state-minutes"],
+            type=click.FloatRange(min=0, min_open=True),
+            metavar="MIN",
+            help="Time between two states that --resume-run can go on from  [default: 10]",
+        ),
+        click.Option(
+            ["--keep-states"], type=click.IntRange(min=1), metavar="INT", help="States that are kept  [default: 2]"
+        ),
+        click.Option(
             ["--gan-loss"], type=click.Choice(list(GAN_LOSSES)), help="Adversarial loss  [default: nonsaturating]"
         ),
     ]
@@ -157,6 +181,22 @@ def options_for(command: click.Command) -> list[click.Option]:
     return ours + [option for option in extra if not existing & set(option.opts)]
 
 
+def _nothing_else_required(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
+    """A resumed run has its options in its directory."""
+    if value is not None:
+        for parameter in context.command.params:
+            parameter.required = False
+    return value
+
+
+def recorded_device(run_dir: str) -> str:
+    """The --device that a run began with; auto if none was given."""
+    try:
+        return json.loads(Path(run_dir, "training_options.json").read_text()).get("device", "auto")
+    except (OSError, ValueError):
+        return "auto"  # resume.arguments says what is wrong
+
+
 def configure(desc: str, args: Any, request: Request) -> tuple[str, Any]:
     """Apply a request to the host's complete arguments. Returns the description of the run directory and the arguments.
 
@@ -167,6 +207,7 @@ def configure(desc: str, args: Any, request: Request) -> tuple[str, Any]:
         args["data_loader_kwargs"].pop("prefetch_factor", None)
     if devices.device().type == "cpu" and "metrics" not in request.given:
         args["metrics"] = []  # the default would make 50,000 images at the first tick
+    args.update(request.states)
     if "device" in request.given:
         args["device"] = os.environ[devices.VARIABLE]
     if request.plugins or request.gan_loss:
@@ -218,8 +259,11 @@ def adapt(args: dict[str, Any], device: torch.device) -> None:
     for name in ("G_opt_kwargs", "D_opt_kwargs"):
         if "betas" in args.get(name, {}):  # Adam refuses an int, which is what lazy regularisation off leaves here
             args[name] = type(args[name])(args[name], betas=[float(beta) for beta in args[name]["betas"]])
+    args["data_loader_kwargs"] = dict(args.get("data_loader_kwargs", {}))
+    if args["data_loader_kwargs"].get("num_workers"):
+        args["data_loader_kwargs"]["worker_init_fn"] = signals.outlast
     if device.type == "cpu":
-        args["data_loader_kwargs"] = {**args.get("data_loader_kwargs", {}), "pin_memory": False}
+        args["data_loader_kwargs"]["pin_memory"] = False
         for kwargs in (args["G_kwargs"].get("synthesis_kwargs", args["G_kwargs"]), args["D_kwargs"]):
             if "num_fp16_res" in kwargs:  # half precision is slow and inexact on a CPU
                 kwargs["num_fp16_res"] = 0

@@ -27,3 +27,28 @@ def sum_gradients(module: torch.nn.Module, num_gpus: int) -> None:
         parameters, flat.split([parameter.numel() for parameter in parameters]), strict=True
     ):
         parameter.grad = gradient.reshape(parameter.shape)
+
+
+def agree(flags: list[bool], num_gpus: int, device: torch.device) -> list[bool]:
+    """Each flag, as soon as it is set on any process."""
+    if num_gpus <= 1:
+        return flags
+    shared = torch.tensor(flags, dtype=torch.int32, device=device)
+    torch.distributed.all_reduce(shared, torch.distributed.ReduceOp.MAX)
+    return [bool(flag) for flag in shared.tolist()]
+
+
+def gather_bytes(data: bytes, num_gpus: int, device: torch.device) -> list[bytes]:
+    """The data of all processes, in the order of their ranks, on each process. (torch's own gather of objects needs a
+    current CUDA device, which the hosts do not set.)"""
+    if num_gpus <= 1:
+        return [data]
+    gathered = []
+    mine = torch.frombuffer(bytearray(data), dtype=torch.uint8).to(device)
+    for rank in range(num_gpus):
+        length = torch.tensor([len(data)], device=device)
+        torch.distributed.broadcast(length, src=rank)
+        theirs = mine if rank == torch.distributed.get_rank() else mine.new_empty([int(length)])
+        torch.distributed.broadcast(theirs, src=rank)
+        gathered.append(theirs.cpu().numpy().tobytes())
+    return gathered

@@ -1,0 +1,256 @@
+"""Exact resume: everything that a run's next iteration depends on, taken between two iterations and put back."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import os
+import random
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from stylegan_plugins import signals
+from stylegan_plugins.session import Session
+from stylegan_plugins.states import FORMAT, state_path, write_state
+from training_ext.distributed import agree, gather_bytes
+
+NETWORKS = ("G", "D", "G_ema", "augment_pipe")
+COLLECTORS = ("stats_collector", "ada_stats")
+POSITION = ("cur_nimg", "cur_tick", "tick_start_nimg", "batch_idx")
+
+
+class Checkpoints:
+    """What a patched training loop tells of its position, and what it is told when it goes on from a state.
+
+    session    None: nothing is ever written (a loop that was not started by our train.py)
+    resumed    the state to go on from
+    batch      real images of an iteration, of all processes together
+    minutes    between two states; keep: so many states are kept"""
+
+    def __init__(
+        self,
+        session: Session | None = None,
+        *,
+        resumed: Mapping[str, Any] | None = None,
+        batch: int = 0,
+        minutes: float = 10,
+        keep: int = 2,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.session = session
+        self.resumed = resumed
+        self.batch = batch
+        self.seconds = minutes * 60
+        self.keep = keep
+        self.clock = clock
+        self._written = clock()
+        self._loop: dict[str, Any] | None = None  # what is needed of the loop, at the last iteration that began
+
+    # --- Before the first iteration. ---
+
+    def sampler(self, sampler: torch.utils.data.Sampler) -> torch.utils.data.Sampler:
+        """The loop's sampler, without the items that were used before."""
+        if self.resumed is None or self.session is None:
+            return sampler
+        return _From(sampler, self.resumed["position"]["batch_idx"] * (self.batch // self.session.num_gpus))
+
+    def unless_resumed(self, function: Callable, *args: Any, **kwargs: Any) -> None:
+        """Call a function that writes a file of a run's beginning."""
+        if self.resumed is None:
+            function(*args, **kwargs)
+
+    def open_log(self, path: str, mode: str = "wt", **kwargs: Any) -> Any:
+        """Open stats.jsonl: a resumed run goes on in it."""
+        return open(path, mode if self.resumed is None else "at", **kwargs)
+
+    @property
+    def purge_step(self) -> int | None:
+        """For tensorboard: what it shows from here on is replaced."""
+        return None if self.resumed is None else self.resumed["position"]["cur_nimg"] // 1000
+
+    def position(self, *fresh: int) -> tuple[int, ...]:
+        """The loop's counters, in the order of POSITION: `fresh` ones, or those of the state."""
+        if self.resumed is None:
+            return fresh
+        return tuple(self.resumed["position"][name] for name in POSITION)
+
+    # --- Between two iterations. ---
+
+    def next_batch(self, loop: Mapping[str, Any]) -> bool:
+        """The next thing that the loop does is to fetch a batch. Returns whether the run ends here instead.
+
+        loop: the loop's local variables."""
+        if self.session is None:
+            return False
+        if self._loop is None:
+            if self.resumed is not None:
+                restore(self.session, loop, self.resumed)
+            self._written = self.clock()
+        # Not all of the loop: its data loader must end with it.
+        self._loop = {name: loop.get(name) for name in ("grid_z", "cur_tick", *COLLECTORS)}
+        due = self.session.rank == 0 and self.clock() - self._written >= self.seconds
+        due, stop = agree([due, signals.asked() is not None], self.session.num_gpus, self.session.device)
+        if due or stop:
+            self._write({name: loop[name] for name in POSITION})
+        if stop and self.session.rank == 0:
+            command = f"python {shlex.quote(sys.argv[0])} --resume-run={shlex.quote(self.session.run_dir)}"
+            print(f"\nThe run ended at {loop['cur_nimg'] / 1000:.1f} kimg. It goes on with:\n  {command}\n", flush=True)
+        return stop
+
+    def finish(self) -> None:
+        """The loop came to its end: a longer run may go on from here."""
+        if self.session is None or self._loop is None or self.session.cur_nimg is None or signals.asked() is not None:
+            return
+        nimg, batches = self.session.cur_nimg, self.session.batch_idx
+        self._write(dict(zip(POSITION, (nimg, self._loop["cur_tick"] + 1, nimg, batches), strict=True)))
+
+    def _write(self, position: dict[str, int]) -> None:
+        assert self.session is not None and self._loop is not None
+        state = capture(self.session, self._loop, position)
+        if self.session.rank == 0:
+            write_state(state_path(self.session.run_dir, position["cur_nimg"]), state, self.keep)
+        self._written = self.clock()
+
+
+class _From(torch.utils.data.Sampler):
+    """A sampler from its item number `start` on."""
+
+    def __init__(self, sampler: torch.utils.data.Sampler, start: int) -> None:
+        self.sampler = sampler
+        self.start = start
+
+    def __iter__(self) -> Iterator:
+        return itertools.islice(iter(self.sampler), self.start, None)
+
+
+def capture(session: Session, loop: Mapping[str, Any], position: Mapping[str, int]) -> dict[str, Any]:
+    """The state of a run, complete on the first process: tensors, numbers, strings, lists and dictionaries alone."""
+    ranks = gather_bytes(_to_bytes(_of_this_process(session, loop)), session.num_gpus, session.device)
+    if session.rank != 0:
+        return {}
+    grid = loop.get("grid_z")
+    return {
+        "format": FORMAT,
+        "torch": str(torch.__version__),
+        "position": {name: int(position[name]) for name in POSITION},
+        "networks": {name: network.state_dict() for name, network in _networks(session).items()},
+        "optimizers": {name: opt.state_dict() for name, opt in _optimizers(session).items()},
+        "session": session.state_dict(),
+        "grid_z": None if grid is None else torch.cat([part.cpu() for part in grid]),
+        "lengths": log_lengths(session.run_dir),
+        "ranks": [_from_bytes(data) for data in ranks],
+    }
+
+
+def restore(session: Session, loop: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+    """Put a state back into a loop that is set up and has not begun; its counters are `Checkpoints.position`."""
+    for name, network in _networks(session).items():
+        network.load_state_dict(state["networks"][name])
+    for name, opt in _optimizers(session).items():
+        opt.load_state_dict(state["optimizers"][name])
+    session.load_state_dict(state["session"])
+    if loop.get("grid_z") is not None:
+        for part, saved in zip(loop["grid_z"], state["grid_z"].split([len(p) for p in loop["grid_z"]]), strict=True):
+            part.copy_(saved)
+    _restore_process(session, loop, state["ranks"][session.rank])
+
+
+def log_lengths(run_dir: str | Path) -> dict[str, int]:
+    """Bytes of the logs of a run, by file name."""
+    logs = [*Path(run_dir).glob("*.jsonl"), *Path(run_dir).glob("log.txt")]
+    return {path.name: path.stat().st_size for path in logs}
+
+
+def truncate_logs(run_dir: str | Path, lengths: Mapping[str, int]) -> None:
+    """Cut the logs of a run to what they were when its state was written."""
+    for name, length in log_lengths(run_dir).items():
+        os.truncate(Path(run_dir, name), min(length, lengths.get(name, 0)))
+
+
+def _networks(session: Session) -> dict[str, torch.nn.Module]:
+    return {name: getattr(session, name) for name in NETWORKS if getattr(session, name) is not None}
+
+
+def _optimizers(session: Session) -> dict[str, torch.optim.Optimizer]:
+    """By the network that they train; the phases of lazy regularisation share one."""
+    return {"G" if phase.module is session.G else "D": phase.opt for phase in session.phases}
+
+
+def _of_this_process(session: Session, loop: Mapping[str, Any]) -> dict[str, Any]:
+    """What differs between processes: random states, running averages, statistics that are not yet collected."""
+    from stylegan_plugins.host.modules import host_module
+
+    stats = host_module("torch_utils.training_stats")
+    name, keys, *rest = np.random.get_state()
+    version, words, gauss = random.getstate()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state(session.device) if session.device.type == "cuda" else None,
+        "numpy": [str(name), torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest],
+        "python": [version, list(words), gauss],
+        "loss": {name: value for name, value in vars(session.loss).items() if isinstance(value, torch.Tensor)},
+        "buffers": {name: dict(network.named_buffers()) for name, network in _networks(session).items()}
+        if session.rank
+        else {},
+        "counters": {
+            name: {str(device): value for device, value in found.items()} for name, found in stats._counters.items()
+        },
+        "cumulative": dict(stats._cumulative),
+        "collectors": {
+            name: {"cumulative": dict(loop[name]._cumulative), "moments": dict(loop[name]._moments)}
+            for name in _collectors(loop)
+        },
+        "plugins": session.plugin_state(),
+    }
+
+
+def _restore_process(session: Session, loop: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
+    from stylegan_plugins.host.modules import host_module
+
+    stats = host_module("torch_utils.training_stats")
+    for name, value in saved["loss"].items():
+        setattr(session.loss, name, value.to(session.device))
+    for name, buffers in saved["buffers"].items():
+        for key, value in getattr(session, name).named_buffers():
+            value.copy_(buffers[key])
+    stats._counters.clear()
+    for name, found in saved["counters"].items():
+        stats._counters[name] = {}
+        for device, value in found.items():  # a device that is not here any more counts as this one
+            here = torch.device(device) if device in ("cpu", str(session.device)) else session.device
+            stats._counters[name][here] = stats._counters[name].get(here, 0) + value.to(here)
+    stats._cumulative.clear()
+    stats._cumulative.update(saved["cumulative"])
+    for name in _collectors(loop):
+        for kind, values in saved["collectors"][name].items():
+            getattr(loop[name], f"_{kind}").clear()
+            getattr(loop[name], f"_{kind}").update(values)
+    session.load_plugin_state(saved["plugins"])
+    name, keys, *rest = saved["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    version, words, gauss = saved["python"]
+    random.setstate((version, tuple(words), gauss))
+    if saved["cuda"] is not None and session.device.type == "cuda":
+        torch.cuda.set_rng_state(saved["cuda"], session.device)
+    torch.set_rng_state(saved["torch"])
+
+
+def _collectors(loop: Mapping[str, Any]) -> list[str]:
+    return [name for name in COLLECTORS if loop.get(name) is not None]
+
+
+def _to_bytes(value: Any) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    return buffer.getvalue()
+
+
+def _from_bytes(data: bytes) -> Any:
+    return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)

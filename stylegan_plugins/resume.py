@@ -1,0 +1,113 @@
+"""`--resume-run=DIR`: from a run directory alone to the arguments of its training loop."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+
+from stylegan_plugins import checkpoints, datacheck, manager, metrics, states
+from stylegan_plugins.errors import OptionError, StateError
+from stylegan_plugins.host.modules import host_module
+
+# What may be given anew, and where it goes in the arguments of the training loop.
+CHANGEABLE = ("kimg", "snap", "tick", "state_minutes", "keep_states", "metrics", "workers", "device")
+
+
+def arguments(
+    run_dir: Path, given: frozenset[str], values: Mapping[str, Any], report: Callable[[str], None]
+) -> dict[str, Any]:
+    """The arguments of a run that goes on, and under 'resumed' the path of its state.
+
+    given, values   the options of this call. Raises OptionError for one that cannot change in the middle of a run, and
+                    StateError if there is nothing to go on from."""
+    refused = sorted(given - {*CHANGEABLE, "resume_run", "dry_run"})
+    if refused:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in refused)
+        may = ", ".join(f"--{name.replace('_', '-')}" for name in CHANGEABLE)
+        raise OptionError(
+            f"--resume-run: {flags} cannot change in the middle of a run; leave it out. These can: {may}."
+        )
+    try:
+        args = json.loads((run_dir / "training_options.json").read_text())
+    except (OSError, ValueError) as error:
+        raise StateError(f"--resume-run: {run_dir} is no run directory: it has no training_options.json.") from error
+    manager.build(args.get("plugins", {}).get("active", []))
+    args["run_dir"] = str(run_dir)  # it may have been moved
+    args["resume_pkl"] = None  # the state has what came from it
+    _change(args, {name: values[name] for name in given if name in CHANGEABLE})
+    data = args["training_set_kwargs"]
+    count, _, _ = datacheck.check_dataset(data["path"])
+    if data.get("max_size") is not None and count < data["max_size"]:
+        raise StateError(f"--resume-run: {data['path']} has {count} images, the run began with {data['max_size']}.")
+    metrics.check_detectors(args.get("metrics", []))
+    path, state = states.newest_state(run_dir, report)
+    nimg = state["position"]["cur_nimg"]
+    if len(state["ranks"]) != args.get("num_gpus", 1):
+        raise StateError(f"--resume-run: {path} is of {len(state['ranks'])} processes, not {args.get('num_gpus', 1)}.")
+    if nimg >= args["total_kimg"] * 1000:
+        raise StateError(
+            f"--resume-run: the run is complete at {nimg / 1000:g} kimg. Give a larger --kimg to train longer."
+        )
+    args["resumed"] = str(path)
+    report(f"Going on from {path}, at {nimg / 1000:.1f} of {args['total_kimg']} kimg.")
+    return args
+
+
+def launch(command: click.Command, args: dict[str, Any]) -> None:
+    """Train as the host's train.py does: its subprocess_fn, in this process or in one for each GPU."""
+    _, state = Path(args["resumed"]), states.read_state(Path(args["resumed"]))
+    checkpoints.truncate_logs(args["run_dir"], state["lengths"])
+    easy = _easy(args)
+    callback = inspect.unwrap(command.callback)  # type: ignore[arg-type]
+    subprocess_fn = callback.__globals__["subprocess_fn"]
+    torch.multiprocessing.set_start_method("spawn")
+    with tempfile.TemporaryDirectory() as temporary:
+        if args["num_gpus"] == 1:
+            subprocess_fn(0, easy, temporary)
+        else:
+            torch.multiprocessing.spawn(fn=subprocess_fn, args=(easy, temporary), nprocs=args["num_gpus"])
+
+
+def _change(args: dict[str, Any], new: Mapping[str, Any]) -> None:
+    for option, keys in (
+        ("kimg", ["total_kimg"]),
+        ("tick", ["kimg_per_tick"]),
+        ("snap", ["image_snapshot_ticks", "network_snapshot_ticks"]),
+    ):
+        if option in new:
+            args.update(dict.fromkeys(keys, new[option]))
+    if "metrics" in new:
+        names = new["metrics"]
+        if isinstance(names, str):
+            names = [] if names.lower() == "none" else [name.strip() for name in names.split(",") if name.strip()]
+        known = host_module("metrics.metric_main").list_valid_metrics()
+        unknown = [name for name in names if name not in known]
+        if unknown:
+            raise OptionError(f"--metrics: {unknown[0]!r} is not known. Known: {', '.join(known)}.")
+        args["metrics"] = names
+    if "workers" in new:
+        loader = args["data_loader_kwargs"]
+        loader["num_workers"] = new["workers"]
+        if new["workers"] == 0:
+            loader.pop("prefetch_factor", None)
+        else:
+            loader.setdefault("prefetch_factor", 2)
+    if "device" in new:
+        args["device"] = new["device"]
+    for option in ("state_minutes", "keep_states"):
+        if option in new:
+            args[option] = new[option]
+
+
+def _easy(value: Any) -> Any:
+    """Dictionaries as the host has them, whose keys are attributes."""
+    if isinstance(value, dict):
+        return host_module("dnnlib").EasyDict({key: _easy(item) for key, item in value.items()})
+    return value

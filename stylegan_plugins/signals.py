@@ -1,0 +1,64 @@
+"""SIGTERM and SIGINT (Ctrl-C) end a run after the current iteration, with a state written."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import sys
+import threading
+from typing import Any
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_asked: int | None = None
+
+
+def asked() -> int | None:
+    """The number of the signal that asked this process to end its run; None so far."""
+    return _asked
+
+
+def install() -> None:
+    """In a process that trains: remember the signal. A second Ctrl-C ends the process at once, as usual."""
+    if threading.current_thread() is threading.main_thread():
+        for number in SIGNALS:
+            signal.signal(number, _remember)
+
+
+def forward() -> None:
+    """In a process that only waits for those that train: hand signals on to them. (A terminal sends Ctrl-C to all, a
+    job scheduler or `kill` often to the first one alone.)"""
+    if threading.current_thread() is threading.main_thread():
+        for number in SIGNALS:
+            signal.signal(number, _hand_on)
+
+
+def outlast(_worker: int = 0) -> None:
+    """In a data-loader worker, as worker_init_fn: it is needed until its trainer has ended. Ctrl-C is ignored, and the
+    first SIGTERM; the second ends it (`end_workers`, and Python at its exit, send one each)."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+
+
+def end_workers() -> None:
+    """The training loop of this process is over, perhaps by an error: no worker may keep the process from ending."""
+    for child in multiprocessing.active_children():
+        child.terminate()
+
+
+def _remember(number: int, frame: Any) -> None:
+    global _asked
+    if number == signal.SIGINT and _asked == signal.SIGINT:
+        raise KeyboardInterrupt
+    _asked = number
+    if number == signal.SIGINT:
+        print("\nEnding the run after this iteration; Ctrl-C again ends it at once.", file=sys.__stderr__, flush=True)
+
+
+def _hand_on(number: int, frame: Any) -> None:
+    global _asked
+    children = multiprocessing.active_children()
+    if not children:  # training has not begun
+        signal.default_int_handler(number, frame) if number == signal.SIGINT else sys.exit(128 + number)
+    _asked = number
+    for child in children:
+        child.terminate()  # SIGTERM

@@ -1,0 +1,83 @@
+"""Files that a run goes on from: training-state-*.pt, written whole or not at all, and checked before they are used."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stylegan_plugins.errors import StateError
+
+PATTERN = re.compile(r"training-state-(\d+)\.pt")
+FORMAT = 1
+
+# What a damaged file raises: zipfile and torch have no base class for it.
+_DAMAGE = (zipfile.BadZipFile, pickle.UnpicklingError, EOFError, RuntimeError, ValueError, LookupError, OSError)
+
+
+def state_path(run_dir: str | Path, cur_nimg: int) -> Path:
+    """Named by the real images shown so far."""
+    return Path(run_dir, f"training-state-{cur_nimg:09d}.pt")
+
+
+def states_of(run_dir: str | Path) -> list[Path]:
+    """All states of a run, the newest first."""
+    found = {file: int(match[1]) for file in Path(run_dir).iterdir() if (match := PATTERN.fullmatch(file.name))}
+    return sorted(found, key=lambda file: -found[file])
+
+
+def write_state(path: Path, state: dict[str, Any], keep: int) -> None:
+    """Write a state beside its final name, move it there when it is on the disk, then remove all but the `keep` newest.
+
+    Raises StateError if it cannot be written; older states stay."""
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        for left in path.parent.glob("training-state-*.pt.tmp"):  # of a run that was killed while it wrote
+            left.unlink()
+        with open(temporary, "wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise StateError(f"{path} cannot be written ({error.strerror}). Make room, or give --keep-states=1.") from error
+    for old in states_of(path.parent)[keep:]:
+        old.unlink()
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """Read a state; nothing in it is executed. Raises StateError if it is truncated, damaged, or none."""
+    try:
+        with zipfile.ZipFile(path) as archive:  # torch itself does not look at the checksums
+            broken = archive.testzip()
+        if broken is not None:
+            raise zipfile.BadZipFile(f"wrong checksum of {broken}")
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except _DAMAGE as error:
+        why = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise StateError(f"{path} is truncated or damaged ({why}).") from error
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise StateError(f"{path} is no training state of this version of stylegan-plugins.")
+    return state
+
+
+def newest_state(run_dir: Path, report: Callable[[str], None]) -> tuple[Path, dict[str, Any]]:
+    """The newest state of a run that can be read; `report` is told of each that cannot. Raises StateError if none is
+    left."""
+    found = states_of(run_dir)
+    for path in found:
+        try:
+            return path, read_state(path)
+        except StateError as error:
+            report(f"{error} Going back to the one before.")
+    raise StateError(
+        f"{run_dir} has no training-state-*.pt{' that can be read' if found else ''}: the run cannot go on exactly. "
+        "Start a new one from its newest snapshot, with --resume=PKL."
+    )

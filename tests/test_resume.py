@@ -1,0 +1,262 @@
+"""Runs that are killed, asked to stop, or damaged, and go on: exactly as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ADA, STYLEGAN3, TINY, install_plugin, run_script
+from drivers.states import differences
+from test_training import options
+
+from stylegan_plugins import checkpoints, states
+from stylegan_plugins.errors import StateError
+
+DRIVERS = Path(__file__).parent / "drivers"
+ALL = ["--plugin=diffaugment,augself", "--aug=ada", "--state-minutes=0.0001", "--device=cpu"]
+
+
+def begin(host: Path, args: dict, run_dir: Path) -> subprocess.Popen:
+    """Start a run of a fraction of a kimg, in a process group of its own."""
+    file = run_dir.with_suffix(".json")
+    file.write_text(json.dumps(args))
+    return start(host, str(DRIVERS / "begin_run.py"), str(file), str(run_dir))
+
+
+def start(host: Path, script: str, *args: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, script, *args],
+        cwd=host,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_for_state(run: subprocess.Popen, run_dir: Path, beyond: int = -1) -> None:
+    """Until a state of more than `beyond` images is there."""
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline and run.poll() is None:
+        if run_dir.is_dir() and any(int(path.stem.split("-")[-1]) > beyond for path in states.states_of(run_dir)):
+            return
+        time.sleep(0.05)
+    run.kill()
+    raise AssertionError(f"no state came: {run.communicate()[0][-3000:]}")
+
+
+def newest_nimg(run_dir: Path) -> int:
+    return int(states.states_of(run_dir)[0].stem.split("-")[-1])
+
+
+def settings(host: Path, family: str, data: Path, tmp_path: Path, *flags: str, kimg: float = 0.24) -> dict:
+    args = options(host, family, data, tmp_path, *ALL, *flags)
+    return args | {"total_kimg": kimg, "kimg_per_tick": 0.08}
+
+
+@pytest.fixture(scope="module")
+def whole(ada_host, color_zip, tmp_path_factory):
+    """An uninterrupted run, with ADA on: (arguments, run directory)."""
+    top = tmp_path_factory.mktemp("whole")
+    args = settings(ada_host, ADA, color_zip, top)
+    run = begin(ada_host, args | {"state_minutes": 10.0}, top / "run")
+    output = run.communicate(timeout=300)[0]
+    assert run.returncode == 0, output[-3000:]
+    assert [path.name for path in states.states_of(top / "run")] == ["training-state-000000240.pt"]
+    return args, top / "run"
+
+
+def test_a_run_that_is_killed_twice_ends_as_one_that_was_not(ada_host, whole, tmp_path):
+    args, expected = whole
+    moments = random.Random()
+    seed = moments.randrange(1 << 30)
+    moments.seed(seed)
+    run_dir = tmp_path / "run"
+    run = begin(ada_host, args, run_dir)
+    for _ in range(2):
+        wait_for_state(run, run_dir, newest_nimg(run_dir) if run_dir.exists() and states.states_of(run_dir) else -1)
+        time.sleep(moments.random() * 2)
+        os.killpg(run.pid, signal.SIGKILL)
+        run.communicate()
+        run = start(ada_host, "train.py", f"--resume-run={run_dir}")
+    output = run.communicate(timeout=300)[0]
+    assert run.returncode == 0 or "the run is complete" in output, output[-3000:]
+    assert differences(run_dir, expected) == [], f"kills with seed {seed}"
+    assert not list(run_dir.glob("*.tmp")) and len(states.states_of(run_dir)) == 2
+    log = (run_dir / "log.txt").read_text()
+    assert "Loading training set..." in log
+
+
+def test_a_run_that_was_moved_goes_on_for_longer_and_keeps_its_beginning(ada_host, tmp_path, whole):
+    _, expected = whole
+    moved = tmp_path / "moved"
+    shutil.copytree(expected, moved)
+    beginning = {name: (moved / name).read_bytes() for name in ("reals.png", "fakes_init.png", "training_options.json")}
+    lines = (moved / "stats.jsonl").read_text()
+    done = run_script(ada_host, "train.py", f"--resume-run={moved}", "--kimg=1", "--tick=100", "--snap=9", "--dry-run")
+    assert "at 0.2 of 1 kimg" in done.stdout
+    run = start(ada_host, "train.py", f"--resume-run={moved}", "--kimg=1", "--state-minutes=0.0001")
+    wait_for_state(run, moved, 256)
+    os.kill(run.pid, signal.SIGTERM)  # to the first process alone, as a scheduler does it
+    output = run.communicate(timeout=120)[0]
+    assert run.returncode == 128 + signal.SIGTERM
+    assert f"It goes on with:\n  python train.py --resume-run={moved}" in output
+    assert {name: (moved / name).read_bytes() for name in beginning} == beginning
+    assert (moved / "stats.jsonl").read_text() == lines  # no tick was closed early
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_all_processes_ends_a_run_with_workers_and_it_goes_on(number, ada_host, whole, tmp_path):
+    args, expected = whole
+    run_dir = tmp_path / "run"
+    loader = args["data_loader_kwargs"] | {"num_workers": 1, "prefetch_factor": 2}
+    run = begin(ada_host, args | {"data_loader_kwargs": loader, "state_minutes": 10.0}, run_dir)
+    deadline = time.monotonic() + 200
+    while not (run_dir / "stats.jsonl").exists() or not (run_dir / "stats.jsonl").read_text():
+        assert time.monotonic() < deadline and run.poll() is None, run.communicate()[0][-3000:]
+        time.sleep(0.1)
+    os.killpg(run.pid, number)
+    output = run.communicate(timeout=120)[0]
+    assert "--resume-run=" in output and "Traceback" not in output, output[-3000:]
+    if number == signal.SIGINT:
+        return  # the same path from here on
+    done = run_script(ada_host, "train.py", f"--resume-run={run_dir}", "--workers=0")
+    assert "Going on from" in done.stdout
+    assert differences(run_dir, expected) == []
+
+
+FAULTY = """
+from stylegan_plugins import hookimpl
+
+@hookimpl
+def batch_end(session, cur_nimg, batch_idx):
+    raise RuntimeError("of a plug-in")
+"""
+
+
+def test_an_error_ends_a_run_although_its_workers_ignore_signals(ada_host, color_zip, tmp_path):
+    done = run_script(
+        ada_host,
+        "train.py",
+        *[f"--data={color_zip}", f"--outdir={tmp_path / 'runs'}", *TINY[ADA], "--workers=1", "--plugin=faulty"],
+        check=False,
+        timeout=120,
+        PYTHONPATH=install_plugin(tmp_path / "site", "faulty", FAULTY),
+    )
+    assert done.returncode == 1 and "RuntimeError: of a plug-in" in done.stderr
+
+
+def test_two_processes_of_stylegan3_go_on_exactly(stylegan3_host, color_zip, tmp_path):
+    flags = ["--gpus=2", "--batch=16", "--mirror=1"]
+    args = settings(stylegan3_host, STYLEGAN3, color_zip, tmp_path, *flags, kimg=0.192) | {"kimg_per_tick": 0.064}
+    runs = []
+    for name, minutes in (("whole", 10.0), ("killed", 0.0001)):
+        runs.append(begin(stylegan3_host, args | {"state_minutes": minutes}, tmp_path / name))
+        if name == "whole":
+            assert runs[0].wait(timeout=300) == 0
+    wait_for_state(runs[1], tmp_path / "killed", 40)
+    os.killpg(runs[1].pid, signal.SIGKILL)
+    runs[1].communicate()
+    run_script(stylegan3_host, "train.py", f"--resume-run={tmp_path / 'killed'}")
+    assert differences(tmp_path / "killed", tmp_path / "whole") == []
+
+
+@pytest.mark.parametrize("damage", ["truncated", "a flipped bit", "empty"])
+def test_a_damaged_state_is_told_and_the_one_before_is_used(damage, tmp_path):
+    for nimg in (8, 16):
+        state = {"format": states.FORMAT, "x": torch.arange(10000.0), "position": {"cur_nimg": nimg}}
+        states.write_state(states.state_path(tmp_path, nimg), state, keep=2)
+    newest = states.state_path(tmp_path, 16)
+    content = bytearray(newest.read_bytes())
+    if damage == "truncated":
+        content = content[: len(content) // 2]
+    elif damage == "empty":
+        content = bytearray()
+    else:
+        content[len(content) // 2] ^= 4
+    newest.write_bytes(content)
+    told: list[str] = []
+    path, state = states.newest_state(tmp_path, told.append)
+    assert state["position"]["cur_nimg"] == 8 and path == states.state_path(tmp_path, 8)
+    assert len(told) == 1 and "training-state-000000016.pt is truncated or damaged" in told[0]
+    path.write_bytes(b"")
+    with pytest.raises(StateError, match="has no training-state-.*that can be read"):
+        states.newest_state(tmp_path, told.append)
+
+
+def test_a_state_is_never_loaded_as_a_pickle(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return os.system, (f"touch {tmp_path / 'was-run'}",)
+
+    torch.save({"format": states.FORMAT, "x": Evil()}, states.state_path(tmp_path, 1))
+    with pytest.raises(StateError, match="truncated or damaged"):
+        states.read_state(states.state_path(tmp_path, 1))
+    assert not (tmp_path / "was-run").exists()
+
+
+def test_as_many_states_are_kept_as_asked_for(tmp_path):
+    for nimg in range(5):
+        states.write_state(states.state_path(tmp_path, nimg), {"format": states.FORMAT}, keep=3)
+    assert [int(path.stem[-1]) for path in states.states_of(tmp_path)] == [4, 3, 2]
+
+
+def test_a_disk_that_is_full_leaves_older_states(tmp_path, monkeypatch):
+    states.write_state(states.state_path(tmp_path, 1), {"format": states.FORMAT}, keep=1)
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StateError, match="No space left on device"):
+        states.write_state(states.state_path(tmp_path, 2), {"format": states.FORMAT}, keep=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["training-state-000000001.pt"]
+
+
+def test_logs_are_cut_to_what_they_were(tmp_path):
+    (tmp_path / "log.txt").write_text("one\n")
+    (tmp_path / "stats.jsonl").write_text("{}\n")
+    lengths = checkpoints.log_lengths(tmp_path)
+    for name in ("log.txt", "stats.jsonl", "metric-fid50k.jsonl"):
+        with open(tmp_path / name, "a") as file:
+            file.write("more\n")
+    checkpoints.truncate_logs(tmp_path, lengths)
+    assert (tmp_path / "log.txt").read_text() == "one\n" and (tmp_path / "stats.jsonl").read_text() == "{}\n"
+    assert (tmp_path / "metric-fid50k.jsonl").read_text() == ""
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--batch=16"], "--resume-run: --batch cannot change in the middle of a run"),
+        (["--plugin=augself", "--gamma=1"], "--resume-run: --gamma, --plugin cannot change"),
+        (["--kimg=0"], ""),
+        ([], "the run is complete at 0.24 kimg. Give a larger --kimg"),
+        (["--kimg=2", "--metrics=nonsense"], "--metrics: 'nonsense' is not known. Known: "),
+    ],
+)
+def test_what_a_resumed_run_cannot_do_is_one_line(flags, message, ada_host, whole):
+    _, run_dir = whole
+    before = {path.name: path.stat().st_mtime_ns for path in run_dir.iterdir()}
+    done = run_script(ada_host, "train.py", f"--resume-run={run_dir}", *flags, check=False)
+    assert done.returncode == 2 and message in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
+    assert {path.name: path.stat().st_mtime_ns for path in run_dir.iterdir()} == before
+
+
+def test_a_directory_without_a_state_is_one_line(ada_host, tmp_path, whole):
+    _, run_dir = whole
+    copy = tmp_path / "copy"
+    shutil.copytree(run_dir, copy, ignore=shutil.ignore_patterns("*.pt"))
+    for directory, message in ((copy, "has no training-state-*.pt"), (tmp_path, "has no training_options.json")):
+        done = run_script(ada_host, "train.py", f"--resume-run={directory}", "--kimg=1", check=False)
+        assert done.returncode == 2 and message in done.stderr.splitlines()[-1]
