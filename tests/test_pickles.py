@@ -105,7 +105,7 @@ def test_plain_data_comes_out_as_it_went_in(tmp_path_factory, data, protocol):
         torch.tensor(True),
         torch.nn.Parameter(torch.randn([2])),
     ],
-    ids=str,
+    ids=["contiguous", "transposed", "a part", "empty", "half", "bfloat16", "a truth value", "parameter"],
 )
 def test_tensors_come_out_bit_for_bit(tensor, tmp_path):
     found = read_pickle(dumped(tmp_path, {"x": tensor})).data["x"]
