@@ -71,6 +71,7 @@ def edits(family: str) -> list[Edit]:
             reason="all networks, the loss and the optimisers exist; stats.jsonl is not yet opened",
         ),
         *_resume(),
+        *_fine_tuning(),
         Edit(
             file=FILE,
             function=LOOP,
@@ -144,6 +145,30 @@ def _resume() -> list[Edit]:
             before=Call("next", containing="training_set_iterator"),
             code="if bridge.checkpoints().next_batch(locals()): break",
             reason="state is put back, written from time to time and at a signal, which ends the run here",
+        ),
+    ]
+
+
+def _fine_tuning() -> list[Edit]:
+    """--resume=PKL: nothing in the pickle is executed, and tensors of other shapes are not broadcast."""
+    return [
+        Edit(
+            file=FILE,
+            function=LOOP,
+            replace=Call("legacy.load_network_pkl"),
+            every=True,
+            optional=True,
+            code="bridge.load_pickle({arguments})",
+            reason="a pickle is a program, and the hosts' own carry source code: tensors and names are read from it",
+        ),
+        Edit(
+            file=FILE,
+            function=LOOP,
+            replace=Call("misc.copy_params_and_buffers", containing="resume_data"),
+            every=True,
+            optional=True,
+            code="bridge.copy_network({arguments})",
+            reason="the host copies by name with broadcasting, and is silent about what it leaves at random",
         ),
     ]
 

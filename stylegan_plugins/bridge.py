@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import click
 import torch.multiprocessing
 
-from stylegan_plugins import datacheck, devices, downloads, metrics, resume, signals, states, training
+from stylegan_plugins import datacheck, devices, downloads, finetune, metrics, resume, signals, states, training
 from stylegan_plugins.checkpoints import Checkpoints
 from stylegan_plugins.devices import (
     backend,
@@ -39,9 +39,11 @@ __all__ = [
     "broadcast",
     "checkpoints",
     "configure",
+    "copy_network",
     "device",
     "device_option",
     "event",
+    "load_pickle",
     "options",
     "peak_memory",
     "peak_memory_reserved",
@@ -58,6 +60,7 @@ compat.install()
 _META = "stylegan_plugins.request"
 _session: Session | None = None
 _checkpoints = Checkpoints()
+_trust_pickle = False
 
 
 def session() -> Session:
@@ -71,6 +74,18 @@ def session() -> Session:
 def checkpoints() -> Checkpoints:
     """What writes and restores the state of the run in this process; it does nothing if train.py did not start one."""
     return _checkpoints
+
+
+def load_pickle(file: Any, *args: Any, **kwargs: Any) -> dict[str, tuple[str, Any]]:
+    """What --resume starts from, for `copy_network`: networks by name, None for one that the pickle lacks."""
+    snapshot = finetune.open_pickle(Path(file.name), _trust_pickle)
+    return {name: (name, snapshot.networks.get(name)) for name in ("G", "D", "G_ema")}
+
+
+def copy_network(source: tuple[str, Any], module: torch.nn.Module, **kwargs: Any) -> None:
+    """Copy what fits, and say what was left at random."""
+    name, network = source
+    print(finetune.table(name, module, finetune.copy_tensors(network, module)))
 
 
 def options(command: click.Command) -> click.Command:
@@ -144,11 +159,12 @@ def configure(desc: str, args: Any) -> tuple[str, Any]:
 
 def run(training_loop: Callable[..., None], rank: int, **args: Any) -> None:
     """Run the host's training loop in this process, with the session of its plug-ins."""
-    global _session, _checkpoints
+    global _session, _checkpoints, _trust_pickle
     signals.install()
     plugins = args.pop("plugins", {})
     args.pop("device", None)
     resumed = args.pop("resumed", None)
+    _trust_pickle = args.pop("trust_pickle", False)
     settings = {"minutes": args.pop("state_minutes", 10.0), "keep": args.pop("keep_states", 2)}
     training.adapt(args, device(rank))
     progress = Progress(args.get("total_kimg", 0)) if rank == 0 else None

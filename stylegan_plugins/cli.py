@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
+from inspect import getdoc
 from pathlib import Path
 from typing import Any
 
 import click
 
-from stylegan_plugins import __version__, devices, manager, runs
+from stylegan_plugins import __version__, devices, inspecting, manager, runs
 from stylegan_plugins import options as plugin_options
 from stylegan_plugins.errors import PluginError, UserError
 from stylegan_plugins.host import doctor as host_doctor
@@ -84,7 +84,7 @@ def info(name: str) -> None:
 
 
 def _headline(plugin: object) -> str:
-    return (inspect.getdoc(plugin) or "no description").splitlines()[0]
+    return (getdoc(plugin) or "no description").splitlines()[0]
 
 
 @cli.group()
@@ -165,6 +165,16 @@ def demo_data(file: Path) -> None:
     from stylegan_plugins.demo import write_faces
 
     click.echo(f"{write_faces(file)} faces: {file}")
+
+
+@cli.command()
+@click.argument("file", type=Directory)
+def inspect(file: Path) -> None:
+    """Print what is in FILE, a network pickle or a training state, or in the newest pickle of a run directory.
+
+    Nothing in it is executed."""
+    for line in inspecting.describe(file):
+        click.echo(line)
 
 
 @cli.command()

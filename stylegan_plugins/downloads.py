@@ -1,4 +1,4 @@
-"""Data sets by name or address: downloaded once into a cache, resumable, and only complete files are ever used."""
+"""Data sets and pickles from the network: downloaded once into a cache, resumable, and only complete files are used."""
 
 from __future__ import annotations
 
@@ -58,22 +58,24 @@ def local_data(data: str) -> str:
     return data if address is None else str(download(address, cache_directory() / "data", check_zip))
 
 
-def download(address: str, folder: Path, check: Callable[[Path], None]) -> Path:
+def download(
+    address: str, folder: Path, check: Callable[[Path], None], option: str = "--data", suffix: str = ".zip"
+) -> Path:
     """The file behind an address, kept in `folder` under its own name, in a sub-folder for its address.
 
     What is there already is used as it is. A download that was broken off, even by a kill, is taken up where it
     stopped, unless the file has changed on the server. `check` raises DataError for a file that is not what it should
     be: it is removed then, and nothing is left under the final name."""
     name = PurePosixPath(unquote(urlsplit(address).path)).name or "data"
-    if not name.lower().endswith(".zip"):
-        name += ".zip"
+    if not name.lower().endswith(suffix):
+        name += suffix
     final = folder / hashlib.sha256(address.encode()).hexdigest()[:12] / name
     if final.exists():
         return final
     partial = final.with_name(name + ".part")
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(partial, address):
+        with _alone(partial, address, option):
             if not final.exists():  # nobody finished it while we asked
                 _fetch(address, partial)
                 try:
@@ -85,12 +87,13 @@ def download(address: str, folder: Path, check: Callable[[Path], None]) -> Path:
                 _tag_file(partial).unlink(missing_ok=True)
     except requests.RequestException as error:
         raise DataError(
-            f"--data: {address} cannot be had ({_reason(error)}). Connect to the network once, it is kept in {folder}; "
-            "or get the zip by other means and give its path."
+            f"{option}: {address} cannot be had ({_reason(error)}). Connect to the network once, it is kept in "
+            f"{folder}; or get the {suffix[1:]} by other means and give its path."
         ) from error
     except OSError as error:  # RequestException is one, too
         raise DataError(
-            f"--data: {final} cannot be written ({error}). Make room, or set STYLEGAN_PLUGINS_CACHE to another folder."
+            f"{option}: {final} cannot be written ({error}). Make room, or set STYLEGAN_PLUGINS_CACHE to another "
+            "folder."
         ) from error
     return final
 
@@ -166,7 +169,7 @@ def _reason(error: requests.RequestException) -> str:
 
 
 @contextmanager
-def _alone(partial: Path, address: str) -> Iterator[None]:
+def _alone(partial: Path, address: str, option: str) -> Iterator[None]:
     """One process at a time; a lock dies with its process. Where there are no such locks (Windows) there is none."""
     try:
         import fcntl

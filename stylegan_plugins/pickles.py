@@ -50,6 +50,7 @@ class Snapshot:
     path: str
     networks: dict[str, Network]
     data: dict[str, Any]
+    tensorflow: tuple[dict[str, Any], ...] = ()  # states of G, D, Gs, in a pickle of StyleGAN2's TensorFlow code
 
     def network(self, key: str) -> Network:
         """Raises DataError if the pickle has no such network."""
@@ -75,6 +76,8 @@ def read_pickle(path: str | Path) -> Snapshot:
     except _DAMAGE as error:
         why = " ".join(str(error).split())
         raise DataError(f"{name} is truncated, damaged, or no pickle ({type(error).__name__}: {why}).") from error
+    if isinstance(data, tuple) and len(data) == 3 and all(isinstance(n, _TensorFlowNetwork) for n in data):
+        return Snapshot(name, {}, {}, tuple(_states(network) for network in data))
     if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
         raise DataError(f"{name} is no network pickle: it holds {type(data).__name__}, not networks by name.")
     networks = {key: _network(value) for key, value in data.items() if isinstance(value, _Noted)}
@@ -101,6 +104,26 @@ class _Noted:
         if not isinstance(state, dict):
             raise pickle.UnpicklingError(f"{self.class_name} has a state that is no dictionary")
         self.state = state
+
+
+class _TensorFlowNetwork(_Noted):
+    """A network of the TensorFlow hosts: its state, which has NumPy arrays, and its source code as text."""
+
+    class_name = "Network"
+    state: dict[str, Any] = {}  # noqa: RUF012  (replaced, never changed)
+
+    def __init__(self) -> None:
+        pass
+
+
+def _states(network: _Noted) -> dict[str, Any]:
+    """The state of a TensorFlow network with those of its components, as plain dictionaries."""
+    components = {
+        name: _states(part)
+        for name, part in (network.state.get("components") or {}).items()
+        if isinstance(part, _Noted)
+    }
+    return {**{key: value for key, value in network.state.items() if key != "components"}, "components": components}
 
 
 class _Call:
@@ -234,6 +257,7 @@ _ALLOWED: dict[str, Any] = {
     "builtins.bytes": _empty_bytes,
     "builtins.complex": complex,
     "builtins.slice": slice,
+    "dnnlib.tflib.network.Network": _TensorFlowNetwork,
     "dnnlib.util.EasyDict": _Dict,
     "dnnlib.EasyDict": _Dict,
     "torch.Size": torch.Size,

@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 
 from stylegan_plugins.errors import DataError, HostError
+from stylegan_plugins.finetune import open_pickle
 from stylegan_plugins.host import networks
 from stylegan_plugins.host.modules import use_host
-from stylegan_plugins.pickles import read_pickle
 
 SNAPSHOT = re.compile(r"network-snapshot-(\d+)\.pkl")
 
@@ -48,4 +48,4 @@ def choose_host(directory: Path | None) -> None:
 
 def load_network(pickle: Path, key: str) -> torch.nn.Module:
     """A network of a pickle, made from the host's classes: G, D or G_ema."""
-    return networks.build(read_pickle(pickle).network(key), f"{key} of {pickle}")
+    return networks.build(open_pickle(pickle).network(key), f"{key} of {pickle}")

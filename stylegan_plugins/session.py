@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pluggy
@@ -11,6 +12,7 @@ import torch
 
 from stylegan_plugins import manager
 from stylegan_plugins import options as plugin_options
+from stylegan_plugins.checksums import record_checksum
 from stylegan_plugins.errors import PluginError
 from stylegan_plugins.progress import Progress
 from training_ext.distributed import broadcast, sum_gradients
@@ -107,7 +109,10 @@ class Session:
             self.pm.hook.tick(session=self, cur_nimg=self.cur_nimg)
 
     def snapshot(self, path: str | None, cur_nimg: int) -> None:
-        if self.active and path is not None and self.rank == 0:
+        if path is None or self.rank != 0:
+            return
+        record_checksum(Path(path))
+        if self.active:
             self.pm.hook.snapshot(session=self, path=path, cur_nimg=cur_nimg)
 
     # --- State. ---

@@ -13,7 +13,7 @@ import click
 import pluggy
 import torch
 
-from stylegan_plugins import devices, manager, metrics, signals
+from stylegan_plugins import devices, finetune, manager, metrics, signals
 from stylegan_plugins import options as plugin_options
 from stylegan_plugins.errors import HostError, OptionError, PluginError
 from stylegan_plugins.session import options_class
@@ -39,6 +39,7 @@ class Request:
     no_workers: bool = False
     dry_run: bool = False
     states: dict[str, Any] = field(default_factory=dict)  # --state-minutes, --keep-states
+    trust_pickle: bool = False
 
     @classmethod
     def parse(cls, values: dict[str, Any], given: frozenset[str]) -> Request:
@@ -46,8 +47,9 @@ class Request:
         plugins = manager.expand(split_names(values.pop("plugin")))
         pm = manager.build(plugins)
         request = cls(plugins=plugins, given=given, gan_loss=values.pop("gan_loss"))
+        request.trust_pickle = bool(values.pop("trust_pickle", False))
         for name in ("state_minutes", "keep_states"):
-            value = values.pop(name)
+            value = values.pop(name, None)
             if value is not None:
                 request.states[name] = value
         for name, fields in _plugin_fields().items():
@@ -168,6 +170,9 @@ def options_for(command: click.Command) -> list[click.Option]:
             ["--keep-states"], type=click.IntRange(min=1), metavar="INT", help="States that are kept  [default: 2]"
         ),
         click.Option(
+            ["--trust-pickle"], is_flag=True, help="Load the pickle of --resume as the host would: it may run any code"
+        ),
+        click.Option(
             ["--gan-loss"], type=click.Choice(list(GAN_LOSSES)), help="Adversarial loss  [default: nonsaturating]"
         ),
     ]
@@ -208,6 +213,8 @@ def configure(desc: str, args: Any, request: Request) -> tuple[str, Any]:
     if devices.device().type == "cpu" and "metrics" not in request.given:
         args["metrics"] = []  # the default would make 50,000 images at the first tick
     args.update(request.states)
+    if args.get("resume_pkl"):
+        finetune.configure(args, request.given, request.trust_pickle)
     if "device" in request.given:
         args["device"] = os.environ[devices.VARIABLE]
     if request.plugins or request.gan_loss:

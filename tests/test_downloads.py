@@ -212,7 +212,7 @@ def test_two_processes_do_not_write_the_same_file(body, cache):
         address = f"{server.address}/x.zip"
         partial = cache / "data" / hashlib.sha256(address.encode()).hexdigest()[:12] / "x.zip.part"
         partial.parent.mkdir(parents=True)
-        with downloads._alone(partial, address):
+        with downloads._alone(partial, address, "--data"):
             with pytest.raises(DataError, match="another process is downloading"):
                 downloads.local_data(address)
         assert Path(downloads.local_data(address)).read_bytes() == body

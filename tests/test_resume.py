@@ -153,7 +153,7 @@ def test_an_error_ends_a_run_although_its_workers_ignore_signals(ada_host, color
         timeout=120,
         PYTHONPATH=install_plugin(tmp_path / "site", "faulty", FAULTY),
     )
-    assert done.returncode == 1 and "RuntimeError: of a plug-in" in done.stderr
+    assert done.returncode == 1 and "RuntimeError: of a plug-in" in done.stdout + done.stderr
 
 
 def test_two_processes_of_stylegan3_go_on_exactly(stylegan3_host, color_zip, tmp_path):

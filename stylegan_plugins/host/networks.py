@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 
-from stylegan_plugins.errors import HostError
+from stylegan_plugins.errors import DataError, HostError
 from stylegan_plugins.host.modules import host_module
-from stylegan_plugins.pickles import Network
+from stylegan_plugins.pickles import Network, Snapshot
 
 # Where the two families keep their networks; a class name alone does not say which (stylegan3 has two Generators).
 MODULES = ("training.networks", "training.networks_stylegan2", "training.networks_stylegan3", "training.augment")
@@ -29,11 +30,11 @@ def build(network: Network, what: str = "The network") -> torch.nn.Module:
         except TypeError as error:  # an argument that this host does not know
             reasons.append(f"{module}.{network.class_name}: {error}")
             continue
-        difference = _difference(made, network)
-        if difference is None:
+        reason = difference(made, network)
+        if reason is None:
             made.load_state_dict({**made.state_dict(), **_known(made, network)})
             return made.eval().requires_grad_(False)
-        reasons.append(f"{module}.{network.class_name} {difference}")
+        reasons.append(f"compared with {module}.{network.class_name} it {reason}")
     why = "; ".join(reasons) or f"it has no class {network.class_name}"
     raise HostError(f"{what} cannot be made with this host: {why}. Use the host that the pickle was made with.")
 
@@ -55,17 +56,19 @@ def _classes(network: Network) -> Iterator[tuple[str, type[torch.nn.Module]]]:
         yield name, cls
 
 
-def _difference(made: torch.nn.Module, network: Network) -> str | None:
-    """What keeps the tensors of a pickle from fitting. Buffers may be missing: they are not trained, and versions of
-    the hosts differ in them."""
-    shapes = {name: list(value.shape) for name, value in made.named_parameters()}
-    for name in sorted(network.parameters | shapes.keys()):
+def difference(made: torch.nn.Module, network: Network) -> str | None:
+    """What keeps the tensors of a pickle from fitting a network, said of the pickle's; None if they fit.
+
+    Buffers may be missing: they are not trained, and versions of the hosts differ in them."""
+    trained = {name for name, _ in made.named_parameters()}  # without those that the host was told to freeze
+    shapes = {name: list(value.shape) for name, value in made.state_dict().items()}
+    for name in sorted(network.parameters | trained):
         if name not in shapes:
-            return f"has no {name}"
+            return f"has a {name}, which the host's has not"
         if name not in network.tensors:
-            return f"has a {name}, the pickle has none"
+            return f"lacks {name}"
         if list(network.tensors[name].shape) != shapes[name]:
-            return f"has {name} of {shapes[name]}, the pickle of {list(network.tensors[name].shape)}"
+            return f"has {name} of {list(network.tensors[name].shape)} instead of {shapes[name]}"
     return None
 
 
@@ -75,3 +78,37 @@ def _known(made: torch.nn.Module, network: Network) -> dict[str, torch.Tensor]:
         for name, value in made.state_dict().items()
         if name in network.tensors and network.tensors[name].shape == value.shape
     }
+
+
+def describe(module: torch.nn.Module) -> Network:
+    """A network that the host has loaded, as `read_pickle` gives it."""
+    return Network(
+        class_name=type(module).__name__,
+        init_args=tuple(getattr(module, "init_args", ())),
+        init_kwargs=dict(getattr(module, "init_kwargs", {})),
+        tensors={name: value.detach() for name, value in [*module.named_parameters(), *module.named_buffers()]},
+        parameters=frozenset(name for name, _ in module.named_parameters()),
+    )
+
+
+def converted(snapshot: Snapshot) -> Snapshot:
+    """The networks of a TensorFlow pickle as the host's own converter makes them; other snapshots as they are."""
+    if not snapshot.tensorflow:
+        return snapshot
+    legacy = host_module("legacy")
+    found = {}
+    for key, state in zip(("G", "D", "G_ema"), snapshot.tensorflow, strict=True):
+        convert = legacy.convert_tf_discriminator if key == "D" else legacy.convert_tf_generator
+        try:
+            with torch.random.fork_rng(devices=[]):
+                found[key] = describe(convert(_stub(state)))
+        except ValueError as error:  # an older version, or arguments that the converter does not know
+            raise DataError(f"{snapshot.path} is of TensorFlow, and the host cannot convert it: {error}.") from error
+    return Snapshot(snapshot.path, found, {"training_set_kwargs": None, "augment_pipe": None})
+
+
+def _stub(state: Any) -> Any:
+    """What the host's converter reads: the state of a TensorFlow network, with attributes."""
+    easy = host_module("dnnlib").EasyDict
+    components = {name: _stub(value) for name, value in state.get("components", {}).items()}
+    return easy({**state, "components": easy(components)})

@@ -1,0 +1,34 @@
+"""Checksums of snapshots: a pickle has none of its own, so a flipped bit in a weight would pass unseen."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from stylegan_plugins.errors import DataError
+
+CHECKSUMS = "network-snapshots.sha256"
+
+
+def record_checksum(path: Path) -> None:
+    """Note the SHA-256 of a snapshot in its folder, in the format of sha256sum."""
+    with open(path.parent / CHECKSUMS, "a", encoding="utf-8") as file:
+        file.write(f"{_sha256(path)}  {path.name}\n")
+
+
+def check_checksum(path: Path) -> None:
+    """Raise DataError if a snapshot is not what it was when it was written. One without a record passes."""
+    record = path.parent / CHECKSUMS
+    if not record.is_file():
+        return
+    known: dict[str, str] = {}
+    for line in record.read_text(encoding="utf-8").splitlines():
+        digest, _, name = line.partition("  ")
+        known[name] = digest
+    if path.name in known and known[path.name] != _sha256(path):
+        raise DataError(f"{path} is truncated or damaged: its SHA-256 is not the one in {CHECKSUMS}. Use another one.")
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,226 @@
+"""`--resume=PKL`: the architecture comes from the pickle, nothing in it is executed, and what was copied is told."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stylegan_plugins import downloads
+from stylegan_plugins.checksums import check_checksum
+from stylegan_plugins.errors import DataError, OptionError
+from stylegan_plugins.host import networks
+from stylegan_plugins.host.modules import host_module
+from stylegan_plugins.pickles import Network, Snapshot, read_pickle
+
+# Arguments of networks that decide how fast or by how much they train, not what their tensors are: this run's count.
+OF_THE_RUN = frozenset({"num_fp16_res", "conv_clamp", "fp16_channels_last", "fused_modconv_default", "freeze_layers"})
+OF_THE_RUN |= {"mbstd_group_size", "magnitude_ema_beta"}
+OF_THE_DATA = ("c_dim", "img_resolution", "img_channels")
+ARCHITECTURE_FLAGS = {"cbase": "channel_base", "cmax": "channel_max", "map_depth": "num_layers"}
+
+
+def local_pickle(address: str) -> Path:
+    """The file of --resume: a path, or an address that is downloaded once. Raises DataError."""
+    if address.lower().startswith(("http://", "https://")):
+        return downloads.download(
+            address, downloads.cache_directory() / "pickles", lambda path: None, "--resume", ".pkl"
+        )
+    if not Path(address).is_file():
+        raise DataError(
+            f"--resume: {address} does not exist. Give a file, an address, or a name that train.py --help lists."
+        )
+    return Path(address)
+
+
+def open_pickle(path: Path, trust: bool = False) -> Snapshot:
+    """Read a network pickle; with `trust` as the host does, which executes what is in it. Raises DataError."""
+    check_checksum(path)
+    if not trust:
+        return networks.converted(read_pickle(path))
+    try:
+        with open(path, "rb") as file:
+            data = host_module("legacy").load_network_pkl(file)
+    except (pickle.UnpicklingError, EOFError) as error:
+        raise DataError(f"{path} is truncated, damaged, or no pickle ({error}).") from error
+    found = {name: networks.describe(value) for name, value in data.items() if isinstance(value, torch.nn.Module)}
+    return Snapshot(str(path), found, {name: value for name, value in data.items() if name not in found})
+
+
+def configure(args: Any, given: frozenset[str], trust: bool) -> None:
+    """Give this run's G and D the architecture of the pickle that it starts from; args are the training loop's.
+
+    given: names of the options on the command line; trust: --trust-pickle. Raises OptionError for a flag that
+    contradicts the pickle, DataError if its networks do not fit the data set."""
+    dataset = host_module("dnnlib").util.construct_class_by_name(**args["training_set_kwargs"])
+    path = local_pickle(args["resume_pkl"])
+    snapshot = open_pickle(path, trust)
+    args["resume_pkl"] = str(path)
+    if trust:
+        args["trust_pickle"] = True
+    for key, kwargs in (("G", "G_kwargs"), ("D", "D_kwargs")):
+        network = snapshot.networks.get(key) or (snapshot.networks.get("G_ema") if key == "G" else None)
+        if network is None:
+            print(f"--resume: {path.name} has no {key}; it starts at random.")
+            continue
+        _check_data(path, network, dataset.resolution, dataset.num_channels, dataset.label_dim)
+        _check_flags(args[kwargs], network, given)
+        adopted = adopt(args[kwargs], network)
+        _check_fit(path, key, adopted, network)
+        if _plain(adopted) != _plain(args[kwargs]):
+            print(f"--resume: {key} has the architecture of {path.name}: {_described(adopted)}")
+        args[kwargs] = adopted
+
+
+def adopt(current: Mapping[str, Any], network: Network) -> Any:
+    """A network's arguments for this run: those of the pickle, but for what belongs to the run or to its data set."""
+    cls = _class(current["class_name"])
+    old = {key: value for key, value in network.init_kwargs.items() if key not in OF_THE_DATA}
+    fitted = _in_the_shape_of(cls, old)
+    easy = host_module("dnnlib").EasyDict
+    result = easy(_without_settings(fitted, easy), class_name=current["class_name"])
+    _take_settings(result, current, easy)
+    return result
+
+
+def _without_settings(value: Any, easy: type) -> Any:
+    if not isinstance(value, dict):
+        return copy.deepcopy(value)
+    return easy({key: _without_settings(item, easy) for key, item in value.items() if key not in OF_THE_RUN})
+
+
+def _take_settings(target: Any, current: Mapping[str, Any], easy: type) -> None:
+    for key, value in current.items():
+        if key in OF_THE_RUN:
+            target[key] = value
+        elif isinstance(value, dict):
+            if key not in target:
+                target[key] = easy()
+            _take_settings(target[key], value, easy)
+
+
+def _in_the_shape_of(cls: type, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of one family for a class of the other: ada's Generator takes those of the synthesis network in
+    `synthesis_kwargs`, stylegan3's takes them beside its own."""
+    names = _arguments(cls)
+    takes = names.get("synthesis_kwargs")
+    if "synthesis_kwargs" in kwargs and takes is not None and takes.kind is inspect.Parameter.VAR_KEYWORD:
+        return {**{k: v for k, v in kwargs.items() if k != "synthesis_kwargs"}, **kwargs["synthesis_kwargs"]}
+    nested = takes is not None and takes.kind is not inspect.Parameter.VAR_KEYWORD
+    extra = {key: value for key, value in kwargs.items() if nested and key not in names}
+    if extra:
+        rest = {key: value for key, value in kwargs.items() if key not in extra}
+        return {**rest, "synthesis_kwargs": {**extra, **rest.get("synthesis_kwargs", {})}}
+    return dict(kwargs)
+
+
+def _arguments(cls: type) -> Mapping[str, inspect.Parameter]:
+    """The arguments of a class of the host, which its persistence decorator hides behind *args and **kwargs."""
+    for base in cls.__mro__:
+        if "__init__" in vars(base):
+            names = inspect.signature(vars(base)["__init__"]).parameters
+            if any(p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD for name, p in names.items() if name != "self"):
+                return names
+    return {}
+
+
+def _class(name: str) -> type:
+    module, _, cls = name.rpartition(".")
+    return getattr(host_module(module), cls)
+
+
+def _check_data(path: Path, network: Network, side: int, channels: int, labels: int) -> None:
+    made: dict[str, Any] = network.init_kwargs
+    resolution, colors, classes = made.get("img_resolution"), made.get("img_channels"), made.get("c_dim", 0)
+    if resolution != side:
+        raise DataError(
+            f"--resume: {path.name} makes images of {resolution}x{resolution}, those of --data are {side}x{side}. Make "
+            f"the data set anew: dataset_tool.py --width={resolution} --height={resolution}."
+        )
+    if colors != channels:
+        kinds: dict[Any, str] = {1: "gray", 3: "RGB"}
+        raise DataError(
+            f"--resume: {path.name} makes {kinds.get(colors, colors)} images, those of --data are {kinds[channels]}. "
+            "Convert the pictures before dataset_tool.py makes a data set of them."
+        )
+    if classes != labels:
+        what = {True: "no labels", False: f"labels of width {classes}"}[classes == 0]
+        cure = "Train with --cond=0" if labels and not classes else "Give a data set with the same labels and --cond=1"
+        raise DataError(
+            f"--resume: {path.name} was trained with {what}, this run has labels of width {labels}. {cure}."
+        )
+
+
+def _check_flags(current: Mapping[str, Any], network: Network, given: frozenset[str]) -> None:
+    """A flag that names another architecture than the pickle's is refused; --cfg and defaults give way to it."""
+    for flag, key in ARCHITECTURE_FLAGS.items():
+        if flag not in given:
+            continue
+        asked, recorded = _find(current, key), _find(network.init_kwargs, key)
+        if asked is not None and recorded is not None and asked != recorded:
+            raise OptionError(
+                f"--{flag.replace('_', '-')}={asked}: the pickle of --resume has {recorded}. Leave the option out: the "
+                "architecture comes from the pickle."
+            )
+
+
+def _find(kwargs: Mapping[str, Any], key: str) -> Any:
+    """The value of an argument, wherever it is nested."""
+    if key in kwargs:
+        return kwargs[key]
+    nested = [_find(value, key) for value in kwargs.values() if isinstance(value, Mapping)]
+    return next((value for value in nested if value is not None), None)
+
+
+def _check_fit(path: Path, key: str, kwargs: Mapping[str, Any], network: Network) -> None:
+    """Make the network once, to see whether the tensors fit: --cfg may name another kind of generator."""
+    of_data = {name: network.init_kwargs[name] for name in OF_THE_DATA}
+    arguments = {name: value for name, value in kwargs.items() if name != "class_name"}
+    try:
+        with torch.random.fork_rng(devices=[]):
+            made = _class(kwargs["class_name"])(**arguments, **of_data)
+        reason = networks.difference(made, network)
+    except TypeError as error:
+        reason = str(error)
+    if reason is not None:
+        raise DataError(
+            f"--resume: {key} of {path.name} is no {kwargs['class_name']}: it {reason}. Give the --cfg, and the host, "
+            "that it was trained with."
+        )
+
+
+def _plain(value: Any) -> Any:
+    return {key: _plain(item) for key, item in value.items() if item != {}} if isinstance(value, dict) else value
+
+
+def _described(kwargs: Mapping[str, Any]) -> str:
+    keys = ("channel_base", "channel_max", "num_layers", "architecture")
+    found = {key: _find(kwargs, key) for key in keys}
+    return ", ".join(f"{key} {value}" for key, value in found.items() if value is not None) or "the host's defaults"
+
+
+def copy_tensors(network: Network | None, module: torch.nn.Module) -> dict[str, str]:
+    """Copy what has the same name and shape. Returns what stayed at random: {name of a parameter: why}."""
+    left = {}
+    parameters = dict(module.named_parameters())
+    for name, target in [*parameters.items(), *module.named_buffers()]:
+        source = None if network is None else network.tensors.get(name)
+        if source is not None and source.shape == target.shape:
+            with torch.no_grad():
+                target.copy_(source)
+        elif name in parameters:
+            left[name] = "not in the pickle" if source is None else f"{list(target.shape)}, pickle {list(source.shape)}"
+    return left
+
+
+def table(module_name: str, module: torch.nn.Module, left: Mapping[str, str]) -> str:
+    """What was copied, in a line; what was not, in a line for each of the first few."""
+    count = sum(1 for _ in module.parameters()) + sum(1 for _ in module.buffers())
+    lines = [f"  {module_name:<6} {count - len(left):>4} tensors copied, {len(left)} at random"]
+    lines += [f"         at random: {name} ({why})" for name, why in list(left.items())[:8]]
+    return "\n".join([*lines, f"         and {len(left) - 8} more"] if len(left) > 8 else lines)

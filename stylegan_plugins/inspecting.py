@@ -1,0 +1,92 @@
+"""`stylegan-plugins inspect`: what is in a pickle or a training state."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from stylegan_plugins.checksums import check_checksum
+from stylegan_plugins.pickles import Network, read_pickle
+from stylegan_plugins.runs import newest_pickle
+from stylegan_plugins.states import read_state
+
+
+def describe(path: Path) -> Iterator[str]:
+    """Lines on a network pickle, a training state, or the newest pickle of a run directory."""
+    if path.suffix == ".pt":
+        yield from _state(path)
+    else:
+        path = newest_pickle(path)
+        check_checksum(path)
+        yield from _pickle(path)
+    yield from _plugins(path.parent)
+
+
+def _pickle(path: Path) -> Iterator[str]:
+    snapshot = read_pickle(path)
+    yield f"{path}: network pickle, {path.stat().st_size / 2**20:.1f} MiB"
+    if snapshot.tensorflow:
+        yield "  written by the TensorFlow code; a host converts it when it is used"
+        for key, state in zip(("G", "D", "G_ema"), snapshot.tensorflow, strict=True):
+            yield f"  {key}: version {state.get('version')}"
+            yield from _arguments(state.get("static_kwargs", {}))
+    for key, network in snapshot.networks.items():
+        yield f"  {key}: {_network(network)}"
+        yield from _arguments(network.init_kwargs)
+    for key, value in snapshot.data.items():
+        if value is not None:
+            yield f"  {key}: {value}"
+
+
+def _network(network: Network) -> str:
+    weights = sum(network.tensors[name].numel() for name in network.parameters)
+    frozen = [
+        name for name in network.tensors if name.endswith((".weight", ".bias")) and name not in network.parameters
+    ]
+    made = network.init_kwargs
+    parts = [network.class_name, f"{weights:,} weights in {len(network.parameters)} tensors"]
+    if "img_resolution" in made:
+        side = made["img_resolution"]
+        parts.insert(1, f"{side}x{side}, {made.get('img_channels')} channels, c_dim {made.get('c_dim', 0)}")
+    if frozen:
+        parts.append(f"{len(frozen)} frozen")
+    return ", ".join(parts)
+
+
+def _arguments(kwargs: Mapping[str, Any], indent: str = "      ") -> Iterator[str]:
+    for name, value in kwargs.items():
+        if isinstance(value, Mapping):
+            inner = ", ".join(f"{key}={item}" for key, item in value.items())
+            if inner:
+                yield f"{indent}{name}: {inner}"
+        else:
+            yield f"{indent}{name}={value}"
+
+
+def _state(path: Path) -> Iterator[str]:
+    state = read_state(path)
+    position = state["position"]
+    yield f"{path}: training state, {path.stat().st_size / 2**20:.1f} MiB, written with torch {state['torch']}"
+    yield f"  at {position['cur_nimg'] / 1000:g} kimg, tick {position['cur_tick']}, iteration {position['batch_idx']}"
+    yield f"  processes: {len(state['ranks'])}"
+    for name, tensors in state["networks"].items():
+        yield f"  {name}: {sum(value.numel() for value in tensors.values()):,} numbers in {len(tensors)} tensors"
+    heads = state["session"]["heads"]
+    if heads:
+        yield f"  heads: {', '.join(f'{name} {list(value.shape)}' for name, value in heads.items())}"
+
+
+def _plugins(run_dir: Path) -> Iterator[str]:
+    """A snapshot itself is the host's alone; what it was trained with stands beside it."""
+    try:
+        args = json.loads((run_dir / "training_options.json").read_text())
+    except (OSError, ValueError):
+        yield "  plug-ins: not recorded (there is no training_options.json beside it)"
+        return
+    plugins = args.get("plugins", {})
+    yield f"  plug-ins: {', '.join(plugins.get('active', [])) or 'none'}"
+    for name, options in plugins.get("options", {}).items():
+        if options:
+            yield f"      {name}: {', '.join(f'{key}={value}' for key, value in options.items())}"

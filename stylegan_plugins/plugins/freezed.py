@@ -1,0 +1,69 @@
+"""FreezeD: fine-tune a pretrained GAN with the first layers of D kept as they are.
+
+Mo, Cho, Shin: Freeze the Discriminator (CVPR Workshop 2020, arXiv:2002.10964). The loss is the host's, and so is the
+freezing (its own --freezed): frozen weights are buffers of D. This plug-in counts the layers, says which they are, and
+refuses to freeze what was never trained.
+"""
+
+import math
+from dataclasses import dataclass
+
+from stylegan_plugins import hookimpl
+from stylegan_plugins.errors import OptionError
+from stylegan_plugins.options import option
+
+PAPER = "Mo, Cho, Shin 2020, Freeze the Discriminator, arXiv:2002.10964"
+KEPT_SIDE = 16  # blocks of more pixels than this are frozen: the authors keep the last three of seven blocks at 256
+
+
+@dataclass(frozen=True)
+class FreezeDOptions:
+    layers: int | None = option(
+        None,
+        "layers of D to freeze, as the host counts; none: all blocks above 16x16, the authors' choice for StyleGAN",
+        minimum=1,
+    )
+
+
+@hookimpl
+def options():
+    return FreezeDOptions
+
+
+@hookimpl
+def configure(args, options, given):
+    if not args.get("resume_pkl"):
+        raise OptionError("--plugin=freezed: nothing pretrained is being frozen. Give --resume=PKL.")
+    if "freezed" in given:
+        raise OptionError("--freezed and --plugin=freezed: give one of them; --freezed-layers sets the number.")
+    side = args["training_set_kwargs"]["resolution"]
+    architecture = args["D_kwargs"].get("architecture", "resnet")
+    most = layers_above(4, side, architecture)
+    layers = options.layers or layers_above(KEPT_SIDE, side, architecture)
+    if not 1 <= layers <= most:
+        raise OptionError(
+            f"--freezed-layers={layers}: a discriminator of {side}x{side} has {most} layers before its last block. "
+            f"Give a number from 1 to {most}."
+        )
+    args["D_kwargs"].setdefault("block_kwargs", {})["freeze_layers"] = layers
+
+
+@hookimpl
+def register_heads(session):
+    """Adds no head: D exists now, so what is frozen can be told."""
+    if session.rank == 0:
+        names = frozen_tensors(session.D)
+        print(f"freezed: {len(names)} tensors of D stay as they are: {', '.join(names)}")
+
+
+def layers_above(side: int, resolution: int, architecture: str) -> int:
+    """Layers of D in all blocks of more than side x side pixels, in the host's order: from_rgb, conv0, conv1, skip."""
+    blocks = max(int(math.log2(resolution / side)), 0)
+    if architecture == "skip":
+        return 3 * blocks  # each block has a from_rgb
+    return 1 + (3 if architecture == "resnet" else 2) * blocks if blocks else 0
+
+
+def frozen_tensors(D) -> list[str]:
+    """Weights and biases that are buffers of D."""
+    return [name for name, _ in D.named_buffers() if name.endswith((".weight", ".bias"))]
