@@ -72,8 +72,8 @@ case ${1:-demo} in
     echo "  photographs  $run/reals.png"
     echo "  network      $pickle"
     echo "  statistics   $run/stats.jsonl"
-    printf '\nGo on training from there:\n  '
-    printf '%q ' "$here/run.sh" train --plugin=diffaugment --data="$data" --outdir="$here/runs" "${net[@]}" --resume="$pickle"
+    printf '\nGo on training, exactly from there:\n  '
+    printf '%q ' "$here/run.sh" train --resume-run="$run" --kimg=100
     printf '\n\nYour own images, a folder of pictures of any size:\n  '
     printf '%q ' "$venv/bin/python" "$host/dataset_tool.py" --source=PICTURES --dest="$here/data/mine.zip"
     printf '%q ' --transform=center-crop --width=256 --height=256

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from stylegan_plugins import signals
+from stylegan_plugins.errors import StateError
 from stylegan_plugins.session import Session
 from stylegan_plugins.states import FORMAT, state_path, write_state
 from training_ext.distributed import agree, gather_bytes
@@ -98,7 +99,12 @@ class Checkpoints:
         due = self.session.rank == 0 and self.clock() - self._written >= self.seconds
         due, stop = agree([due, signals.asked() is not None], self.session.num_gpus, self.session.device)
         if due or stop:
-            self._write({name: loop[name] for name in POSITION})
+            try:
+                self._write({name: loop[name] for name in POSITION})
+            except StateError as error:
+                if stop:
+                    raise
+                print(f"{error} Training goes on.", flush=True)  # the disk may have room again next time
         if stop and self.session.rank == 0:
             command = f"python {shlex.quote(sys.argv[0])} --resume-run={shlex.quote(self.session.run_dir)}"
             print(f"\nThe run ended at {loop['cur_nimg'] / 1000:.1f} kimg. It goes on with:\n  {command}\n", flush=True)
@@ -114,9 +120,9 @@ class Checkpoints:
     def _write(self, position: dict[str, int]) -> None:
         assert self.session is not None and self._loop is not None
         state = capture(self.session, self._loop, position)
+        self._written = self.clock()
         if self.session.rank == 0:
             write_state(state_path(self.session.run_dir, position["cur_nimg"]), state, self.keep)
-        self._written = self.clock()
 
 
 class _From(torch.utils.data.Sampler):

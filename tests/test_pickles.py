@@ -325,3 +325,29 @@ def test_what_is_no_network_pickle_is_told(value, tmp_path):
 def test_a_missing_network_is_told_with_those_that_are_there(pickles):
     with pytest.raises(DataError, match="has no network E; it has: G, D, G_ema"):
         read_pickle(pickles[ADA]).network("E")
+
+
+# --- Of TensorFlow. ---
+
+CONVERT = """
+import sys; sys.path.insert(0, ".")
+from stylegan_plugins.host.modules import host_module
+host_module("dnnlib")
+import torch
+from stylegan_plugins.host import networks
+from stylegan_plugins.pickles import read_pickle
+found, expected = networks.converted(read_pickle(sys.argv[1])), read_pickle(sys.argv[2])
+for key in ("G", "D", "G_ema"):
+    for name in expected.network(key).parameters | {"mapping.w_avg"} - ({"mapping.w_avg"} if key == "D" else set()):
+        torch.testing.assert_close(found.network(key).tensors[name], expected.network(key).tensors[name])
+    networks.build(found.network(key))
+"""
+
+
+def test_a_pickle_of_tensorflow_is_converted_by_the_host(family, fetched, pickles, tmp_path):
+    from pathlib import Path
+
+    driver = Path(__file__).parent / "drivers" / "make_tf_pickle.py"
+    out = tmp_path / "tf.pkl"
+    run_script(fetched[ADA], str(driver), str(pickles[ADA]), str(out))
+    run_script(fetched[family], "-c", CONVERT, str(out), str(pickles[ADA]))

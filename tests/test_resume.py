@@ -25,18 +25,18 @@ DRIVERS = Path(__file__).parent / "drivers"
 ALL = ["--plugin=diffaugment,augself", "--aug=ada", "--state-minutes=0.0001", "--device=cpu"]
 
 
-def begin(host: Path, args: dict, run_dir: Path) -> subprocess.Popen:
+def begin(host: Path, args: dict, run_dir: Path, **env: str) -> subprocess.Popen:
     """Start a run of a fraction of a kimg, in a process group of its own."""
     file = run_dir.with_suffix(".json")
     file.write_text(json.dumps(args))
-    return start(host, str(DRIVERS / "begin_run.py"), str(file), str(run_dir))
+    return start(host, str(DRIVERS / "begin_run.py"), str(file), str(run_dir), **env)
 
 
-def start(host: Path, script: str, *args: str) -> subprocess.Popen:
+def start(host: Path, script: str, *args: str, **env: str) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, script, *args],
         cwd=host,
-        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", **env},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -156,19 +156,44 @@ def test_an_error_ends_a_run_although_its_workers_ignore_signals(ada_host, color
     assert done.returncode == 1 and "RuntimeError: of a plug-in" in done.stdout + done.stderr
 
 
-def test_two_processes_of_stylegan3_go_on_exactly(stylegan3_host, color_zip, tmp_path):
+REMEMBERS = """
+from stylegan_plugins import hookimpl
+import torch
+
+seen = []
+
+@hookimpl
+def batch_end(session, cur_nimg, batch_idx):
+    seen.append((session.rank + 1) * cur_nimg)
+
+@hookimpl
+def state_dict(session):
+    return {"seen": torch.tensor(seen)}
+
+@hookimpl
+def load_state_dict(session, state):
+    seen[:] = state["seen"].tolist()
+"""
+
+
+def test_two_processes_of_stylegan3_go_on_exactly_with_what_a_plugin_remembers(stylegan3_host, color_zip, tmp_path):
+    site = {"PYTHONPATH": install_plugin(tmp_path / "site", "remembers", REMEMBERS)}
     flags = ["--gpus=2", "--batch=16", "--mirror=1"]
     args = settings(stylegan3_host, STYLEGAN3, color_zip, tmp_path, *flags, kimg=0.192) | {"kimg_per_tick": 0.064}
+    args["plugins"]["active"].append("remembers")
     runs = []
     for name, minutes in (("whole", 10.0), ("killed", 0.0001)):
-        runs.append(begin(stylegan3_host, args | {"state_minutes": minutes}, tmp_path / name))
+        runs.append(begin(stylegan3_host, args | {"state_minutes": minutes}, tmp_path / name, **site))
         if name == "whole":
             assert runs[0].wait(timeout=300) == 0
     wait_for_state(runs[1], tmp_path / "killed", 40)
     os.killpg(runs[1].pid, signal.SIGKILL)
     runs[1].communicate()
-    run_script(stylegan3_host, "train.py", f"--resume-run={tmp_path / 'killed'}")
+    run_script(stylegan3_host, "train.py", f"--resume-run={tmp_path / 'killed'}", **site)
     assert differences(tmp_path / "killed", tmp_path / "whole") == []
+    ranks = states.read_state(states.states_of(tmp_path / "killed")[0])["ranks"]
+    for index, rank in enumerate(ranks):
+        assert rank["plugins"]["remembers"]["seen"].tolist() == [(index + 1) * 16 * n for n in range(1, 13)]
 
 
 @pytest.mark.parametrize("damage", ["truncated", "a flipped bit", "empty"])
@@ -260,3 +285,23 @@ def test_a_directory_without_a_state_is_one_line(ada_host, tmp_path, whole):
     for directory, message in ((copy, "has no training-state-*.pt"), (tmp_path, "has no training_options.json")):
         done = run_script(ada_host, "train.py", f"--resume-run={directory}", "--kimg=1", check=False)
         assert done.returncode == 2 and message in done.stderr.splitlines()[-1]
+
+
+def test_a_full_disk_does_not_end_a_run_unless_it_is_to_end(monkeypatch, capsys):
+    from types import SimpleNamespace
+
+    from stylegan_plugins import signals
+
+    session = SimpleNamespace(rank=0, num_gpus=1, device=torch.device("cpu"), run_dir="runs/x")
+    full = checkpoints.Checkpoints(session, minutes=1e-9)
+
+    def write(position):
+        raise StateError("runs/x cannot be written (No space left on device).")
+
+    monkeypatch.setattr(full, "_write", write)
+    loop = dict.fromkeys(checkpoints.POSITION, 8)
+    assert full.next_batch(loop) is False
+    assert "No space left on device). Training goes on." in capsys.readouterr().out
+    monkeypatch.setattr(signals, "asked", lambda: int(signal.SIGTERM))
+    with pytest.raises(StateError):
+        full.next_batch(loop)

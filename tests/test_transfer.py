@@ -15,6 +15,7 @@ import pytest
 import torch
 from conftest import ADA, STYLEGAN3, TINY, color_crops, copy_host, make_pickle, run_script, write_zip
 from test_resume import begin
+from test_training import loop
 
 from stylegan_plugins import finetune, states
 from stylegan_plugins.checksums import check_checksum, record_checksum
@@ -81,6 +82,19 @@ def test_nvidias_pickles_start_runs_in_our_hosts(pristine, request, patched, col
     family = request.node.callspec.params["pristine"]
     source = make_pickle(pristine, tmp_path / "source.pkl", num_layers=8)
     assert_starts_from(patched[family], family, source, color_zip, tmp_path)
+
+
+def test_our_snapshots_start_runs_in_an_unpatched_host(family, fetched, patched, sources, color_zip, tmp_path):
+    args = arguments(patched[family], family, color_zip, tmp_path, f"--resume={sources[family]}", "--plugin=augself")
+    train(patched[family], args | {"total_kimg": 0.032}, tmp_path / "ours")
+    ours = max((tmp_path / "ours").glob("network-snapshot-*.pkl"))
+    args = arguments(patched[family], family, color_zip, tmp_path, f"--resume={ours}")
+    args.pop("device")  # which an unpatched loop does not know
+    theirs = loop(fetched[family], still(args), tmp_path / "theirs", 1, "--stock")
+    for name in ("G", "D"):  # G_ema moves towards G
+        expected, found = read_pickle(ours).network(name), read_pickle(theirs).network(name)
+        for key in expected.parameters:
+            assert torch.equal(found.tensors[key], expected.tensors[key]), key
 
 
 def test_a_pickle_of_ada_starts_a_run_of_stylegan3_and_the_other_way_round(patched, sources, color_zip, tmp_path):
