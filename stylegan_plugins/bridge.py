@@ -79,7 +79,7 @@ def checkpoints() -> Checkpoints:
 def load_pickle(file: Any, *args: Any, **kwargs: Any) -> dict[str, tuple[str, Any]]:
     """What --resume starts from, for `copy_network`: networks by name, None for one that the pickle lacks."""
     snapshot = finetune.open_pickle(Path(file.name), _trust_pickle)
-    return {name: (name, snapshot.networks.get(name)) for name in ("G", "D", "G_ema")}
+    return {name: (name, finetune.network_for(snapshot, name)) for name in ("G", "D", "G_ema")}
 
 
 def copy_network(source: tuple[str, Any], module: torch.nn.Module, **kwargs: Any) -> None:
@@ -178,6 +178,8 @@ def run(training_loop: Callable[..., None], rank: int, **args: Any) -> None:
         progress=progress,
     )
     state = None if resumed is None else states.read_state(Path(resumed))
+    if rank == 0:
+        states.lock(Path(_session.run_dir))
     _checkpoints = Checkpoints(_session, resumed=state, batch=args["batch_size"], **settings)
     try:
         training_loop(rank=rank, **{"progress_fn": _session.tick, **args})

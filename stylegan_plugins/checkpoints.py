@@ -52,6 +52,7 @@ class Checkpoints:
         self.keep = keep
         self.clock = clock
         self._written = clock()
+        self._stopped = False  # by a signal, on all processes
         self._loop: dict[str, Any] | None = None  # what is needed of the loop, at the last iteration that began
 
     # --- Before the first iteration. ---
@@ -74,7 +75,7 @@ class Checkpoints:
     @property
     def purge_step(self) -> int | None:
         """For tensorboard: what it shows from here on is replaced."""
-        return None if self.resumed is None else self.resumed["position"]["cur_nimg"] // 1000
+        return None if self.resumed is None else self.resumed["position"]["cur_nimg"] // 1000 + 1
 
     def position(self, *fresh: int) -> tuple[int, ...]:
         """The loop's counters, in the order of POSITION: `fresh` ones, or those of the state."""
@@ -93,6 +94,7 @@ class Checkpoints:
         if self._loop is None:
             if self.resumed is not None:
                 restore(self.session, loop, self.resumed)
+                self.resumed = None  # it is large
             self._written = self.clock()
         # Not all of the loop: its data loader must end with it.
         self._loop = {name: loop.get(name) for name in ("grid_z", "cur_tick", *COLLECTORS)}
@@ -108,11 +110,12 @@ class Checkpoints:
         if stop and self.session.rank == 0:
             command = f"python {shlex.quote(sys.argv[0])} --resume-run={shlex.quote(self.session.run_dir)}"
             print(f"\nThe run ended at {loop['cur_nimg'] / 1000:.1f} kimg. It goes on with:\n  {command}\n", flush=True)
+        self._stopped = stop
         return stop
 
     def finish(self) -> None:
         """The loop came to its end: a longer run may go on from here."""
-        if self.session is None or self._loop is None or self.session.cur_nimg is None or signals.asked() is not None:
+        if self.session is None or self._loop is None or self.session.cur_nimg is None or self._stopped:
             return
         nimg, batches = self.session.cur_nimg, self.session.batch_idx
         self._write(dict(zip(POSITION, (nimg, self._loop["cur_tick"] + 1, nimg, batches), strict=True)))
@@ -162,6 +165,8 @@ def restore(session: Session, loop: Mapping[str, Any], state: Mapping[str, Any])
     for name, opt in _optimizers(session).items():
         opt.load_state_dict(state["optimizers"][name])
     session.load_state_dict(state["session"])
+    if state["position"]["batch_idx"]:
+        session.cur_nimg, session.batch_idx = state["position"]["cur_nimg"], state["position"]["batch_idx"]
     if loop.get("grid_z") is not None:
         for part, saved in zip(loop["grid_z"], state["grid_z"].split([len(p) for p in loop["grid_z"]]), strict=True):
             part.copy_(saved)

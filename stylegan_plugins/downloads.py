@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
+import lzma
 import os
 import re
 import sys
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -103,7 +104,7 @@ def check_zip(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError) as error:
         with open(path, "rb") as file:
             start = file.read(16)
         raise DataError(f"--data: what was downloaded is no zip ({error}); it begins with {start!r}.") from error
@@ -126,7 +127,7 @@ def _fetch(address: str, partial: Path) -> None:
 def _attempt(address: str, partial: Path, have: int) -> None:
     tag = _tag_file(partial)
     headers = {"Accept-Encoding": "identity"}  # sizes and ranges are those of the file
-    known = json.loads(tag.read_text()) if have and tag.exists() else None
+    known = tag.read_text().strip() if have and tag.exists() else ""
     if known:
         headers |= {"Range": f"bytes={have}-", "If-Range": known}
     with requests.get(address, headers=headers, stream=True, timeout=ANSWER_SECONDS) as answer:
@@ -141,7 +142,7 @@ def _attempt(address: str, partial: Path, have: int) -> None:
         # Only a strong tag, or a date, says that two answers are the same bytes.
         mark = answer.headers.get("ETag", "")
         mark = mark if mark.startswith('"') else answer.headers.get("Last-Modified", "")
-        tag.write_text(json.dumps(mark))
+        tag.write_text(mark)
         length = answer.headers.get("Content-Length")
         total = have + int(length) if length else None
         with open(partial, "r+b" if going_on else "wb") as file:
@@ -181,6 +182,6 @@ def _alone(partial: Path, address: str, option: str) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise DataError(
-                f"--data: another process is downloading {address}; start again when it is done."
+                f"{option}: another process is downloading {address}; start again when it is done."
             ) from error
         yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import inspect
 import pickle
@@ -16,7 +17,7 @@ from stylegan_plugins.checksums import check_checksum
 from stylegan_plugins.errors import DataError, OptionError
 from stylegan_plugins.host import networks
 from stylegan_plugins.host.modules import host_module
-from stylegan_plugins.pickles import Network, Snapshot, read_pickle
+from stylegan_plugins.pickles import Network, Snapshot, UntrustedPickle, read_pickle
 
 # Arguments of networks that decide how fast or by how much they train, not what their tensors are: this run's count.
 OF_THE_RUN = frozenset({"num_fp16_res", "conv_clamp", "fp16_channels_last", "fused_modconv_default", "freeze_layers"})
@@ -28,14 +29,18 @@ ARCHITECTURE_FLAGS = {"cbase": "channel_base", "cmax": "channel_max", "map_depth
 def local_pickle(address: str) -> Path:
     """The file of --resume: a path, or an address that is downloaded once. Raises DataError."""
     if address.lower().startswith(("http://", "https://")):
-        return downloads.download(
-            address, downloads.cache_directory() / "pickles", lambda path: None, "--resume", ".pkl"
-        )
+        return downloads.download(address, downloads.cache_directory() / "pickles", _check_pickle, "--resume", ".pkl")
     if not Path(address).is_file():
         raise DataError(
             f"--resume: {address} does not exist. Give a file, an address, or a name that train.py --help lists."
         )
     return Path(address)
+
+
+def _check_pickle(path: Path) -> None:
+    """Raise DataError for what is no pickle; one that is not trusted is kept, and refused when it is opened."""
+    with contextlib.suppress(UntrustedPickle):
+        read_pickle(path)
 
 
 def open_pickle(path: Path, trust: bool = False) -> Snapshot:
@@ -52,10 +57,11 @@ def open_pickle(path: Path, trust: bool = False) -> Snapshot:
     return Snapshot(str(path), found, {name: value for name, value in data.items() if name not in found})
 
 
-def configure(args: Any, given: frozenset[str], trust: bool) -> None:
+def configure(args: Any, given: frozenset[str], trust: bool) -> set[str]:
     """Give this run's G and D the architecture of the pickle that it starts from; args are the training loop's.
 
-    given: names of the options on the command line; trust: --trust-pickle. Raises OptionError for a flag that
+    given: names of the options on the command line; trust: --trust-pickle. Returns the names of the networks that the
+    pickle lacks. Raises OptionError for a flag that
     contradicts the pickle, DataError if its networks do not fit the data set."""
     dataset = host_module("dnnlib").util.construct_class_by_name(**args["training_set_kwargs"])
     path = local_pickle(args["resume_pkl"])
@@ -63,10 +69,12 @@ def configure(args: Any, given: frozenset[str], trust: bool) -> None:
     args["resume_pkl"] = str(path)
     if trust:
         args["trust_pickle"] = True
+    lacking = set()
     for key, kwargs in (("G", "G_kwargs"), ("D", "D_kwargs")):
-        network = snapshot.networks.get(key) or (snapshot.networks.get("G_ema") if key == "G" else None)
+        network = network_for(snapshot, key)
         if network is None:
             print(f"--resume: {path.name} has no {key}; it starts at random.")
+            lacking.add(key)
             continue
         _check_data(path, network, dataset.resolution, dataset.num_channels, dataset.label_dim)
         _check_flags(args[kwargs], network, given)
@@ -75,6 +83,21 @@ def configure(args: Any, given: frozenset[str], trust: bool) -> None:
         if _plain(adopted) != _plain(args[kwargs]):
             print(f"--resume: {key} has the architecture of {path.name}: {_described(adopted)}")
         args[kwargs] = adopted
+    return lacking
+
+
+def check_frozen(args: Mapping[str, Any], lacking: set[str]) -> None:
+    """Raise OptionError if layers of a D are to be frozen that is not in the pickle."""
+    layers = (args["D_kwargs"].get("block_kwargs") or {}).get("freeze_layers") or 0
+    if layers and "D" in lacking:
+        raise OptionError(
+            f"{layers} layers of D are to be frozen, but the pickle of --resume has no D. Use another one."
+        )
+
+
+def network_for(snapshot: Snapshot, key: str) -> Network | None:
+    """What a network of this run starts from: that of the same name, or G_ema for G in a pickle that has it alone."""
+    return snapshot.networks.get(key) or (snapshot.networks.get("G_ema") if key == "G" else None)
 
 
 def adopt(current: Mapping[str, Any], network: Network) -> Any:
@@ -179,14 +202,14 @@ def _find(kwargs: Mapping[str, Any], key: str) -> Any:
 
 def _check_fit(path: Path, key: str, kwargs: Mapping[str, Any], network: Network) -> None:
     """Make the network once, to see whether the tensors fit: --cfg may name another kind of generator."""
-    of_data = {name: network.init_kwargs[name] for name in OF_THE_DATA}
+    of_data = {name: network.init_kwargs[name] for name in OF_THE_DATA if name in network.init_kwargs}
     arguments = {name: value for name, value in kwargs.items() if name != "class_name"}
     try:
         with torch.random.fork_rng(devices=[]):
             made = _class(kwargs["class_name"])(**arguments, **of_data)
         reason = networks.difference(made, network)
-    except TypeError as error:
-        reason = str(error)
+    except networks.UNKNOWN as error:
+        reason = f"cannot be made ({error!r})"
     if reason is not None:
         raise DataError(
             f"--resume: {key} of {path.name} is no {kwargs['class_name']}: it {reason}. Give the --cfg, and the host, "

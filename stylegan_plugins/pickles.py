@@ -10,6 +10,7 @@ import collections
 import io
 import pickle
 import re
+import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,6 +77,13 @@ def read_pickle(path: str | Path) -> Snapshot:
     except _DAMAGE as error:
         why = " ".join(str(error).split())
         raise DataError(f"{name} is truncated, damaged, or no pickle ({type(error).__name__}: {why}).") from error
+    try:
+        return _snapshot(name, data)
+    except (*_DAMAGE, RecursionError) as error:
+        raise DataError(f"{name} is damaged: {' '.join(str(error).split()) or type(error).__name__}.") from error
+
+
+def _snapshot(name: str, data: Any) -> Snapshot:
     if isinstance(data, tuple) and len(data) == 3 and all(isinstance(n, _TensorFlowNetwork) for n in data):
         return Snapshot(name, {}, {}, tuple(_states(network) for network in data))
     if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
@@ -88,8 +96,9 @@ def read_pickle(path: str | Path) -> Snapshot:
 # What reading damaged bytes raises, beside our own: unpickling has no base class for it.
 _DAMAGE = (
     *(pickle.UnpicklingError, EOFError, ValueError, TypeError, LookupError, AttributeError, ImportError),
-    *(RuntimeError, MemoryError, OverflowError, AssertionError),
+    *(RuntimeError, MemoryError, OverflowError, AssertionError, struct.error),
 )
+_DTYPES = {name: value for name, value in vars(torch).items() if isinstance(value, torch.dtype)}
 
 
 @dataclass
@@ -123,7 +132,8 @@ def _states(network: _Noted) -> dict[str, Any]:
         for name, part in (network.state.get("components") or {}).items()
         if isinstance(part, _Noted)
     }
-    return {**{key: value for key, value in network.state.items() if key != "components"}, "components": components}
+    rest = {key: _plain(value) for key, value in network.state.items() if key != "components"}
+    return {**rest, "components": components}
 
 
 class _Call:
@@ -157,9 +167,12 @@ class _Reader(pickle.Unpickler):
         module = module.replace("__builtin__", "builtins").replace("numpy._core", "numpy.core")
         found = _ALLOWED.get(f"{module}.{name}")
         if found is not None:
-            return found if isinstance(found, type) else _Call(found)
-        if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
-            return getattr(torch, name)
+            if not isinstance(found, type):
+                return _Call(found)
+            # A class of ours is made anew, too: BUILD may put attributes on it.
+            return type(found.__name__, (found,), {}) if found.__module__ == __name__ else found
+        if module == "torch" and name in _DTYPES:
+            return _DTYPES[name]
         if re.fullmatch(r"torch\.nn\.modules\.\w+", module) and name.isidentifier():
             # Made with class.__new__(class), and given its state; the class itself is never looked up.
             return type(name, (_Noted,), {"class_name": name, "state": {}, "__init__": _no_arguments})
@@ -221,22 +234,40 @@ def _typed_tensor(_function: Any, _type: Any, args: tuple, _state: Any = None) -
     return args[0] if len(args) and isinstance(args[0], torch.Tensor) else _tensor(*args)
 
 
-def _array(_type: Any, shape: tuple, kind: Any) -> np.ndarray:
-    return np.ndarray(shape, _number_type(np.dtype(kind)))
+class _DType:
+    """In place of numpy.dtype, whose own __setstate__ trusts what it is given."""
+
+    def __init__(self, kind: Any, *_unused: Any) -> None:
+        if not isinstance(kind, str) or not re.fullmatch(r"[?biufcSUa]\d*", kind):
+            raise pickle.UnpicklingError(f"numbers of type {kind!r}")
+        self.dtype = np.dtype(kind)
+
+    def __setstate__(self, state: Any) -> None:
+        _version, order, subarray, names, fields, *_rest = state
+        if order not in ("<", ">", "=", "|") or (subarray, names, fields) != (None, None, None):
+            raise pickle.UnpicklingError("an array of structures")
+        self.dtype = self.dtype.newbyteorder(order)
 
 
-def _number(kind: np.dtype, data: bytes) -> Any:
-    return np.frombuffer(data, _number_type(kind))[0]
+class _Array:
+    """In place of numpy.ndarray, likewise: a shape, a type and bytes."""
+
+    def __init__(self, *_unused: Any) -> None:
+        self.value: np.ndarray | None = None
+
+    def __setstate__(self, state: Any) -> None:
+        _version, shape, kind, fortran, data = state
+        if not isinstance(kind, _DType) or not isinstance(data, bytes | bytearray | str):
+            raise pickle.UnpicklingError("an array of Python objects")
+        content = data.encode("latin1") if isinstance(data, str) else bytes(data)  # str: pickles of Python 2
+        flat = np.frombuffer(content, kind.dtype)
+        self.value = flat.reshape(shape, order="F" if fortran else "C").copy()
 
 
-def _dtype(kind: Any, *_unused: Any) -> np.dtype:
-    return _number_type(np.dtype(str(kind)))
-
-
-def _number_type(kind: np.dtype) -> np.dtype:
-    if kind.hasobject:
-        raise pickle.UnpicklingError("an array of Python objects")
-    return kind
+def _number(kind: Any, data: Any) -> Any:
+    if not isinstance(kind, _DType) or not isinstance(data, bytes | str):
+        raise pickle.UnpicklingError("a number of no known type")
+    return np.frombuffer(data.encode("latin1") if isinstance(data, str) else data, kind.dtype)[0]
 
 
 def _encode(text: str, encoding: str = "latin1") -> bytes:
@@ -270,9 +301,9 @@ _ALLOWED: dict[str, Any] = {
     "torch._tensor._rebuild_from_type_v2": _typed_tensor,
     "torch.nn.parameter.Parameter": _parameter,
     "torch.Tensor": _parameter,
-    "numpy.ndarray": np.ndarray,
-    "numpy.dtype": _dtype,
-    "numpy.core.multiarray._reconstruct": _array,
+    "numpy.ndarray": _Array,
+    "numpy.dtype": _DType,
+    "numpy.core.multiarray._reconstruct": _Array,
     "numpy.core.multiarray.scalar": _number,
     "_codecs.encode": _encode,
 }
@@ -316,4 +347,8 @@ def _plain(value: Any) -> Any:
         return type(value)(_plain(item) for item in value) if type(value) in (list, tuple) else value
     if isinstance(value, _Noted):
         return f"<{value.class_name}>"
+    if isinstance(value, _Array):
+        return value.value
+    if isinstance(value, _DType):
+        return value.dtype
     return value

@@ -29,6 +29,7 @@ from training_ext.features import features_of, layers_of, minibatch_std_group
 TEST_SHARE = 0.25
 SPLITS = 5
 BATCH = 32
+MEMORY = 2 << 30  # bytes of images that are held
 PAIRS = 1000  # with few images, several omega are drawn for each
 Features = dict[str, np.ndarray]
 
@@ -54,6 +55,10 @@ class Images:
     classes: np.ndarray | None
     labels: torch.Tensor
 
+    def clean(self, index: torch.Tensor) -> torch.Tensor:
+        """Images [n, C, H, W] in [-1, 1]."""
+        return self.images[index].float() / 127.5 - 1
+
 
 def load_images(path: str, D: Any, max_images: int) -> Images:
     """Images of a data set, in random order: minibatch-stddev groups of one class would tell the class.
@@ -67,7 +72,10 @@ def load_images(path: str, D: Any, max_images: int) -> Images:
             f"--data: images in {path} are {dataset.image_shape}, the discriminator takes "
             f"{[D.img_channels, D.img_resolution, D.img_resolution]} (channels, height, width)."
         )
-    order = np.random.RandomState(0).permutation(len(dataset))[:max_images]
+    most = max(MEMORY // math.prod(dataset.image_shape), 256)
+    if len(dataset) > min(max_images, most):
+        click.echo(f"Probing with {min(max_images, most)} of {len(dataset)} images.", err=True)
+    order = np.random.RandomState(0).permutation(len(dataset))[: min(max_images, most)]
     with click.progressbar(order, label="Reading images", file=sys.stderr) as bar:
         images = torch.from_numpy(np.stack([dataset[int(index)][0] for index in bar]))
     labels = np.stack([dataset.get_label(int(index)) for index in order])
@@ -82,14 +90,10 @@ def batch_size(D: torch.nn.Module) -> int:
     return math.lcm(BATCH, minibatch_std_group(D) or 1)
 
 
-def collect(D: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor) -> Features:
-    """Features of all layers, for float images in [-1, 1]; {layer: [M, F]}."""
+def collect(D: torch.nn.Module, images: Callable[[torch.Tensor], torch.Tensor], labels: torch.Tensor) -> Features:
+    """Features of all layers, {layer: [M, F]}; arguments as of `features_of`."""
     parts = list(features_of(D, images, labels, layers_of(D), batch_size(D)))
     return {layer: torch.cat([part[layer] for part in parts]).numpy() for layer in parts[0]}
-
-
-def as_float(images: torch.Tensor) -> torch.Tensor:
-    return images.float() / 127.5 - 1
 
 
 def probe_classes(nets: dict[str, torch.nn.Module], data: Images) -> list[Row]:
@@ -111,7 +115,7 @@ def probe_classes(nets: dict[str, torch.nn.Module], data: Images) -> list[Row]:
             data.classes, data.classes
         )
     )
-    features = {name: collect(D, as_float(data.images), data.labels) for name, D in nets.items()}
+    features = {name: collect(D, data.clean, data.labels) for name, D in nets.items()}
     return list(_rows("classes", features, data.classes, splits))
 
 
@@ -125,16 +129,20 @@ def probe_omega(nets: dict[str, torch.nn.Module], data: Images, policy: str = ",
         raise DataError(f"--task=omega needs 8 images or more; there are {len(data.images)}.")
     draws = max(1, PAIRS // len(data.images))
     owner = np.tile(np.arange(len(data.images)), draws)
-    clean = as_float(data.images)
+    augment = DiffAugment(policy)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
-        pairs = [DiffAugment(policy)(clean) for _ in range(draws)]
-    omega = {group: torch.cat([drawn[group] for _, drawn in pairs]).numpy() for group in pairs[0][1]}
+        drawn = [augment.sample(len(data.images), *data.images.shape[2:]) for _ in range(draws)]
+    omega = {group: torch.cat([draw[group] for draw in drawn]).numpy() for group in drawn[0]}
+
+    def changed(draw: dict[str, torch.Tensor]) -> Callable[[torch.Tensor], torch.Tensor]:
+        return lambda index: augment.apply(data.clean(index), {group: value[index] for group, value in draw.items()})
+
     features = {}
     for name, D in nets.items():
-        still = collect(D, clean, data.labels)
-        with click.progressbar(pairs, label=f"Features of the {name} D", file=sys.stderr) as bar:
-            moved = [collect(D, changed, data.labels) for changed, _ in bar]
+        still = collect(D, data.clean, data.labels)
+        with click.progressbar(drawn, label=f"Features of the {name} D", file=sys.stderr) as bar:
+            moved = [collect(D, changed(draw), data.labels) for draw in bar]
         features[name] = {
             layer: np.concatenate([part[layer] for part in moved]) - np.tile(still[layer], (draws, 1))
             for layer in still

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import click
 import torch
 
-from stylegan_plugins import checkpoints, datacheck, manager, metrics, states
+from stylegan_plugins import checkpoints, datacheck, devices, manager, metrics, states
 from stylegan_plugins.errors import OptionError, StateError
 from stylegan_plugins.host.modules import host_module
 
@@ -47,10 +48,16 @@ def arguments(
     if data.get("max_size") is not None and count < data["max_size"]:
         raise StateError(f"--resume-run: {data['path']} has {count} images, the run began with {data['max_size']}.")
     metrics.check_detectors(args.get("metrics", []))
+    held = states.lock(run_dir)
+    if held is not None:
+        os.close(held)  # the process that trains takes it
     path, state = states.newest_state(run_dir, report)
     nimg = state["position"]["cur_nimg"]
-    if len(state["ranks"]) != args.get("num_gpus", 1):
-        raise StateError(f"--resume-run: {path} is of {len(state['ranks'])} processes, not {args.get('num_gpus', 1)}.")
+    gpus = args.get("num_gpus", 1)
+    if devices.device().type == "cuda" and torch.cuda.device_count() < gpus:
+        raise StateError(f"--resume-run: the run has {gpus} GPUs, here are {torch.cuda.device_count()}.")
+    if len(state["ranks"]) != gpus:
+        raise StateError(f"--resume-run: {path} is of {len(state['ranks'])} processes, not {gpus}.")
     if nimg >= args["total_kimg"] * 1000:
         raise StateError(
             f"--resume-run: the run is complete at {nimg / 1000:g} kimg. Give a larger --kimg to train longer."
@@ -62,8 +69,9 @@ def arguments(
 
 def launch(command: click.Command, args: dict[str, Any]) -> None:
     """Train as the host's train.py does: its subprocess_fn, in this process or in one for each GPU."""
-    _, state = Path(args["resumed"]), states.read_state(Path(args["resumed"]))
-    checkpoints.truncate_logs(args["run_dir"], state["lengths"])
+    path = Path(args["resumed"])
+    states.set_aside_newer(path)
+    checkpoints.truncate_logs(args["run_dir"], states.read_state(path)["lengths"])
     easy = _easy(args)
     callback = inspect.unwrap(command.callback)  # type: ignore[arg-type]
     subprocess_fn = callback.__globals__["subprocess_fn"]
@@ -82,6 +90,8 @@ def _change(args: dict[str, Any], new: Mapping[str, Any]) -> None:
         ("snap", ["image_snapshot_ticks", "network_snapshot_ticks"]),
     ):
         if option in new:
+            if new[option] < 1:
+                raise OptionError(f"--{option}={new[option]}: must be 1 or more.")
             args.update(dict.fromkeys(keys, new[option]))
     if "metrics" in new:
         names = new["metrics"]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from stylegan_plugins import devices
 from stylegan_plugins.errors import DataError, HostError
 from stylegan_plugins.finetune import open_pickle
 from stylegan_plugins.host import networks
@@ -48,4 +51,12 @@ def choose_host(directory: Path | None) -> None:
 
 def load_network(pickle: Path, key: str) -> torch.nn.Module:
     """A network of a pickle, made from the host's classes: G, D or G_ema."""
-    return networks.build(open_pickle(pickle).network(key), f"{key} of {pickle}")
+    network = open_pickle(pickle).network(key)
+    if devices.device().type == "cpu":  # half precision is for GPUs
+        network = dataclasses.replace(network, init_kwargs=_in_single_precision(network.init_kwargs))
+    return networks.build(network, f"{key} of {pickle}")
+
+
+def _in_single_precision(kwargs: dict[str, Any]) -> dict[str, Any]:
+    found = {key: _in_single_precision(value) if isinstance(value, dict) else value for key, value in kwargs.items()}
+    return {**found, **({"num_fp16_res": 0} if "num_fp16_res" in found else {})}

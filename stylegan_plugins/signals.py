@@ -10,6 +10,7 @@ from typing import Any
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _asked: int | None = None
+_interrupted = False
 
 
 def asked() -> int | None:
@@ -46,11 +47,12 @@ def end_workers() -> None:
 
 
 def _remember(number: int, frame: Any) -> None:
-    global _asked
-    if number == signal.SIGINT and _asked == signal.SIGINT:
+    global _asked, _interrupted
+    if number == signal.SIGINT and _interrupted:
         raise KeyboardInterrupt
     _asked = number
     if number == signal.SIGINT:
+        _interrupted = True
         print("\nEnding the run after this iteration; Ctrl-C again ends it at once.", file=sys.__stderr__, flush=True)
 
 

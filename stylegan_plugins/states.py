@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import lzma
 import os
 import pickle
 import re
+import struct
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +21,10 @@ PATTERN = re.compile(r"training-state-(\d+)\.pt")
 FORMAT = 1
 
 # What a damaged file raises: zipfile and torch have no base class for it.
-_DAMAGE = (zipfile.BadZipFile, pickle.UnpicklingError, EOFError, RuntimeError, ValueError, LookupError, OSError)
+_DAMAGE = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, pickle.UnpicklingError, struct.error),
+    *(EOFError, RuntimeError, ValueError, LookupError, OSError),
+)
 
 
 def state_path(run_dir: str | Path, cur_nimg: int) -> Path:
@@ -45,11 +51,43 @@ def write_state(path: Path, state: dict[str, Any], keep: int) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # torch's writer makes a RuntimeError of a full disk
         temporary.unlink(missing_ok=True)
-        raise StateError(f"{path} cannot be written ({error.strerror}). Make room, or give --keep-states=1.") from error
+        why = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise StateError(f"{path} cannot be written ({why}). Make room, or give --keep-states=1.") from error
     for old in states_of(path.parent)[keep:]:
         old.unlink()
+
+
+def lock(run_dir: Path) -> int | None:
+    """Hold a run directory until this process ends. Raises StateError if another process does.
+
+    Returns a file descriptor to close, None where there are no such locks (Windows)."""
+    try:
+        import fcntl
+    except ModuleNotFoundError:
+        return None
+    if not run_dir.is_dir():  # a loop that writes nothing
+        return None
+    descriptor = os.open(run_dir, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise StateError(
+            f"{run_dir}: the run is still going on, in another process. Wait for it, or end it."
+        ) from error
+    except OSError:  # a network disk without locks
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def set_aside_newer(path: Path) -> None:
+    """Rename states newer than the one that a run goes on from: they could not be read, yet would count as newest."""
+    for other in states_of(path.parent):
+        if other.name > path.name:
+            other.rename(other.with_name(other.name + ".damaged"))
 
 
 def read_state(path: Path) -> dict[str, Any]:

@@ -213,8 +213,7 @@ def configure(desc: str, args: Any, request: Request) -> tuple[str, Any]:
     if devices.device().type == "cpu" and "metrics" not in request.given:
         args["metrics"] = []  # the default would make 50,000 images at the first tick
     args.update(request.states)
-    if args.get("resume_pkl"):
-        finetune.configure(args, request.given, request.trust_pickle)
+    lacking = finetune.configure(args, request.given, request.trust_pickle) if args.get("resume_pkl") else set()
     if "device" in request.given:
         args["device"] = os.environ[devices.VARIABLE]
     if request.plugins or request.gan_loss:
@@ -229,6 +228,7 @@ def configure(desc: str, args: Any, request: Request) -> tuple[str, Any]:
         for name, options in chosen.items():
             manager.call(pm, name, "configure", args=args, options=options, given=request.given)
         desc += "-" + "-".join(request.plugins)
+    finetune.check_frozen(args, lacking)
     if not request.dry_run:
         metrics.check_detectors(args.get("metrics", []))
     return desc, args

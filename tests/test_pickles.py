@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import collections
+import contextlib
 import functools
 import io
 import operator
@@ -112,7 +113,14 @@ def test_tensors_come_out_bit_for_bit(tensor, tmp_path):
     assert torch.equal(found, tensor.detach()) and found.dtype == tensor.dtype
 
 
-@pytest.mark.parametrize("value", [np.arange(3.0), np.float32(0.5), np.int64(7), np.array([["a"]]), np.dtype("<f8")])
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(np.arange(3.0), np.float32(0.5), np.int64(7), np.array([["a"]]), np.dtype("<f8"), np.array(True)),
+        *(np.arange(6, dtype=">f8").reshape(2, 3), np.asfortranarray(np.arange(6).reshape(2, 3)), np.zeros([0, 2])),
+    ],
+    ids=repr,
+)
 def test_numbers_of_numpy_come_out(value, tmp_path):
     found = read_pickle(dumped(tmp_path, {"x": value})).data["x"]
     assert np.array_equal(found, value) and type(found) is type(value)
@@ -351,3 +359,68 @@ def test_a_pickle_of_tensorflow_is_converted_by_the_host(family, fetched, pickle
     out = tmp_path / "tf.pkl"
     run_script(fetched[ADA], str(driver), str(pickles[ADA]), str(out))
     run_script(fetched[family], "-c", CONVERT, str(out), str(pickles[ADA]))
+
+
+# --- What a review found. ---
+
+
+def build(module: str, name: str, args: object, state: object) -> bytes:
+    """The pickle of an object that is called with `args` and then given `state`, in a dictionary."""
+    out = io.BytesIO()
+    pickler = NamedPickler(out, protocol=2)
+    out.write(b"\x80\x02}X\x01\x00\x00\x00x")
+    for value, after in ((Named(module, name), b""), (args, pickle.REDUCE), (state, pickle.BUILD)):
+        pickler.memo.clear()
+        pickler.save(value)
+        out.write(after)
+    return out.getvalue() + b"s."
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        (3, "|", None, ("a",), {"a": (b"A" * 400, 0)}, 16, 1, 63),
+        (3, "|", None, ("a",), {"a": (1, 10**9)}, 16, 1, 63),
+        (3, "<", ("f8", (10**9,)), None, None, -1, -1, 0),
+        "nonsense",
+    ],
+    ids=["fields that are bytes", "a field far away", "a large subarray", "text"],
+)
+def test_a_type_of_numbers_is_no_way_into_numpys_memory(state, tmp_path):
+    with pytest.raises(DataError):
+        read_pickle(dumped(tmp_path, build("numpy", "dtype", ("V16", False, True), state)))
+    with pytest.raises(DataError):
+        read_pickle(dumped(tmp_path, build("numpy", "dtype", ("f8", False, True), state)))
+
+
+def test_attributes_put_on_a_class_are_gone_with_the_pickle(tmp_path):
+    poison = b"\x80\x02}X\x01\x00\x00\x00acdnnlib.util\nEasyDict\nN}X\x08\x00\x00\x00poisonedK\x01s\x86bs."
+    with contextlib.suppress(DataError):
+        read_pickle(dumped(tmp_path, poison))
+    from stylegan_plugins import pickles as module
+
+    assert not hasattr(module._Dict, "poisoned")
+
+
+def test_a_network_whose_parts_are_no_dictionary_is_an_error_of_one_line(tmp_path):
+    with pytest.raises(DataError, match="is damaged"):
+        read_pickle(dumped(tmp_path, named({"G": persistent("", {"_modules": 5})})))
+
+
+BUILD = """
+import sys; sys.path.insert(0, ".")
+from stylegan_plugins.errors import HostError
+from stylegan_plugins.host import networks
+from stylegan_plugins.pickles import Network
+for name in ("normalize_2nd_moment", "np", "modulated_conv2d", "persistence"):
+    try:
+        networks.build(Network(name, (), {}, {}, frozenset()))
+    except HostError as error:
+        assert "has no class" in str(error), error
+    else:
+        raise SystemExit(name)
+"""
+
+
+def test_only_networks_of_the_host_are_made(ada_host):
+    run_script(ada_host, "-c", BUILD)

@@ -137,7 +137,7 @@ def test_the_last_batch_is_filled_up_so_that_groups_stay_whole(count):
             return self.b4.fc(images)
 
     images = torch.randn([count, 3, 4, 4])
-    parts = list(features_of(D(), images, torch.zeros([count, 0]), ["conv", "fc"], batch=8))
+    parts = list(features_of(D(), lambda index: images[index], torch.zeros([count, 0]), ["conv", "fc"], batch=8))
     assert torch.equal(torch.cat([part["fc"] for part in parts]), images.flatten(1)[:, :4])
 
 

@@ -248,6 +248,41 @@ def test_a_disk_that_is_full_leaves_older_states(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["training-state-000000001.pt"]
 
 
+def test_torchs_own_error_of_a_full_disk_is_told_in_one_line(tmp_path, monkeypatch):
+    def full(state, file):
+        file.write(b"half")
+        raise RuntimeError("[enforce fail at inline_container.cc] unexpected pos\n  frame 1")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(StateError, match="cannot be written .*unexpected pos"):
+        states.write_state(states.state_path(tmp_path, 2), {}, keep=1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_damaged_state_does_not_count_as_the_newest_any_more(tmp_path):
+    for nimg in (8, 16):
+        states.write_state(states.state_path(tmp_path, nimg), {"format": states.FORMAT}, keep=2)
+    states.state_path(tmp_path, 16).write_bytes(b"damaged")
+    path, _ = states.newest_state(tmp_path, lambda line: None)
+    states.set_aside_newer(path)
+    states.write_state(states.state_path(tmp_path, 12), {"format": states.FORMAT}, keep=1)
+    assert [path.name for path in states.states_of(tmp_path)] == ["training-state-000000012.pt"]
+
+
+def test_a_run_that_is_going_on_cannot_be_resumed_beside_it(tmp_path):
+    code = "import sys, time; from pathlib import Path; from stylegan_plugins import states\n"
+    code += "states.lock(Path(sys.argv[1])); print('held', flush=True); time.sleep(60)"
+    other = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert other.stdout is not None and other.stdout.readline() == "held\n"
+    with pytest.raises(StateError, match="the run is still going on"):
+        states.lock(tmp_path)
+    other.kill()
+    other.wait()
+    descriptor = states.lock(tmp_path)
+    assert descriptor is not None
+    os.close(descriptor)
+
+
 def test_logs_are_cut_to_what_they_were(tmp_path):
     (tmp_path / "log.txt").write_text("one\n")
     (tmp_path / "stats.jsonl").write_text("{}\n")
@@ -265,7 +300,8 @@ def test_logs_are_cut_to_what_they_were(tmp_path):
     [
         (["--batch=16"], "--resume-run: --batch cannot change in the middle of a run"),
         (["--plugin=augself", "--gamma=1"], "--resume-run: --gamma, --plugin cannot change"),
-        (["--kimg=0"], ""),
+        (["--kimg=0"], "kimg"),
+        (["--kimg=2", "--snap=0"], "snap"),
         ([], "the run is complete at 0.24 kimg. Give a larger --kimg"),
         (["--kimg=2", "--metrics=nonsense"], "--metrics: 'nonsense' is not known. Known: "),
     ],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -59,16 +59,21 @@ def minibatch_std_group(D: torch.nn.Module) -> int | None:
 
 @torch.no_grad()
 def features_of(
-    D: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor, layers: Iterable[str], batch: int
+    D: torch.nn.Module,
+    images: Callable[[torch.Tensor], torch.Tensor],
+    labels: torch.Tensor,
+    layers: Iterable[str],
+    batch: int,
 ) -> Iterator[dict[str, torch.Tensor]]:
-    """Features of many images, [M, C, H, W] in [-1, 1], in batches of a fixed size; yields {layer: [n, F]} on the CPU.
+    """Features of as many images as there are labels [M, c_dim], in batches of a fixed size; yields {layer: [n, F]} on
+    the CPU. images: from indices [n] to images [n, C, H, W] in [-1, 1].
 
     The last batch is filled up with images from the front, whose features are left out: minibatch standard deviation
     takes groups of a fixed size, and its statistics should be those of full groups."""
     device = next(D.parameters()).device
-    for start in range(0, len(images), batch):
-        index = torch.arange(start, start + batch) % len(images)
-        count = min(batch, len(images) - start)
+    for start in range(0, len(labels), batch):
+        index = torch.arange(start, start + batch) % len(labels)
+        count = min(batch, len(labels) - start)
         with Reading(D, layers) as features:
-            D(images[index].to(device), labels[index].to(device))
+            D(images(index).to(device), labels[index].to(device))
         yield {layer: value[:count].cpu() for layer, value in features.items()}

@@ -16,6 +16,9 @@ from stylegan_plugins.pickles import Network, Snapshot
 # Where the two families keep their networks; a class name alone does not say which (stylegan3 has two Generators).
 MODULES = ("training.networks", "training.networks_stylegan2", "training.networks_stylegan3", "training.augment")
 
+# What the host's classes raise for arguments that they do not know, or cannot use.
+UNKNOWN = (TypeError, ValueError, LookupError, AssertionError, RuntimeError)
+
 
 def build(network: Network, what: str = "The network") -> torch.nn.Module:
     """The host's class of this name, with the recorded arguments and the tensors of the pickle, in evaluation mode.
@@ -27,8 +30,8 @@ def build(network: Network, what: str = "The network") -> torch.nn.Module:
         try:
             with torch.random.fork_rng(devices=[]):
                 made = cls(*network.init_args, **network.init_kwargs)
-        except TypeError as error:  # an argument that this host does not know
-            reasons.append(f"{module}.{network.class_name}: {error}")
+        except UNKNOWN as error:
+            reasons.append(f"{module}.{network.class_name}: {error!r}")
             continue
         reason = difference(made, network)
         if reason is None:
@@ -50,8 +53,9 @@ def _classes(network: Network) -> Iterator[tuple[str, type[torch.nn.Module]]]:
             if error.name != name:
                 raise
             continue
-        if hasattr(module, network.class_name):
-            found.append((inspect.getsource(module) != network.source, name, getattr(module, network.class_name)))
+        cls = vars(module).get(network.class_name)  # the name is the pickle's: nothing but a network is ever called
+        if isinstance(cls, type) and issubclass(cls, torch.nn.Module):
+            found.append((inspect.getsource(module) != network.source, name, cls))
     for _, name, cls in sorted(found, key=lambda item: item[:2]):
         yield name, cls
 
@@ -102,8 +106,8 @@ def converted(snapshot: Snapshot) -> Snapshot:
         try:
             with torch.random.fork_rng(devices=[]):
                 found[key] = describe(convert(_stub(state)))
-        except ValueError as error:  # an older version, or arguments that the converter does not know
-            raise DataError(f"{snapshot.path} is of TensorFlow, and the host cannot convert it: {error}.") from error
+        except (*UNKNOWN, AttributeError) as error:  # an older version, or arguments that the converter does not know
+            raise DataError(f"{snapshot.path} is of TensorFlow, and the host cannot convert it: {error!r}.") from error
     return Snapshot(snapshot.path, found, {"training_set_kwargs": None, "augment_pipe": None})
 
 
