@@ -219,9 +219,9 @@ def _tensor(storage: Any, offset: int, size: tuple, stride: tuple, *_unused: Any
         raise pickle.UnpicklingError(f"a tensor of offset {offset}, size {size}, stride {stride}")
     memory = storage._untyped_storage  # its public name warns that it will be removed
     last = offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True))
-    if 0 not in size and (last + 1) * storage.dtype.itemsize > memory.nbytes():
-        raise pickle.UnpicklingError(f"a tensor of {size} in a storage of {memory.nbytes()} bytes")
     flat = torch.empty([0], dtype=storage.dtype)
+    if 0 not in size and (last + 1) * flat.element_size() > memory.nbytes():
+        raise pickle.UnpicklingError(f"a tensor of {size} in a storage of {memory.nbytes()} bytes")
     return flat.set_(memory, offset, size, stride)  # type: ignore[call-overload]
 
 
