@@ -228,7 +228,8 @@ def configure(desc: str, args: Any, request: Request) -> tuple[str, Any]:
         for name, options in chosen.items():
             manager.call(pm, name, "configure", args=args, options=options, given=request.given)
         desc += "-" + "-".join(request.plugins)
-    finetune.check_frozen(args, lacking)
+    if lacking:
+        finetune.check_frozen(args, lacking)
     if not request.dry_run:
         metrics.check_detectors(args.get("metrics", []))
     return desc, args

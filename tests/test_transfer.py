@@ -333,3 +333,19 @@ def test_inspect_prints_what_is_inside_and_runs_nothing(family, sources, tmp_pat
         text=True,
     )
     assert done.returncode == 2 and "refers to builtins.print" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_layers_of_a_discriminator_that_is_not_in_the_pickle_are_not_frozen(ada_host, sources, color_zip, tmp_path):
+    code = (
+        "import sys, pickle; sys.path.insert(0, '.')\n"
+        "from stylegan_plugins.host.modules import host_module\n"
+        "data = host_module('legacy').load_network_pkl(open(sys.argv[1], 'rb'))\n"
+        "pickle.dump({'G_ema': data['G_ema']}, open(sys.argv[2], 'wb'))\n"
+    )
+    run_script(ada_host, "-c", code, str(sources[ADA]), str(tmp_path / "alone.pkl"))
+    resume = f"--resume={tmp_path / 'alone.pkl'}"
+    told = refused(ada_host, ADA, color_zip, tmp_path, resume, "--plugin=freezed")
+    assert "4 layers of D are to be frozen, but the pickle of --resume has no D" in told
+    args = arguments(ada_host, ADA, color_zip, tmp_path, resume)
+    output = train(ada_host, still(args), tmp_path / "run")
+    assert output.count(" tensors copied, 0 at random") == 2 and "not in the pickle" in output
