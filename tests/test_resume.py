@@ -85,7 +85,7 @@ def test_a_run_that_is_killed_twice_ends_as_one_that_was_not(ada_host, whole, tm
     run = begin(ada_host, args, run_dir)
     for _ in range(2):
         wait_for_state(run, run_dir, newest_nimg(run_dir) if run_dir.exists() and states.states_of(run_dir) else -1)
-        time.sleep(moments.random() * 2)
+        time.sleep(moments.random())
         os.killpg(run.pid, signal.SIGKILL)
         run.communicate()
         run = start(ada_host, "train.py", f"--resume-run={run_dir}")
