@@ -108,7 +108,8 @@ class Checkpoints:
                     raise
                 print(f"{error} Training goes on.", flush=True)  # the disk may have room again next time
         if stop and self.session.rank == 0:
-            command = f"python {shlex.quote(sys.argv[0])} --resume-run={shlex.quote(self.session.run_dir)}"
+            program = f"{shlex.quote(sys.executable)} {shlex.quote(sys.argv[0])}"
+            command = f"{program} --resume-run={shlex.quote(self.session.run_dir)}"
             print(f"\nThe run ended at {loop['cur_nimg'] / 1000:.1f} kimg. It goes on with:\n  {command}\n", flush=True)
         self._stopped = stop
         return stop

@@ -110,7 +110,7 @@ def test_a_run_that_was_moved_goes_on_for_longer_and_keeps_its_beginning(ada_hos
     os.kill(run.pid, signal.SIGTERM)  # to the first process alone, as a scheduler does it
     output = run.communicate(timeout=120)[0]
     assert run.returncode == 128 + signal.SIGTERM
-    assert f"It goes on with:\n  python train.py --resume-run={moved}" in output
+    assert f"It goes on with:\n  {sys.executable} train.py --resume-run={moved}" in output
     assert {name: (moved / name).read_bytes() for name in beginning} == beginning
     assert (moved / "stats.jsonl").read_text() == lines  # no tick was closed early
 
