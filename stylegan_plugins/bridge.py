@@ -109,10 +109,10 @@ def options(command: click.Command) -> click.Command:
         if run_dir is not None:
             if "device" not in given:
                 devices.choose(training.recorded_device(run_dir))
-            recorded = resume.arguments(Path(run_dir), given, {**kwargs, **values}, click.echo)
+            recorded, lengths = resume.arguments(Path(run_dir), given, {**kwargs, **values}, click.echo)
             signals.forward()
             if not kwargs.get("dry_run"):
-                resume.launch(command, recorded)
+                resume.launch(command, recorded, lengths)
             return _ended()
         request = training.Request.parse(values, given)
         if kwargs.get("workers") == 0:

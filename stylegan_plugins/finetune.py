@@ -61,8 +61,8 @@ def configure(args: Any, given: frozenset[str], trust: bool) -> set[str]:
     """Give this run's G and D the architecture of the pickle that it starts from; args are the training loop's.
 
     given: names of the options on the command line; trust: --trust-pickle. Returns the names of the networks that the
-    pickle lacks. Raises OptionError for a flag that
-    contradicts the pickle, DataError if its networks do not fit the data set."""
+    pickle lacks. Raises OptionError for a flag that contradicts the pickle, DataError if its networks do not fit the
+    data set."""
     dataset = host_module("dnnlib").util.construct_class_by_name(**args["training_set_kwargs"])
     path = local_pickle(args["resume_pkl"])
     snapshot = open_pickle(path, trust)

@@ -55,14 +55,14 @@ def _network(network: Network) -> str:
     return ", ".join(parts)
 
 
-def _arguments(kwargs: Mapping[str, Any], indent: str = "      ") -> Iterator[str]:
+def _arguments(kwargs: Mapping[str, Any]) -> Iterator[str]:
     for name, value in kwargs.items():
         if isinstance(value, Mapping):
             inner = ", ".join(f"{key}={item}" for key, item in value.items())
             if inner:
-                yield f"{indent}{name}: {inner}"
+                yield f"      {name}: {inner}"
         else:
-            yield f"{indent}{name}={value}"
+            yield f"      {name}={value}"
 
 
 def _state(path: Path) -> Iterator[str]:

@@ -1,8 +1,8 @@
 """Read network pickles of the hosts without running anything in them.
 
 A pickle is a program: loading one that a stranger made runs what the stranger wrote, and the hosts' own format carries
-source code that the host executes. Here a pickle may call nothing but the functions of `_Reader`, which make tensors,
-arrays and plain containers, and note classes by name. Networks come out as tensors and recorded arguments."""
+source code that the host executes. Here a pickle may call nothing but what `_ALLOWED` lists: it makes tensors, arrays
+and plain containers, and notes classes by name. Networks come out as tensors and recorded arguments."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ import torch
 
 from stylegan_plugins.errors import DataError
 
-ADVICE = "If you trust its origin, --trust-pickle loads it as the host would."
+ADVICE = "If you trust its origin, --trust-pickle of train.py loads it as the host would."
 
 
 class UntrustedPickle(DataError):
@@ -279,7 +279,7 @@ def _empty_bytes() -> bytes:
     return b""
 
 
-# All that a pickle can reach, by the name that it gives. Types are used as they are; functions are ours.
+# All that a pickle can reach, by the name that it gives; what is not a plain container or torch's own type is ours.
 _ALLOWED: dict[str, Any] = {
     "collections.OrderedDict": collections.OrderedDict,
     "builtins.set": set,

@@ -119,7 +119,7 @@ def probe_classes(nets: dict[str, torch.nn.Module], data: Images) -> list[Row]:
     return list(_rows("classes", features, data.classes, splits))
 
 
-def probe_omega(nets: dict[str, torch.nn.Module], data: Images, policy: str = ",".join(GROUPS)) -> list[Row]:
+def probe_omega(nets: dict[str, torch.nn.Module], data: Images) -> list[Row]:
     """Each component of omega, above or below 1/2, from the difference of features; no image is in both parts.
 
     Images of the test part are other photographs than those of the training part, not other draws of the same."""
@@ -129,7 +129,7 @@ def probe_omega(nets: dict[str, torch.nn.Module], data: Images, policy: str = ",
         raise DataError(f"--task=omega needs 8 images or more; there are {len(data.images)}.")
     draws = max(1, PAIRS // len(data.images))
     owner = np.tile(np.arange(len(data.images)), draws)
-    augment = DiffAugment(policy)
+    augment = DiffAugment(tuple(GROUPS))
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         drawn = [augment.sample(len(data.images), *data.images.shape[2:]) for _ in range(draws)]

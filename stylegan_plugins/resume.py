@@ -17,14 +17,14 @@ from stylegan_plugins import checkpoints, datacheck, devices, manager, metrics, 
 from stylegan_plugins.errors import OptionError, StateError
 from stylegan_plugins.host.modules import host_module
 
-# What may be given anew, and where it goes in the arguments of the training loop.
+# Options that may be given anew.
 CHANGEABLE = ("kimg", "snap", "tick", "state_minutes", "keep_states", "metrics", "workers", "device")
 
 
 def arguments(
     run_dir: Path, given: frozenset[str], values: Mapping[str, Any], report: Callable[[str], None]
-) -> dict[str, Any]:
-    """The arguments of a run that goes on, and under 'resumed' the path of its state.
+) -> tuple[dict[str, Any], dict[str, int]]:
+    """The arguments of a run that goes on, with the path of its state under 'resumed', and the lengths of its logs.
 
     given, values   the options of this call. Raises OptionError for one that cannot change in the middle of a run, and
                     StateError if there is nothing to go on from."""
@@ -64,14 +64,13 @@ def arguments(
         )
     args["resumed"] = str(path)
     report(f"Going on from {path}, at {nimg / 1000:.1f} of {args['total_kimg']} kimg.")
-    return args
+    return args, state["lengths"]
 
 
-def launch(command: click.Command, args: dict[str, Any]) -> None:
+def launch(command: click.Command, args: dict[str, Any], lengths: Mapping[str, int]) -> None:
     """Train as the host's train.py does: its subprocess_fn, in this process or in one for each GPU."""
-    path = Path(args["resumed"])
-    states.set_aside_newer(path)
-    checkpoints.truncate_logs(args["run_dir"], states.read_state(path)["lengths"])
+    states.set_aside_newer(Path(args["resumed"]))
+    checkpoints.truncate_logs(args["run_dir"], lengths)
     easy = _easy(args)
     callback = inspect.unwrap(command.callback)  # type: ignore[arg-type]
     subprocess_fn = callback.__globals__["subprocess_fn"]

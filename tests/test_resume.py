@@ -93,8 +93,6 @@ def test_a_run_that_is_killed_twice_ends_as_one_that_was_not(ada_host, whole, tm
     assert run.returncode == 0 or "the run is complete" in output, output[-3000:]
     assert differences(run_dir, expected) == [], f"kills with seed {seed}"
     assert not list(run_dir.glob("*.tmp")) and len(states.states_of(run_dir)) == 2
-    log = (run_dir / "log.txt").read_text()
-    assert "Loading training set..." in log
 
 
 def test_a_run_that_was_moved_goes_on_for_longer_and_keeps_its_beginning(ada_host, tmp_path, whole):
@@ -300,8 +298,8 @@ def test_logs_are_cut_to_what_they_were(tmp_path):
     [
         (["--batch=16"], "--resume-run: --batch cannot change in the middle of a run"),
         (["--plugin=augself", "--gamma=1"], "--resume-run: --gamma, --plugin cannot change"),
-        (["--kimg=0"], "kimg"),
-        (["--kimg=2", "--snap=0"], "snap"),
+        (["--kimg=0"], "--kimg=0: must be 1 or more"),
+        (["--kimg=2", "--snap=0"], "--snap=0: must be 1 or more"),
         ([], "the run is complete at 0.24 kimg. Give a larger --kimg"),
         (["--kimg=2", "--metrics=nonsense"], "--metrics: 'nonsense' is not known. Known: "),
     ],

@@ -61,6 +61,18 @@ def train(host: Path, args: dict, run_dir: Path) -> str:
     return output
 
 
+def repickle(host: Path, source: Path, out: str, change: str) -> None:
+    """Write a pickle anew after a statement that changes its `data`."""
+    code = (
+        "import functools, pickle, sys; sys.path.insert(0, '.')\n"
+        "from stylegan_plugins.host.modules import host_module\n"
+        "data = host_module('legacy').load_network_pkl(open(sys.argv[1], 'rb'))\n"
+        f"{change}\n"
+        "pickle.dump(data, open(sys.argv[2], 'wb'))\n"
+    )
+    run_script(host, "-c", code, str(source), out)
+
+
 def assert_starts_from(host: Path, family: str, source: Path, data: Path, tmp_path: Path) -> None:
     args = arguments(host, family, data, tmp_path, f"--resume={source}", "--plugin=diffaugment")
     assert args["G_kwargs"]["mapping_kwargs"]["num_layers"] == 8
@@ -232,14 +244,7 @@ def test_a_source_that_cannot_be_had_is_one_line(ada_host, color_zip, tmp_path):
 
 
 def test_a_pickle_that_would_run_something_is_refused_unless_it_is_trusted(ada_host, sources, color_zip, tmp_path):
-    code = (
-        "import sys, pickle, functools; sys.path.insert(0, '.')\n"
-        "from stylegan_plugins.host.modules import host_module\n"
-        "data = host_module('legacy').load_network_pkl(open(sys.argv[1], 'rb'))\n"
-        "data['extra'] = functools.partial(int, 1)\n"
-        "pickle.dump(data, open(sys.argv[2], 'wb'))\n"
-    )
-    run_script(ada_host, "-c", code, str(sources[ADA]), str(tmp_path / "extra.pkl"))
+    repickle(ada_host, sources[ADA], str(tmp_path / "extra.pkl"), "data['extra'] = functools.partial(int, 1)")
     resume = f"--resume={tmp_path / 'extra.pkl'}"
     told = refused(ada_host, ADA, color_zip, tmp_path, resume)
     assert "refers to functools.partial, which a network does not need. If you trust its origin, --trust-pickle" in told
@@ -336,13 +341,7 @@ def test_inspect_prints_what_is_inside_and_runs_nothing(family, sources, tmp_pat
 
 
 def test_layers_of_a_discriminator_that_is_not_in_the_pickle_are_not_frozen(ada_host, sources, color_zip, tmp_path):
-    code = (
-        "import sys, pickle; sys.path.insert(0, '.')\n"
-        "from stylegan_plugins.host.modules import host_module\n"
-        "data = host_module('legacy').load_network_pkl(open(sys.argv[1], 'rb'))\n"
-        "pickle.dump({'G_ema': data['G_ema']}, open(sys.argv[2], 'wb'))\n"
-    )
-    run_script(ada_host, "-c", code, str(sources[ADA]), str(tmp_path / "alone.pkl"))
+    repickle(ada_host, sources[ADA], str(tmp_path / "alone.pkl"), "data = {'G_ema': data['G_ema']}")
     resume = f"--resume={tmp_path / 'alone.pkl'}"
     told = refused(ada_host, ADA, color_zip, tmp_path, resume, "--plugin=freezed")
     assert "4 layers of D are to be frozen, but the pickle of --resume has no D" in told
