@@ -64,6 +64,12 @@ class Session:
             return module.weight.shape[0] * 16
         return module.weight.shape[0]
 
+    @property
+    def optimizers(self) -> list[torch.optim.Optimizer]:
+        """All optimisers, each once: G's and D's, which their phases share, and that of the heads."""
+        found = {id(phase.opt): phase.opt for phase in self.phases}
+        return [*found.values(), *([self.heads_opt] if self.heads_opt is not None else [])]
+
     # --- Called by the patched training loop. ---
 
     def attach(self, G, D, G_ema, augment_pipe, loss, phases) -> None:
@@ -84,8 +90,8 @@ class Session:
             loss.set_parts(parts, self.heads if len(self.heads) else None)
 
     def step_end(self, phase) -> None:
-        """An optimiser stepped; the heads' own follows D's main phase."""
-        if self.heads_opt is not None and phase.name in ("Dmain", "Dboth"):
+        """An optimiser stepped; the heads' own follows D's. Heads without gradient, as most are after R1, stay."""
+        if self.heads_opt is not None and phase.name.startswith("D"):
             self.heads.requires_grad_(False)
             sum_gradients(self.heads, self.num_gpus)
             for parameter in self.heads.parameters():

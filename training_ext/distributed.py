@@ -29,6 +29,30 @@ def sum_gradients(module: torch.nn.Module, num_gpus: int) -> None:
         parameter.grad = gradient.reshape(parameter.shape)
 
 
+def gather(values: torch.Tensor, num_gpus: int) -> torch.Tensor:
+    """The values [N, ...] of all processes, [num_gpus N, ...], with gradient: the gradient of a process's values is the
+    sum over what all processes made of them.
+
+    So if each process takes the loss of its own N items against all, and gradients of weights are averaged over
+    processes, these are the gradients of the mean over all items, as one process with all of them has it."""
+    return values if num_gpus <= 1 else _Gather.apply(values)
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, values):
+        gathered = [torch.empty_like(values) for _ in range(torch.distributed.get_world_size())]
+        torch.distributed.all_gather(gathered, values.contiguous())
+        return torch.cat(gathered)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        gradient = gradient.contiguous()
+        torch.distributed.all_reduce(gradient)
+        n = len(gradient) // torch.distributed.get_world_size()
+        return gradient.narrow(0, torch.distributed.get_rank() * n, n)
+
+
 def agree(flags: list[bool], num_gpus: int, device: torch.device) -> list[bool]:
     """Each flag, as soon as it is set on any process."""
     if num_gpus <= 1:

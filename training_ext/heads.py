@@ -26,6 +26,15 @@ class EqualizedLinear(torch.nn.Module):
         return torch.nn.functional.linear(x, self.weight * self.gain, self.bias)
 
 
+class TwoLayerHead(torch.nn.Sequential):
+    """h(x) = W2 lrelu(W1 x + b1) + b2 with slope 0.1, x [N, F] -> [N, K]: ContraD's heads (Jeong and Shin 2021,
+    arXiv:2103.09742). Plain linear layers, as in the authors' StyleGAN2 discriminator, with torch's initialisation.
+    """
+
+    def __init__(self, features, hidden, out):
+        super().__init__(torch.nn.Linear(features, hidden), torch.nn.LeakyReLU(0.1), torch.nn.Linear(hidden, out))
+
+
 class OmegaHead(torch.nn.Module):
     """Predicts the parameters of T from what T changed in D's features: AugSelf (Hou et al. 2023, arXiv:2205.15677).
 

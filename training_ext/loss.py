@@ -11,9 +11,9 @@ from torch.autograd.profiler import record_function
 
 from stylegan_plugins.errors import PluginError
 from stylegan_plugins.host.modules import host_module
-from training_ext.augself import halves_can_join, join_halves, split_halves
 from training_ext.features import Reading, minibatch_std_group
 from training_ext.gan_losses import GAN_LOSSES
+from training_ext.inputs import InputPipe
 from training_ext.parts import Parts, Pass, Source
 
 host_loss: Any = host_module("training.loss")
@@ -42,15 +42,15 @@ class PluginLoss(host_loss.StyleGAN2Loss):
     def set_parts(self, parts: Parts, heads: torch.nn.Module | None = None) -> None:
         """Put the parts of a session in place, before the first iteration. heads: all modules trained with D."""
         self.parts = parts
-        if parts.augmentations or any(term.clean_features for term in parts.terms):
-            self.augment_pipe = _InputPipe(self.augment_pipe, parts, minibatch_std_group(self.D))
+        if parts.augmentations or parts.adversarial or any(term.clean_features for term in parts.terms):
+            self.augment_pipe = InputPipe(self.augment_pipe, parts, minibatch_std_group(self.D))
         self.heads = heads
 
     def accumulate_gradients(self, phase: str, real_img, real_c, gen_z, gen_c, gain, **host: Any) -> None:
         """One round of one phase, as the host's training loop calls it: [N, C, H, W] images in [-1, 1], [N, c_dim]
         labels, [N, z_dim] latents; `gain` multiplies the loss. Gradients are added to `.grad`."""
         if self.heads is not None:
-            self.heads.requires_grad_(phase in ("Dmain", "Dboth"))
+            self.heads.requires_grad_(phase.startswith("D"))  # R1 may reach heads that make logits
         blur = {} if self._is_ada else {"blur_sigma": self._blur_sigma(host["cur_nimg"])}
         if phase in ("Gmain", "Gboth"):
             self._generator(phase, gen_z, gen_c, gain, blur)
@@ -79,7 +79,12 @@ class PluginLoss(host_loss.StyleGAN2Loss):
         if not (main or r1):
             return
         adversarial = self.parts.adversarial
+        if phase == "Dboth" and adversarial:  # its logits may let other gradients through than R1 needs
+            for part in ("Dmain", "Dreg"):
+                self._discriminator(part, real_img, real_c, gen_z, gen_c, gain, blur)
+            return
         joint = adversarial.joint if adversarial else None
+        weight = adversarial.weight if adversarial else 1
         generated: Pass | None = None
         loss_generated: Any = 0
         loss_kept: Any = 0
@@ -90,7 +95,7 @@ class PluginLoss(host_loss.StyleGAN2Loss):
                 generated = self.evaluate(images, gen_c, "generated", phase, kwargs)
                 self._report_logits("fake", generated.logits)
                 loss_generated = self.gan_loss.generated(generated.logits)
-                loss_kept = self._add_terms(loss_generated, "D", generated)
+                loss_kept = self._add_terms(weight * loss_generated, "D", generated)
             if joint is None:
                 with record_function("Dgen_backward"):
                     loss_kept.mean().mul(gain).backward()
@@ -105,13 +110,15 @@ class PluginLoss(host_loss.StyleGAN2Loss):
             if main:
                 loss_real = self.gan_loss.real(real.logits)
                 training_stats.report("Loss/D/loss", loss_generated + loss_real)
-                loss = loss + self._add_terms(loss_real, "D", real)
+                loss = loss + self._add_terms(weight * loss_real, "D", real)
                 if adversarial and joint and generated:
                     value = joint(generated, real)
                     training_stats.report(f"Loss/D/{adversarial.name}", value)
                     loss = loss + value.unsqueeze(1)
             if r1:
-                loss = loss + self._r1(real.logits, leaf)
+                loss = loss + self._r1(
+                    real.logits, real.images if adversarial and adversarial.r1 == "augmented" else leaf
+                )
         with record_function(name + "_backward"):
             loss.mean().mul(gain).backward()
 
@@ -129,33 +136,33 @@ class PluginLoss(host_loss.StyleGAN2Loss):
         """One pass: the host's run_D, in which the augmentations follow ADA, with what the phase's terms read.
 
         Terms are computed in main phases alone, so R1 and path length never pay for clean features."""
+        adversarial = self.parts.adversarial
         terms = [] if phase == "Dreg" else self.parts.terms_of(phase[0])
         wanted = frozenset().union(*(term.features for term in terms))
         wanted_clean = frozenset().union(*(term.clean_features for term in terms))
-        if self.parts.adversarial is not None:
-            wanted |= self.parts.adversarial.features
-        pipe = self.augment_pipe if isinstance(self.augment_pipe, _InputPipe) else None
+        layers = wanted | wanted_clean | (adversarial.features if adversarial else frozenset())
+        pipe = self.augment_pipe if isinstance(self.augment_pipe, InputPipe) else None
         if pipe is not None:
-            pipe.prepare(source, phase, join=bool(wanted_clean))
-        group = pipe.group_size if pipe is not None and pipe.will_join(len(images)) else None
-        joined = group is not None
-        d_labels = join_halves(labels, labels, group) if joined else labels
-        with Reading(self.D, wanted | wanted_clean if joined else wanted) as features:
-            logits = self.run_D(images, d_labels, **kwargs)
+            views = adversarial.views if adversarial and source == "real" and phase != "Dreg" else 1
+            leaf = phase == "Dreg" and adversarial is not None and adversarial.r1 == "augmented"
+            pipe.prepare(source, phase, len(images), views=views, clean=bool(wanted_clean), leaf=leaf)
+        passes = [labels] if pipe is None else pipe.labels(labels)
+        with Reading(self.D, layers) as features:
+            logits = self.run_D(images, passes[0], **kwargs)
         if not isinstance(logits, torch.Tensor) or (pipe is not None and not pipe.called):
             raise PluginError(
                 "This host's loss has a run_D of its own, which returns more than logits or does not use the "
                 "augmentation pipe: plug-ins cannot work with it. Train without --plugin."
             )
-        clean_features: dict[str, torch.Tensor] = {}
-        if joined:
-            logits, _ = split_halves(logits, group)
-            pairs = {layer: split_halves(value, group) for layer, value in features.items()}
-            features = {layer: pair[0] for layer, pair in pairs.items()}
-            clean_features = {layer: pair[1] for layer, pair in pairs.items()}
-        elif pipe is not None and wanted_clean:
-            with Reading(self.D, wanted_clean) as clean_features:
-                self.D(pipe.clean, labels)
+        outputs = [{"logits": logits, **features}]
+        if pipe is not None:
+            outputs = pipe.split(outputs[0])
+            for batch, batch_labels in zip(pipe.batches[len(outputs) :], passes[1:], strict=True):
+                with Reading(self.D, layers) as features:
+                    logits = self.D(batch, batch_labels)
+                outputs.append({"logits": logits, **features})
+            outputs = pipe.by_view(outputs)
+        clean_features = outputs.pop() if wanted_clean else {}
         evaluated = Pass(
             source=source,
             phase=phase,
@@ -163,15 +170,16 @@ class PluginLoss(host_loss.StyleGAN2Loss):
             clean=images if pipe is None else pipe.clean,
             labels=labels,
             omega={} if pipe is None else pipe.omega,
-            logits=logits,
-            features=features,
+            logits=outputs[0]["logits"],
+            features=outputs[0],
             clean_features=clean_features,
+            views=outputs,
             report=training_stats.report,
         )
         if pipe is not None:
             pipe.release()
-        if self.parts.adversarial is not None:
-            evaluated.logits = self.parts.adversarial.logits(evaluated)
+        if adversarial is not None:
+            evaluated.logits = adversarial.logits(evaluated)
         return evaluated
 
     def _add_terms(self, loss: torch.Tensor, network: str, evaluated: Pass) -> torch.Tensor:
@@ -195,36 +203,3 @@ class PluginLoss(host_loss.StyleGAN2Loss):
     def _report_logits(name: str, logits: torch.Tensor) -> None:
         training_stats.report(f"Loss/scores/{name}", logits)
         training_stats.report(f"Loss/signs/{name}", logits.sign())
-
-
-class _InputPipe:
-    """Stands where the host's ADA pipe stands in run_D: ADA, then the augmentations in order, then, if a term wants
-    clean features, both versions of the images as one batch whose minibatch-stddev groups never mix the two."""
-
-    def __init__(self, ada: Any, parts: Parts, group_size: int | None) -> None:
-        self.ada = ada
-        self.parts = parts
-        self.group_size = group_size
-
-    def prepare(self, source: Source, phase: str, join: bool) -> None:
-        self._source, self._phase, self._join = source, phase, join
-        self.called = False
-
-    def release(self) -> None:
-        """Forget the images, and the graph behind them, of the last pass."""
-        del self.images, self.clean, self.omega
-
-    def will_join(self, batch: int) -> bool:
-        return self._join and halves_can_join(batch, self.group_size)
-
-    def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        self.called = True
-        self.clean = images if self.ada is None else self.ada(images)
-        self.omega: dict[str, Mapping[str, torch.Tensor]] = {}
-        self.images = self.clean
-        for augmentation in self.parts.augmentations:
-            if augmentation.applies(self._source, self._phase):
-                self.images, self.omega[augmentation.name] = augmentation.transform(self.images)
-        if self.will_join(len(images)):
-            return join_halves(self.images, self.clean, self.group_size)
-        return self.images

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -26,6 +26,7 @@ class Pass:
     logits          [N, 1]
     features        of `images`, by layer, [N, F] float32: those that a term asked for
     clean_features  of `clean`, likewise
+    views           features of each view, of which `images` is the first: one, unless an adversarial term wants more
     report          takes a statistic's name and its values"""
 
     source: Source
@@ -37,6 +38,7 @@ class Pass:
     logits: torch.Tensor
     features: Mapping[str, torch.Tensor]
     clean_features: Mapping[str, torch.Tensor]
+    views: Sequence[Mapping[str, torch.Tensor]]
     report: Callable[[str, object], object]
 
 
@@ -82,13 +84,21 @@ class AdversarialTerm:
     """Takes the place of the host's adversarial term.
 
     logits          Pass -> [N, 1]: the logits that D and G are trained by, that R1 is computed on, and that ADA and
-                    the statistics see. Default: those of the host's D
-    joint           (generated, real) -> [N]: a term of D that needs both passes; their graphs are kept for it"""
+                    the statistics see. Default: those of the host's D. R1 always has a pass of its own, `Dreg`
+    joint           (generated, real) -> [N]: a term of D that needs both passes; their graphs are kept for it
+    weight          factor of D's adversarial loss
+    views           how often real images are augmented in D's main phase; views_mixed: whether minibatch-stddev groups
+                    may hold views of both kinds, as in one batch of all views, or are those of passes of their own
+    r1              the images whose gradient R1 takes: `clean`, as the hosts do, or `augmented`"""
 
     name: str
     logits: Callable[[Pass], torch.Tensor] = lambda evaluated: evaluated.logits
     joint: Callable[[Pass, Pass], torch.Tensor] | None = None
+    weight: float = 1.0
     features: frozenset[str] = frozenset()
+    views: int = 1
+    views_mixed: bool = True
+    r1: Literal["clean", "augmented"] = "clean"
 
 
 @dataclass

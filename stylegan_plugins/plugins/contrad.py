@@ -1,0 +1,187 @@
+"""ContraD: D's encoder is trained by contrast, and a small head on it is the discriminator.
+
+Jeong, Shin: Training GANs with Stronger Augmentations via Contrastive Discriminator (ICLR 2021, arXiv:2103.09742).
+v = T(x) are views by SimCLR's augmentation, phi the encoder, D's blocks up to b4.conv, h_r, h_f, h_d heads:
+
+    L_D = L_con+(phi, h_r) + lambda_con L_con-(phi, h_f) + lambda_dis L_dis(h_d)
+    L_con+ = NT-Xent of two views of each real image; L_con- = supervised contrast of one view of each generated image
+    L_dis  = the GAN loss on logits h_d(sg(phi(v))), of the first views;    L_G = the GAN loss on h_d(phi(T(G(z))))
+
+sg stops the gradient. The numbers are in training_ext.contrad, the augmentation in training_ext.augment.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from stylegan_plugins import hookimpl
+from stylegan_plugins.errors import OptionError
+from stylegan_plugins.options import Preset, option
+from stylegan_plugins.recipes import no_ada_unless_given
+from training_ext.augment import HSV_GRADIENTS, SIMCLR, SimCLR
+from training_ext.contrad import nt_xent, supcon_generated
+from training_ext.distributed import gather
+from training_ext.heads import TwoLayerHead
+from training_ext.parts import AdversarialTerm, Augmentation, Head, Pass
+
+PAPER = "Jeong and Shin 2021, Training GANs with Stronger Augmentations via Contrastive Discriminator, arXiv:2103.09742"
+LARGEST_SMALL = 64  # pixels: up to there the augmentation is that of CIFAR
+
+_AFHQ = {"crop_area": 0.08, "jitter": 0.8, "hue": 0.2}
+_AFHQ_SOURCE = (
+    "authors' EXPERIMENTS.md and afhq gin files; they train with batch 64, lr 0.0025, R1 gamma 0.5, 400,000 iterations"
+)
+PRESETS = {
+    "cifar": Preset(
+        {"augment": "simclr"},
+        "authors' EXPERIMENTS.md, StyleGAN2 on CIFAR; they train with batch 64, lr 0.002, R1 gamma 0.1 in each "
+        "iteration, 800,000 iterations",
+    ),
+    "celeba-hq-128": Preset(
+        {"augment": "simclr-hq"}, "authors' EXPERIMENTS.md, where it is for SNDCGAN; batch 64, lr 0.0002, no R1"
+    ),
+    "afhq-dog": Preset({"augment": "simclr-hq", **_AFHQ}, _AFHQ_SOURCE),
+    "afhq-cat": Preset({"augment": "simclr-hq-cutout", **_AFHQ}, _AFHQ_SOURCE),
+    "afhq-wild": Preset({"augment": "simclr-hq-cutout", **_AFHQ}, _AFHQ_SOURCE),
+}
+
+
+@dataclass(frozen=True)
+class ContraDOptions:
+    temperature: float = option(0.1, "temperature of both contrastive losses, above 0", minimum=1e-3)
+    lambda_con: float = option(1.0, "factor of the contrast of generated images, 0 = off", minimum=0)
+    lambda_dis: float = option(1.0, "factor of the GAN loss of the head h_d, 0 = h_d is not trained", minimum=0)
+    augment: str | None = option(
+        None,
+        f"augmentation; none: simclr up to {LARGEST_SMALL}x{LARGEST_SMALL} pixels, simclr-hq, with blur, above",
+        choices=tuple(SIMCLR),
+    )
+    crop_area: float = option(0.2, "smallest share of the image that a view shows", minimum=0.01, maximum=1)
+    jitter: float = option(0.4, "range of contrast, saturation and brightness factors: 1 +- it", minimum=0)
+    hue: float = option(0.1, "largest turn of hue, in turns of 360/255", minimum=0, maximum=0.5)
+    cutout_side: float = option(0.5, "side of the hole of simclr-hq-cutout, in image sides", minimum=0, maximum=1)
+    hsv_gradient: str = option(
+        HSV_GRADIENTS[0],
+        "gradient through hue, saturation and brightness: the identity's, as the authors', or their own",
+        choices=HSV_GRADIENTS,
+    )
+    hidden: int = option(512, "width of the heads' hidden layers", minimum=1)
+    projection: int = option(128, "width of the projections", minimum=1)
+    r1: str = option(
+        "augmented", "images whose gradient R1 takes; clean: as the hosts do", choices=("augmented", "clean")
+    )
+    mbstd: str = option(
+        "views",
+        "minibatch-stddev groups of real images: across both views, within a view, or no such layer in D",
+        choices=("views", "apart", "off"),
+    )
+    gather: bool = option(True, "contrast with the images of all GPUs, not with the own ones alone")
+    warmup: int = option(3000, "iterations over which learning rates rise from 0, 0 = off", minimum=0)
+    preset: str | None = option(
+        None, "published settings; options that are given win over them", choices=tuple(PRESETS)
+    )
+
+    def transform(self, resolution: int) -> SimCLR:
+        variant = SIMCLR[self.augment or ("simclr" if resolution <= LARGEST_SMALL else "simclr-hq")]
+        strengths = dict(crop_area=self.crop_area, jitter=self.jitter, hue=self.hue, cutout_side=self.cutout_side)
+        return SimCLR(**strengths, **variant, hsv_gradient=self.hsv_gradient)
+
+
+@hookimpl
+def options():
+    return ContraDOptions
+
+
+@hookimpl
+def presets(options):
+    return {} if options.preset is None else PRESETS[options.preset].values_for("contrad")
+
+
+@hookimpl
+def configure(args, options, given):
+    no_ada_unless_given("contrad", args, given)
+    if args["training_set_kwargs"].get("use_labels"):
+        raise OptionError("--cond: contrad's discriminator knows no labels, so G would not learn them. Leave it out.")
+    together = args["batch_gpu"] * (args["num_gpus"] if options.gather else 1)
+    if together < 2:
+        raise OptionError(
+            f"--batch={args['batch_size']}: contrad compares the images of a batch, and sees {together} at a time. "
+            "Give it 2 or more, better 16."
+        )
+    if options.mbstd == "off":
+        epilogue = args["D_kwargs"].setdefault("epilogue_kwargs", {})
+        if args.get("resume_pkl") and epilogue.get("mbstd_num_channels") != 0:
+            raise OptionError("--contrad-mbstd=off: with --resume, D is that of the pickle, which has the layer.")
+        epilogue["mbstd_num_channels"] = 0
+
+
+@hookimpl
+def register_augmentations(session):
+    return [Augmentation("contrad", session.options("contrad").transform(session.D.img_resolution))]
+
+
+@hookimpl
+def register_heads(session):
+    chosen = session.options("contrad")
+
+    def heads() -> torch.nn.Module:
+        features = session.feature_size("conv")
+        widths = {"real": chosen.projection, "generated": chosen.projection, "logits": 1}
+        return torch.nn.ModuleDict({name: TwoLayerHead(features, chosen.hidden, out) for name, out in widths.items()})
+
+    return [Head("contrad", heads)]
+
+
+@hookimpl
+def register_loss_terms(session):
+    chosen = session.options("contrad")
+    heads = session.heads["contrad"]
+    warm_up(session, 0)
+
+    def logits(evaluated: Pass) -> torch.Tensor:
+        features = evaluated.features["conv"]
+        if evaluated.phase == "Dmain":
+            features = features.detach()
+        return heads["logits"](features)
+
+    def contrast(generated: Pass, real: Pass) -> torch.Tensor:
+        """L_con+ + lambda_con L_con-, of this process's images against those of all, [N]."""
+        seen = [("real", real.views[0]), ("real", real.views[1])]
+        seen += [("generated", view) for view in (*real.views, generated.features)]
+        projected = [torch.nn.functional.normalize(heads[name](view["conv"])) for name, view in seen]
+        together = gather(torch.cat(projected, dim=1), session.num_gpus if chosen.gather else 1)
+        r1, r2, f1, f2, f = together.split(chosen.projection, dim=1)
+        n = len(generated.logits)
+        own = slice(session.rank * n, (session.rank + 1) * n) if chosen.gather else slice(n)
+        positive = nt_xent(r1, r2, chosen.temperature)[own]
+        negative = supcon_generated(f1, f2, f, chosen.temperature)[own]
+        real.report("ContraD/real", positive)
+        real.report("ContraD/generated", negative)
+        return positive + chosen.lambda_con * negative
+
+    return [
+        AdversarialTerm(
+            "contrad",
+            logits=logits,
+            joint=contrast,
+            weight=chosen.lambda_dis,
+            features=frozenset({"conv"}),
+            views=2,
+            views_mixed=chosen.mbstd == "views",
+            r1=chosen.r1,
+        )
+    ]
+
+
+@hookimpl
+def batch_end(session, batch_idx):
+    warm_up(session, batch_idx)
+
+
+def warm_up(session, done: int) -> None:
+    """Learning rates of the iteration that follows `done` ones: min(1, (done + 1) / warmup) of their full values."""
+    iterations = session.options("contrad").warmup
+    if iterations:
+        for optimizer in session.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = optimizer.defaults["lr"] * min(1, (done + 1) / iterations)
