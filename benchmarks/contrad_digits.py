@@ -61,8 +61,8 @@ def accuracy(host: str, data: Path, outdir: Path, options: list[str], kimg: int,
         nets = ["--cbase=1024", "--cmax=64", "--batch=32", "--workers=1", "--metrics=none", f"--tick={kimg}"]
         train = [sys.executable, "train.py", f"--data={data}", f"--outdir={outdir}", f"--kimg={kimg}", f"--seed={seed}"]
         run(*train, *nets, "--gpus=1", "--device=cpu", "--aug=noaug", "--snap=1", *options, cwd=host)
-        probe = ["-m", "stylegan_plugins.cli", "probe", str(next(outdir.iterdir())), f"--data={data}", "--host", host]
-        run(sys.executable, *probe, f"--outdir={outdir}", cwd=host)
+        probe = ["probe", str(next(outdir.iterdir())), f"--data={data}", "--host", host, f"--outdir={outdir}"]
+        run(str(Path(sys.executable).with_name("stylegan-plugins")), *probe, cwd=host)
     record = json.loads(next(outdir.glob("probe-*.json")).read_text())
     return {row["layer"]: row["accuracy"] for row in record["rows"]}
 
