@@ -3,7 +3,7 @@
     python benchmarks/contrad_digits.py --host HOST [--seeds 3] [--kimg 20] [--outdir DIR] [--markdown FILE]
 
 1,000 of the digits, 8x8 photographs of handwriting, as 32x32 gray images with their classes; small networks; plain
-training, ContraD, and SimCLR alone (lambda_con = lambda_dis = 0) with the same seeds, batch and number of images.
+training and ContraD with the same seeds, batch and number of images.
 `stylegan-plugins probe` then fits a logistic regression to frozen features of each D: test accuracy on a quarter of the
 images, mean of five splits. Runs that are in DIR already are not repeated."""
 
@@ -24,12 +24,6 @@ COUNT, SIDE = 1000, 32
 METHODS = {
     "plain": [],
     "contrad": ["--plugin=contrad", "--contrad-warmup=100"],
-    "SimCLR alone": [
-        "--plugin=contrad",
-        "--contrad-warmup=100",
-        "--contrad-lambda-con=0",
-        "--contrad-lambda-dis=0",
-    ],
 }
 
 
@@ -58,7 +52,7 @@ def run(*command: str, cwd: str) -> None:
 def accuracy(host: str, data: Path, outdir: Path, options: list[str], kimg: int, seed: int) -> dict[str, float]:
     """Test accuracy by layer, of the D of one run."""
     if not list(outdir.glob("probe-*.json")):
-        nets = ["--cbase=1024", "--cmax=64", "--batch=32", "--workers=1", "--metrics=none", f"--tick={kimg}"]
+        nets = ["--cbase=512", "--cmax=32", "--batch=32", "--workers=1", "--metrics=none", f"--tick={kimg}"]
         train = [sys.executable, "train.py", f"--data={data}", f"--outdir={outdir}", f"--kimg={kimg}", f"--seed={seed}"]
         run(*train, *nets, "--gpus=1", "--device=cpu", "--aug=noaug", "--snap=1", *options, cwd=host)
         probe = ["probe", str(next(outdir.iterdir())), f"--data={data}", "--host", host, f"--outdir={outdir}"]
@@ -82,7 +76,7 @@ def main(host: str, seeds: int, kimg: int, outdir: Path, markdown: str | None) -
     found: dict[str, list[dict[str, float]]] = {name: [] for name in METHODS}
     for seed in range(seeds):
         for name, options in METHODS.items():
-            folder = outdir / f"{name.replace(' ', '-')}-{kimg}-{seed}"
+            folder = outdir / f"{name}-{kimg}-{seed}"
             found[name].append(accuracy(host, data, folder, options, kimg, seed))
             print(name, seed, {layer: round(value, 3) for layer, value in found[name][-1].items()}, flush=True)
     layers = list(found["plain"][0])
@@ -91,7 +85,7 @@ def main(host: str, seeds: int, kimg: int, outdir: Path, markdown: str | None) -
         values = [[100 * one[layer] for one in seen] for layer in layers]
         cells = [f"{np.mean(v):.1f} ± {np.std(v):.1f} ({', '.join(f'{x:.1f}' for x in v)})" for v in values]
         lines.append(f"| {name} | {' | '.join(cells)} |")
-    setting = f"{COUNT} digits, {SIDE}x{SIDE}, {kimg} kimg, batch 32, cbase 1024, cmax 64, {seeds} seeds"
+    setting = f"{COUNT} digits, {SIDE}x{SIDE}, {kimg} kimg, batch 32, cbase 512, cmax 32, {seeds} seeds"
     text = "\n".join([*lines, "", f"Accuracy in %, mean ± deviation (each seed), by layer of D. {setting}."])
     print("\n" + text)
     if markdown:
