@@ -1,0 +1,209 @@
+"""The contrad plug-in: numbers of the authors, gradients by phase, several processes, options, and runs."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from conftest import ADA, STYLEGAN3, TINY, last_run, run_script
+from drivers.states import differences
+
+from stylegan_plugins import manager, training
+from stylegan_plugins.errors import OptionError
+from stylegan_plugins.plugins import contrad
+from stylegan_plugins.plugins.contrad import PRESETS, ContraDOptions
+from training_ext.parts import Pass
+
+DRIVERS = Path(__file__).parent / "drivers"
+GOLDEN = Path(__file__).parent / "golden" / "contrad.npz"
+
+
+def report_of(host: Path, driver: str, *args: str) -> dict:
+    return json.loads(run_script(host, str(DRIVERS / driver), *args).stdout.splitlines()[-1])
+
+
+# Numbers. -----------------------------------------------------------------------------------------
+
+
+def test_the_step_of_d_and_of_g_equals_the_authors_4ac8ce5():
+    """Their L_D and L_G on given features and heads: values, and gradients of features and of all heads."""
+    with np.load(GOLDEN, allow_pickle=False) as file:
+        golden = {key: torch.from_numpy(file[key]) for key in file if file[key].dtype.kind != "U"}
+    chosen = ContraDOptions(
+        hidden=16, projection=8, lambda_con=golden["step/lambda_con"].item(), temperature=0.1, warmup=0
+    )
+    session = SimpleNamespace(
+        options=lambda _: chosen, feature_size=lambda _: 20, rank=0, num_gpus=1, optimizers=[], heads={}
+    )
+    heads = contrad.register_heads(session)[0].module().double()
+    session.heads["contrad"] = heads
+    theirs = {"real": "projection", "generated": "projection2", "logits": "linear"}
+    layers = {"0": "0", "2": "2"}
+    name_of = lambda name, layer: f"{theirs[name]}.{('l1' if layer == '0' else 'l2') if name == 'logits' else layer}"
+    for name, head in heads.items():
+        for layer in layers:
+            for kind in ("weight", "bias"):
+                value = golden[f"step/heads/{name_of(name, layer)}.{kind}"]
+                getattr(head[int(layer)], kind).data = value.clone()
+    features = golden["step/features"].clone().requires_grad_(True)
+    first, second, generated = features.chunk(3)
+
+    def passed(source, phase, *views):
+        n = len(views[0])
+        read = [{"conv": view} for view in views]
+        blank = torch.zeros([n, 1])
+        return Pass(source, phase, blank, blank, blank, {}, blank, read[0], {}, read, lambda *_: None)
+
+    (term,) = contrad.register_loss_terms(session)
+    real, fake = passed("real", "Dmain", first, second), passed("generated", "Dmain", generated)
+    contrast = term.joint(fake, real).mean()
+    softplus = torch.nn.functional.softplus
+    adversarial = (softplus(term.logits(fake)) + softplus(-term.logits(real))).mean()
+    assert contrast.item() == pytest.approx(golden["step/contrast"].item(), rel=1e-12)
+    assert adversarial.item() == pytest.approx(golden["step/adversarial"].item(), rel=1e-12)
+    (contrast + adversarial).backward()
+    torch.testing.assert_close(features.grad, golden["step/grad/features"], rtol=1e-9, atol=1e-12)
+    for name, head in heads.items():
+        for layer in layers:
+            for kind in ("weight", "bias"):
+                expected = golden[f"step/grad/heads/{name_of(name, layer)}.{kind}"]
+                torch.testing.assert_close(getattr(head[int(layer)], kind).grad, expected, rtol=1e-9, atol=1e-12)
+    loss = softplus(-term.logits(passed("generated", "Gmain", features))).mean()  # theirs was given all
+    (gradient,) = torch.autograd.grad(loss, [features])
+    torch.testing.assert_close(gradient, golden["step/grad/features/G"], rtol=1e-9, atol=1e-12)
+
+
+def test_each_phase_trains_what_the_paper_says(fetched):
+    truths = report_of(fetched[ADA], "contrad_step.py")
+    assert len(truths) > 18 and [name for name, holds in truths.items() if not holds] == []
+
+
+@pytest.mark.parametrize("pristine", [ADA], indirect=True)
+def test_in_nvidias_checkout_each_phase_trains_what_the_paper_says(pristine):
+    assert [name for name, holds in report_of(pristine, "contrad_step.py").items() if not holds] == []
+
+
+def test_two_processes_give_the_gradients_of_one_with_all_images(fetched, tmp_path):
+    relative = report_of(fetched[ADA], "contrad_ranks.py", str(tmp_path / "two"))
+    assert relative["loss"] < 1e-12 and relative["vectors"] < 1e-12  # double precision
+    # float32 sums of 8 and 8 images instead of 16
+    assert relative["D"] < 1e-5 and relative["heads"] < 1e-5
+    assert relative["ranks"] == 0
+
+
+def test_every_pair_of_plugins_trains(fetched):
+    faults = report_of(fetched[ADA], "combine.py")
+    pairs = len(manager.BUILTIN) * (len(manager.BUILTIN) - 1) // 2
+    assert len(faults) == pairs and {pair: fault for pair, fault in faults.items() if fault} == {}
+
+
+# Options. -----------------------------------------------------------------------------------------
+
+
+def resolved(given: dict) -> ContraDOptions:
+    return training._build_options(manager.build(["contrad"]), {"contrad": given})["contrad"]
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_takes_the_place_of_defaults_and_what_is_given_wins(name):
+    options = resolved({"preset": name})
+    assert all(getattr(options, field) == value for field, value in PRESETS[name].values.items())
+    assert PRESETS[name].values and PRESETS[name].source
+    assert resolved({"preset": name, "augment": "simclr"}).augment == "simclr"
+
+
+@pytest.mark.parametrize("resolution, blur", [(32, 0), (64, 0), (128, 0.5), (1024, 0.5)])
+def test_the_augmentation_goes_with_the_resolution(resolution, blur):
+    assert ContraDOptions().transform(resolution).blur == blur
+    assert ContraDOptions(augment="simclr").transform(resolution).blur == 0
+
+
+def arguments(**changes) -> dict:
+    return {
+        "loss_kwargs": {"class_name": training.HOST_LOSS},
+        "training_set_kwargs": {"use_labels": False},
+        "D_kwargs": {"epilogue_kwargs": {"mbstd_group_size": 4}},
+        "batch_size": 8,
+        "batch_gpu": 8,
+        "num_gpus": 1,
+        **changes,
+    }
+
+
+def configured(args: dict, **options) -> dict:
+    request = training.Request(plugins=["contrad"], options={"contrad": options}, dry_run=True)
+    return training.configure("run", args, request)[1]
+
+
+@pytest.mark.parametrize(
+    "changes, options, message",
+    [
+        ({"training_set_kwargs": {"use_labels": True}}, {}, "--cond"),
+        ({"batch_size": 1, "batch_gpu": 1}, {}, "--batch=1.*1 at a time"),
+        ({"batch_size": 2, "batch_gpu": 1, "num_gpus": 2}, {"gather": False}, "--batch=2.*1 at a time"),
+    ],
+)
+def test_what_cannot_be_contrasted_is_refused(changes, options, message):
+    with pytest.raises(OptionError, match=message):
+        configured(arguments(**changes), **options)
+
+
+def test_two_gpus_with_an_image_each_are_enough_when_they_share():
+    configured(arguments(batch_size=2, batch_gpu=1, num_gpus=2))
+
+
+def test_the_minibatch_stddev_layer_can_be_left_out():
+    assert configured(arguments(), mbstd="off")["D_kwargs"]["epilogue_kwargs"]["mbstd_num_channels"] == 0
+    assert "mbstd_num_channels" not in configured(arguments())["D_kwargs"]["epilogue_kwargs"]
+
+
+def test_a_pretrained_d_keeps_its_minibatch_stddev_layer():
+    with pytest.raises(OptionError, match="--contrad-mbstd=off.*--resume"):
+        contrad.configure(arguments(resume_pkl="x.pkl"), ContraDOptions(mbstd="off"), frozenset())
+
+
+# Runs. --------------------------------------------------------------------------------------------
+
+
+def test_a_killed_run_ends_as_one_that_was_not_and_its_snapshot_is_stock(fetched, ada_host, color_zip, tmp_path):
+    """64 iterations, in the warm-up of the learning rates; killed and resumed once."""
+    from test_resume import begin, start, wait_for_state
+    from test_training import options, snapshot
+
+    args = options(ada_host, ADA, color_zip, tmp_path, "--plugin=contrad", "--contrad-warmup=100", "--device=cpu")
+    args |= {"total_kimg": 64 * args["batch_size"] / 1000, "kimg_per_tick": 0.2, "state_minutes": 10.0}
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    run = begin(ada_host, args, whole)
+    assert run.wait(timeout=400) == 0, run.communicate()[0][-3000:]
+    run = begin(ada_host, args | {"state_minutes": 0.0001}, killed)
+    wait_for_state(run, killed, 20 * args["batch_size"])
+    os.killpg(run.pid, signal.SIGKILL)
+    run.communicate()
+    run = start(ada_host, "train.py", f"--resume-run={killed}")
+    output = run.communicate(timeout=400)[0]
+    assert run.returncode == 0, output[-3000:]
+    assert differences(killed, whole) == []
+    lines = [json.loads(line) for line in (whole / "stats.jsonl").read_text().splitlines()]
+    for name in ("Loss/D/contrad", "ContraD/real", "ContraD/generated", "Loss/signs/real", "Loss/G/loss"):
+        values = [line[name]["mean"] for line in lines if line.get(name, {}).get("num")]
+        assert len(set(values)) > 1 and all(math.isfinite(value) for value in values), name
+    assert snapshot(fetched[ADA], max(whole.glob("network-snapshot-*.pkl")), "--stock")["finite"]
+
+
+def test_a_run_of_stylegan3_on_gray_images(fetched, patched, gray_zip, tmp_path):
+    from test_training import snapshot
+
+    flags = [f"--data={gray_zip}", f"--outdir={tmp_path}", *TINY[STYLEGAN3], "--plugin=contrad", "--contrad-mbstd=off"]
+    done = run_script(patched[STYLEGAN3], "train.py", *flags, "--contrad-augment=simclr-hq-cutout")
+    assert "contrad: --aug=noaug" in done.stdout
+    run_dir = last_run(tmp_path)
+    last = json.loads((run_dir / "stats.jsonl").read_text().splitlines()[-1])
+    assert math.isfinite(last["Loss/D/contrad"]["mean"])
+    assert snapshot(fetched[STYLEGAN3], max(run_dir.glob("network-snapshot-*.pkl")), "--stock")["finite"]
