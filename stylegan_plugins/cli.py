@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from inspect import getdoc
 from pathlib import Path
 from typing import Any
@@ -200,6 +201,64 @@ def probe(
     devices.choose(device)
     runs.choose_host(host)
     click.echo(probing.run(runs.newest_pickle(run_or_pkl), data, task, outdir, max_images, devices.device()))
+
+
+@cli.command()
+@click.argument("run_or_pkl", type=Directory)
+@click.option("--seeds", default="0-15", show_default=True, help="Numbers and ranges, as 0-15,20; one image each")
+@click.option("--trunc", type=click.FloatRange(min=0), default=1.0, show_default=True, help="Truncation psi")
+@click.option("--like", type=Directory, metavar="IMAGE", help="Variants of a picture: of its high-level content")
+@click.option("--class", "label", type=click.IntRange(min=0), metavar="INT", help="The class, for labelled data")
+@click.option("--outdir", type=Directory, required=True, help="Where the images go")
+@click.option("--host", type=Directory, help="The host  [default: $STYLEGAN_HOST, or the current folder]")
+@click.option("--device", type=click.Choice(devices.CHOICES), default="auto", show_default=True)
+def sample(
+    run_or_pkl: Path,
+    seeds: str,
+    trunc: float,
+    like: Path | None,
+    label: int | None,
+    outdir: Path,
+    host: Path | None,
+    device: str,
+) -> None:
+    """Make images with the generator of RUN_OR_PKL, and a sheet of them. No data set is needed."""
+    from stylegan_plugins import sampling
+
+    devices.choose(device)
+    numbers = sampling.seeds_of(seeds)
+    runs.choose_host(host)
+    G, sampler, _ = sampling.load_generator(run_or_pkl, devices.device())
+    given = None if like is None else sampling.read_image(like, G)
+    with click.progressbar(numbers, label="Images", file=sys.stderr) as bar:
+        made = [
+            image
+            for seed in bar
+            for image in sampling.images(G, [seed], sampler=sampler, truncation=trunc, like=given, label=label)
+        ]
+    outdir.mkdir(parents=True, exist_ok=True)
+    for seed, image in zip(numbers, made, strict=True):
+        sampling.picture_of(image).save(outdir / f"seed{seed:04d}.png")
+    sampling.sheet(made).save(outdir / "sheet.png")
+    click.echo(outdir / "sheet.png")
+
+
+@cli.command()
+@click.argument("run_or_pkl", type=Directory)
+@click.option("--classes", type=click.IntRange(min=1), default=64, show_default=True, help="Number of drawn labels")
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Class k is `sample` of SEED + k"
+)
+@click.option("--out", type=Directory, required=True, metavar="PKL")
+@click.option("--host", type=Directory, help="The host  [default: $STYLEGAN_HOST, or the current folder]")
+def export(run_or_pkl: Path, classes: int, seed: int, out: Path, host: Path | None) -> None:
+    """Write a stock pickle of a run with disp, whose classes are drawn priors: for the host's generate.py --class=K."""
+    from stylegan_plugins import sampling
+
+    devices.choose("cpu")
+    runs.choose_host(host)
+    sampling.export(run_or_pkl, out, classes, seed)
+    click.echo(out)
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import lzma
@@ -9,7 +10,7 @@ import os
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -37,8 +38,7 @@ def check_dataset(path: str | Path) -> tuple[int, int, int]:
     power of two in size, not all of one size, or neither gray nor RGB."""
     path = Path(path)
     with _opened(path) as (names, read):
-        PIL.Image.init()
-        images = sorted(name for name in names if os.path.splitext(name)[1].lower() in PIL.Image.EXTENSION)
+        images = image_names(names)
         if not images:
             raise DataError(f"--data: there are no images in {path}. {ADVICE}")
         first: tuple[int, int, str] | None = None
@@ -56,6 +56,42 @@ def check_dataset(path: str | Path) -> tuple[int, int, int]:
         if "dataset.json" in names:
             _check_labels(path, images, read)
     return len(images), first[0], MODES[first[2]]
+
+
+def image_names(names: Iterable[str]) -> list[str]:
+    """The files that the host's ImageFolderDataset takes for images, in its order."""
+    PIL.Image.init()
+    return sorted(name for name in names if os.path.splitext(name)[1].lower() in PIL.Image.EXTENSION)
+
+
+def read_images(path: str | Path) -> tuple[list[str], Iterator[np.ndarray]]:
+    """Names and, one by one, pixels of all images as the host reads them, uint8 [C, H, W]."""
+
+    def images() -> Iterator[np.ndarray]:
+        with _opened(Path(path)) as (files, read):
+            for name in image_names(files):
+                with PIL.Image.open(io.BytesIO(read(name))) as image:
+                    pixels = np.array(image)
+                yield pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+
+    with _opened(Path(path)) as (files, _):
+        return image_names(files), images()
+
+
+def fingerprint(path: str | Path) -> str:
+    """A hash of the names and contents of all images. For a zip, contents are known by the archive's checksums."""
+    path = Path(path)
+    digest = hashlib.sha256()
+    if path.is_dir():
+        with _opened(path) as (files, read):
+            for name in image_names(files):
+                digest.update(f"{name}\0{zlib.crc32(data := read(name))}\0{len(data)}\0".encode())
+        return digest.hexdigest()[:16]
+    with zipfile.ZipFile(path) as archive:
+        entries = {entry.filename: entry for entry in archive.infolist()}
+    for name in image_names(entries):
+        digest.update(f"{name}\0{entries[name].CRC}\0{entries[name].file_size}\0".encode())
+    return digest.hexdigest()[:16]
 
 
 @contextmanager

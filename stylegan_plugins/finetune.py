@@ -57,10 +57,11 @@ def open_pickle(path: Path, trust: bool = False) -> Snapshot:
     return Snapshot(str(path), found, {name: value for name, value in data.items() if name not in found})
 
 
-def configure(args: Any, given: frozenset[str], trust: bool) -> set[str]:
+def configure(args: Any, given: frozenset[str], trust: bool, labels_of_plugin: bool = False) -> set[str]:
     """Give this run's G and D the architecture of the pickle that it starts from; args are the training loop's.
 
-    given: names of the options on the command line; trust: --trust-pickle. Returns the names of the networks that the
+    given: names of the options on the command line; trust: --trust-pickle; labels_of_plugin: labels are not the data
+    set's own, so that a pickle without labels may be conditioned by them. Returns the names of the networks that the
     pickle lacks. Raises OptionError for a flag that contradicts the pickle, DataError if its networks do not fit the
     data set."""
     dataset = host_module("dnnlib").util.construct_class_by_name(**args["training_set_kwargs"])
@@ -76,7 +77,9 @@ def configure(args: Any, given: frozenset[str], trust: bool) -> set[str]:
             print(f"--resume: {path.name} has no {key}; it starts at random.")
             lacking.add(key)
             continue
-        _check_data(path, network, dataset.resolution, dataset.num_channels, dataset.label_dim)
+        classes = network.init_kwargs.get("c_dim", 0)
+        labels = 0 if labels_of_plugin and classes == 0 else dataset.label_dim
+        _check_data(path, network, dataset.resolution, dataset.num_channels, labels)
         _check_flags(args[kwargs], network, given)
         adopted = adopt(args[kwargs], network)
         _check_fit(path, key, adopted, network)
@@ -228,17 +231,34 @@ def _described(kwargs: Mapping[str, Any]) -> str:
 
 
 def copy_tensors(network: Network | None, module: torch.nn.Module) -> dict[str, str]:
-    """Copy what has the same name and shape. Returns what stayed at random: {name of a parameter: why}."""
+    """Copy what has the same name and shape. Returns what stayed at random: {name of a parameter: why}.
+
+    A mapping network that has labels and comes from one without starts neutral: labels change nothing at first."""
     left = {}
     parameters = dict(module.named_parameters())
     for name, target in [*parameters.items(), *module.named_buffers()]:
         source = None if network is None else network.tensors.get(name)
+        if source is not None and network is not None and name == _with_labels(network, parameters):
+            source = _widened(source, target.shape[1])
         if source is not None and source.shape == target.shape:
             with torch.no_grad():
                 target.copy_(source)
         elif name in parameters:
             left[name] = "not in the pickle" if source is None else f"{list(target.shape)}, pickle {list(source.shape)}"
     return left
+
+
+def _with_labels(network: Network, parameters: Mapping[str, torch.Tensor]) -> str | None:
+    """The layer that takes labels beside z, if the module has labels and the network of the pickle has not."""
+    embeds = "mapping.embed.weight" in parameters and "mapping.embed.weight" not in network.tensors
+    return "mapping.fc0.weight" if embeds else None
+
+
+def _widened(weight: torch.Tensor, width: int) -> torch.Tensor:
+    """A layer [K, F] that ignores all inputs after its F own, [K, width]. The hosts multiply by 1 / sqrt(inputs)."""
+    wide = weight.new_zeros([weight.shape[0], width])
+    wide[:, : weight.shape[1]] = weight * (width / weight.shape[1]) ** 0.5
+    return wide
 
 
 def table(module_name: str, module: torch.nn.Module, left: Mapping[str, str]) -> str:

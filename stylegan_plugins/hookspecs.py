@@ -42,6 +42,28 @@ def configure(args, options, given):
 
 
 @hookspec
+def register_dataset(args, options):
+    """Return `training_ext.dataset.Labels` for the data set to have instead of its own, or None.
+
+    Called before `configure` in the starting process, and again in each process that trains, before the data set is
+    made, and when a run goes on. args: as in `configure`, with `run_dir` in the latter two; options: likewise. What is
+    looked for once can be noted in args["plugins"]["options"]. Raise DataError if images and labels do not fit."""
+
+
+@hookspec
+def register_backbones():
+    """Return frozen networks by name, {name: `stylegan_plugins.backbones.Recipe`}, for all that take one."""
+
+
+@hookspec
+def register_sampler(run_dir, options):
+    """Return `stylegan_plugins.sampling.Sampler`: where labels come from when images are made without the data set.
+
+    Called by `stylegan-plugins sample` and `export`, for each plug-in that was active in a run. run_dir: Path of the
+    run; options: the plug-in's own, as they were. At most one active plug-in may have one."""
+
+
+@hookspec
 def register_augmentations(session):
     """Return a list of `training_ext.parts.Augmentation`: differentiable transformations of D's input.
 

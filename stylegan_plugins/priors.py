@@ -1,0 +1,138 @@
+"""Data instance priors: features C(x) of a frozen network for all images of a data set, computed once and kept."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+
+from stylegan_plugins import backbones, datacheck
+from stylegan_plugins.downloads import cache_directory
+from stylegan_plugins.errors import DataError, OptionError
+
+BATCH = 32
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Priors:
+    """features [M, d], by image in the host's order; flipped: those of the x-flips, or None.
+
+    fingerprint   of the images, None for an array of one's own that says nothing of its images
+    backbone      name of the network, None for an array of one's own; weights: the file of its weights, if given"""
+
+    features: np.ndarray
+    flipped: np.ndarray | None
+    fingerprint: str | None
+    backbone: str | None
+    weights: str | None = None
+
+
+def compute(
+    data: str, name: str, *, weights: str | None = None, flips: bool = False, device: torch.device, flag: str
+) -> Path:
+    """The file of priors of a data set and a backbone, from the cache if nothing has changed since.
+
+    weights: a file of them, or None for the published ones; flips: of x-flips, too; flag: the option to name in errors.
+    Raises DataError or OptionError as `backbones.load` does."""
+    fingerprint = datacheck.fingerprint(data)
+    recipes = backbones.known()
+    model = recipes[name].timm if name in recipes else name
+    identity = f"{VERSION}/{fingerprint}/{model}/{_digest(weights)}/{flips}"
+    file = cache_directory() / "priors" / f"{name}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.npz"
+    if file.exists():
+        return file
+    backbone = backbones.load(name, weights, flag).to(device)
+    names, images = datacheck.read_images(data)
+    parts: list[tuple[np.ndarray, np.ndarray | None]] = []
+    with click.progressbar(length=len(names), label=f"Priors: {name}", file=sys.stderr) as bar, torch.no_grad():
+        for pixels in iter(lambda: list(itertools.islice(images, BATCH)), []):
+            x = torch.from_numpy(np.stack(pixels)).to(device).float() / 127.5 - 1
+            seen = backbone(x).float().cpu().numpy()
+            parts.append((seen, backbone(x.flip(3)).float().cpu().numpy() if flips else None))
+            bar.update(len(pixels))
+    features = np.concatenate([seen for seen, _ in parts])
+    flipped = np.concatenate([other for _, other in parts if other is not None]) if flips else None
+    save(file, Priors(features, flipped, fingerprint, name, weights))
+    return file
+
+
+def _digest(weights: str | None) -> str:
+    return "" if weights is None else hashlib.sha256(Path(weights).read_bytes()).hexdigest()[:16]
+
+
+def save(file: Path, priors: Priors) -> None:
+    """Write a file of priors, whole or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    arrays = {"features": priors.features} | ({} if priors.flipped is None else {"flipped": priors.flipped})
+    texts = {key: np.array(getattr(priors, key) or "") for key in ("fingerprint", "backbone", "weights")}
+    partial = file.with_name(f"{file.name}.{os.getpid()}.tmp")
+    try:
+        with open(partial, "wb") as out:
+            np.savez(out, **{**arrays, **texts})  # type: ignore[arg-type]
+        os.replace(partial, file)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load(file: str | Path, flag: str = "--disp-features") -> Priors:
+    """Read a file of priors, or an array [M, d] of features of one's own, .npy or .npz with `features`.
+
+    Raises DataError if it is neither."""
+    try:
+        found = np.load(file, allow_pickle=False)
+        arrays = {"features": found} if isinstance(found, np.ndarray) else dict(found)
+    except (OSError, ValueError, EOFError, *datacheck.BROKEN) as error:
+        raise DataError(f"{flag}: {file} cannot be read as .npy or .npz ({' '.join(str(error).split())}).") from error
+    features = arrays.get("features")
+    if features is None or features.ndim != 2 or features.dtype.kind not in "fiu" or 0 in features.shape:
+        has = ", ".join(f"{key} {list(value.shape)}" for key, value in arrays.items()) or "nothing"
+        raise DataError(f"{flag}: {file} must hold features, an array of [images, width]; it has {has}.")
+    if not np.isfinite(features).all():
+        raise DataError(f"{flag}: {file} has values that are no finite numbers.")
+    flipped = arrays.get("flipped")
+    if flipped is not None and flipped.shape != features.shape:
+        raise DataError(f"{flag}: {file} has features {list(features.shape)}, but flipped {list(flipped.shape)}.")
+    text = {key: str(arrays[key]) or None for key in ("fingerprint", "backbone", "weights") if key in arrays}
+    flipped = None if flipped is None else flipped.astype(np.float32)
+    known = (text.get("fingerprint"), text.get("backbone"), text.get("weights"))
+    return Priors(features.astype(np.float32), flipped, *known)
+
+
+def check(priors: Priors, file: str | Path, data: str, flag: str = "--disp-features") -> None:
+    """Raise DataError if priors are not of the images in `data`."""
+    names, _ = datacheck.read_images(data)
+    if len(names) != len(priors.features):
+        raise DataError(f"{flag}: {file} has priors of {len(priors.features)} images, {data} has {len(names)}.")
+    if priors.fingerprint is not None and priors.fingerprint != datacheck.fingerprint(data):
+        raise DataError(
+            f"{flag}: {file} was made from other images than those in {data}, or these have changed since. Make it "
+            "anew: stylegan-plugins priors."
+        )
+
+
+def file_for(data: str, features: str, *, weights: str | None, flips: bool, device: torch.device, flag: str) -> Path:
+    """The file of priors that --disp-features means: a backbone's, computed if need be, or a given file, checked. An
+    array of one's own is kept in the cache together with what identifies the images.
+
+    Raises DataError or OptionError."""
+    if features in backbones.known():
+        return compute(data, features, weights=weights, flips=flips, device=device, flag=flag)
+    if not Path(features).is_file():
+        raise OptionError(f"{flag}={features}: neither a file nor a backbone. Known: {', '.join(backbones.known())}.")
+    given = load(features, flag)
+    check(given, features, data, flag)
+    if given.fingerprint is not None:
+        return Path(features)
+    identity = f"{VERSION}/{datacheck.fingerprint(data)}/{_digest(features)}"
+    file = cache_directory() / "priors" / f"own-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.npz"
+    save(file, dataclasses.replace(given, fingerprint=datacheck.fingerprint(data)))
+    return file

@@ -1,0 +1,183 @@
+"""Images of a trained generator, without its data set: where labels come from then, and pickles for stock tools."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import math
+import pickle
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import torch
+
+from stylegan_plugins import manager, runs, training
+from stylegan_plugins.errors import DataError, OptionError, PluginError
+from stylegan_plugins.finetune import open_pickle
+from stylegan_plugins.host import networks
+from training_ext.disp import map_embedded
+
+MOST_SEEDS = 100_000
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Where labels come from: as G's mapping network has embedded them, before it normalises them, [E].
+
+    name    in a word
+    draw    (G, a numpy RandomState) -> [E]
+    like    (G, image [1, C, H, W] in [-1, 1]) -> [E]: labels of a given image; raises DataError if it cannot"""
+
+    name: str
+    draw: Callable[[Any, np.random.RandomState], torch.Tensor]
+    like: Callable[[Any, torch.Tensor], torch.Tensor]
+
+
+def sampler_of(run_dir: Path) -> Sampler | None:
+    """The sampler of the plug-ins that a run was trained with; None if they have none, or there is no run.
+
+    Raises DataError or PluginError if it is damaged, or a plug-in is missing."""
+    try:
+        recorded = json.loads((run_dir / "training_options.json").read_text()).get("plugins", {})
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, AttributeError) as error:
+        raise DataError(f"{run_dir / 'training_options.json'} cannot be read ({error!r}).") from error
+    chosen = training.recorded_options(recorded)
+    pm = manager.build(chosen)
+    found = {
+        name: sampler
+        for name, options in chosen.items()
+        for sampler in manager.call(pm, name, "register_sampler", run_dir=run_dir, options=options)
+    }
+    if len(found) > 1:
+        raise PluginError(f"{run_dir}: {' and '.join(found)} both say where labels come from.")
+    return next(iter(found.values()), None)
+
+
+def seeds_of(text: str) -> list[int]:
+    """`0-15,20` -> [0, ..., 15, 20]. Raises OptionError."""
+    seeds: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d{1,9})(?:-(\d{1,9}))?\s*", part)
+        if match is None or (match[2] and int(match[2]) < int(match[1])):
+            raise OptionError(f"--seeds={text}: {part!r} is neither a number nor a range like 0-15.")
+        seeds += range(int(match[1]), int(match[2] or match[1]) + 1)
+        if len(seeds) > MOST_SEEDS:
+            raise OptionError(f"--seeds={text}: more than {MOST_SEEDS} images.")
+    return seeds
+
+
+def read_image(file: Path, G: Any) -> torch.Tensor:
+    """A picture as the data set would have it: its middle square, at G's resolution and colors, [1, C, H, W]."""
+    try:
+        with PIL.Image.open(file) as picture:
+            image = picture.convert("L" if G.img_channels == 1 else "RGB")
+    except (OSError, ValueError, PIL.Image.DecompressionBombError) as error:
+        raise DataError(f"--like: {file} cannot be read as an image ({error}).") from error
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    image = image.resize(
+        (G.img_resolution, G.img_resolution), PIL.Image.Resampling.LANCZOS, (left, top, left + side, top + side)
+    )
+    pixels = torch.from_numpy(np.array(image)).reshape(G.img_resolution, G.img_resolution, -1)
+    return pixels.permute(2, 0, 1)[None].to(next(G.parameters()).device).float() / 127.5 - 1
+
+
+@torch.no_grad()
+def images(
+    G: Any,
+    seeds: list[int],
+    *,
+    sampler: Sampler | None,
+    truncation: float = 1.0,
+    like: torch.Tensor | None = None,
+    label: int | None = None,
+) -> list[np.ndarray]:
+    """One image for each seed, uint8 [H, W, C]. z is that of the hosts' scripts; an image depends on its seed alone.
+
+    like: [1, C, H, W]; label: a class, for a G that has classes. Raises OptionError if G needs another one of them."""
+    device = next(G.parameters()).device
+    if G.c_dim == 0 or sampler is None:
+        if like is not None:
+            raise OptionError("--like: this generator was not trained on features of images (--plugin=disp).")
+        if G.c_dim and (label is None or not label < G.c_dim):
+            raise OptionError(f"--class: this generator has {G.c_dim} classes; give one of 0 to {G.c_dim - 1}.")
+        if not G.c_dim and label is not None:
+            raise OptionError(f"--class={label}: this generator has no classes.")
+    elif label is not None:
+        raise OptionError(f"--class={label}: this generator has features of images in the place of classes.")
+    given = None if like is None or sampler is None else sampler.like(G, like)
+    made = []
+    for seed in seeds:
+        z = torch.from_numpy(np.random.RandomState(seed).randn(1, G.z_dim)).to(device)
+        if G.c_dim and sampler is not None:
+            embedded = sampler.draw(G, np.random.RandomState([seed, 1])) if given is None else given
+            ws = map_embedded(G, z, embedded[None], truncation_psi=truncation)
+        else:
+            c = torch.zeros([1, G.c_dim], device=device)
+            if label is not None:
+                c[:, label] = 1
+            ws = G.mapping(z, c, truncation_psi=truncation)
+        image = G.synthesis(ws, noise_mode="const")[0]
+        made.append((image.permute(1, 2, 0) * 127.5 + 128).clamp(0, 255).to(torch.uint8).cpu().numpy())
+    return made
+
+
+def sheet(made: list[np.ndarray]) -> PIL.Image.Image:
+    """All images in one, about twice as wide as high."""
+    height, width, channels = made[0].shape
+    columns = min(len(made), max(1, round(math.sqrt(2 * len(made)))))
+    rows = -(-len(made) // columns)
+    canvas = np.zeros([rows * height, columns * width, channels], dtype=np.uint8)
+    for index, image in enumerate(made):
+        y, x = divmod(index, columns)
+        canvas[y * height : (y + 1) * height, x * width : (x + 1) * width] = image
+    return picture_of(canvas)
+
+
+def picture_of(image: np.ndarray) -> PIL.Image.Image:
+    return PIL.Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
+
+
+def load_generator(path: Path, device: torch.device) -> tuple[Any, Sampler | None, Path]:
+    """G_ema of a run or pickle, its sampler, and the pickle."""
+    file = runs.newest_pickle(path)
+    G = runs.load_network(file, "G_ema").to(device)
+    sampler = sampler_of(file.parent)
+    return G, sampler, file
+
+
+def export(path: Path, out: Path, classes: int, seed: int = 0) -> None:
+    """Write a stock pickle whose classes are drawn labels: class k is what `sample` draws for seed + k.
+
+    The layer that embeds labels takes one-hot classes in it; all else is as in the pickle. Raises DataError if
+    the run has no sampler."""
+    G, sampler, file = load_generator(path, torch.device("cpu"))
+    if sampler is None or not G.c_dim:
+        raise DataError(f"{file}: this generator is not conditioned by a plug-in; stock tools take it as it is.")
+    snapshot = open_pickle(file)
+    drawn = [sampler.draw(G, np.random.RandomState([seed + k, 1])) for k in range(classes)]
+    embedded = torch.stack(drawn).float().cpu()  # [K, E]
+    source = snapshot.network("G_ema")
+    kwargs = {**source.init_kwargs, "c_dim": classes}
+    tensors = dict(source.tensors)
+    # The hosts' layer is y = W c / sqrt(K) + b.
+    tensors["mapping.embed.weight"] = embedded.T.contiguous() * math.sqrt(classes)
+    tensors["mapping.embed.bias"] = torch.zeros_like(tensors["mapping.embed.bias"])
+    made = networks.build(dataclasses.replace(source, init_kwargs=kwargs, tensors=tensors), f"G_ema of {file}")
+    D = networks.build(snapshot.network("D"), f"D of {file}")
+    data = dict(G=copy.deepcopy(made), D=D, G_ema=made, training_set_kwargs=None, augment_pipe=None)
+    partial = out.with_name(out.name + ".tmp")
+    try:
+        with open(partial, "wb") as target:
+            pickle.dump(data, target)
+        partial.replace(out)
+    finally:
+        partial.unlink(missing_ok=True)

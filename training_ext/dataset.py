@@ -1,0 +1,60 @@
+"""Labels for a data set of the host that come from outside of it: vectors in a file, one for each image.
+
+The host's classes stay: whatever makes a data set of these images, the loop, a metric or a worker of the data loader,
+has the labels, as if dataset.json held them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Labels:
+    """values [M, d] float32, by image in the host's order (sorted names); flipped: the same for x-flips, or None if
+    these have the labels of their images."""
+
+    values: np.ndarray
+    flipped: np.ndarray | None = None
+
+
+_LABELS: dict[str, Labels] = {}
+
+
+def use_labels(cls: type, path: str, labels: Labels) -> None:
+    """Let data sets of a host's class and of this path, with use_labels on, have these labels. In this process."""
+    _LABELS[os.path.realpath(path)] = labels
+    if "_labels_from_outside" in vars(cls):
+        return
+    load_raw_labels, get_label = cls._load_raw_labels, cls.get_label  # type: ignore[attr-defined]
+
+    def _load_raw_labels(self: Any) -> np.ndarray | None:
+        found = _LABELS.get(os.path.realpath(self._path))
+        return load_raw_labels(self) if found is None else found.values
+
+    def _get_label(self: Any, idx: int) -> np.ndarray:
+        found = _LABELS.get(os.path.realpath(self._path))
+        if found is None or found.flipped is None or not self._use_labels or not self._xflip[idx]:
+            return get_label(self, idx)
+        return found.flipped[self._raw_idx[idx]].copy()
+
+    cls._load_raw_labels, cls.get_label = _load_raw_labels, _get_label  # type: ignore[attr-defined]
+    cls._labels_from_outside = True  # type: ignore[attr-defined]
+
+
+def in_worker(then: Any, labels: Labels) -> Any:
+    """A worker_init_fn that gives labels to the data set of a data loader's worker, a new process, and calls `then`."""
+    return partial(_begin_worker, then, labels)
+
+
+def _begin_worker(then: Any, labels: Labels, worker: int) -> None:
+    import torch
+
+    info = torch.utils.data.get_worker_info()
+    assert info is not None  # we are in one
+    use_labels(type(info.dataset), info.dataset._path, labels)  # type: ignore[attr-defined]
+    then(worker)

@@ -1,0 +1,99 @@
+"""DISP: a GAN conditioned on features of its own training images, data instance priors.
+
+Mangla, Kumari, Singh, Krishnamurthy, Balasubramanian, "Data InStance Prior (DISP) in Generative Adversarial Networks"
+(WACV 2022, arXiv:2012.04256). C is a frozen feature extractor, y = C(x) the prior of an image x. G makes G(z | y), and
+D judges an image together with a prior (equation 2):
+
+    D(x, y) = D_emb(y) . D_f(x) + D_l(D_f(x))
+
+Symbols: N images; y priors [N, d]; f = D_f(x) features of D's last hidden layer [N, F].
+"""
+
+import math
+
+import numpy as np
+import torch
+
+
+def unconditional(*, host_class, c_dim, **kwargs):
+    """The host's discriminator without labels, whatever the data set has: D_f, and D_l as its last layer. Called as a
+    class by the host's training loop, through `class_name`."""
+    from stylegan_plugins.host.modules import host_module
+
+    return host_module("dnnlib").util.construct_class_by_name(class_name=host_class, c_dim=0, **kwargs)
+
+
+def projection(features, embedded):
+    """D_emb(y) . D_f(x) / sqrt(F), [N, 1]. The factor is the host's, of its own projection; the paper has none.
+
+    features, embedded: [N, F]."""
+    if features.shape != embedded.shape:
+        raise ValueError(f"features {list(features.shape)} and embedded {list(embedded.shape)} must have one shape.")
+    return (features * embedded).sum(dim=1, keepdim=True) / math.sqrt(features.shape[1])
+
+
+class Standard:
+    """Priors on a common scale: (C(x) - m) / s, m [d] their mean over the data set, s their deviation, one number for
+    all components. Ours: the paper does not say how it scales them."""
+
+    def __init__(self, mean, scale):
+        self.mean, self.scale = mean, scale
+
+    @classmethod
+    def of(cls, features):
+        """features: [M, d]. A data set of one image, or of equal ones, has scale 1."""
+        mean = features.mean(axis=0)
+        scale = float(np.sqrt(np.square(features - mean).mean()))
+        return cls(mean.astype(np.float32), scale if scale > 1e-12 else 1.0)
+
+    def __call__(self, features):
+        return ((features - self.mean) / self.scale).astype(np.float32)
+
+
+def mixup(priors, random):
+    """c_i + lambda (c_j - c_i) for a random pair of stored priors [M, d], lambda uniform in [0, 1]: [d].
+
+    The paper conditions on mixup of priors for few images; the distribution of lambda is ours.
+    random: a numpy RandomState."""
+    i, j = random.randint(len(priors), size=2)
+    return priors[i] + np.float32(random.uniform()) * (priors[j] - priors[i])
+
+
+class Mixture:
+    """A Gaussian mixture with diagonal covariances: G(z | e), e ~ N(mu_k, Sigma_k), (mu, Sigma) ~ GMM(G_emb(priors)),
+    equation (3). weights [K], means and deviations [K, E]."""
+
+    def __init__(self, weights, means, deviations):
+        self.weights, self.means, self.deviations = weights, means, deviations
+
+    @classmethod
+    def fit(cls, embedded, components, seed=0):
+        """embedded: [M, E], the priors as G embeds them. Number and covariance of the components are ours."""
+        from sklearn.mixture import GaussianMixture
+
+        found = GaussianMixture(components, covariance_type="diag", reg_covar=1e-6, random_state=seed).fit(embedded)
+        return cls(found.weights_, found.means_.astype(np.float32), np.sqrt(found.covariances_).astype(np.float32))
+
+    def draw(self, random):
+        """One e, [E]. random: a numpy RandomState."""
+        k = random.choice(len(self.weights), p=self.weights / self.weights.sum())
+        noise = random.randn(self.means.shape[1]).astype(np.float32)
+        return self.means[k] + self.deviations[k] * noise
+
+
+def embed(G, priors):
+    """G_emb(y): what G's mapping network makes of labels before it normalises them; priors [N, d] -> [N, E]."""
+    with torch.no_grad():
+        return G.mapping.embed(torch.as_tensor(priors, dtype=torch.float32, device=next(G.parameters()).device))
+
+
+def map_embedded(G, z, embedded, **kwargs):
+    """w of G(z | y) for priors that are embedded already: [N, z_dim], [N, E] -> [N, num_ws, w_dim]. kwargs are those of
+    the host's mapping network, truncation_psi for example."""
+    device = next(G.parameters()).device
+    embedded = torch.as_tensor(embedded, dtype=torch.float32, device=device)
+    handle = G.mapping.embed.register_forward_hook(lambda module, inputs, output: embedded)
+    try:
+        return G.mapping(z, torch.zeros([len(z), G.c_dim], device=device), **kwargs)
+    finally:
+        handle.remove()
