@@ -1,0 +1,301 @@
+"""The disp plug-in: its discriminator, its start from pickles, runs, and images without the data set."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from conftest import ADA, STYLEGAN3, TINY, color_crops, last_run, run_script, write_zip
+from drivers.states import differences
+from test_training import options
+from test_transfer import arguments, still, train
+
+from stylegan_plugins import manager, priors, sampling, training
+from stylegan_plugins.errors import DataError, OptionError, PluginError
+from stylegan_plugins.pickles import read_pickle
+from stylegan_plugins.plugins import disp as plugin
+
+DRIVERS = Path(__file__).parent / "drivers"
+LITE0 = "--disp-features=efficientnet_lite0"
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """Priors are computed once for all tests of this file."""
+    before = os.environ.get("STYLEGAN_PLUGINS_CACHE")
+    os.environ["STYLEGAN_PLUGINS_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    yield
+    if before is None:
+        del os.environ["STYLEGAN_PLUGINS_CACHE"]
+    else:
+        os.environ["STYLEGAN_PLUGINS_CACHE"] = before
+
+
+@pytest.fixture(scope="module")
+def crops(tmp_path_factory):
+    return write_zip(tmp_path_factory.mktemp("disp") / "crops.zip", color_crops(24))
+
+
+@pytest.fixture(scope="module")
+def trained(cache, ada_host, crops, tmp_path_factory):
+    """(arguments, run directory) of 64 iterations, with flips."""
+    top = tmp_path_factory.mktemp("trained")
+    args = options(ada_host, ADA, crops, top, "--plugin=disp,diffaugment", LITE0, "--mirror=1", "--device=cpu")
+    args |= {"total_kimg": 64 * args["batch_size"] / 1000, "kimg_per_tick": 0.2, "state_minutes": 10.0}
+    train(ada_host, args, top / "run")
+    return args, top / "run"
+
+
+def invoke(host: Path, *args: str):
+    """The command as a user runs it, in the host's folder."""
+    code = "import sys; from stylegan_plugins.cli import main; sys.argv[0] = 'stylegan-plugins'; main()"
+    return run_script(host, "-c", code, *args, check=False)
+
+
+# The discriminator, and the start from a pickle. --------------------------------------------------
+
+
+def test_the_discriminator_and_its_start(cache, fetched, ada_host, pickles, crops, tmp_path):
+    args = arguments(ada_host, ADA, crops, tmp_path, "--plugin=disp", LITE0, f"--resume={pickles[ADA]}")
+    output = train(ada_host, still(args), tmp_path / "run")
+    assert "at random: mapping.embed.weight" in output and "mapping.fc0.weight" not in output
+    snapshot = tmp_path / "run" / "network-snapshot-000000.pkl"
+    (tmp_path / "priors").mkdir()
+    shutil.copy(tmp_path / "run" / "priors.npz", tmp_path / "priors")
+    done = run_script(
+        fetched[ADA], str(DRIVERS / "disp_step.py"), str(pickles[ADA]), str(snapshot), str(tmp_path / "priors")
+    )
+    truths = json.loads(done.stdout.splitlines()[-1])
+    assert len(truths) == 10 and [name for name, holds in truths.items() if not holds] == []
+
+
+def test_a_run_of_disp_starts_another_with_its_conditioning(ada_host, trained, crops, tmp_path):
+    _, run_dir = trained
+    source = max(run_dir.glob("network-snapshot-*.pkl"))
+    args = arguments(ada_host, ADA, crops, tmp_path, "--plugin=disp,freezed", LITE0, f"--resume={source}")
+    assert "tensors copied, 0 at random" in train(ada_host, still(args), tmp_path / "run")
+    expected = read_pickle(source).network("G")
+    found = read_pickle(tmp_path / "run" / "network-snapshot-000000.pkl").network("G")
+    assert all(torch.equal(found.tensors[name], expected.tensors[name]) for name in expected.parameters)
+
+
+# Runs. --------------------------------------------------------------------------------------------
+
+
+def test_a_killed_run_ends_as_one_that_was_not_and_its_snapshot_is_stock(fetched, ada_host, trained, tmp_path):
+    from test_resume import begin, start, wait_for_state
+    from test_training import snapshot
+
+    args, whole = trained
+    killed = tmp_path / "killed"
+    run = begin(ada_host, args | {"state_minutes": 0.0001}, killed)
+    wait_for_state(run, killed, 20 * args["batch_size"])
+    os.killpg(run.pid, signal.SIGKILL)
+    run.communicate()
+    run = start(ada_host, "train.py", f"--resume-run={killed}")
+    output = run.communicate(timeout=400)[0]
+    assert run.returncode == 0, output[-3000:]
+    assert differences(killed, whole) == []
+    lines = [json.loads(line) for line in (whole / "stats.jsonl").read_text().splitlines()]
+    for name in ("DISP/projection/real", "DISP/projection/generated", "Loss/signs/real", "Loss/G/loss"):
+        values = [line[name]["mean"] for line in lines if line.get(name, {}).get("num")]
+        assert len(set(values)) > 1 and all(math.isfinite(value) for value in values), name
+    file = max(whole.glob("network-snapshot-*.pkl"))
+    assert snapshot(fetched[ADA], file, "--stock")["finite"]
+    recorded = read_pickle(file).data["training_set_kwargs"]
+    assert recorded["class_name"] == "training.dataset.ImageFolderDataset"
+
+
+def test_images_and_their_flips_have_priors_of_their_own(cache, ada_host, trained):
+    args, _ = trained
+    data = args["training_set_kwargs"]
+    code = (
+        "import json, sys; import numpy as np; from stylegan_plugins import bridge, training\n"
+        "from stylegan_plugins import manager; import dnnlib\n"
+        "args = json.loads(sys.argv[1]); args['run_dir'] = sys.argv[2]\n"
+        "chosen = training.recorded_options(args['plugins'])\n"
+        "training.use_labels(manager.build(chosen), args, chosen)\n"
+        "data = dnnlib.util.construct_class_by_name(**args['training_set_kwargs'])\n"
+        "print(json.dumps([data.label_dim, len(data), np.stack([data.get_label(i) for i in (0, 5, 24, 29)]).tolist()]))"
+    )
+    out = run_script(ada_host, "-c", code, json.dumps(args), str(trained[1])).stdout
+    width, count, labels = json.loads(out.splitlines()[-1])
+    found = priors.load(trained[1] / "priors.npz")
+    expected = (found.features - found.features.mean(axis=0)) / np.sqrt(
+        np.square(found.features - found.features.mean(axis=0)).mean()
+    )
+    assert (width, count) == (1280, 48) and data["xflip"]
+    np.testing.assert_allclose(labels[0], expected[0], atol=1e-4)
+    np.testing.assert_allclose(labels[1], expected[5], atol=1e-4)
+    assert np.abs(np.array(labels[2]) - labels[0]).max() > 0.01  # image 0, flipped
+    assert np.abs(np.array(labels[3]) - labels[1]).max() < np.abs(np.array(labels[3]) - labels[0]).max()
+
+
+@pytest.mark.parametrize("family", [ADA, STYLEGAN3])
+def test_two_processes_with_workers_have_the_priors_and_stay_alike(cache, patched, family, crops, tmp_path):
+    small = [flag for flag in TINY[family] if not flag.startswith(("--gpus", "--workers"))]
+    more = ["--plugin=disp,augself", LITE0, "--gpus=2", "--workers=1", "--device=cpu"]
+    run_script(patched[family], "train.py", f"--data={crops}", f"--outdir={tmp_path}", *small, *more, timeout=500)
+    run_dir = last_run(tmp_path)
+    last = json.loads((run_dir / "stats.jsonl").read_text().splitlines()[-1])
+    assert last["DISP/projection/real"]["num"] > 0 and math.isfinite(last["DISP/projection/real"]["mean"])
+    assert read_pickle(max(run_dir.glob("*.pkl"))).network("G_ema").init_kwargs["c_dim"] == 1280
+
+
+# What is refused. ---------------------------------------------------------------------------------
+
+
+def refused(args: dict, **options) -> None:
+    pm = manager.build(["disp"])
+    chosen = {"disp": plugin.DISPOptions(**options)}
+    args = {"plugins": {"active": ["disp"], "options": {"disp": {}}}, **args}
+    training.use_labels(pm, args, chosen)
+
+
+def test_labels_of_the_data_set_and_priors_exclude_each_other(crops):
+    with pytest.raises(OptionError, match="--cond=1"):
+        refused({"training_set_kwargs": {"path": str(crops), "use_labels": True}})
+
+
+def test_priors_of_other_images_are_refused(cache, crops, tmp_path):
+    other = write_zip(tmp_path / "other.zip", color_crops(24, seed=3))
+    file = priors.compute(
+        str(other), "efficientnet_lite0", weights=None, flips=False, device=torch.device("cpu"), flag="--features"
+    )
+    with pytest.raises(DataError, match="made from other images"):
+        refused({"training_set_kwargs": {"path": str(crops), "use_labels": False}}, features=str(file))
+
+
+def test_a_missing_backbone_is_one_line_before_anything_is_written(ada_host, crops, tmp_path):
+    done = run_script(
+        ada_host,
+        "train.py",
+        *[f"--data={crops}", f"--outdir={tmp_path}/runs", *TINY[ADA], "--plugin=disp", "--disp-features=resnet"],
+        check=False,
+    )
+    assert done.returncode == 2 and "Error: --disp-features=resnet: neither a file nor a backbone" in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_data_set_that_changed_stops_a_resumed_run(ada_host, trained, crops, tmp_path):
+    _, run_dir = trained
+    moved = tmp_path / "run"
+    shutil.copytree(run_dir, moved)
+    options = (
+        json.loads((moved / "training_options.json").read_text())
+        if (moved / "training_options.json").exists()
+        else None
+    )
+    assert options is not None
+    changed = write_zip(tmp_path / "changed.zip", color_crops(24, seed=9))
+    options["training_set_kwargs"]["path"] = str(changed)
+    (moved / "training_options.json").write_text(json.dumps(options))
+    done = run_script(ada_host, "train.py", f"--resume-run={moved}", "--kimg=2", check=False)
+    assert done.returncode == 2 and "made from other images" in done.stderr, done.stderr[-2000:]
+
+
+def test_contrad_and_disp_are_told_apart():
+    with pytest.raises(PluginError, match="disp and contrad cannot be active together"):
+        manager.build(["disp", "contrad"])
+
+
+# Images without the data set. ---------------------------------------------------------------------
+
+
+def test_samples_need_no_data_set_and_depend_on_their_seed_alone(ada_host, trained, tmp_path):
+    moved = tmp_path / "run"
+    shutil.copytree(trained[1], moved)
+    for name, seeds in (("many", "0-3"), ("one", "2")):
+        done = invoke(ada_host, "sample", str(moved), f"--seeds={seeds}", f"--outdir={tmp_path / name}")
+        assert done.returncode == 0, done.stderr
+    pictures = [np.asarray(PIL.Image.open(tmp_path / "many" / f"seed{seed:04d}.png")) for seed in range(4)]
+    assert pictures[0].shape == (32, 32, 3) and not np.array_equal(pictures[0], pictures[1])
+    assert np.array_equal(pictures[2], np.asarray(PIL.Image.open(tmp_path / "one" / "seed0002.png")))
+    assert PIL.Image.open(tmp_path / "many" / "sheet.png").size == (96, 64)
+
+
+def test_variants_of_a_picture_and_what_has_none(ada_host, trained, crops, tmp_path):
+    PIL.Image.fromarray(color_crops(1, side=64)[0]).save(tmp_path / "one.png")
+    done = invoke(
+        ada_host, "sample", str(trained[1]), f"--like={tmp_path / 'one.png'}", "--seeds=0,1", f"--outdir={tmp_path}/out"
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "out").glob("seed*.png"))) == 2
+    for flags, message in (
+        (["--like=nothing.png"], "--like: nothing.png cannot be read"),
+        (["--class=1"], "--class=1"),
+        (["--seeds=4-2"], "--seeds=4-2"),
+    ):
+        done = invoke(ada_host, "sample", str(trained[1]), *flags, f"--outdir={tmp_path}/none")
+        assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "none").exists()
+
+
+def test_plain_and_class_conditional_generators_are_sampled_too(ada_host, pickles, tmp_path):
+    done = invoke(ada_host, "sample", str(pickles[ADA]), "--seeds=0", f"--outdir={tmp_path}")
+    assert done.returncode == 0 and (tmp_path / "seed0000.png").exists(), done.stderr
+    done = invoke(ada_host, "sample", str(pickles[ADA]), "--like=x.png", f"--outdir={tmp_path}")
+    assert done.returncode == 2
+    done = invoke(ada_host, "export", str(pickles[ADA]), f"--out={tmp_path / 'x.pkl'}")
+    assert done.returncode == 2 and "not conditioned by a plug-in" in done.stderr
+    assert not (tmp_path / "x.pkl").exists()
+
+
+def test_an_exported_pickle_makes_the_same_images_with_the_stock_script(fetched, ada_host, trained, tmp_path):
+    done = invoke(ada_host, "export", str(trained[1]), "--classes=3", f"--out={tmp_path / 'stock.pkl'}")
+    assert done.returncode == 0, done.stderr
+    invoke(ada_host, "sample", str(trained[1]), "--seeds=2", f"--outdir={tmp_path / 'ours'}")
+    run_script(
+        fetched[ADA],
+        str(DRIVERS / "stock_script.py"),
+        *["generate.py", f"--network={tmp_path / 'stock.pkl'}", "--seeds=2", "--class=2", "--noise-mode=const"],
+        f"--outdir={tmp_path / 'theirs'}",
+    )
+    ours, theirs = (np.asarray(PIL.Image.open(tmp_path / n / "seed0002.png"), dtype=int) for n in ("ours", "theirs"))
+    assert np.abs(ours - theirs).max() <= 1 and ours.std() > 1
+
+
+def test_many_images_are_sampled_from_a_mixture_that_is_kept(ada_host, trained, tmp_path):
+    moved = tmp_path / "run"
+    shutil.copytree(trained[1], moved)
+    options = json.loads((moved / "training_options.json").read_text())
+    options["plugins"]["options"]["disp"] |= {"sampling": "mixture", "components": 3}
+    (moved / "training_options.json").write_text(json.dumps(options))
+    sheets = []
+    for name in ("first", "second"):
+        done = invoke(ada_host, "sample", str(moved), "--seeds=0-3", f"--outdir={tmp_path / name}")
+        assert done.returncode == 0, done.stderr
+        sheets.append((tmp_path / name / "sheet.png").read_bytes())
+    (file,) = moved.glob("disp-mixture-*.npz")
+    with np.load(file) as kept:
+        assert kept["means"].shape[0] == 3 and kept["weights"].sum() == pytest.approx(1)
+    assert sheets[0] == sheets[1]
+
+
+def test_way_of_sampling_goes_with_the_number_of_images(cache, tmp_path):
+    for count, way in ((5, "mixup"), (plugin.MANY, "mixture")):
+        priors.save(tmp_path / "priors.npz", priors.Priors(np.random.rand(count, 3), None, None, None))
+        assert plugin.register_sampler(tmp_path, plugin.DISPOptions(features="none")).name == way
+    sampler = plugin.register_sampler(tmp_path, plugin.DISPOptions(features="none", sampling="images"))
+    assert sampler.name == "images"
+    with pytest.raises(DataError, match="features of your own"):
+        sampler.like(None, torch.zeros([1, 3, 8, 8]))
+
+
+@pytest.mark.parametrize("text, seeds", [("0-3", [0, 1, 2, 3]), ("7", [7]), ("1, 3-4", [1, 3, 4])])
+def test_seeds_are_numbers_and_ranges(text, seeds):
+    assert sampling.seeds_of(text) == seeds
+
+
+@pytest.mark.parametrize("text", ["", "a", "3-1", "-1", "1,,2", "0-100000000"])
+def test_what_is_no_seed_is_told(text):
+    with pytest.raises(OptionError, match="--seeds"):
+        sampling.seeds_of(text)
