@@ -7,11 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
+import numpy as np
 import torch
 
 from stylegan_plugins import hookimpl
+from stylegan_plugins.backbones import Recipe
+from stylegan_plugins.datacheck import read_images
 from stylegan_plugins.errors import OptionError
 from stylegan_plugins.options import option
+from stylegan_plugins.sampling import Sampler
+from training_ext.dataset import Labels
 from training_ext.parts import Augmentation, Head, LossTerm
 
 PAPER = "none: an example"
@@ -22,6 +27,7 @@ seen = {"images": 0}
 class EveryHookOptions:
     weight: float = option(1.0, "factor on the term; 0 = off", minimum=0)
     shift: float = option(0.2, "largest change of brightness, in pixel values; 0 = off", minimum=0, maximum=2)
+    labels: bool = option(False, "the brightness of each image as its label")
 
 
 @hookimpl
@@ -41,6 +47,27 @@ def configure(args, options, given):
         raise OptionError("--every-hook-shift=0 leaves nothing to guess: give --every-hook-weight=0, too.")
     if "snap" not in given:
         args["network_snapshot_ticks"] = 10
+
+
+@hookimpl
+def register_dataset(args, options):
+    if options.labels:
+        _, images = read_images(args["training_set_kwargs"]["path"])
+        return Labels(np.array([[image.mean() / 127.5 - 1] for image in images], dtype=np.float32))
+
+
+@hookimpl
+def register_backbones():
+    return {"resnet18": Recipe("resnet18.a1_in1k")}
+
+
+@hookimpl
+def register_sampler(run_dir, options):
+    if not options.labels:
+        return None
+    embedded = lambda G, brightness: G.mapping.embed(brightness.reshape(1, 1))[0]
+    draw = lambda G, random: embedded(G, torch.tensor(random.uniform(-1, 1), dtype=torch.float32))
+    return Sampler("brightness", draw, like=lambda G, image: embedded(G, image.mean()))
 
 
 @hookimpl

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from conftest import ADA, TINY, install_plugin, last_run, run_script
 
+from stylegan_plugins.pickles import read_pickle
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 PACKAGE = EXAMPLES / "stylegan-plugins-blur"
 
@@ -44,7 +46,13 @@ def test_the_installed_package_trains_with_a_builtin_plugin_and_the_other_exampl
     one_file = {name: (EXAMPLES / f"{name.replace('-', '_')}.py").read_text() for name in ("every-hook", "noise")}
     paths = [install_plugin(tmp_path / name, name, source) for name, source in one_file.items()]
     plugins = "blur,diffaugment,every-hook,noise"
-    args = [f"--plugin={plugins}", "--blur-sigma=1.5", f"--data={color_zip}", f"--outdir={tmp_path / 'runs'}"]
+    args = [
+        f"--plugin={plugins}",
+        "--blur-sigma=1.5",
+        "--every-hook-labels=true",
+        f"--data={color_zip}",
+        f"--outdir={tmp_path / 'runs'}",
+    ]
     path = os.pathsep.join([str(installed), *paths])
     run_script(ada_host, "train.py", *args, *TINY[ADA], "--batch=64", PYTHONPATH=path)
 
@@ -63,3 +71,9 @@ def test_the_installed_package_trains_with_a_builtin_plugin_and_the_other_exampl
     assert [note for note in notes if note.startswith("batch")][-1] == "batch 16: 1024 images"
     assert any(note.startswith("tick") for note in notes)
     assert any(note.startswith("snapshot network-snapshot-") for note in notes)
+    # Brightness is the label, and what samples are drawn by.
+    assert read_pickle(max(run.glob("*.pkl"))).network("G_ema").init_kwargs["c_dim"] == 1
+    command = "import sys; from stylegan_plugins.cli import main; sys.argv[0] = 'stylegan-plugins'; main()"
+    sample = ["sample", str(run), "--seeds=0-2", f"--outdir={tmp_path / 'samples'}"]
+    run_script(ada_host, "-c", command, *sample, PYTHONPATH=path)
+    assert len(list((tmp_path / "samples").glob("seed*.png"))) == 3
