@@ -16,6 +16,7 @@ import multiprocessing
 import os
 import platform
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ import click
 import numpy as np
 
 SIDE, BATCH, CYCLE = 32, 16, 16
+PRIOR = 1280  # width of EfficientNet-Lite0's features
 GROUPS = "color,translation,cutout"
 
 
@@ -45,15 +47,17 @@ class Trainer:
         channels: dict[str, int],
         d_kwargs: dict[str, Any],
         loss_kwargs: dict[str, Any],
+        labels: int = 0,
     ) -> None:
         import torch
 
         torch.manual_seed(0)
-        common = dict(c_dim=0, img_resolution=SIDE, img_channels=3)
-        self.G = networks.Generator(
-            z_dim=512, w_dim=512, mapping_kwargs=dict(num_layers=2), synthesis_kwargs=channels, **common
-        )
-        self.D = networks.Discriminator(epilogue_kwargs=dict(mbstd_group_size=4), **channels, **common, **d_kwargs)
+        common = dict(img_resolution=SIDE, img_channels=3)
+        self.labels = labels
+        mapping = dict(z_dim=512, w_dim=512, c_dim=labels, mapping_kwargs=dict(num_layers=2))
+        self.G = networks.Generator(synthesis_kwargs=channels, **mapping, **common)
+        epilogue = dict(mbstd_group_size=4)
+        self.D = networks.Discriminator(c_dim=0, epilogue_kwargs=epilogue, **channels, **common, **d_kwargs)
         for network in (self.G, self.D):
             network.train().requires_grad_(False)
         self.loss = make_loss(
@@ -68,14 +72,16 @@ class Trainer:
             from stylegan_plugins import manager
             from stylegan_plugins.session import Session
 
-            self.session = Session(manager.expand(plugins), {})
+            folder = tempfile.mkdtemp()
+            Path(folder, "priors.npz").touch()  # disp keeps a copy of its priors, and reads none here
+            self.session = Session(manager.expand(plugins), {}, run_dir=folder)
             self.session.attach(self.G, self.D, self.G, None, self.loss, self.phases)
 
     def cycle(self) -> float:
         """Seconds of 16 iterations."""
         import torch
 
-        label = torch.zeros([BATCH, 0])
+        label = torch.randn([BATCH, self.labels])
         start = time.perf_counter()
         for index in range(CYCLE):
             real = torch.rand([BATCH, 3, SIDE, SIDE]) * 2 - 1
@@ -123,7 +129,8 @@ def host_trainer(host: str, plugins: list[str] | None, channels: dict[str, int])
     use_host(Path(host))
     networks, stock = host_module("training.networks"), host_module("training.loss").StyleGAN2Loss
     make_loss = stock if plugins is None else host_module("training_ext.loss").PluginLoss
-    return Trainer(networks, make_loss, plugins, channels, {}, {})
+    labels = PRIOR if plugins and "disp" in plugins else 0
+    return Trainer(networks, make_loss, plugins, channels, {}, {}, labels)
 
 
 def authors_trainer(checkout: str, channels: dict[str, int]) -> Trainer:

@@ -223,9 +223,10 @@ def sample(
     device: str,
 ) -> None:
     """Make images with the generator of RUN_OR_PKL, and a sheet of them. No data set is needed."""
-    from stylegan_plugins import sampling
+    from stylegan_plugins import datacheck, sampling
 
     devices.choose(device)
+    datacheck.check_output(outdir)
     numbers = sampling.seeds_of(seeds)
     runs.choose_host(host)
     G, sampler, _ = sampling.load_generator(run_or_pkl, devices.device())

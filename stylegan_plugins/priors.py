@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import itertools
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch
 from stylegan_plugins import backbones, datacheck
 from stylegan_plugins.downloads import cache_directory
 from stylegan_plugins.errors import DataError, OptionError
+from stylegan_plugins.files import whole
 
 BATCH = 32
 VERSION = 1
@@ -70,17 +70,11 @@ def _digest(weights: str | None) -> str:
 
 
 def save(file: Path, priors: Priors) -> None:
-    """Write a file of priors, whole or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
+    """Write a file of priors, whole or not at all. Raises DataError if it cannot be written."""
     arrays = {"features": priors.features} | ({} if priors.flipped is None else {"flipped": priors.flipped})
     texts = {key: np.array(getattr(priors, key) or "") for key in ("fingerprint", "backbone", "weights")}
-    partial = file.with_name(f"{file.name}.{os.getpid()}.tmp")
-    try:
-        with open(partial, "wb") as out:
-            np.savez(out, **{**arrays, **texts})  # type: ignore[arg-type]
-        os.replace(partial, file)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole(file) as out:
+        np.savez(out, **{**arrays, **texts})  # type: ignore[arg-type]
 
 
 def load(file: str | Path, flag: str = "--disp-features") -> Priors:

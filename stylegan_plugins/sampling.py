@@ -19,6 +19,7 @@ import torch
 
 from stylegan_plugins import manager, runs, training
 from stylegan_plugins.errors import DataError, OptionError, PluginError
+from stylegan_plugins.files import whole
 from stylegan_plugins.finetune import open_pickle
 from stylegan_plugins.host import networks
 from training_ext.disp import map_embedded
@@ -157,8 +158,8 @@ def load_generator(path: Path, device: torch.device) -> tuple[Any, Sampler | Non
 def export(path: Path, out: Path, classes: int, seed: int = 0) -> None:
     """Write a stock pickle whose classes are drawn labels: class k is what `sample` draws for seed + k.
 
-    The layer that embeds labels takes one-hot classes in it; all else is as in the pickle. Raises DataError if
-    the run has no sampler."""
+    The layer that embeds labels takes one-hot classes in it; all else is as in the pickle. Raises DataError if the run
+    has no sampler, or the pickle cannot be written."""
     G, sampler, file = load_generator(path, torch.device("cpu"))
     if sampler is None or not G.c_dim:
         raise DataError(f"{file}: this generator is not conditioned by a plug-in; stock tools take it as it is.")
@@ -174,10 +175,5 @@ def export(path: Path, out: Path, classes: int, seed: int = 0) -> None:
     made = networks.build(dataclasses.replace(source, init_kwargs=kwargs, tensors=tensors), f"G_ema of {file}")
     D = networks.build(snapshot.network("D"), f"D of {file}")
     data = dict(G=copy.deepcopy(made), D=D, G_ema=made, training_set_kwargs=None, augment_pipe=None)
-    partial = out.with_name(out.name + ".tmp")
-    try:
-        with open(partial, "wb") as target:
-            pickle.dump(data, target)
-        partial.replace(out)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole(out) as file_out:
+        pickle.dump(data, file_out)

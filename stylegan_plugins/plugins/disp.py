@@ -21,7 +21,9 @@ import torch
 
 from stylegan_plugins import backbones, devices, hookimpl, priors
 from stylegan_plugins.errors import DataError, OptionError
+from stylegan_plugins.files import whole
 from stylegan_plugins.options import option
+from stylegan_plugins.probe import require
 from stylegan_plugins.sampling import Sampler
 from training_ext import disp
 from training_ext.dataset import Labels
@@ -152,9 +154,11 @@ def register_sampler(run_dir, options):
             with np.load(file, allow_pickle=False) as kept:
                 fitted[file] = disp.Mixture(kept["weights"], kept["means"], kept["deviations"])
         if file not in fitted:
+            require("sklearn")
             components = options.components or min(max(len(values) // PER_COMPONENT, 1), 100)
             fitted[file] = disp.Mixture.fit(disp.embed(G, values).cpu().numpy(), min(components, len(values)))
-            np.savez(file, **vars(fitted[file]))
+            with whole(file) as out:
+                np.savez(out, **vars(fitted[file]))
         return fitted[file]
 
     def like(G: torch.nn.Module, image: torch.Tensor) -> torch.Tensor:
