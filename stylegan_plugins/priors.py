@@ -43,6 +43,10 @@ def compute(
 
     weights: a file of them, or None for the published ones; flips: of x-flips, too; flag: the option to name in errors.
     Raises DataError or OptionError as `backbones.load` does."""
+    if weights is not None:
+        if not Path(weights).is_file():
+            raise DataError(f"{flag}={name}: there is no file of weights {weights}.")
+        weights = str(Path(weights).resolve())
     fingerprint = datacheck.fingerprint(data)
     recipes = backbones.known()
     model = recipes[name].timm if name in recipes else name

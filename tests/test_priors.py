@@ -92,6 +92,11 @@ def test_features_of_ones_own_are_taken_and_bound_to_the_images(cache, crops, tm
         priors.file_for(str(crops), "vgg19", **arguments)
 
 
+def test_weights_that_are_not_there_are_told(cache, crops):
+    with pytest.raises(DataError, match="no file of weights nowhere.pth"):
+        made(crops, weights="nowhere.pth")
+
+
 @pytest.mark.parametrize(
     "content, message",
     [
