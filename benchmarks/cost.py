@@ -16,7 +16,6 @@ import multiprocessing
 import os
 import platform
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -72,9 +71,7 @@ class Trainer:
             from stylegan_plugins import manager
             from stylegan_plugins.session import Session
 
-            folder = tempfile.mkdtemp()
-            Path(folder, "priors.npz").touch()  # disp keeps a copy of its priors, and reads none here
-            self.session = Session(manager.expand(plugins), {}, run_dir=folder)
+            self.session = Session(manager.expand(plugins), {})
             self.session.attach(self.G, self.D, self.G, None, self.loss, self.phases)
 
     def cycle(self) -> float:

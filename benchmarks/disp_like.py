@@ -4,9 +4,10 @@
 
 Trains disp on 64 color crops of photographs with small networks, makes 8 variants of each training image, as
 `stylegan-plugins sample --like` does, and takes the mean of their features C. For each image: is it nearer to them
-than the median of the other images is? Binomial test against a coin. Two distances: between features as they are, and
-the angle between them after the mean over all variants, or all images, was taken away: what generated images have in
-common, blur for example, moves all of them in feature space alike."""
+than the median of the other images is? A permutation test: the share of 100,000 random assignments of images to
+variants in which as many are. Two distances: between features as they are, and the angle between them after the mean
+over all variants, or all images, was taken away: what generated images have in common, blur for example, moves all of
+them in feature space alike."""
 
 from __future__ import annotations
 
@@ -22,6 +23,7 @@ import torch
 from PIL import Image
 
 COUNT = 64
+SHUFFLES = 100_000
 
 
 def write_crops(path: Path, side: int) -> None:
@@ -53,9 +55,7 @@ def train(host: str, data: Path, outdir: Path, kimg: int, seed: int) -> None:
 
 
 def wins(run: Path, data: Path, variants: int = 8) -> dict[str, tuple[int, float]]:
-    """Number of images that win, and p of as many or more by chance, by distance."""
-    from scipy.stats import binomtest
-
+    """Images that win, and the share of random assignments of images to variants in which as many do; by distance."""
     from stylegan_plugins import backbones, datacheck, sampling
 
     G, sampler, _ = sampling.load_generator(run, torch.device("cpu"))
@@ -72,12 +72,14 @@ def wins(run: Path, data: Path, variants: int = 8) -> dict[str, tuple[int, float
     generated = torch.stack(made)
     unit = lambda f: torch.nn.functional.normalize(f - f.mean(dim=0))
     distances = {"distance": torch.cdist(generated, real), "angle, centred": -unit(generated) @ unit(real).T}
-    others = ~torch.eye(len(x), dtype=torch.bool)
     found = {}
     for name, d in distances.items():
-        median = torch.stack([row[keep].median() for row, keep in zip(d, others, strict=True)])
-        count = int((d.diagonal() < median).sum())
-        found[name] = (count, float(binomtest(count, len(x), 0.5, alternative="greater").pvalue))
+        nearer = (d[:, None, :] < d[:, :, None]).float().sum(dim=2) / (len(x) - 1)  # share of images nearer than j to i
+        won = (nearer < 0.5).numpy()
+        random = np.random.RandomState(0)
+        shuffled = [won[np.arange(len(x)), random.permutation(len(x))].sum() for _ in range(SHUFFLES)]
+        count = int(won.diagonal().sum())
+        found[name] = (count, (1 + sum(other >= count for other in shuffled)) / (1 + SHUFFLES))
     return found
 
 

@@ -14,7 +14,7 @@ import torch
 
 from stylegan_plugins import manager
 from stylegan_plugins.downloads import cache_directory
-from stylegan_plugins.errors import DataError, OptionError, PluginError
+from stylegan_plugins.errors import DataError, OptionError
 from training_ext.backbones import Backbone
 
 HUB = "https://huggingface.co"
@@ -57,12 +57,12 @@ def known() -> dict[str, Recipe]:
     found = dict(BACKBONES)
     for name in manager.installed():
         try:
-            pm = manager.build_alone(name)
-        except PluginError:
-            continue  # `stylegan-plugins list` says so
-        for recipes in manager.call(pm, name, "register_backbones"):
-            for backbone, recipe in recipes.items():
-                found.setdefault(backbone, recipe)
+            offered = manager.call(manager.build_alone(name), name, "register_backbones")
+            for recipes in offered:
+                for backbone, recipe in recipes.items():
+                    found.setdefault(backbone, recipe)
+        except manager.FAULTS:  # PluginError is one of them; `stylegan-plugins list` says so
+            continue
     return found
 
 
@@ -86,7 +86,7 @@ def load(name: str, weights: str | Path | None = None, flag: str = "--features")
     arguments: dict[str, Any] = {"num_classes": 0} if "vit" in architecture else {}
     size = min(settings.input_size[-1], 224)
     if size != settings.input_size[-1]:
-        arguments["img_size"] = size
+        arguments["dynamic_img_size"] = True  # its weights know places of the size that it was trained with
     file = Path(weights) if weights else _weights_file(name, recipe, settings, flag)
     with torch.random.fork_rng(devices=[]):
         model = timm.create_model(architecture, pretrained=False, **arguments)
@@ -109,7 +109,7 @@ def _weights_file(name: str, recipe: Recipe, settings: Any, flag: str) -> Path:
         return here
     import huggingface_hub
 
-    repository, file = f"timm/{recipe.timm}", "model.safetensors"
+    repository, file = settings.hf_hub_id, settings.hf_hub_filename or "model.safetensors"
     cached = huggingface_hub.try_to_load_from_cache(repository, file)
     if isinstance(cached, str):
         return Path(cached)

@@ -79,6 +79,11 @@ def configure(args: Any, given: frozenset[str], trust: bool, labels_of_plugin: b
             continue
         classes = network.init_kwargs.get("c_dim", 0)
         labels = 0 if labels_of_plugin and classes == 0 else dataset.label_dim
+        if labels_of_plugin and classes not in (0, labels):
+            raise DataError(
+                f"--resume: {path.name} was trained with labels of width {classes}, those of the plug-in have "
+                f"{labels}. Use a pickle without labels, or of a run with the same plug-in and options."
+            )
         _check_data(path, network, dataset.resolution, dataset.num_channels, labels)
         _check_flags(args[kwargs], network, given)
         adopted = adopt(args[kwargs], network)

@@ -19,6 +19,7 @@ from stylegan_plugins.errors import DataError, OptionError
 from stylegan_plugins.files import whole
 
 BATCH = 32
+TEXTS = ("fingerprint", "backbone", "weights", "digest")
 VERSION = 1
 
 
@@ -27,13 +28,22 @@ class Priors:
     """features [M, d], by image in the host's order; flipped: those of the x-flips, or None.
 
     fingerprint   of the images, None for an array of one's own that says nothing of its images
-    backbone      name of the network, None for an array of one's own; weights: the file of its weights, if given"""
+    backbone      name of the network, None for an array of one's own
+    weights       the file of its weights, if one was given, and in `digest` what identifies its content
+    used          images that the run trains on, indices [m]; None: all"""
 
     features: np.ndarray
     flipped: np.ndarray | None
     fingerprint: str | None
     backbone: str | None
     weights: str | None = None
+    digest: str | None = None
+    used: np.ndarray | None = None
+
+    @property
+    def of_the_run(self) -> np.ndarray:
+        """The features of images that the run trains on."""
+        return self.features if self.used is None else self.features[self.used]
 
 
 def compute(
@@ -50,7 +60,7 @@ def compute(
     fingerprint = datacheck.fingerprint(data)
     recipes = backbones.known()
     model = recipes[name].timm if name in recipes else name
-    identity = f"{VERSION}/{fingerprint}/{model}/{_digest(weights)}/{flips}"
+    identity = f"{VERSION}/{fingerprint}/{model}/{digest_of(weights)}/{flips}"
     file = cache_directory() / "priors" / f"{name}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.npz"
     if file.exists():
         return file
@@ -65,18 +75,19 @@ def compute(
             bar.update(len(pixels))
     features = np.concatenate([seen for seen, _ in parts])
     flipped = np.concatenate([other for _, other in parts if other is not None]) if flips else None
-    save(file, Priors(features, flipped, fingerprint, name, weights))
+    save(file, Priors(features, flipped, fingerprint, name, weights, digest_of(weights)))
     return file
 
 
-def _digest(weights: str | None) -> str:
+def digest_of(weights: str | None) -> str:
+    """What identifies the content of a file; nothing for no file."""
     return "" if weights is None else hashlib.sha256(Path(weights).read_bytes()).hexdigest()[:16]
 
 
 def save(file: Path, priors: Priors) -> None:
     """Write a file of priors, whole or not at all. Raises DataError if it cannot be written."""
-    arrays = {"features": priors.features} | ({} if priors.flipped is None else {"flipped": priors.flipped})
-    texts = {key: np.array(getattr(priors, key) or "") for key in ("fingerprint", "backbone", "weights")}
+    arrays = {key: getattr(priors, key) for key in ("features", "flipped", "used") if getattr(priors, key) is not None}
+    texts = {key: np.array(getattr(priors, key) or "") for key in TEXTS}
     with whole(file) as out:
         np.savez(out, **{**arrays, **texts})  # type: ignore[arg-type]
 
@@ -99,10 +110,9 @@ def load(file: str | Path, flag: str = "--disp-features") -> Priors:
     flipped = arrays.get("flipped")
     if flipped is not None and flipped.shape != features.shape:
         raise DataError(f"{flag}: {file} has features {list(features.shape)}, but flipped {list(flipped.shape)}.")
-    text = {key: str(arrays[key]) or None for key in ("fingerprint", "backbone", "weights") if key in arrays}
+    texts = {key: str(arrays[key]) or None for key in TEXTS if key in arrays}
     flipped = None if flipped is None else flipped.astype(np.float32)
-    known = (text.get("fingerprint"), text.get("backbone"), text.get("weights"))
-    return Priors(features.astype(np.float32), flipped, *known)
+    return Priors(features.astype(np.float32), flipped, **{**dict.fromkeys(TEXTS), **texts}, used=arrays.get("used"))
 
 
 def check(priors: Priors, file: str | Path, data: str, flag: str = "--disp-features") -> None:
@@ -126,11 +136,13 @@ def file_for(data: str, features: str, *, weights: str | None, flips: bool, devi
         return compute(data, features, weights=weights, flips=flips, device=device, flag=flag)
     if not Path(features).is_file():
         raise OptionError(f"{flag}={features}: neither a file nor a backbone. Known: {', '.join(backbones.known())}.")
+    if weights is not None:
+        raise OptionError(f"{flag}={features} is a file of features, which needs no weights of a backbone.")
     given = load(features, flag)
     check(given, features, data, flag)
     if given.fingerprint is not None:
         return Path(features)
-    identity = f"{VERSION}/{datacheck.fingerprint(data)}/{_digest(features)}"
+    identity = f"{VERSION}/{datacheck.fingerprint(data)}/{digest_of(features)}"
     file = cache_directory() / "priors" / f"own-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.npz"
     save(file, dataclasses.replace(given, fingerprint=datacheck.fingerprint(data)))
     return file

@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 import PIL.Image
+import PIL.ImageOps
 import torch
 
-from stylegan_plugins import manager, runs, training
+from stylegan_plugins import datacheck, manager, runs, training
 from stylegan_plugins.errors import DataError, OptionError, PluginError
 from stylegan_plugins.files import whole
 from stylegan_plugins.finetune import open_pickle
@@ -76,12 +77,15 @@ def seeds_of(text: str) -> list[int]:
 
 
 def read_image(file: Path, G: Any) -> torch.Tensor:
-    """A picture as the data set would have it: its middle square, at G's resolution and colors, [1, C, H, W]."""
+    """A picture as the data set would have it: its middle square, upright, at G's resolution and colors, what is
+    transparent on white, [1, C, H, W]. Raises DataError."""
     try:
-        with PIL.Image.open(file) as picture:
-            image = picture.convert("L" if G.img_channels == 1 else "RGB")
-    except (OSError, ValueError, PIL.Image.DecompressionBombError) as error:
-        raise DataError(f"--like: {file} cannot be read as an image ({error}).") from error
+        with PIL.Image.open(file) as opened:
+            picture = PIL.ImageOps.exif_transpose(opened).convert("RGBA")
+    except datacheck.BROKEN as error:
+        raise DataError(f"--like: {file} cannot be read as an image ({' '.join(str(error).split())}).") from error
+    white = PIL.Image.new("RGBA", picture.size, "white")
+    image = PIL.Image.alpha_composite(white, picture).convert("L" if G.img_channels == 1 else "RGB")
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     image = image.resize(
@@ -109,7 +113,10 @@ def images(
         if like is not None:
             raise OptionError("--like: this generator was not trained on features of images (--plugin=disp).")
         if G.c_dim and (label is None or not label < G.c_dim):
-            raise OptionError(f"--class: this generator has {G.c_dim} classes; give one of 0 to {G.c_dim - 1}.")
+            raise OptionError(
+                f"--class: this generator has {G.c_dim} classes; give one of 0 to {G.c_dim - 1}. If a plug-in gave it "
+                "its labels, the pickle must lie in the directory of its run."
+            )
         if not G.c_dim and label is not None:
             raise OptionError(f"--class={label}: this generator has no classes.")
     elif label is not None:

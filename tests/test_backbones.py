@@ -79,6 +79,20 @@ def test_every_backbones_architecture_makes_features(name):
     assert timm.models.get_pretrained_cfg(backbones.BACKBONES[name].timm) is not None
 
 
+def test_weights_for_larger_images_are_taken(monkeypatch, tmp_path):
+    """DINOv2 was trained with 518 pixels; it sees 224 here. A small one of the family."""
+    import timm
+
+    name = "vit_small_patch14_dinov2"
+    model = timm.create_model(name, pretrained=False, num_classes=0)
+    torch.save(model.state_dict(), tmp_path / "weights.pth")
+    monkeypatch.setitem(backbones.BACKBONES, "dinov2", backbones.Recipe(f"{name}.lvd142m"))
+    backbone = backbones.load("dinov2", tmp_path / "weights.pth")
+    with torch.no_grad():
+        assert backbone(torch.zeros([1, 3, 32, 32])).shape == (1, 384) and backbone.size == 224
+    assert torch.equal(backbone.model.pos_embed, model.pos_embed)
+
+
 def test_random_numbers_are_left_as_they_were():
     torch.manual_seed(0)
     expected = torch.rand([3])

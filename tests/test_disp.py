@@ -13,9 +13,9 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
-from conftest import ADA, STYLEGAN3, TINY, color_crops, last_run, run_script, write_zip
+from conftest import ADA, STYLEGAN3, TINY, color_crops, last_run, make_pickle, run_script, write_zip
 from drivers.states import differences
-from test_training import options
+from test_training import loop, options
 from test_transfer import arguments, still, train
 
 from stylegan_plugins import manager, priors, sampling, training
@@ -68,11 +68,7 @@ def test_the_discriminator_and_its_start(cache, fetched, ada_host, pickles, crop
     output = train(ada_host, still(args), tmp_path / "run")
     assert "at random: mapping.embed.weight" in output and "mapping.fc0.weight" not in output
     snapshot = tmp_path / "run" / "network-snapshot-000000.pkl"
-    (tmp_path / "priors").mkdir()
-    shutil.copy(tmp_path / "run" / "priors.npz", tmp_path / "priors")
-    done = run_script(
-        fetched[ADA], str(DRIVERS / "disp_step.py"), str(pickles[ADA]), str(snapshot), str(tmp_path / "priors")
-    )
+    done = run_script(fetched[ADA], str(DRIVERS / "disp_step.py"), str(pickles[ADA]), str(snapshot))
     truths = json.loads(done.stdout.splitlines()[-1])
     assert len(truths) == 10 and [name for name, holds in truths.items() if not holds] == []
 
@@ -216,6 +212,27 @@ def test_contrad_and_disp_are_told_apart():
         manager.build(["disp", "contrad"])
 
 
+def test_one_image_has_no_mixture():
+    with pytest.raises(OptionError, match="--disp-sampling=mixture: one image"):
+        plugin.way_of_sampling(plugin.DISPOptions(sampling="mixture"), 1)
+
+
+def test_a_pickle_of_classes_is_not_conditioned_by_priors(cache, fetched, ada_host, crops, tmp_path):
+    classes = make_pickle(fetched[ADA], tmp_path / "classes.pkl", c_dim=3)
+    flags = [f"--data={crops}", f"--outdir={tmp_path}/runs", f"--resume={classes}", "--plugin=disp", LITE0]
+    done = run_script(ada_host, "train.py", *flags, "--dry-run", check=False)
+    assert done.returncode == 2 and "trained with labels of width 3, those of the plug-in have 1280" in done.stderr
+
+
+def test_a_subset_is_all_that_samples_know_of(cache, ada_host, crops, tmp_path):
+    """--subset keeps 10 of 24 images: scale and samples are of these."""
+    args = options(ada_host, ADA, crops, tmp_path, "--plugin=disp", LITE0, "--subset=10", "--device=cpu")
+    loop(ada_host, args, tmp_path / "run", 1)
+    found = priors.load(tmp_path / "run" / "priors.npz")
+    assert found.features.shape == (24, 1280) and found.of_the_run.shape == (10, 1280)
+    assert len(set(found.used)) == 10
+
+
 # Images without the data set. ---------------------------------------------------------------------
 
 
@@ -297,6 +314,35 @@ def test_way_of_sampling_goes_with_the_number_of_images(cache, tmp_path):
     assert sampler.name == "images"
     with pytest.raises(DataError, match="features of your own"):
         sampler.like(None, torch.zeros([1, 3, 8, 8]))
+
+
+def test_pictures_come_upright_on_white_and_damaged_ones_are_told(tmp_path):
+    class G(torch.nn.Linear):
+        img_channels, img_resolution = 3, 16
+
+    sketch = np.zeros([40, 30, 4], dtype=np.uint8)  # black strokes on nothing
+    sketch[10:20, :, 3] = 255
+    PIL.Image.fromarray(sketch).save(tmp_path / "sketch.png")
+    image = sampling.read_image(tmp_path / "sketch.png", G(1, 1))
+    assert image.shape == (1, 3, 16, 16) and image.max() == 1 and image.min() < -0.9
+    turned = PIL.Image.fromarray(np.full([8, 16, 3], 255, dtype=np.uint8))
+    turned.paste((0, 0, 0), (0, 0, 8, 8))
+    exif = turned.getexif()
+    exif[0x0112] = 6  # a camera that was held upright
+    turned.save(tmp_path / "turned.jpg", exif=exif, quality=100)
+    upright = sampling.read_image(tmp_path / "turned.jpg", G(1, 1))
+    assert upright[0, 0, 0].mean() < 0 < upright[0, 0, -1].mean()  # left became top
+    random = np.random.RandomState(0)
+    good = (tmp_path / "sketch.png").read_bytes()
+    for _ in range(200):
+        broken = bytearray(good)
+        for place in random.randint(8, len(good), size=3):
+            broken[place] = random.randint(256)
+        (tmp_path / "broken.png").write_bytes(broken)
+        try:
+            sampling.read_image(tmp_path / "broken.png", G(1, 1))
+        except DataError as error:
+            assert "--like" in str(error) and "\n" not in str(error)
 
 
 @pytest.mark.parametrize("text, seeds", [("0-3", [0, 1, 2, 3]), ("7", [7]), ("1, 3-4", [1, 3, 4])])

@@ -92,6 +92,19 @@ def test_features_of_ones_own_are_taken_and_bound_to_the_images(cache, crops, tm
         priors.file_for(str(crops), "vgg19", **arguments)
 
 
+def test_weights_do_not_go_with_features_of_ones_own(cache, crops, tmp_path):
+    np.save(tmp_path / "own.npy", np.zeros([10, 2]))
+    with pytest.raises(OptionError, match="needs no weights"):
+        priors.file_for(
+            str(crops),
+            str(tmp_path / "own.npy"),
+            weights="x.pth",
+            flips=False,
+            device=torch.device("cpu"),
+            flag="--features",
+        )
+
+
 def test_weights_that_are_not_there_are_told(cache, crops):
     with pytest.raises(DataError, match="no file of weights nowhere.pth"):
         made(crops, weights="nowhere.pth")

@@ -234,7 +234,7 @@ class SimCLR:
     crop     width, height (in image sides), place from the    ``crop_area``: smallest share of the image's area
              left, from the top; flipped or not
     jitter   applied or not, contrast first or not, draws for  ``jitter``: factors are drawn from 1 +- it (but >= 0);
-             contrast, hue, saturation, value                  ``hue``: largest turn, in turns of 360/255
+             contrast, hue, saturation, value                  ``hue``: largest change, in 255/360 of a turn
     gray     applied or not
     blur     applied or not, draw for sigma in 0.1 to 2 pixels ``blur``: probability
     cutout   applied or not, place of the centre: rows, columns ``cutout``: probability; ``cutout_side``, in image sides

@@ -74,17 +74,17 @@ class PluginLoss(host_loss.StyleGAN2Loss):
     def _discriminator(self, phase: str, real_img, real_c, gen_z, gen_c, gain, blur: dict[str, float]) -> None:
         """Dmain: D's adversarial loss and its terms, generated images first and, unless a part needs both graphs, with
         a backward pass of their own. Dreg: R1 on real images; no term is computed for it."""
+        adversarial = self.parts.adversarial
+        weight = adversarial.weight if adversarial else 1
         main = phase in ("Dmain", "Dboth")
-        r1 = phase in ("Dreg", "Dboth") and self.r1_gamma != 0
+        r1 = phase in ("Dreg", "Dboth") and self.r1_gamma != 0 and weight != 0
         if not (main or r1):
             return
-        adversarial = self.parts.adversarial
         if phase == "Dboth" and adversarial:  # its logits may let other gradients through than R1 needs
             for part in ("Dmain", "Dreg"):
                 self._discriminator(part, real_img, real_c, gen_z, gen_c, gain, blur)
             return
         joint = adversarial.joint if adversarial else None
-        weight = adversarial.weight if adversarial else 1
         generated: Pass | None = None
         loss_generated: Any = 0
         loss_kept: Any = 0

@@ -86,7 +86,7 @@ class AdversarialTerm:
     logits          Pass -> [N, 1]: the logits that D and G are trained by, that R1 is computed on, and that ADA and
                     the statistics see. Default: those of the host's D. R1 always has a pass of its own, `Dreg`
     joint           (generated, real) -> [N]: a term of D that needs both passes; their graphs are kept for it
-    weight          factor of D's adversarial loss
+    weight          factor of D's adversarial loss; 0 switches it off, and R1 with it
     views           how often real images are augmented in D's main phase; views_mixed: whether minibatch-stddev groups
                     may hold views of both kinds, as in one batch of all views, or are those of passes of their own
     r1              the images whose gradient R1 takes: `clean`, as the hosts do, or `augmented`"""

@@ -58,7 +58,7 @@ class ContraDOptions:
     )
     crop_area: float = option(0.2, "smallest share of the image that a view shows", minimum=0.01, maximum=1)
     jitter: float = option(0.4, "range of contrast, saturation and brightness factors: 1 +- it", minimum=0)
-    hue: float = option(0.1, "largest turn of hue, in turns of 360/255", minimum=0, maximum=0.5)
+    hue: float = option(0.1, "largest change of hue, in 255/360 of a turn", minimum=0, maximum=0.5)
     cutout_side: float = option(0.5, "side of the hole of simclr-hq-cutout, in image sides", minimum=0, maximum=1)
     hsv_gradient: str = option(
         HSV_GRADIENTS[0],

@@ -11,9 +11,12 @@ the data set's labels. The numbers are in training_ext.disp.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -22,6 +25,7 @@ import torch
 from stylegan_plugins import backbones, devices, hookimpl, priors
 from stylegan_plugins.errors import DataError, OptionError
 from stylegan_plugins.files import whole
+from stylegan_plugins.host.modules import host_module
 from stylegan_plugins.options import option
 from stylegan_plugins.probe import require
 from stylegan_plugins.sampling import Sampler
@@ -79,16 +83,37 @@ def register_dataset(args, options):
             flag="--disp-features",
         )
         args["plugins"]["options"]["disp"]["features"] = str(file.resolve())
-        found = priors.load(file)
+        found = dataclasses.replace(priors.load(file), used=used_images(data))
         if flips and found.flipped is None:
             print(f"disp: {file} has no priors of x-flips; they share those of their images.")
+        if way_of_sampling(options, len(found.of_the_run)) == "mixture":
+            require("sklearn")
     else:
         file = file_of(Path(args["run_dir"]), options)
-        found = priors.load(file)
+        found = dataclasses.replace(priors.load(file), used=used_images(data))
         priors.check(found, file, data["path"])
-    standard = disp.Standard.of(found.features)
+        kept = Path(args["run_dir"], FILE)
+        if not kept.exists():
+            priors.save(kept, found)
+    standard = disp.Standard.of(found.of_the_run)
     flipped = None if found.flipped is None or options.flips == "shared" else standard(found.flipped)
     return Labels(standard(found.features), flipped)
+
+
+def used_images(kwargs: Mapping[str, Any]) -> np.ndarray | None:
+    """The images that a data set with these arguments has, as indices among all: the host's choice for --subset."""
+    if kwargs.get("max_size") is None:
+        return None
+    plain = {**kwargs, "use_labels": False, "xflip": False}
+    made = host_module("dnnlib").util.construct_class_by_name(**plain)
+    return np.array([made.get_details(index).raw_idx for index in range(len(made))])
+
+
+def way_of_sampling(options: DISPOptions, images: int) -> str:
+    """`auto` resolved, for so many images. Raises OptionError for what cannot be."""
+    if options.sampling == "mixture" and images < 2:
+        raise OptionError("--disp-sampling=mixture: one image has no distribution. Give two or more, or mixup.")
+    return options.sampling if options.sampling != "auto" else "mixup" if images < MANY else "mixture"
 
 
 def file_of(run_dir: Path, options: DISPOptions) -> Path:
@@ -116,10 +141,6 @@ def register_heads(session):
 
 @hookimpl
 def register_loss_terms(session):
-    options = session.options("disp")
-    kept = Path(session.run_dir, FILE)
-    if session.rank == 0 and not kept.exists():
-        priors.save(kept, priors.load(options.features))
     embedding = session.heads["disp"]
 
     def logits(evaluated: Pass) -> torch.Tensor:
@@ -134,9 +155,9 @@ def register_loss_terms(session):
 def register_sampler(run_dir, options):
     file = file_of(run_dir, options)
     found = priors.load(file)
-    standard = disp.Standard.of(found.features)
-    values = standard(found.features)
-    way = options.sampling if options.sampling != "auto" else "mixup" if len(values) < MANY else "mixture"
+    standard = disp.Standard.of(found.of_the_run)
+    values = standard(found.of_the_run)
+    way = way_of_sampling(options, len(values))
 
     def draw(G: torch.nn.Module, random: np.random.RandomState) -> torch.Tensor:
         if way == "mixture":
@@ -145,6 +166,7 @@ def register_sampler(run_dir, options):
         return disp.embed(G, prior[None])[0]
 
     fitted: dict[Path, disp.Mixture] = {}
+    loaded: list[torch.nn.Module] = []
 
     def mixture(G: torch.nn.Module) -> disp.Mixture:
         """Fitted once for a G, and kept beside the run."""
@@ -157,16 +179,22 @@ def register_sampler(run_dir, options):
             require("sklearn")
             components = options.components or min(max(len(values) // PER_COMPONENT, 1), 100)
             fitted[file] = disp.Mixture.fit(disp.embed(G, values).cpu().numpy(), min(components, len(values)))
-            with whole(file) as out:
-                np.savez(out, **vars(fitted[file]))
+            try:
+                with whole(file) as out:
+                    np.savez(out, **vars(fitted[file]))
+            except DataError as error:  # the run of somebody else: it is fitted anew each time
+                click.echo(f"disp: the mixture is not kept: {error}", err=True)
         return fitted[file]
 
     def like(G: torch.nn.Module, image: torch.Tensor) -> torch.Tensor:
         if found.backbone is None:
             raise DataError(f"--like: {file} is an array of features of your own, so that a new image has none.")
-        backbone = backbones.load(found.backbone, found.weights, "--like").to(image.device)
+        if found.weights and (not Path(found.weights).is_file() or priors.digest_of(found.weights) != found.digest):
+            raise DataError(f"--like: {found.weights}, the weights of {found.backbone}, is gone or has changed.")
+        if not loaded:
+            loaded.append(backbones.load(found.backbone, found.weights, "--like").to(image.device))
         with torch.no_grad():
-            return disp.embed(G, standard(backbone(image).float().cpu().numpy()))[0]
+            return disp.embed(G, standard(loaded[0](image).float().cpu().numpy()))[0]
 
     return Sampler(way, draw, like)
 

@@ -106,6 +106,8 @@ truth["R1 of clean images, with --contrad-r1=clean, is another"] = not torch.all
     d["b4.conv.weight"], d_clean["b4.conv.weight"], rtol=1e-2
 )
 
+d, heads = run(make(lambda_con=0, lambda_dis=0), "Dreg")
+truth["SimCLR alone has no R1"] = d == {} and heads == {}
 both, _ = run(make(), "Dboth")
 truth["without lazy regularisation, R1 has a pass of its own"] = [len(x) for x in images_seen] == [N, 2 * N, N]
 

@@ -36,7 +36,7 @@ def make():
         SimpleNamespace(name=name, module=net, opt=torch.optim.Adam(net.parameters(), lr=0.002, betas=(0.0, 0.99)))
         for name, net in (("Gmain", G), ("Dmain", D))
     ]
-    session = Session(["disp"], {}, run_dir=sys.argv[3])
+    session = Session(["disp"], {})
     session.attach(G, D, G, None, loss, phases)
     return session
 
