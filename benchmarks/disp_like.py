@@ -2,7 +2,7 @@
 
     python benchmarks/disp_like.py --host HOST [--side 16] [--kimg 10] [--seeds 3] [--outdir DIR] [--markdown FILE]
 
-Trains disp on 64 color crops of photographs with small networks, makes 8 variants of each training image, as
+Trains disp on 64 color crops of photographs with small networks, makes variants of each training image, as
 `stylegan-plugins sample --like` does, and takes the mean of their features C. For each image: is it nearer to them
 than the median of the other images is? A permutation test: the share of 100,000 random assignments of images to
 variants in which as many are. Two distances: between features as they are, and the angle between them after the mean
@@ -54,7 +54,7 @@ def train(host: str, data: Path, outdir: Path, kimg: int, seed: int) -> None:
         raise SystemExit(done.stdout[-3000:])
 
 
-def wins(run: Path, data: Path, variants: int = 8) -> dict[str, tuple[int, float]]:
+def wins(run: Path, data: Path, variants: int) -> dict[str, tuple[int, float]]:
     """Images that win, and the share of random assignments of images to variants in which as many do; by distance."""
     from stylegan_plugins import backbones, datacheck, sampling
 
@@ -88,9 +88,10 @@ def wins(run: Path, data: Path, variants: int = 8) -> dict[str, tuple[int, float
 @click.option("--side", type=int, default=16, show_default=True)
 @click.option("--kimg", type=int, default=10, show_default=True)
 @click.option("--seeds", type=int, default=3, show_default=True)
+@click.option("--variants", type=int, default=8, show_default=True)
 @click.option("--outdir", default="runs/disp_like", show_default=True, type=click.Path(path_type=Path))
 @click.option("--markdown", help="Write the table there")
-def main(host: str, side: int, kimg: int, seeds: int, outdir: Path, markdown: str | None) -> None:
+def main(host: str, side: int, kimg: int, seeds: int, variants: int, outdir: Path, markdown: str | None) -> None:
     from stylegan_plugins import devices, runs
 
     devices.choose("cpu")
@@ -108,7 +109,7 @@ def main(host: str, side: int, kimg: int, seeds: int, outdir: Path, markdown: st
         folder = outdir / f"{side}-{kimg}-{seed}"
         if not folder.exists():
             train(host, data, folder, kimg, seed)
-        found = wins(next(folder.iterdir()), data)
+        found = wins(next(folder.iterdir()), data, variants)
         cells = [f"{count} of {COUNT} | {p:.2g}" for count, p in found.values()]
         lines.append(f"| {seed} | {kimg} | {' | '.join(cells)} |")
         print(lines[-1], flush=True)

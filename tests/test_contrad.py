@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import ADA, STYLEGAN3, run_script
+from conftest import ADA, STYLEGAN3, color_crops, run_script, write_zip
 from drivers.states import differences
 
 from stylegan_plugins import manager, training
@@ -173,12 +173,13 @@ def test_a_pretrained_d_keeps_its_minibatch_stddev_layer():
 # Runs. --------------------------------------------------------------------------------------------
 
 
-def test_a_killed_run_ends_as_one_that_was_not_and_its_snapshot_is_stock(fetched, ada_host, color_zip, tmp_path):
+def test_a_killed_run_ends_as_one_that_was_not_and_its_snapshot_is_stock(fetched, ada_host, tmp_path):
     """64 iterations, in the warm-up of the learning rates; killed and resumed once."""
     from test_resume import begin, start, wait_for_state
     from test_training import options, snapshot
 
-    args = options(ada_host, ADA, color_zip, tmp_path, "--plugin=contrad", "--contrad-warmup=100", "--device=cpu")
+    data = write_zip(tmp_path / "crops.zip", color_crops(32, side=16))
+    args = options(ada_host, ADA, data, tmp_path, "--plugin=contrad", "--contrad-warmup=100", "--device=cpu")
     args |= {"total_kimg": 64 * args["batch_size"] / 1000, "kimg_per_tick": 9, "state_minutes": 10.0}
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     run = begin(ada_host, args, whole)
