@@ -83,7 +83,9 @@ def test_the_discriminator_and_its_start(cache, fetched, ada_host, pickles, larg
 def test_a_run_of_disp_starts_another_with_its_conditioning(ada_host, trained, crops, tmp_path):
     _, run_dir = trained
     source = max(run_dir.glob("network-snapshot-*.pkl"))
-    args = arguments(ada_host, ADA, crops, tmp_path, "--plugin=disp,freezed", LITE0, f"--resume={source}")
+    args = arguments(
+        ada_host, ADA, crops, tmp_path, "--plugin=disp,freezed", LITE0, "--freezed-layers=3", f"--resume={source}"
+    )
     assert "tensors copied, 0 at random" in train(ada_host, still(args), tmp_path / "run")
     expected = read_pickle(source).network("G")
     found = read_pickle(tmp_path / "run" / "network-snapshot-000000.pkl").network("G")
