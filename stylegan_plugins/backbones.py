@@ -94,7 +94,7 @@ def load(name: str, weights: str | Path | None = None, flag: str = "--features")
     return Backbone(model, tuple(settings.mean), tuple(settings.std), size)
 
 
-def local_file(name: str, recipe: Recipe) -> Path:
+def local_file(recipe: Recipe) -> Path:
     """Where the weights of a backbone may be put by hand."""
     return cache_directory() / "backbones" / f"{recipe.timm}.safetensors"
 
@@ -104,7 +104,7 @@ def _weights_file(name: str, recipe: Recipe, settings: Any, flag: str) -> Path:
     packaged = recipe.package()
     if packaged is not None:
         return packaged
-    here = local_file(name, recipe)
+    here = local_file(recipe)
     if here.exists():
         return here
     import huggingface_hub

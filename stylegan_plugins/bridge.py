@@ -16,18 +16,7 @@ from typing import Any, NoReturn
 import click
 import torch.multiprocessing
 
-from stylegan_plugins import (
-    datacheck,
-    devices,
-    downloads,
-    finetune,
-    manager,
-    metrics,
-    resume,
-    signals,
-    states,
-    training,
-)
+from stylegan_plugins import datacheck, devices, downloads, finetune, metrics, resume, signals, states, training
 from stylegan_plugins.checkpoints import Checkpoints
 from stylegan_plugins.devices import (
     backend,
@@ -177,8 +166,7 @@ def run(training_loop: Callable[..., None], rank: int, **args: Any) -> None:
     resumed = args.pop("resumed", None)
     _trust_pickle = args.pop("trust_pickle", False)
     settings = {"minutes": args.pop("state_minutes", 10.0), "keep": args.pop("keep_states", 2)}
-    chosen = training.recorded_options(plugins)
-    labels = training.use_labels(manager.build(chosen), args, chosen)
+    labels = training.use_labels(args, training.recorded_options(plugins))
     training.adapt(args, device(rank), labels)
     progress = Progress(args.get("total_kimg", 0)) if rank == 0 else None
     _session = Session(

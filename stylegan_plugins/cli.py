@@ -232,11 +232,7 @@ def sample(
     G, sampler, _ = sampling.load_generator(run_or_pkl, devices.device())
     given = None if like is None else sampling.read_image(like, G)
     with click.progressbar(numbers, label="Images", file=sys.stderr) as bar:
-        made = [
-            image
-            for seed in bar
-            for image in sampling.images(G, [seed], sampler=sampler, truncation=trunc, like=given, label=label)
-        ]
+        made = sampling.images(G, bar, sampler=sampler, truncation=trunc, like=given, label=label)
     outdir.mkdir(parents=True, exist_ok=True)
     for seed, image in zip(numbers, made, strict=True):
         sampling.picture_of(image).save(outdir / f"seed{seed:04d}.png")
@@ -253,7 +249,7 @@ def sample(
 @click.option("--out", type=Directory, required=True, metavar="PKL")
 @click.option("--host", type=Directory, help="The host  [default: $STYLEGAN_HOST, or the current folder]")
 def export(run_or_pkl: Path, classes: int, seed: int, out: Path, host: Path | None) -> None:
-    """Write a stock pickle of a run with disp, whose classes are drawn priors: for the host's generate.py --class=K."""
+    """Write a stock pickle of a conditioned run, whose classes are drawn labels, for the host's generate.py."""
     from stylegan_plugins import sampling
 
     devices.choose("cpu")

@@ -241,9 +241,10 @@ def copy_tensors(network: Network | None, module: torch.nn.Module) -> dict[str, 
     A mapping network that has labels and comes from one without starts neutral: labels change nothing at first."""
     left = {}
     parameters = dict(module.named_parameters())
+    taking_labels = None if network is None else _with_labels(network, parameters)
     for name, target in [*parameters.items(), *module.named_buffers()]:
         source = None if network is None else network.tensors.get(name)
-        if source is not None and network is not None and name == _with_labels(network, parameters):
+        if source is not None and name == taking_labels:
             source = _widened(source, target.shape[1])
         if source is not None and source.shape == target.shape:
             with torch.no_grad():

@@ -115,16 +115,18 @@ def load(file: str | Path, flag: str = "--disp-features") -> Priors:
     return Priors(features.astype(np.float32), flipped, **{**dict.fromkeys(TEXTS), **texts}, used=arrays.get("used"))
 
 
-def check(priors: Priors, file: str | Path, data: str, flag: str = "--disp-features") -> None:
-    """Raise DataError if priors are not of the images in `data`."""
+def check(priors: Priors, file: str | Path, data: str, flag: str = "--disp-features") -> str:
+    """The fingerprint of the images in `data`. Raises DataError if priors are not of them."""
     names, _ = datacheck.read_images(data)
     if len(names) != len(priors.features):
         raise DataError(f"{flag}: {file} has priors of {len(priors.features)} images, {data} has {len(names)}.")
-    if priors.fingerprint is not None and priors.fingerprint != datacheck.fingerprint(data):
+    found = datacheck.fingerprint(data)
+    if priors.fingerprint not in (None, found):
         raise DataError(
             f"{flag}: {file} was made from other images than those in {data}, or these have changed since. Make it "
             "anew: stylegan-plugins priors."
         )
+    return found
 
 
 def file_for(data: str, features: str, *, weights: str | None, flips: bool, device: torch.device, flag: str) -> Path:
@@ -139,10 +141,10 @@ def file_for(data: str, features: str, *, weights: str | None, flips: bool, devi
     if weights is not None:
         raise OptionError(f"{flag}={features} is a file of features, which needs no weights of a backbone.")
     given = load(features, flag)
-    check(given, features, data, flag)
+    fingerprint = check(given, features, data, flag)
     if given.fingerprint is not None:
         return Path(features)
-    identity = f"{VERSION}/{datacheck.fingerprint(data)}/{digest_of(features)}"
+    identity = f"{VERSION}/{fingerprint}/{digest_of(features)}"
     file = cache_directory() / "priors" / f"own-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.npz"
-    save(file, dataclasses.replace(given, fingerprint=datacheck.fingerprint(data)))
+    save(file, dataclasses.replace(given, fingerprint=fingerprint))
     return file

@@ -13,7 +13,7 @@ from typing import Any
 import click
 import torch
 
-from stylegan_plugins import checkpoints, datacheck, devices, manager, metrics, states, training
+from stylegan_plugins import checkpoints, datacheck, devices, metrics, states, training
 from stylegan_plugins.errors import OptionError, StateError
 from stylegan_plugins.host.modules import host_module
 
@@ -46,8 +46,7 @@ def arguments(
     count, _, _ = datacheck.check_dataset(data["path"])
     if data.get("max_size") is not None and count < data["max_size"]:
         raise StateError(f"--resume-run: {data['path']} has {count} images, the run began with {data['max_size']}.")
-    chosen = training.recorded_options(args.get("plugins", {}))
-    training.use_labels(manager.build(chosen), args, chosen)
+    training.use_labels(args, training.recorded_options(args.get("plugins", {})))
     metrics.check_detectors(args.get("metrics", []))
     held = states.lock(run_dir)
     if held is not None:

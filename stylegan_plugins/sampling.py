@@ -8,7 +8,7 @@ import json
 import math
 import pickle
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,12 @@ import PIL.Image
 import PIL.ImageOps
 import torch
 
-from stylegan_plugins import datacheck, manager, runs, training
-from stylegan_plugins.errors import DataError, OptionError, PluginError
+from stylegan_plugins import datacheck, runs, training
+from stylegan_plugins.errors import DataError, OptionError
 from stylegan_plugins.files import whole
 from stylegan_plugins.finetune import open_pickle
 from stylegan_plugins.host import networks
-from training_ext.disp import map_embedded
+from training_ext.mapping import map_embedded
 
 MOST_SEEDS = 100_000
 
@@ -51,16 +51,7 @@ def sampler_of(run_dir: Path) -> Sampler | None:
         return None
     except (OSError, ValueError, AttributeError) as error:
         raise DataError(f"{run_dir / 'training_options.json'} cannot be read ({error!r}).") from error
-    chosen = training.recorded_options(recorded)
-    pm = manager.build(chosen)
-    found = {
-        name: sampler
-        for name, options in chosen.items()
-        for sampler in manager.call(pm, name, "register_sampler", run_dir=run_dir, options=options)
-    }
-    if len(found) > 1:
-        raise PluginError(f"{run_dir}: {' and '.join(found)} both say where labels come from.")
-    return next(iter(found.values()), None)
+    return training.the_one("register_sampler", training.recorded_options(recorded), run_dir=run_dir)
 
 
 def seeds_of(text: str) -> list[int]:
@@ -70,9 +61,10 @@ def seeds_of(text: str) -> list[int]:
         match = re.fullmatch(r"\s*(\d{1,9})(?:-(\d{1,9}))?\s*", part)
         if match is None or (match[2] and int(match[2]) < int(match[1])):
             raise OptionError(f"--seeds={text}: {part!r} is neither a number nor a range like 0-15.")
-        seeds += range(int(match[1]), int(match[2] or match[1]) + 1)
-        if len(seeds) > MOST_SEEDS:
+        these = range(int(match[1]), int(match[2] or match[1]) + 1)
+        if len(seeds) + len(these) > MOST_SEEDS:
             raise OptionError(f"--seeds={text}: more than {MOST_SEEDS} images.")
+        seeds += these
     return seeds
 
 
@@ -98,7 +90,7 @@ def read_image(file: Path, G: Any) -> torch.Tensor:
 @torch.no_grad()
 def images(
     G: Any,
-    seeds: list[int],
+    seeds: Iterable[int],
     *,
     sampler: Sampler | None,
     truncation: float = 1.0,

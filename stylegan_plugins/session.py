@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +48,7 @@ class Session:
         self.cur_nimg: int | None = None  # None before the first iteration
         self.batch_idx = 0
         self._progress = progress
-        self._options = {
-            name: plugin_options.build(name, cls, dict(options.get(name, {}))) if cls else None
-            for name, cls in ((name, options_class(self.pm, name)) for name in self.active)
-        }
+        self._options = build_options(self.pm, self.active, options)
 
     def options(self, plugin: str) -> Any:
         """The options of an active plug-in, an instance of its dataclass."""
@@ -166,6 +163,14 @@ class Session:
         self.heads.requires_grad_(False)
         d_opt = next(phase.opt for phase in phases if phase.module is self.D)
         self.heads_opt = type(d_opt)(self.heads.parameters(), **d_opt.defaults)
+
+
+def build_options(
+    pm: pluggy.PluginManager, names: Iterable[str], values: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Options objects of active plug-ins from values by plug-in and field; None for a plug-in without options."""
+    classes = {name: options_class(pm, name) for name in names}
+    return {n: plugin_options.build(n, cls, dict(values.get(n, {}))) if cls else None for n, cls in classes.items()}
 
 
 def options_class(pm: pluggy.PluginManager, name: str) -> type | None:

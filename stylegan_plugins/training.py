@@ -17,7 +17,7 @@ from stylegan_plugins import devices, finetune, manager, metrics, signals
 from stylegan_plugins import options as plugin_options
 from stylegan_plugins.errors import HostError, OptionError, PluginError
 from stylegan_plugins.host.modules import host_module
-from stylegan_plugins.session import options_class
+from stylegan_plugins.session import build_options, options_class
 from training_ext import dataset
 from training_ext.dataset import Labels
 from training_ext.gan_losses import GAN_LOSSES
@@ -80,19 +80,14 @@ def split_names(values: tuple[str, ...] | list[str]) -> list[str]:
 def _build_options(pm: pluggy.PluginManager, given: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Options objects of all active plug-ins: what was given, then presets, then defaults."""
     names = [name for name, _ in reversed(pm.list_name_plugin())]
-    classes = {name: options_class(pm, name) for name in names}
-
-    def build(values: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-        return {n: plugin_options.build(n, cls, dict(values.get(n, {}))) if cls else None for n, cls in classes.items()}
-
     values: dict[str, dict[str, Any]] = {name: {} for name in names}
-    for name, options in build(given).items():
+    for name, options in build_options(pm, names, given).items():
         for preset in manager.call(pm, name, "presets", options=options, given=given):
             for other, fields in preset.items():
                 values[other].update(fields)
     for name in names:
         values[name].update(given.get(name, {}))
-    return build(values)
+    return build_options(pm, names, values)
 
 
 def _plugin_fields() -> dict[str, dict[str, str]]:
@@ -223,7 +218,7 @@ def configure(desc: str, args: Any, request: Request) -> tuple[str, Any]:
             "active": request.plugins,
             "options": {name: plugin_options.as_dict(value) for name, value in chosen.items()},
         }
-    labels = use_labels(pm, args, chosen)
+    labels = use_labels(args, chosen)
     lacking: set[str] = set()
     if args.get("resume_pkl"):
         lacking = finetune.configure(args, request.given, request.trust_pickle, labels is not None)
@@ -242,32 +237,38 @@ def configure(desc: str, args: Any, request: Request) -> tuple[str, Any]:
     return desc, args
 
 
-def use_labels(pm: pluggy.PluginManager, args: Any, chosen: Mapping[str, Any]) -> Labels | None:
+def use_labels(args: Any, chosen: Mapping[str, Any]) -> Labels | None:
     """Let the data set have the labels of a plug-in, if one has any, in this process. chosen: options by plug-in.
 
     Raises PluginError if two have labels."""
-    found = {
-        name: labels
-        for name, options in chosen.items()
-        for labels in manager.call(pm, name, "register_dataset", args=args, options=options)
-    }
-    if len(found) > 1:
-        raise PluginError(f"--plugin: {' and '.join(found)} both label the data set: leave one of them out.")
-    for labels in found.values():
+    labels = the_one("register_dataset", chosen, args=args)
+    if labels is not None:
         data = args["training_set_kwargs"]
         data["use_labels"] = True
         module, _, cls = data["class_name"].rpartition(".")
         dataset.use_labels(getattr(host_module(module), cls), data["path"], labels)
-        return labels
-    return None
+    return labels
+
+
+def the_one(hook: str, chosen: Mapping[str, Any], **arguments: Any) -> Any:
+    """What the one active plug-in that has this hook gives, None if none gives anything. chosen: options by plug-in.
+
+    Raises PluginError if several do."""
+    pm = manager.build(chosen)
+    found = {
+        name: part
+        for name, options in chosen.items()
+        for part in manager.call(pm, name, hook, options=options, **arguments)
+    }
+    if len(found) > 1:
+        raise PluginError(f"--plugin: {' and '.join(found)} both have a {hook}, and one can: leave the others out.")
+    return next(iter(found.values()), None)
 
 
 def recorded_options(plugins: Mapping[str, Any]) -> dict[str, Any]:
     """Options objects by plug-in, as training_options.json has them under `plugins`."""
-    pm = manager.build(plugins.get("active", []))
-    values = plugins.get("options", {})
-    classes = {name: options_class(pm, name) for name in plugins.get("active", [])}
-    return {n: plugin_options.build(n, cls, dict(values.get(n, {}))) if cls else None for n, cls in classes.items()}
+    active = plugins.get("active", [])
+    return build_options(manager.build(active), active, plugins.get("options", {}))
 
 
 def _use_plugin_loss(args: Any, gan_loss: str | None) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import signal
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -175,7 +173,7 @@ def test_a_pretrained_d_keeps_its_minibatch_stddev_layer():
 
 def test_a_killed_run_ends_as_one_that_was_not_and_its_snapshot_is_stock(fetched, ada_host, tmp_path):
     """64 iterations, in the warm-up of the learning rates; killed and resumed once."""
-    from test_resume import begin, start, wait_for_state
+    from test_resume import begin, killed_and_resumed
     from test_training import options, snapshot
 
     data = write_zip(tmp_path / "crops.zip", color_crops(32, side=16))
@@ -184,13 +182,7 @@ def test_a_killed_run_ends_as_one_that_was_not_and_its_snapshot_is_stock(fetched
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     run = begin(ada_host, args, whole)
     assert run.wait(timeout=400) == 0, run.communicate()[0][-3000:]
-    run = begin(ada_host, args | {"state_minutes": 0.0001}, killed)
-    wait_for_state(run, killed, 20 * args["batch_size"])
-    os.killpg(run.pid, signal.SIGKILL)
-    run.communicate()
-    run = start(ada_host, "train.py", f"--resume-run={killed}")
-    output = run.communicate(timeout=400)[0]
-    assert run.returncode == 0, output[-3000:]
+    killed_and_resumed(ada_host, args, killed, 20 * args["batch_size"])
     assert differences(killed, whole) == []
     lines = [json.loads(line) for line in (whole / "stats.jsonl").read_text().splitlines()]
     for name in ("Loss/D/contrad", "ContraD/real", "ContraD/generated", "Loss/signs/real", "Loss/G/loss"):

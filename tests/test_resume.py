@@ -55,6 +55,17 @@ def wait_for_state(run: subprocess.Popen, run_dir: Path, beyond: int = -1) -> No
     raise AssertionError(f"no state came: {run.communicate()[0][-3000:]}")
 
 
+def killed_and_resumed(host: Path, args: dict, run_dir: Path, beyond: int) -> None:
+    """A run that is killed after more than `beyond` images, and goes on to its end."""
+    run = begin(host, args | {"state_minutes": 0.0001}, run_dir)
+    wait_for_state(run, run_dir, beyond)
+    os.killpg(run.pid, signal.SIGKILL)
+    run.communicate()
+    run = start(host, "train.py", f"--resume-run={run_dir}")
+    output = run.communicate(timeout=400)[0]
+    assert run.returncode == 0, output[-3000:]
+
+
 def newest_nimg(run_dir: Path) -> int:
     return int(states.states_of(run_dir)[0].stem.split("-")[-1])
 

@@ -328,8 +328,8 @@ def apply_crop(images, omega):
 
     Bilinear interpolation along rows and columns is a matrix each: R[n, i, k] = max(0, 1 - |r_ni - k|) for the row
     r_ni = top_n + (i + 1/2) h_n / H - 1/2, clamped to the image, at which output row i lies. As a product of matrices
-    it is differentiable as often as one likes and gives the same gradients in each run on a GPU; grid_sample does the
-    first in recent PyTorch alone, and the second nowhere.
+    it is differentiable as often as one likes, which grid_sample is in recent PyTorch alone, and its gradient needs no
+    atomic additions, whose order changes sums from run to run on a GPU.
     """
     height, width = images.shape[2:]
     w, h, left, top, flipped = omega.to(images.dtype).unbind(dim=1)

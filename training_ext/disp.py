@@ -12,7 +12,6 @@ Symbols: N images; y priors [N, d]; f = D_f(x) features of D's last hidden layer
 import math
 
 import numpy as np
-import torch
 
 
 def unconditional(*, host_class, c_dim, **kwargs):
@@ -79,21 +78,3 @@ class Mixture:
         k = random.choice(len(self.weights), p=self.weights / self.weights.sum())
         noise = random.randn(self.means.shape[1]).astype(np.float32)
         return self.means[k] + self.deviations[k] * noise
-
-
-def embed(G, priors):
-    """G_emb(y): what G's mapping network makes of labels before it normalises them; priors [N, d] -> [N, E]."""
-    with torch.no_grad():
-        return G.mapping.embed(torch.as_tensor(priors, dtype=torch.float32, device=next(G.parameters()).device))
-
-
-def map_embedded(G, z, embedded, **kwargs):
-    """w of G(z | y) for priors that are embedded already: [N, z_dim], [N, E] -> [N, num_ws, w_dim]. kwargs are those of
-    the host's mapping network, truncation_psi for example."""
-    device = next(G.parameters()).device
-    embedded = torch.as_tensor(embedded, dtype=torch.float32, device=device)
-    handle = G.mapping.embed.register_forward_hook(lambda module, inputs, output: embedded)
-    try:
-        return G.mapping(z, torch.zeros([len(z), G.c_dim], device=device), **kwargs)
-    finally:
-        handle.remove()

@@ -12,6 +12,7 @@ the data set's labels. The numbers are in training_ext.disp.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ from stylegan_plugins.sampling import Sampler
 from training_ext import disp
 from training_ext.dataset import Labels
 from training_ext.heads import EqualizedLinear
+from training_ext.mapping import embed
 from training_ext.parts import AdversarialTerm, Head, Pass
 
 PAPER = "Mangla et al. 2022, Data InStance Prior (DISP) in Generative Adversarial Networks, arXiv:2012.04256"
@@ -163,38 +165,38 @@ def register_sampler(run_dir, options):
         if way == "mixture":
             return torch.from_numpy(mixture(G).draw(random))
         prior = disp.mixup(values, random) if way == "mixup" else values[random.randint(len(values))]
-        return disp.embed(G, prior[None])[0]
+        return embed(G, prior[None])[0]
 
-    fitted: dict[Path, disp.Mixture] = {}
-    loaded: list[torch.nn.Module] = []
-
+    @functools.cache
     def mixture(G: torch.nn.Module) -> disp.Mixture:
         """Fitted once for a G, and kept beside the run."""
         weight = G.mapping.embed.weight.detach().cpu().numpy()  # type: ignore[union-attr, operator]
-        file = run_dir / f"disp-mixture-{hashlib.sha256(weight.tobytes()).hexdigest()[:12]}.npz"
-        if file not in fitted and file.exists():
-            with np.load(file, allow_pickle=False) as kept:
-                fitted[file] = disp.Mixture(kept["weights"], kept["means"], kept["deviations"])
-        if file not in fitted:
-            require("sklearn")
-            components = options.components or min(max(len(values) // PER_COMPONENT, 1), 100)
-            fitted[file] = disp.Mixture.fit(disp.embed(G, values).cpu().numpy(), min(components, len(values)))
-            try:
-                with whole(file) as out:
-                    np.savez(out, **vars(fitted[file]))
-            except DataError as error:  # the run of somebody else: it is fitted anew each time
-                click.echo(f"disp: the mixture is not kept: {error}", err=True)
-        return fitted[file]
+        kept = run_dir / f"disp-mixture-{hashlib.sha256(weight.tobytes()).hexdigest()[:12]}.npz"
+        if kept.exists():
+            with np.load(kept, allow_pickle=False) as arrays:
+                return disp.Mixture(arrays["weights"], arrays["means"], arrays["deviations"])
+        require("sklearn")
+        components = options.components or min(max(len(values) // PER_COMPONENT, 1), 100)
+        fitted = disp.Mixture.fit(embed(G, values).cpu().numpy(), min(components, len(values)))
+        try:
+            with whole(kept) as out:
+                np.savez(out, **vars(fitted))
+        except DataError as error:  # the run of somebody else: it is fitted anew each time
+            click.echo(f"disp: the mixture is not kept: {error}", err=True)
+        return fitted
 
-    def like(G: torch.nn.Module, image: torch.Tensor) -> torch.Tensor:
+    @functools.cache
+    def backbone() -> torch.nn.Module:
         if found.backbone is None:
             raise DataError(f"--like: {file} is an array of features of your own, so that a new image has none.")
         if found.weights and (not Path(found.weights).is_file() or priors.digest_of(found.weights) != found.digest):
             raise DataError(f"--like: {found.weights}, the weights of {found.backbone}, is gone or has changed.")
-        if not loaded:
-            loaded.append(backbones.load(found.backbone, found.weights, "--like").to(image.device))
+        return backbones.load(found.backbone, found.weights, "--like")
+
+    def like(G: torch.nn.Module, image: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
-            return disp.embed(G, standard(loaded[0](image).float().cpu().numpy()))[0]
+            features = backbone().to(image.device)(image)
+        return embed(G, standard(features.float().cpu().numpy()))[0]
 
     return Sampler(way, draw, like)
 

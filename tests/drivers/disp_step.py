@@ -17,6 +17,7 @@ from stylegan_plugins.session import Session
 from training_ext import disp
 from training_ext.features import Reading
 from training_ext.loss import PluginLoss
+from training_ext.mapping import embed, map_embedded
 
 networks = host_module("training.networks")
 torch.set_num_threads(1)
@@ -107,7 +108,7 @@ with torch.no_grad():
     priors = torch.randn([N, G.c_dim])
     z = torch.randn([N, G.z_dim])
     result["priors can be given as G embeds them"] = torch.equal(
-        disp.map_embedded(G, z, disp.embed(G, priors)), G.mapping(z, priors)
+        map_embedded(G, z, embed(G, priors)), G.mapping(z, priors)
     )
 narrow, wide = torch.randn([5, 6]), finetune._widened(torch.randn([5, 6]), 10)
 result["what is new of a layer ignores its inputs"] = not wide[:, 6:].any() and list(wide.shape) == [5, 10]
