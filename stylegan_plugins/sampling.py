@@ -8,7 +8,7 @@ import json
 import math
 import pickle
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -128,6 +128,30 @@ def images(
         image = G.synthesis(ws, noise_mode="const")[0]
         made.append((image.permute(1, 2, 0) * 127.5 + 128).clamp(0, 255).to(torch.uint8).cpu().numpy())
     return made
+
+
+@torch.no_grad()
+def random_images(
+    G: Any, count: int, batch: int, *, sampler: Sampler | None = None, labels: np.ndarray | None = None, seed: int = 0
+) -> Iterator[torch.Tensor]:
+    """`count` images in batches, uint8 [n, C, H, W], without truncation, with random noise. Torch's random numbers are
+    left as they were.
+
+    labels: [M, c_dim] of a data set, for a G that has labels and no sampler; they are drawn from it."""
+    device = next(G.parameters()).device
+    random = np.random.RandomState(seed)
+    for start in range(0, count, batch):
+        n = min(batch, count - start)
+        z = torch.from_numpy(random.randn(n, G.z_dim)).to(device)
+        if G.c_dim and sampler is not None:
+            ws = map_embedded(G, z, torch.stack([sampler.draw(G, random) for _ in range(n)]))
+        else:
+            drawn = np.zeros([n, 0], np.float32) if labels is None else labels[random.randint(len(labels), size=n)]
+            ws = G.mapping(z, torch.from_numpy(drawn).to(device))
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(seed + start)
+            images = G.synthesis(ws)
+        yield (images * 127.5 + 128).clamp(0, 255).to(torch.uint8)
 
 
 def sheet(made: list[np.ndarray]) -> PIL.Image.Image:

@@ -24,6 +24,7 @@ class Session:
 
     active      names of the active plug-ins, in the order of --plugin
     heads       modules that are trained with D, by name
+    kept        what plug-ins keep between their hooks, by plug-in; no part of any state
     After attach(): G, D, G_ema, device, loss."""
 
     def __init__(
@@ -43,6 +44,7 @@ class Session:
         self.num_gpus = num_gpus
         self.run_dir = run_dir
         self.heads = torch.nn.ModuleDict()
+        self.kept: dict[str, Any] = {}
         self.heads_opt: torch.optim.Optimizer | None = None
         self.pm: pluggy.PluginManager = manager.build(self.active)
         self.cur_nimg: int | None = None  # None before the first iteration

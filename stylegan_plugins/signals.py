@@ -42,7 +42,12 @@ def outlast(_worker: int = 0) -> None:
 
 def end_workers() -> None:
     """The training loop of this process is over, perhaps by an error: no worker may keep the process from ending."""
-    for child in multiprocessing.active_children():
+    children = multiprocessing.active_children()
+    if children and threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD"):
+        signal.signal(
+            signal.SIGCHLD, signal.SIG_DFL
+        )  # torch's handler would call each of them a crash, after the error
+    for child in children:
         child.terminate()
 
 

@@ -71,8 +71,9 @@ def test_every_backbones_architecture_makes_features(name):
 
     architecture = backbones.BACKBONES[name].timm.split(".")[0]
     arguments = {"num_classes": 0, "img_size": 56, "depth": 2} if "vit" in architecture else {}
+    side = 224 if "swin" in architecture else 56
     model = timm.create_model(architecture, pretrained=False, **arguments)
-    backbone = Backbone(model, (0.5,) * 3, (0.5,) * 3, 56)
+    backbone = Backbone(model, (0.5,) * 3, (0.5,) * 3, side)
     with torch.no_grad():
         features = backbone(torch.zeros([2, 3, 32, 32]))
     assert features.ndim == 2 and len(features) == 2 and torch.isfinite(features).all()
@@ -86,7 +87,7 @@ def test_weights_for_larger_images_are_taken(monkeypatch, tmp_path):
     name = "vit_small_patch14_dinov2"
     model = timm.create_model(name, pretrained=False, num_classes=0)
     torch.save(model.state_dict(), tmp_path / "weights.pth")
-    monkeypatch.setitem(backbones.BACKBONES, "dinov2", backbones.Recipe(f"{name}.lvd142m"))
+    monkeypatch.setitem(backbones.BACKBONES, "dinov2", backbones.Recipe(f"{name}.lvd142m", size=224))
     backbone = backbones.load("dinov2", tmp_path / "weights.pth")
     with torch.no_grad():
         assert backbone(torch.zeros([1, 3, 32, 32])).shape == (1, 384) and backbone.size == 224

@@ -417,6 +417,7 @@ def test_grid_sample_has_the_derivatives_of_first_and_second_order_that_differen
     assert torch.autograd.gradgradcheck(lambda x: compat.GridSample.apply(x, grid).square(), image)
 
 
+@pytest.mark.skipif(not compat.grid_sample_has_second_derivative(), reason="this torch has none to compare with")
 def test_grid_sample_equals_torchs_own():
     image, grid = _batch()
     results = []

@@ -57,7 +57,7 @@ def test_the_step_of_d_and_of_g_equals_the_authors_4ac8ce5():
         n = len(views[0])
         read = [{"conv": view} for view in views]
         blank = torch.zeros([n, 1])
-        return Pass(source, phase, blank, blank, blank, {}, blank, read[0], {}, read, lambda *_: None)
+        return Pass(source, phase, blank, blank, blank, blank, {}, blank, read[0], {}, read, lambda *_: None)
 
     (term,) = contrad.register_loss_terms(session)
     real, fake = passed("real", "Dmain", first, second), passed("generated", "Dmain", generated)

@@ -52,8 +52,8 @@ def test_every_hook_names_the_builtin_plugins_that_use_it(hook):
 
 @pytest.mark.parametrize("name", manager.BUILTIN)
 def test_every_plugin_has_a_page_that_mentions_every_option(name):
-    page = ROOT / f"docs/methods/{name}.md"
-    assert page.is_file(), f"docs/methods/{name}.md is missing"
+    page = ROOT / f"docs/methods/{name.replace('-', '_')}.md"
+    assert page.is_file(), f"{page} is missing"
     text = page.read_text(encoding="utf-8")
     cls = options_class(manager.build_alone(name), name)
     for field in dataclasses.fields(cls) if cls else ():

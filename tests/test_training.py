@@ -154,3 +154,26 @@ def test_unlabelled_labelled_and_gray_data_train_with_lazy_regularisation_off(
         assert args["loss_kwargs"]["gan_loss"] == "hinge"
         seen = snapshot(ada_host, loop(ada_host, args, tmp_path / name, 3))
         assert seen["finite"]
+
+
+DYING = """
+import runpy, sys
+sys.path.insert(0, ".")
+from stylegan_plugins import bridge
+from training import loss
+
+def die(*args, **kwargs):
+    raise RuntimeError("no memory is left")
+
+loss.StyleGAN2Loss.accumulate_gradients = die
+sys.argv[0] = "train.py"
+runpy.run_path("train.py", run_name="__main__")
+"""
+
+
+def test_an_error_in_training_is_the_last_thing_that_is_said(ada_host, color_zip, tmp_path):
+    """Workers of the data loader end with the run; torch would report each of them as killed."""
+    args = [f"--data={color_zip}", f"--outdir={tmp_path}", *TINY[ADA], "--workers=2"]
+    done = run_script(ada_host, "-c", DYING, *args, check=False)
+    assert done.returncode == 1 and "killed by signal" not in done.stdout + done.stderr
+    assert done.stdout.strip().splitlines()[-1] == "RuntimeError: no memory is left"  # the host's logger takes it

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+
+from stylegan_plugins.errors import OptionError
 
 
 class Backbone(torch.nn.Module):
@@ -29,16 +33,114 @@ class Backbone(torch.nn.Module):
     def train(self, mode: bool = True) -> Backbone:
         return super().train(False)
 
-    def prepare(self, images: torch.Tensor) -> torch.Tensor:
-        """Images [N, C, H, W] in [-1, 1], C 1 or 3 -> what the model takes, [N, 3, size, size]."""
+    def prepare(self, images: torch.Tensor, resize: str = "bilinear") -> torch.Tensor:
+        """Images [N, C, H, W] in [-1, 1], C 1 or 3 -> what the model takes, [N, 3, size, size].
+
+        resize: `bilinear`, low-pass filtered when images become smaller, or `area`, means over boxes of pixels."""
         if images.shape[1] == 1:
             images = images.expand(-1, 3, -1, -1)
         if images.shape[2:] != (self.size, self.size):
-            images = torch.nn.functional.interpolate(
-                images, size=(self.size, self.size), mode="bilinear", align_corners=False, antialias=True
-            )
+            if resize == "area":
+                images = area(images, self.size)
+            else:
+                images = torch.nn.functional.interpolate(
+                    images, size=(self.size, self.size), mode="bilinear", align_corners=False, antialias=True
+                )
         return ((images + 1) / 2 - self.mean) / self.std
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """One vector for each image, [N, F]: what the model's classifier, if it has one, would read."""
         return self.model.forward_head(self.model.forward_features(self.prepare(images)), pre_logits=True)
+
+
+def area(images: torch.Tensor, size: int) -> torch.Tensor:
+    """Images [N, C, H, W] -> [N, C, size, size]: output pixel i is the mean over pixels floor(i H / size) up to, and
+    without, ceil((i + 1) H / size), and likewise for columns; torch's `area` mode. As two matrix products it has the
+    same gradient each time on a GPU, which torch's has not."""
+    rows, columns = (_means(side, size).to(images) for side in images.shape[2:])
+    return rows @ images @ columns.T
+
+
+@functools.cache
+def _means(side: int, size: int) -> torch.Tensor:
+    """[size, side], on the CPU."""
+    index, out = torch.arange(side, device="cpu"), torch.arange(size, device="cpu")[:, None]
+    inside = (index >= out * side // size) & (index < -((out + 1) * side // -size))
+    return inside / inside.sum(dim=1, keepdim=True)
+
+
+PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+GRADIENT_SCALE = 2.0**14  # float16 has no numbers below 6e-8; gradients of features are small
+
+
+class Levels(torch.nn.Module):
+    """What trainable decoders read of a backbone, float32: of a transformer the tokens after some of its blocks as maps
+    [N, C, h, w] and its last vector [N, F]; of any other network its last map alone.
+
+    blocks, normalised, projected    as of `stylegan_plugins.backbones.Recipe`
+    precision    of the backbone's arithmetic, a key of PRECISIONS
+    resize       as of Backbone.prepare"""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        blocks: Sequence[int] | None = None,
+        normalised: bool = False,
+        projected: bool = False,
+        precision: str = "float32",
+        resize: str = "area",
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.normalised = normalised
+        self.projected = projected
+        self.dtype = PRECISIONS[precision]
+        self.resize = resize
+        backbone.model.to(self.dtype)
+        depth = len(backbone.model.feature_info)
+        self.blocks = list(blocks or dict.fromkeys((max(depth // 3 - 1, 0), max(2 * depth // 3 - 1, 0))))
+        # The model itself tells what its features look like.
+        with torch.no_grad():
+            x = torch.zeros([1, 3, backbone.size, backbone.size], device=backbone.mean.device)
+            self.has_tokens = backbone.model.forward_features(x.to(self.dtype)).ndim == 3
+            if self.has_tokens and not hasattr(backbone.model, "forward_intermediates"):
+                kind = type(backbone.model).__name__
+                raise OptionError(f"timm gives no intermediate features of a {kind}: choose another backbone.")
+            self.shapes = [tuple(level.shape[1:]) for level in self(x)]
+
+    def train(self, mode: bool = True) -> Levels:
+        return super().train(False)
+
+    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """Images [N, C, H, W] in [-1, 1], C 1 or 3, of any size."""
+        model = self.backbone.model
+        scale = GRADIENT_SCALE if self.dtype == torch.float16 else 1.0
+        x = _GradientTimes.apply(self.backbone.prepare(images, self.resize), 1 / scale).to(self.dtype)
+        if self.has_tokens:
+            last, levels = model.forward_intermediates(
+                x, indices=self.blocks, norm=self.normalised, output_fmt="NCHW", return_prefix_tokens=False
+            )
+            levels = [*levels, model.forward_head(last, pre_logits=not self.projected)]
+        else:
+            last = model.forward_features(x)
+            levels = [last.permute(0, 3, 1, 2) if getattr(model, "output_fmt", "NCHW") == "NHWC" else last]
+        return [_GradientTimes.apply(level.float(), scale) for level in levels]
+
+    def pooled(self, images: torch.Tensor) -> torch.Tensor:
+        """The last level, averaged over its pixels if it is a map, [N, F]."""
+        last = self(images)[-1]
+        return last.mean(dim=[2, 3]) if last.ndim == 4 else last
+
+
+class _GradientTimes(torch.autograd.Function):
+    """The identity, whose gradient is multiplied by a number."""
+
+    @staticmethod
+    def forward(ctx, x, factor):
+        ctx.factor = factor
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * ctx.factor, None

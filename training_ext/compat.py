@@ -79,7 +79,9 @@ def _stand_ins() -> Iterator[None]:
     if "distutils" in made:
         stand_in("distutils.util", strtobool=_strtobool)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "pkg_resources is deprecated", UserWarning)
+            yield
     finally:
         for name, module in made.items():
             if sys.modules.get(name) is module:  # setuptools, if something imported it, has put its own distutils there

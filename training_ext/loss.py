@@ -166,6 +166,7 @@ class PluginLoss(host_loss.StyleGAN2Loss):
         evaluated = Pass(
             source=source,
             phase=phase,
+            raw=images,
             images=images if pipe is None else pipe.images,
             clean=images if pipe is None else pipe.clean,
             labels=labels,

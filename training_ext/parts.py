@@ -19,6 +19,7 @@ layer."""
 class Pass:
     """One evaluation of D. Terms read it; they never change it.
 
+    raw             the images as the data set or G gave them, before ADA
     images          what D saw: after ADA and all augmentations, [N, C, H, W], pixel values in [-1, 1] if not augmented
     clean           the same images after ADA, before the augmentations
     labels          [N, c_dim]
@@ -31,6 +32,7 @@ class Pass:
 
     source: Source
     phase: str
+    raw: torch.Tensor
     images: torch.Tensor
     clean: torch.Tensor
     labels: torch.Tensor
@@ -69,6 +71,7 @@ class LossTerm:
     network         'D': for generated and for real images; 'G': for generated ones
     compute         Pass -> [N], not reduced, not weighted
     weight          0 switches the term off: it is not computed
+    active          whether the term is computed now: asked in each pass
     features        layers whose features it reads; clean_features: the same for images without augmentation"""
 
     name: str
@@ -77,6 +80,7 @@ class LossTerm:
     weight: float = 1.0
     features: frozenset[str] = frozenset()
     clean_features: frozenset[str] = frozenset()
+    active: Callable[[], bool] = lambda: True
 
 
 @dataclass(frozen=True)
@@ -111,4 +115,5 @@ class Parts:
 
     def terms_of(self, network: str) -> list[LossTerm]:
         """The active terms of a network, by name: the order of plug-ins never decides a sum."""
-        return sorted((t for t in self.terms if t.network == network and t.weight != 0), key=lambda t: t.name)
+        active = (term for term in self.terms if term.network == network and term.weight != 0 and term.active())
+        return sorted(active, key=lambda term: term.name)

@@ -64,7 +64,7 @@ def examine(directory: Path | None) -> Iterator[str]:
 
 def _try(host: Path, op: str) -> str:
     """Build and load one op in a process of its own, so that a crash is reported, too."""
-    fallback = "falls back to the reference implementation in PyTorch: same results, slower on a GPU"
+    fallback = "falls back to the reference implementation in PyTorch: slower on a GPU"
     if not (host / f"torch_utils/ops/{op}.cu").is_file():
         return f"not built: the host has no CUDA source of it; {fallback}"
     if not torch.cuda.is_available() and not os.environ.get("TORCH_CUDA_ARCH_LIST"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import inspect
 from collections.abc import Iterator
 from typing import Any
@@ -40,6 +41,17 @@ def build(network: Network, what: str = "The network") -> torch.nn.Module:
         reasons.append(f"compared with {module}.{network.class_name} it {reason}")
     why = "; ".join(reasons) or f"it has no class {network.class_name}"
     raise HostError(f"{what} cannot be made with this host: {why}. Use the host that the pickle was made with.")
+
+
+def host_class(name: str) -> type[torch.nn.Module]:
+    """A layer of the host's StyleGAN2 networks, by its class name. Raises HostError if the host has none."""
+    host_module("dnnlib")
+    for module in MODULES[:2]:
+        if importlib.util.find_spec(module) is not None:
+            found = vars(importlib.import_module(module)).get(name)
+            if isinstance(found, type):
+                return found
+    raise HostError(f"This host has no class {name} in {' or '.join(MODULES[:2])}.")
 
 
 def _classes(network: Network) -> Iterator[tuple[str, type[torch.nn.Module]]]:

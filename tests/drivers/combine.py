@@ -3,8 +3,11 @@
 import itertools
 import json
 import sys
+import tempfile
+from pathlib import Path
 from types import SimpleNamespace
 
+import timm
 import torch
 
 sys.path.insert(0, ".")
@@ -17,6 +20,9 @@ from training_ext.loss import PluginLoss
 networks = host_module("training.networks")
 torch.set_num_threads(1)
 N = 4
+weights = Path(tempfile.mkdtemp(), "test_vit.pth")
+torch.save(timm.create_model("test_vit").state_dict(), weights)
+OPTIONS = {"vision-aided": {"models": f"test_vit={weights}", "warmup_kimg": 0.0}}
 
 
 def iterate(plugins):
@@ -34,7 +40,7 @@ def iterate(plugins):
     for name, net in (("G", G), ("D", D)):
         opt = torch.optim.Adam(net.parameters(), lr=0.002, betas=(0.0, 0.99))
         phases += [SimpleNamespace(name=name + part, module=net, opt=opt) for part in ("main", "reg")]
-    session = Session(plugins, {})
+    session = Session(plugins, {name: value for name, value in OPTIONS.items() if name in plugins})
     session.attach(G, D, G, None, loss, phases)
     before = {name: value.clone() for name, value in (*G.named_parameters(), *D.named_parameters())}
     for index in range(2):

@@ -11,6 +11,7 @@ sys.path.insert(0, ".")
 from stylegan_plugins.host.modules import host_module
 
 host_loss = host_module("training.loss")
+host_module("torch_utils.ops.grid_sample_gradfix").enabled = True  # as the training loop has it
 from training_ext.loss import PluginLoss
 from training_ext.parts import Augmentation, LossTerm, Parts
 

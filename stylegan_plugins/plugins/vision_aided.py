@@ -1,0 +1,327 @@
+"""Vision-aided GAN: further discriminators, each a small decoder on the features of a frozen image network.
+
+Kumari, Zhang, Shechtman, Zhu: Ensembling Off-the-shelf Models for GAN Training (CVPR 2022, arXiv:2112.09130). To the
+losses of D and G comes, for each backbone F_k with decoder C_k and augmentation T_k, weighted by lambda,
+
+    L(C_k(F_k(T_k(x))), real) + L(C_k(F_k(T_k(G(z)))), generated),    for G: L(C_k(F_k(T_k(G(z)))), real)
+
+Backbones are given, or chosen while the run goes on: `auto`. The numbers are in training_ext.vision_aided and
+training_ext.backbones, the choice is in stylegan_plugins.selection.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+
+from stylegan_plugins import devices, hookimpl, runs, sampling, selection
+from stylegan_plugins.errors import OptionError
+from stylegan_plugins.host.modules import host_module
+from stylegan_plugins.options import Preset, option
+from training_ext.augment import DiffAugment
+from training_ext.backbones import PRECISIONS, Levels
+from training_ext.gan_losses import GAN_LOSSES, GanLoss
+from training_ext.parts import Head, LossTerm, Pass
+from training_ext.vision_aided import AdaptiveAugment, Decoder, over_levels, sigmoid
+
+PAPER = "Kumari et al. 2022, Ensembling Off-the-shelf Models for GAN Training, arXiv:2112.09130"
+FLAG = "--vision-aided-models"
+LOG = "vision-aided.jsonl"  # in the run directory: what was chosen, when, and why
+INTERVAL = 4  # iterations between two changes of p, the host's for its own
+SMOOTH = 0.8
+SURE = 0.9  # accuracy of the linear probe above which targets are smoothed
+# Of ADA's pipe, the hosts' default, `bgc`.
+TRANSFORMATIONS = (
+    *("xflip", "rotate90", "xint", "scale", "rotate", "aniso", "xfrac"),
+    *("brightness", "contrast", "lumaflip", "hue", "saturation"),
+)
+_SOURCE = "authors' stylegan2/README.md; they train with paper256, --aug=ada, batch 16"
+PRESETS = {
+    "up-to-1k": Preset({"auto": 3, "auto_kimg": "4000,1000"}, f"{_SOURCE}, in the end 1000 kimg with all three"),
+    "more-than-1k": Preset({"auto": 3, "auto_kimg": "8000,2000"}, f"{_SOURCE}, in the end 2000 kimg with all three"),
+    "few-shot": Preset({"auto": 3, "auto_kimg": "1000,1000"}, f"{_SOURCE}, --mirror=1; AnimalFace-Dog"),
+}
+
+
+@dataclass(frozen=True)
+class VisionAidedOptions:
+    models: str | None = option(
+        None,
+        "backbones, with commas: clip, dino, dinov2, vgg, swin, efficientnet_lite0, models of timm, or NAME=FILE with "
+        "weights of one's own; with auto, those to choose from; none: clip, and with auto clip,dino,vgg,swin",
+        metavar="NAME,...",
+    )
+    auto: int = option(
+        0, "backbones to add one after the other, each time the best by a linear probe, 0 = off", minimum=0
+    )
+    auto_kimg: str = option("4000,1000", "kimg between two additions; the last number counts for all that follow")
+    warmup_kimg: float | None = option(
+        None, "kimg without these discriminators; none: 500 from scratch, 0 with --resume", minimum=0
+    )
+    warmup_heads: bool = option(False, "decoders learn during the warm-up, without effect on G")
+    weight: float = option(1.0, "lambda, factor of these losses, 0 = off", minimum=0)
+    loss: str = option("sigmoid", "loss of each level", choices=("sigmoid", "hinge"))
+    target: float | None = option(
+        None,
+        f"target of real images, and for G; none: {SMOOTH}, with auto 1 where the probe is right in {SURE} or less",
+        minimum=0,
+        maximum=1,
+    )
+    augment: str = option(
+        "ada", "T_k: ada with a p for each backbone, or diffaugment", choices=("ada", "diffaugment", "none")
+    )
+    ada_target: float = option(0.3, "mean sign of logits of real images that p is steered to", minimum=-1, maximum=1)
+    ada_kimg: float = option(500.0, "kimg in which p can change by 1", minimum=1e-3)
+    precision: str = option("float32", "arithmetic of the backbones, on a GPU", choices=tuple(PRECISIONS))
+    resize: str = option("area", "how images get the backbone's size", choices=("area", "bilinear"))
+    preset: str | None = option(
+        None, "published settings; options that are given win over them", choices=tuple(PRESETS)
+    )
+
+    def __post_init__(self) -> None:
+        if self.auto > len(self.candidates):
+            names = ", ".join(map(str, self.candidates))
+            raise OptionError(
+                f"--vision-aided-auto={self.auto}: there are {len(self.candidates)} to choose from: {names}."
+            )
+        if self.auto and self.warmup_heads:
+            raise OptionError("--vision-aided-warmup-heads: with auto, no backbone is known during the warm-up.")
+        if self.loss == "hinge" and self.target is not None:
+            raise OptionError(f"--vision-aided-target={self.target:g}: the hinge loss has no target. Leave it out.")
+        if not all(part > 0 for part in self.steps):
+            raise OptionError(f"--vision-aided-auto-kimg={self.auto_kimg}: numbers above 0, with commas.")
+
+    @property
+    def candidates(self) -> list[selection.Model]:
+        return selection.models_of(self.models or ("clip,dino,vgg,swin" if self.auto else "clip"), FLAG)
+
+    @property
+    def steps(self) -> list[float]:
+        try:
+            return [float(part) for part in self.auto_kimg.split(",")]
+        except ValueError as error:
+            raise OptionError(f"--vision-aided-auto-kimg={self.auto_kimg!r}: numbers, with commas.") from error
+
+    def begins(self, index: int) -> float:
+        """Images after which the backbone with this index is added."""
+        steps = [self.steps[min(k, len(self.steps) - 1)] for k in range(index)]
+        return 1000 * ((self.warmup_kimg or 0) + sum(steps))
+
+
+@hookimpl
+def options():
+    return VisionAidedOptions
+
+
+@hookimpl
+def presets(options):
+    return {} if options.preset is None else PRESETS[options.preset].values_for("vision-aided")
+
+
+@hookimpl
+def configure(args, options):
+    """What the run needs is looked for now; a file of weights is found again from anywhere."""
+    chosen = args["plugins"]["options"]["vision-aided"]
+    if options.warmup_kimg is None:
+        chosen["warmup_kimg"] = 0.0 if args.get("resume_pkl") else 500.0
+    begin, end = options.begins(0), args["total_kimg"] * 1000
+    if begin >= end:
+        raise OptionError(
+            f"--vision-aided-warmup-kimg={begin / 1000:g} is not below --kimg={args['total_kimg']}: the discriminators "
+            "would never be used. Give less; without --resume it is 500 if not given."
+        )
+    if options.precision != "float32" and devices.device().type != "cuda":
+        raise OptionError(f"--vision-aided-precision={options.precision} is for GPUs. Leave it out.")
+    models = options.candidates
+    for model in models:
+        model.load(FLAG)
+    chosen["models"] = ",".join(str(model.absolute()) for model in models)
+    if options.auto:
+        selection.require("sklearn")
+
+
+@hookimpl
+def register_heads(session):
+    """A decoder for each backbone that may come to be used, so that a state fits whatever was chosen."""
+    chosen = session.options("vision-aided")
+    session.kept["vision-aided"] = loaded = {model.key: load(model, chosen) for model in chosen.candidates}
+
+    def decoders() -> torch.nn.Module:
+        return torch.nn.ModuleDict({key: Decoder(levels.shapes, session.G.c_dim) for key, levels in loaded.items()})
+
+    return [Head("vision-aided", decoders)]
+
+
+def load(model: selection.Model, chosen: VisionAidedOptions) -> Levels:
+    return model.load(FLAG, precision=chosen.precision, resize=chosen.resize)
+
+
+class Ensemble:
+    """All further discriminators of a run, and which of them are in use.
+
+    levels    the frozen networks in use by key, in the order of their addition. They are in no module, so that no
+              optimizer, state or pickle gets them."""
+
+    def __init__(self, session: Any, loaded: dict[str, Levels]) -> None:
+        self.session = session
+        self.chosen: VisionAidedOptions = session.options("vision-aided")
+        self.decoders = session.heads["vision-aided"]
+        self.augment = {key: self._augmentation() for key in loaded}
+        self.levels: dict[str, Levels] = {}
+        self.gan: dict[str, GanLoss] = {}
+        self.targets: dict[str, float] = {}
+        if not self.chosen.auto:
+            for key, levels in loaded.items():
+                self.add(key, SMOOTH, levels)
+
+    def _augmentation(self) -> Callable[[torch.Tensor], torch.Tensor]:
+        if self.chosen.augment == "none":
+            return lambda images: images
+        if self.chosen.augment == "diffaugment":
+            augment = DiffAugment()
+            return lambda images: augment(images)[0]
+        pipe = host_module("training.augment").AugmentPipe(**dict.fromkeys(TRANSFORMATIONS, 1))
+        pipe.train().requires_grad_(False).to(self.session.device)
+        return AdaptiveAugment(pipe, self.chosen.ada_target, self.chosen.ada_kimg)
+
+    @property
+    def adaptive(self) -> dict[str, AdaptiveAugment]:
+        return {key: augment for key, augment in self.augment.items() if isinstance(augment, AdaptiveAugment)}
+
+    def add(self, key: str, target: float, levels: Levels) -> None:
+        """Use one more. target: of real images, unless the option says otherwise."""
+        self.targets[key] = target if self.chosen.target is None else self.chosen.target
+        self.gan[key] = GAN_LOSSES["hinge"] if self.chosen.loss == "hinge" else sigmoid(self.targets[key])
+        self.levels[key] = levels.to(self.session.device)
+
+    def in_use(self, network: str) -> bool:
+        """Whether the losses of G or D have these discriminators now."""
+        warm = (self.session.cur_nimg or 0) < self.chosen.begins(0)
+        return bool(self.levels) and (not warm or (network == "D" and self.chosen.warmup_heads))
+
+    def compute(self, evaluated: Pass) -> torch.Tensor:
+        """The sum of all losses, [N]: of D for its real and its generated images, or of G."""
+        side = "generator" if evaluated.phase.startswith("G") else evaluated.source
+        losses = []
+        for key, levels in self.levels.items():
+            with torch.set_grad_enabled(side == "generator"):
+                features = levels(self.augment[key](evaluated.raw))
+            logits = self.decoders[key](features, evaluated.labels)
+            losses.append(over_levels(getattr(self.gan[key], side), logits))
+            evaluated.report(f"VisionAided/{key}/{side}", losses[-1])
+            if side == "real" and key in self.adaptive:
+                self.adaptive[key].observe(logits[-1])
+                evaluated.report(f"VisionAided/{key}/p", self.adaptive[key].pipe.p)
+        return torch.stack(losses).sum(dim=0)
+
+    def choose(self, cur_nimg: int) -> None:
+        """Add the best of the backbones that are not in use yet. All processes agree with the first."""
+        session = self.session
+        candidates = [model for model in self.chosen.candidates if model.key not in self.levels]
+        best = torch.zeros([2], dtype=torch.float64, device=session.device)  # index, accuracy
+        if session.rank == 0:
+            rows = self._rank(candidates)
+            index = next(k for k, model in enumerate(candidates) if str(model) == rows[0].model)
+            best.copy_(torch.tensor([index, rows[0].accuracy]))
+            others = ", ".join(f"{row.model} {row.accuracy:.3f}" for row in rows[1:])
+            print(
+                f"vision-aided: {rows[0].model} is added at {cur_nimg / 1000:g} kimg: its linear probe is right in "
+                f"{rows[0].accuracy:.3f}{f' ({others})' if others else ''}.",
+                flush=True,
+            )
+            with open(Path(session.run_dir, LOG), "a") as log:
+                log.write(json.dumps({"nimg": cur_nimg, "rows": [vars(row) for row in rows]}) + "\n")
+        if session.num_gpus > 1:
+            torch.distributed.broadcast(best, src=0)
+        smooth = float(best[1]) > SURE or self.chosen.augment == "diffaugment"
+        model = candidates[int(best[0])]
+        self.add(model.key, SMOOTH if smooth else 1.0, load(model, self.chosen))
+
+    def _rank(self, candidates: list[selection.Model]) -> list[selection.Row]:
+        session = self.session
+        recorded = json.loads(Path(session.run_dir, "training_options.json").read_text())["training_set_kwargs"]
+        dataset = host_module("dnnlib").util.construct_class_by_name(**recorded)
+        labels = np.stack([dataset.get_label(index) for index in range(len(dataset))])
+        make = lambda model: lambda: load(model, self.chosen).to(session.device)
+        return selection.rank(
+            {str(model): make(model) for model in candidates},
+            dataset,
+            lambda count: sampling.random_images(session.G_ema, count, selection.BATCH, labels=labels),
+        )
+
+
+@hookimpl
+def register_loss_terms(session):
+    ensemble = session.kept["vision-aided"] = Ensemble(session, session.kept["vision-aided"])
+    return [
+        LossTerm(
+            "vision-aided",
+            network,  # type: ignore[arg-type]
+            ensemble.compute,
+            ensemble.chosen.weight,
+            active=lambda network=network: ensemble.in_use(network),  # type: ignore[misc]
+        )
+        for network in ("D", "G")
+    ]
+
+
+@hookimpl
+def batch_end(session, cur_nimg, batch_idx):
+    ensemble = session.kept["vision-aided"]
+    if batch_idx % INTERVAL == 0:
+        for augment in ensemble.adaptive.values():
+            augment.update(INTERVAL * cur_nimg // batch_idx, session.num_gpus)
+    used = len(ensemble.levels)
+    if used < ensemble.chosen.auto and cur_nimg >= ensemble.chosen.begins(used):
+        ensemble.choose(cur_nimg)
+
+
+@hookimpl
+def state_dict(session):
+    ensemble = session.kept["vision-aided"]
+    return {
+        "in_use": dict(ensemble.targets),
+        "augment": {key: augment.state_dict() for key, augment in ensemble.adaptive.items()},
+    }
+
+
+@hookimpl
+def load_state_dict(session, state):
+    ensemble = session.kept["vision-aided"]
+    models = {model.key: model for model in ensemble.chosen.candidates}
+    for key, target in state["in_use"].items():
+        if key not in ensemble.levels:
+            ensemble.add(key, target, load(models[key], ensemble.chosen))
+    for key, augment in ensemble.adaptive.items():
+        augment.load_state_dict(state["augment"][key])
+
+
+@hookimpl
+def register_commands(cli):
+    @cli.command("select")
+    @click.argument("run_or_pkl", type=click.Path(path_type=Path))
+    @click.option("--data", required=True, metavar="ZIP|DIR|NAME|URL", help="Real images, as for train.py")
+    @click.option("--models", metavar="NAME,...", help=f"Backbones, or NAME=FILE  [default: {selection.DEFAULT}]")
+    @click.option("--max-images", type=click.IntRange(min=selection.FEWEST), default=selection.MOST, show_default=True)
+    @click.option(
+        "--outdir", type=click.Path(path_type=Path), help="Where plot and JSON go  [default: beside the pickle]"
+    )
+    @click.option(
+        "--host", type=click.Path(path_type=Path), help="The host  [default: $STYLEGAN_HOST, or the current folder]"
+    )
+    @click.option("--device", type=click.Choice(devices.CHOICES), default="auto", show_default=True)
+    def select(run_or_pkl, data, models, max_images, outdir, host, device) -> None:
+        """Rank frozen networks by how well a linear probe on them tells real from generated images, best first.
+
+        The best is the first to give to --vision-aided-models."""
+        devices.choose(device)
+        runs.choose_host(host)
+        report = lambda line: click.echo(line, err=True)
+        click.echo(selection.run(run_or_pkl, data, models, max_images, outdir, devices.device(), report))

@@ -1,0 +1,212 @@
+"""Which backbone tells real from generated images best: a linear probe for each.
+
+Kumari et al. 2022 (arXiv:2112.09130), section 3.3: the backbone whose features, read by a linear classifier, tell real
+from generated images with the highest accuracy on held-out ones is the one whose discriminator helps most."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+
+from stylegan_plugins import backbones, datacheck
+from stylegan_plugins.errors import DataError, OptionError
+from stylegan_plugins.probe import require
+from training_ext.backbones import Levels
+
+MOST = 10_000  # real images, and as many generated ones
+FEWEST = 8
+SPLITS = 3
+BATCH = 32
+DEFAULT = "clip,dino,dinov2,vgg,swin,efficientnet_lite0"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A backbone as a user names it: NAME, or NAME=FILE with weights of one's own."""
+
+    name: str
+    weights: str | None = None
+
+    def __str__(self) -> str:
+        return self.name if self.weights is None else f"{self.name}={self.weights}"
+
+    @property
+    def key(self) -> str:
+        """For names of modules, which have no dots, and of statistics."""
+        short = "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in str(self))
+        return short if self.weights is None else f"{self.name.replace('.', '_')}_{Path(self.weights).stem}"
+
+    def absolute(self) -> Model:
+        return self if self.weights is None else Model(self.name, str(Path(self.weights).resolve()))
+
+    def load(self, flag: str, **how: Any) -> Levels:
+        """Its network, with how as of `Levels`. Raises OptionError or DataError as `backbones.load` does."""
+        recipe = backbones.recipe_of(self.name, flag)
+        if self.weights is not None and not Path(self.weights).is_file():
+            raise DataError(f"{flag}={self}: there is no file of weights {self.weights}.")
+        backbone = backbones.load(self.name, self.weights, flag)
+        return Levels(backbone, blocks=recipe.blocks, normalised=recipe.normalised, projected=recipe.projected, **how)
+
+
+def models_of(text: str, flag: str) -> list[Model]:
+    """`clip,NAME=FILE` -> models. Raises OptionError for none, and for one that is there twice."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    models = [Model(name.strip(), file.strip() or None) for name, _, file in (part.partition("=") for part in parts)]
+    if not models:
+        raise OptionError(f"{flag}={text}: no backbone is named. Known: {', '.join(backbones.known())}.")
+    keys = [model.key for model in models]
+    twice = [str(model) for model in models if keys.count(model.key) > 1]
+    if twice:
+        raise OptionError(f"{flag}={text}: {twice[0]} is there twice.")
+    return models
+
+
+@dataclass(frozen=True)
+class Row:
+    """Accuracies of a linear probe in [0, 1], mean and standard deviation over splits."""
+
+    model: str
+    features: int
+    accuracy: float
+    deviation: float
+    training: float
+
+
+def pooled(levels: Levels, batches: Iterable[torch.Tensor], label: str, count: int) -> np.ndarray:
+    """Pooled features [M, F] of `count` uint8 images, in batches [n, C, H, W], not augmented."""
+    device = levels.backbone.mean.device
+    found = []
+    with click.progressbar(length=count, label=label, file=sys.stderr) as bar, torch.no_grad():
+        for images in batches:
+            found.append(levels.pooled(images.to(device).float() / 127.5 - 1).cpu().numpy())
+            bar.update(len(images))
+    return np.concatenate(found)
+
+
+def real_batches(dataset: Any, count: int) -> Iterator[torch.Tensor]:
+    """`count` different images of a data set of the host, uint8 [n, C, H, W]."""
+    order = np.random.RandomState(0).permutation(len(dataset))[:count]
+    for start in range(0, count, BATCH):
+        yield torch.from_numpy(np.stack([dataset[int(index)][0] for index in order[start : start + BATCH]]))
+
+
+def probe(real: np.ndarray, generated: np.ndarray) -> tuple[list[float], list[float]]:
+    """Accuracies on the half that is held out and on the other, for each split. real, generated: [M, F].
+
+    The classifier is the authors': a logistic regression on raw features, C = 0.2."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedShuffleSplit
+
+    values = np.concatenate([real, generated])
+    target = np.repeat([1, 0], [len(real), len(generated)])
+    held_out, training = [], []
+    for train, test in StratifiedShuffleSplit(SPLITS, test_size=0.5, random_state=0).split(values, target):
+        fitted = LogisticRegression(C=0.2, max_iter=5000).fit(values[train], target[train])
+        held_out.append(float(fitted.score(values[test], target[test])))
+        training.append(float(fitted.score(values[train], target[train])))
+    return held_out, training
+
+
+def rank(
+    models: Mapping[str, Callable[[], Levels]],
+    dataset: Any,
+    generated: Callable[[int], Iterable[torch.Tensor]],
+    most: int = MOST,
+) -> list[Row]:
+    """Rows of all models, best first. One network at a time is made, used and freed.
+
+    models      names, and what makes their networks
+    dataset     the host's; generated: from a number to batches of so many images, uint8, always the same ones
+    Raises DataError for fewer than 8 real images, or if scikit-learn is missing."""
+    require("sklearn")
+    count = min(len(dataset), most)
+    if count < FEWEST:
+        raise DataError(f"--data: {count} images are too few to choose a backbone by; it takes {FEWEST}.")
+    rows = []
+    for name, make in models.items():
+        levels = make()
+        real = pooled(levels, real_batches(dataset, count), f"{name}: real", count)
+        made = pooled(levels, generated(count), f"{name}: generated", count)
+        held_out, training = probe(real, made)
+        rows.append(Row(name, real.shape[1], *map(float, (np.mean(held_out), np.std(held_out), np.mean(training)))))
+    return sorted(rows, key=lambda row: -row.accuracy)
+
+
+def run(
+    path: Path, data: str, models: str | None, most: int, outdir: Path | None, device: torch.device, report: Callable
+) -> str:
+    """`stylegan-plugins select`: the table, after plot and JSON are written beside the pickle or to `outdir`.
+
+    models: None for all of DEFAULT whose weights can be had; report is told of the others."""
+    from stylegan_plugins import downloads, sampling
+    from stylegan_plugins.host.modules import host_module
+
+    require("matplotlib")
+    local = downloads.local_data(data)
+    datacheck.check_dataset(local)
+    chosen = models_of(DEFAULT if models is None else models, "--models")
+    G, sampler, pickle = sampling.load_generator(path, device)
+    dataset = host_module("training.dataset").ImageFolderDataset(local, use_labels=True)
+    if list(dataset.image_shape) != [G.img_channels, G.img_resolution, G.img_resolution]:
+        raise DataError(
+            f"--data: images in {data} are {list(dataset.image_shape)}, the generator makes "
+            f"{[G.img_channels, G.img_resolution, G.img_resolution]} (channels, height, width)."
+        )
+    labels = None
+    if G.c_dim and sampler is None:
+        if dataset.label_dim != G.c_dim:
+            raise DataError(f"--data: the generator has {G.c_dim} classes, {data} has {dataset.label_dim}.")
+        labels = np.stack([dataset.get_label(index) for index in range(len(dataset))])
+    found: dict[str, Callable[[], Levels]] = {}
+    for model in chosen:
+        try:
+            model.load("--models")  # all of them, before any of the long work
+        except DataError as error:
+            if models is not None:
+                raise
+            report(f"Left out: {error}")
+            continue
+        found[str(model)] = lambda model=model: model.load("--models").to(device)  # type: ignore[misc]
+    if not found:
+        raise DataError("--models: no backbone's weights can be had; see above.")
+    rows = rank(
+        found, dataset, lambda count: sampling.random_images(G, count, BATCH, sampler=sampler, labels=labels), most
+    )
+    name = (outdir or pickle.parent) / f"select-{pickle.stem}"
+    name.parent.mkdir(parents=True, exist_ok=True)
+    plot(rows, name.with_suffix(".png"), f"Real or generated? {pickle.name}")
+    record = {"pickle": str(pickle), "data": data, "images": min(len(dataset), most), "rows": [vars(r) for r in rows]}
+    name.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n")
+    return f"{table(rows)}\n\n{name}.png\n{name}.json"
+
+
+def table(rows: list[Row]) -> str:
+    """A Markdown table."""
+    lines = ["| backbone | features | accuracy | on the images fitted to |", "| --- | --- | --- | --- |"]
+    lines += [
+        f"| {row.model} | {row.features} | {row.accuracy:.3f} ± {row.deviation:.3f} | {row.training:.3f} |"
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
+def plot(rows: list[Row], path: Path, title: str) -> None:
+    """A bar for each backbone, the best on top."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 1.2 + 0.4 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    names = [f"{name}\n{Path(file).name}".strip() for name, _, file in (row.model.partition("=") for row in rows)][::-1]
+    bars = axes.barh(names, [row.accuracy for row in rows][::-1], xerr=[row.deviation for row in rows][::-1])
+    axes.bar_label(bars, [f"{row.accuracy:.3f}" for row in rows][::-1], label_type="center", color="white")
+    axes.axvline(0.5, color="0.4", linestyle=":")
+    axes.set(xlim=(0, 1), xlabel="accuracy on held-out images, chance is 0.5", title=title)
+    figure.savefig(path, dpi=110)

@@ -1,0 +1,304 @@
+"""The vision-aided plug-in: the authors' numbers, single phases, real architectures, the choice of backbones, runs."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from conftest import ADA, STYLEGAN3, color_crops, write_zip
+from drivers.states import differences
+from test_contrad import report_of
+from test_disp import invoke
+from test_resume import begin, killed_and_resumed
+from test_training import loop, options, snapshot
+
+from stylegan_plugins import backbones, manager, selection, training
+from stylegan_plugins.errors import DataError, OptionError
+from stylegan_plugins.pickles import read_pickle
+from stylegan_plugins.plugins.vision_aided import PRESETS, VisionAidedOptions
+from stylegan_plugins.states import newest_state
+from training_ext.backbones import Backbone, Levels, area
+
+GOLDEN = Path(__file__).parent / "golden" / "vision_aided.npz"
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """Small networks of timm with random weights, as NAME=FILE."""
+    folder = tmp_path_factory.mktemp("weights")
+    named = {}
+    for seed, name in enumerate(("test_vit", "test_resnet")):
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            torch.save(timm.create_model(name).state_dict(), folder / f"{name}.pth")
+        named[name] = f"{name}={folder / name}.pth"
+    return named
+
+
+# Numbers. -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", [ADA, STYLEGAN3])
+def test_decoders_and_losses_equal_the_authors_95fc55b(fetched, family):
+    """Logits, losses and gradients of features and weights, for both decoders and three losses."""
+    apart = report_of(fetched[family], "vision_aided_golden.py", str(GOLDEN))
+    assert len(apart) > 400 and max(apart.values()) < 1e-6, sorted(apart, key=apart.get)[-3:]
+
+
+def test_each_phase_trains_what_the_paper_says(fetched):
+    truths = report_of(fetched[ADA], "vision_aided_step.py")
+    assert len(truths) > 28 and [name for name, holds in truths.items() if not holds] == []
+
+
+def test_every_real_architecture_has_the_levels_of_the_paper(fetched):
+    found = report_of(fetched[ADA], "vision_aided_backbones.py")
+    assert found.keys() == backbones.BACKBONES.keys()
+    tokens = lambda side: [[768, side, side]] * 2
+    expected = {
+        "clip": ([3, 7], [*tokens(7), [512]], [[3, 3], [3, 3], [1]]),
+        "dino": ([4, 8], [*tokens(14), [768]], [[3, 3], [3, 3], [1]]),
+        "dinov2": ([4, 8], [*tokens(16), [768]], [[4, 4], [4, 4], [1]]),
+        "vgg16": (None, [[512, 7, 7]], [[1]]),
+        "swin": (None, [[768, 7, 7]], [[1]]),
+        "efficientnet_lite0": (None, [[1280, 7, 7]], [[1]]),
+    }
+    for name, (blocks, levels, logits) in expected.items():
+        assert (found[name]["blocks"], found[name]["levels"], found[name]["logits"]) == (blocks, levels, logits), name
+        assert found[name]["read"] == levels and found[name]["gradient"], name
+
+
+@pytest.mark.parametrize("normalised", [False, True])
+def test_levels_of_a_transformer_are_its_tokens_after_some_blocks(normalised):
+    """CLIP's are not normalised and its last is projected; DINO's are, and its last is the class token."""
+    torch.manual_seed(0)
+    model = timm.create_model("test_vit", num_classes=9)
+    levels = Levels(Backbone(model, (0.4,) * 3, (0.2,) * 3, 160), normalised=normalised, projected=not normalised)
+    images = torch.rand([2, 3, 20, 20]) * 2 - 1
+    x = torch.nn.functional.interpolate(images * 0.5 + 0.5, size=(160, 160), mode="area")
+    x = model.patch_embed((x - 0.4) / 0.2)
+    x = model.norm_pre(model.patch_drop(model._pos_embed(x)))
+    expected = []
+    for index, block in enumerate(model.blocks):
+        x = block(x)
+        if index in (1, 3):  # of six blocks
+            tokens = (model.norm(x) if normalised else x)[:, 1:]
+            expected.append(tokens.transpose(1, 2).reshape(2, 64, 10, 10))
+    last = model.norm(x)[:, 0]
+    expected.append(last if normalised else model.head(last))
+    for ours, theirs in zip(levels(images), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(levels.pooled(images), expected[-1], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("height, width, size", [(32, 32, 224), (256, 256, 224), (100, 37, 64), (7, 9, 9), (224, 1, 3)])
+def test_area_resizing_is_torchs(height, width, size):
+    images = torch.rand([2, 3, height, width], dtype=torch.float64)
+    expected = torch.nn.functional.interpolate(images, size=(size, size), mode="area")
+    torch.testing.assert_close(area(images, size), expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("precision, largest", [("bfloat16", 0.05), ("float16", 0.01)])
+def test_half_precision_has_nearly_the_same_gradient_of_small_losses(precision, largest):
+    """float16 alone would lose gradients as small as these."""
+    images = torch.rand([2, 3, 32, 32]) * 2 - 1
+    found = {}
+    for name in ("float32", precision):
+        torch.manual_seed(0)
+        levels = Levels(Backbone(timm.create_model("test_vit"), (0.5,) * 3, (0.5,) * 3, 160), precision=name)
+        leaf = images.clone().requires_grad_(True)
+        output = levels(leaf)
+        assert all(level.dtype == torch.float32 for level in output)
+        (found[name],) = torch.autograd.grad(sum(level.mean() for level in output) * 1e-4, [leaf])
+    relative = (found[precision] - found["float32"]).norm() / found["float32"].norm()
+    assert 0 < relative < largest
+
+
+# Options. -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ({"auto": 5}, "--vision-aided-auto=5.*4 to choose from: clip, dino, vgg, swin"),
+        ({"auto": 2, "models": "clip"}, "--vision-aided-auto=2.*1 to choose from"),
+        ({"auto": 1, "warmup_heads": True}, "--vision-aided-warmup-heads"),
+        ({"loss": "hinge", "target": 0.8}, "--vision-aided-target=0.8.*hinge"),
+        ({"auto_kimg": "4000,x"}, "--vision-aided-auto-kimg='4000,x'"),
+        ({"auto_kimg": "0"}, "--vision-aided-auto-kimg=0"),
+        ({"models": " , "}, "no backbone is named"),
+        ({"models": "clip,clip"}, "clip is there twice"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(given, message):
+    with pytest.raises(OptionError, match=message):
+        VisionAidedOptions(**given)
+
+
+def test_backbones_are_added_at_the_published_times():
+    chosen = VisionAidedOptions(auto=3, warmup_kimg=500.0)
+    assert [chosen.begins(k) for k in range(4)] == [500_000, 4_500_000, 5_500_000, 6_500_000]
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_are_published_settings_and_what_is_given_wins(name):
+    pm = manager.build(["vision-aided"])
+    resolved = lambda **given: training._build_options(pm, {"vision-aided": {"preset": name, **given}})["vision-aided"]
+    assert all(getattr(resolved(), field) == value for field, value in PRESETS[name].values.items())
+    assert PRESETS[name].source and resolved(auto=1).auto == 1
+
+
+def configured(**given):
+    args = {"loss_kwargs": {"class_name": training.HOST_LOSS}, "training_set_kwargs": {}, "total_kimg": 1000}
+    request = training.Request(plugins=["vision-aided"], options={"vision-aided": given}, dry_run=True)
+    return training.configure("run", args, request)[1]["plugins"]["options"]["vision-aided"]
+
+
+def test_what_a_run_needs_is_found_before_it_begins(small, monkeypatch):
+    assert configured(models="efficientnet_lite0")["warmup_kimg"] == 500
+    with pytest.raises(OptionError, match="--vision-aided-warmup-kimg=1000 is not below --kimg=1000"):
+        configured(warmup_kimg=1000.0)
+    with pytest.raises(OptionError, match="--vision-aided-precision=float16 is for GPUs"):
+        configured(models="efficientnet_lite0", precision="float16")
+    with pytest.raises(OptionError, match="--vision-aided-models=nosuch: there is no such backbone"):
+        configured(models="nosuch")
+    with pytest.raises(DataError, match="--vision-aided-models=test_vit=gone.pth: there is no file"):
+        configured(models="test_vit=gone.pth")
+    _, _, file = small["test_vit"].partition("=")
+    monkeypatch.chdir(Path(file).parent)
+    assert configured(models="test_vit=test_vit.pth")["models"] == small["test_vit"]
+
+
+def test_missing_weights_without_a_network_are_one_error_soon(monkeypatch, tmp_path):
+    monkeypatch.setattr(backbones, "HUB", "http://127.0.0.1:9")
+    monkeypatch.setenv("STYLEGAN_PLUGINS_CACHE", str(tmp_path))
+    begin_at = time.monotonic()
+    with pytest.raises(DataError) as error:
+        configured(models="dino")
+    assert time.monotonic() - begin_at < 10
+    message = str(error.value)
+    assert message.startswith("--vision-aided-models=dino: its weights cannot be had")
+    assert "vit_base_patch16_224.dino/resolve/main/model.safetensors" in message and "\n" not in message
+    assert str(tmp_path / "backbones" / "vit_base_patch16_224.dino.safetensors") in message
+
+
+# Runs, and the choice of backbones. ---------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def run(ada_host, small, tmp_path_factory):
+    """(arguments, run directory) of 32 iterations: warm-up, then two backbones one after the other, of three."""
+    top = tmp_path_factory.mktemp("vision-aided")
+    data = write_zip(top / "crops.zip", color_crops(48, side=16))
+    again = f"test_vit2={top / 'test_vit2.pth'}"
+    torch.save(timm.create_model("test_vit2").state_dict(), top / "test_vit2.pth")
+    models = ",".join([*small.values(), again])
+    flags = ["--plugin=vision-aided", f"--vision-aided-models={models}", "--vision-aided-auto=2", "--device=cpu"]
+    flags += ["--vision-aided-warmup-kimg=0.08", "--vision-aided-auto-kimg=0.08"]
+    args = options(ada_host, ADA, data, top, *flags)
+    args |= {"total_kimg": 32 * args["batch_size"] / 1000, "kimg_per_tick": 9, "state_minutes": 10.0}
+    process = begin(ada_host, args, top / "run")
+    assert process.wait(timeout=400) == 0, process.communicate()[0][-3000:]
+    return args, top / "run"
+
+
+def test_backbones_are_chosen_one_after_the_other(run):
+    _, run_dir = run
+    additions = [json.loads(line) for line in (run_dir / "vision-aided.jsonl").read_text().splitlines()]
+    assert [addition["nimg"] for addition in additions] == [80, 160]
+    assert [len(addition["rows"]) for addition in additions] == [3, 2]
+    for addition in additions:
+        accuracies = [row["accuracy"] for row in addition["rows"]]
+        assert accuracies == sorted(accuracies, reverse=True) and all(0.4 < value <= 1 for value in accuracies)
+    first, second = (addition["rows"][0]["model"] for addition in additions)
+    assert first != second and first not in [row["model"] for row in additions[1]["rows"]]
+    last = json.loads((run_dir / "stats.jsonl").read_text().splitlines()[-1])
+    used = {name.split("/")[1] for name, value in last.items() if name.startswith("VisionAided/") and value["num"]}
+    assert used == {selection.models_of(name, "")[0].key for name in (first, second)}
+    assert math.isfinite(last["Loss/G/vision-aided"]["mean"])
+
+
+def test_a_snapshot_is_stock_and_no_backbone_is_in_it_or_in_a_state(fetched, run):
+    _, run_dir = run
+    pickle = max(run_dir.glob("network-snapshot-*.pkl"))
+    assert snapshot(fetched[ADA], pickle, "--stock")["finite"]
+    assert set(read_pickle(pickle).networks) == {"G", "D", "G_ema", "augment_pipe"}
+    _, state = newest_state(run_dir, print)
+    names = list(state["session"]["heads"])
+    assert names and all(name.split(".")[0] == "vision-aided" for name in names)
+    assert {name.split(".")[2] for name in names} == {"maps", "last", "out"}  # decoders' alone
+
+
+def test_a_run_that_is_killed_chooses_the_same_and_ends_as_one_that_was_not(ada_host, run, tmp_path):
+    args, whole = run
+    killed_and_resumed(ada_host, args, tmp_path / "killed", 12 * args["batch_size"])
+    assert differences(tmp_path / "killed", whole) == []
+    assert (tmp_path / "killed" / "vision-aided.jsonl").read_text() == (whole / "vision-aided.jsonl").read_text()
+
+
+def test_stylegan3_trains_with_labels_and_on_gray_images(fetched, patched, small, tmp_path):
+    crops = [np.asarray(crop).mean(axis=2).astype(np.uint8) for crop in color_crops(24, side=16)]
+    data = write_zip(tmp_path / "gray.zip", crops, [i % 3 for i in range(24)])
+    models = ",".join(small.values())
+    flags = ["--plugin=vision-aided,augself", f"--vision-aided-models={models}", "--vision-aided-warmup-kimg=0"]
+    args = options(patched[STYLEGAN3], STYLEGAN3, data, tmp_path, *flags, "--cond=1", "--vision-aided-loss=hinge")
+    pickle = loop(patched[STYLEGAN3], args, tmp_path / "run", 4)
+    last = json.loads((tmp_path / "run" / "stats.jsonl").read_text().splitlines()[-1])
+    assert all(math.isfinite(last[f"Loss/{network}/vision-aided"]["mean"]) for network in "DG")
+    assert snapshot(fetched[STYLEGAN3], pickle, "--stock")["finite"]
+
+
+def test_select_ranks_a_pretrained_network_above_the_same_with_random_weights(ada_host, run, tmp_path):
+    args, run_dir = run
+    torch.manual_seed(0)
+    torch.save(timm.create_model("tf_efficientnet_lite0").state_dict(), tmp_path / "random.pth")
+    models = f"efficientnet_lite0={tmp_path / 'random.pth'},efficientnet_lite0"
+    data = args["training_set_kwargs"]["path"]
+    done = invoke(
+        ada_host,
+        "select",
+        str(run_dir),
+        f"--data={data}",
+        f"--models={models}",
+        f"--outdir={tmp_path / 'out'}",
+        "--max-images=32",
+    )
+    assert done.returncode == 0, done.stderr
+    (record,) = (tmp_path / "out").glob("select-*.json")
+    rows = json.loads(record.read_text())["rows"]
+    assert rows[0]["model"] == "efficientnet_lite0" and rows[0]["accuracy"] > rows[1]["accuracy"]
+    assert f"| efficientnet_lite0 | 1280 | {rows[0]['accuracy']:.3f}" in done.stdout
+    assert record.with_suffix(".png").stat().st_size > 5000
+
+
+def test_the_probe_is_the_authors():
+    """Halves, three times; C = 0.2 on raw features. Classes that a plane divides are told apart, equal ones are not."""
+    random = np.random.RandomState(0)
+    real, generated = random.randn(60, 5), random.randn(60, 5)
+    held_out, training_part = selection.probe(real + np.eye(5)[0] * 4, generated)
+    assert len(held_out) == 3 and min(held_out) > 0.9 and min(training_part) > 0.9
+    assert 0.3 < np.mean(selection.probe(real, generated)[0]) < 0.7
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--data={large}"], "images in .* are \\[3, 32, 32\\], the generator makes \\[3, 16, 16\\]"),
+        (["--data={few}"], "3 images are too few"),
+    ],
+)
+def test_what_select_cannot_do_is_one_line(ada_host, run, color_zip, tmp_path, arguments, message):
+    args, run_dir = run
+    few = write_zip(tmp_path / "few.zip", color_crops(3, side=16))
+    arguments = [argument.format(large=color_zip, few=few) for argument in arguments]
+    data = args["training_set_kwargs"]["path"]
+    done = invoke(ada_host, "select", str(run_dir), f"--data={data}", "--models=efficientnet_lite0", *arguments)
+    assert done.returncode == 2
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
+    assert re.search(message, line)

@@ -1,0 +1,133 @@
+"""Vision-aided adversarial training: decoders of frozen features, their losses and their augmentation.
+
+Kumari, Zhang, Shechtman, Zhu 2022 (arXiv:2112.09130). Needs a host, whose layers the decoders are made of.
+
+D_k = C_k o F_k, with F_k a frozen backbone and C_k a decoder, which makes logits at one or several levels l:
+
+    L_D += sum_k sum_l E[bce(D_k^l(T_k(x)), a)] + E[bce(D_k^l(T_k(G(z))), 0)]
+    L_G += sum_k sum_l E[bce(D_k^l(T_k(G(z))), a)]
+
+with a = 1, or less to smooth it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from stylegan_plugins.host.networks import host_class
+from training_ext.augment import DiffAugment
+from training_ext.gan_losses import Elementwise, GanLoss
+
+# Decoders. ----------------------------------------------------------------------------------------
+
+
+class Decoder(torch.nn.Module):
+    """C_k, a trainable decoder of the levels of a backbone: maps [N, C, h, w] and a vector [N, F], or one map.
+
+    With a vector (`MultiLevelDViT` of the authors' StyleGAN2 fork): logits at each pixel of each map after a 3x3
+    convolution, and one logit for the vector. With one map alone (`SimpleD`): one logit. Convolutions are the host's,
+    with equalised learning rate and low-pass filtered down-sampling.
+
+    shapes    of the levels without N, as `training_ext.backbones.Levels` gives them
+    labels    width of the labels, 0: none. They are projected on the last hidden layer, as the hosts' D does it."""
+
+    def __init__(self, shapes: Sequence[Sequence[int]], labels: int = 0) -> None:
+        super().__init__()
+        conv, linear = host_class("Conv2dLayer"), host_class("FullyConnectedLayer")
+        *maps, last = shapes
+        # The authors' widths and strides for 7x7 tokens (CLIP's ViT-B/32) and 14x14 (DINO's ViT-B/16).
+        fine = any(shape[1] > 8 for shape in maps)
+        width = 128 if fine else 256
+        self.maps = torch.nn.ModuleList(
+            torch.nn.Sequential(
+                conv(channels, width, kernel_size=3, down=2 if fine else 1, activation="lrelu"),
+                conv(width, 1, kernel_size=1, down=2),
+            )
+            for channels, _, _ in maps
+        )
+        if len(last) == 1:
+            self.last = torch.nn.Sequential(linear(last[0], width, activation="lrelu"))
+        else:
+            halved = conv(last[0], width, kernel_size=3, down=2, activation="lrelu")
+            with torch.no_grad():
+                features = halved(torch.zeros([1, *last], device="cpu")).numel()
+            self.last = torch.nn.Sequential(halved, torch.nn.Flatten(), linear(features, width, activation="lrelu"))
+        self.out = linear(width, 1)
+        self.embed = linear(labels, width, bias=False) if labels else None
+
+    def forward(self, levels: Sequence[torch.Tensor], labels: torch.Tensor) -> list[torch.Tensor]:
+        """Logits of each level, [N, h', w'] or, of the last one, [N, 1]. labels: [N, c_dim]."""
+        logits = [decode(level).squeeze(1) for decode, level in zip(self.maps, levels[:-1], strict=True)]
+        hidden = self.last(levels[-1])
+        last = self.out(hidden)
+        if self.embed is not None:
+            embedded = self.embed(labels)
+            embedded = embedded * (embedded.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()
+            last = last + (hidden * embedded).sum(dim=1, keepdim=True) / math.sqrt(hidden.shape[1])
+        return [*logits, last]
+
+
+# Losses. ------------------------------------------------------------------------------------------
+
+
+def sigmoid(target: float) -> GanLoss:
+    """Binary cross-entropy with targets a for real images, 0 for generated ones, and for G a again, as in the authors'
+    code."""
+
+    def towards(value: float) -> Elementwise:
+        return lambda logits: binary_cross_entropy_with_logits(logits, torch.full_like(logits, value), reduction="none")
+
+    return GanLoss(towards(target), towards(0.0), towards(target))
+
+
+def over_levels(loss: Elementwise, levels: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Sum over levels of a loss on logits [N, ...], averaged over pixels; [N]."""
+    return torch.stack([loss(logits).flatten(1).mean(dim=1) for logits in levels]).sum(dim=0)
+
+
+# Augmentation. ------------------------------------------------------------------------------------
+
+
+class AdaptiveAugment:
+    """T_k: the host's ADA pipe with a p of its own, then cutout, which is always on, as in the authors' loss.
+
+    p follows the signs of the last level's logits of real images, as ADA's does (Karras et al. 2020, arXiv:2006.06676):
+    it starts at 0, and changes by 1 in `kimg` thousand images."""
+
+    def __init__(self, pipe: Any, target: float, kimg: float) -> None:
+        self.pipe = pipe
+        self.target = target
+        self.kimg = kimg
+        self.cutout = DiffAugment(("cutout",))
+        self.pipe.p.zero_()
+        self.signs = torch.zeros([2], dtype=torch.float64, device=self.pipe.p.device)  # their number, their sum
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        return self.cutout(self.pipe(images))[0]
+
+    def observe(self, logits: torch.Tensor) -> None:
+        """Logits of real images, [N, 1]."""
+        signs = logits.detach().sign().double()
+        self.signs += torch.stack([torch.full_like(signs.sum(), signs.numel()), signs.sum()])
+
+    def update(self, images: int, num_gpus: int) -> None:
+        """Change p by what was observed on all processes while so many images were shown."""
+        signs = self.signs.clone()
+        if num_gpus > 1:
+            torch.distributed.all_reduce(signs)
+        if signs[0] == 0:
+            return
+        step = torch.sign(signs[1] / signs[0] - self.target) * images / (self.kimg * 1000)
+        self.pipe.p.copy_((self.pipe.p + step).clamp(min=0))
+        self.signs.zero_()
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        return {"p": self.pipe.p.cpu(), "signs": self.signs.cpu()}
+
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        self.pipe.p.copy_(state["p"])
+        self.signs.copy_(state["signs"])
