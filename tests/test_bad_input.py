@@ -241,7 +241,7 @@ def test_a_script_started_by_a_user_answers_as_in_these_tests(
     name, answers, ada_host, color_zip, bad_data, plugins, tmp_path
 ):
     args = arguments(ADA, CASES[ADA][name][0], tmp_path / "out", color_zip, bad_data)
-    done = run_script(ada_host, "train.py", *args, check=False, PYTHONPATH=plugins)
+    done = run_script(ada_host, "train.py", *args, check=False, fresh=True, PYTHONPATH=plugins)
     assert done.returncode == 2
     assert said(done.stderr) == said(answers[ADA, name][0]["stderr"])
 

@@ -14,8 +14,9 @@ import pytest
 import torch
 from conftest import ADA, STYLEGAN3, TINY, color_crops, last_run, make_pickle, run_script, write_zip
 from drivers.states import differences
-from test_training import loop, options
-from test_transfer import arguments, still, train
+from test_resume import killed_and_resumed, run_to_its_end
+from test_training import loop, options, snapshot
+from test_transfer import arguments, still
 
 from stylegan_plugins import manager, priors, sampling, training
 from stylegan_plugins.errors import DataError, OptionError, PluginError
@@ -39,9 +40,9 @@ def cache(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def crops(tmp_path_factory):
+def crops(shared):
     """24 color crops of 16x16: the hosts' sheets of 1024 samples take their time."""
-    return write_zip(tmp_path_factory.mktemp("disp") / "crops.zip", color_crops(24, side=16))
+    return shared("disp-data", lambda top: write_zip(top / "crops.zip", color_crops(24, side=16))) / "crops.zip"
 
 
 @pytest.fixture(scope="module")
@@ -51,13 +52,16 @@ def large_crops(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def trained(cache, ada_host, crops, tmp_path_factory):
-    """(arguments, run directory) of 64 iterations, with flips."""
-    top = tmp_path_factory.mktemp("trained")
-    args = options(ada_host, ADA, crops, top, "--plugin=disp,diffaugment", LITE0, "--mirror=1", "--device=cpu")
-    args |= {"total_kimg": 64 * args["batch_size"] / 1000, "kimg_per_tick": 9, "state_minutes": 10.0}
-    train(ada_host, args, top / "run")
-    return args, top / "run"
+def trained(shared, cache, ada_host, crops):
+    """(arguments, run directory) of 32 iterations, with flips."""
+
+    def fill(top: Path) -> None:
+        args = options(ada_host, ADA, crops, top, "--plugin=disp,diffaugment", LITE0, "--mirror=1", "--device=cpu")
+        args |= {"total_kimg": 32 * args["batch_size"] / 1000, "kimg_per_tick": 9, "state_minutes": 10.0}
+        run_to_its_end(ada_host, args, top / "run")
+
+    top = shared("disp-trained", fill)
+    return json.loads((top / "run.json").read_text()), top / "run"
 
 
 def invoke(host: Path, *args: str):
@@ -71,7 +75,7 @@ def invoke(host: Path, *args: str):
 
 def test_the_discriminator_and_its_start(cache, fetched, ada_host, pickles, large_crops, tmp_path):
     args = arguments(ada_host, ADA, large_crops, tmp_path, "--plugin=disp", LITE0, f"--resume={pickles[ADA]}")
-    output = train(ada_host, still(args), tmp_path / "run")
+    output = run_to_its_end(ada_host, still(args), tmp_path / "run")
     assert "at random: mapping.embed.weight" in output and "mapping.fc0.weight" not in output
     snapshot = tmp_path / "run" / "network-snapshot-000000.pkl"
     done = run_script(fetched[ADA], str(DRIVERS / "disp_step.py"), str(pickles[ADA]), str(snapshot))
@@ -85,7 +89,7 @@ def test_a_run_of_disp_starts_another_with_its_conditioning(ada_host, trained, c
     args = arguments(
         ada_host, ADA, crops, tmp_path, "--plugin=disp,freezed", LITE0, "--freezed-layers=3", f"--resume={source}"
     )
-    assert "tensors copied, 0 at random" in train(ada_host, still(args), tmp_path / "run")
+    assert "tensors copied, 0 at random" in run_to_its_end(ada_host, still(args), tmp_path / "run")
     expected = read_pickle(source).network("G")
     found = read_pickle(tmp_path / "run" / "network-snapshot-000000.pkl").network("G")
     assert all(torch.equal(found.tensors[name], expected.tensors[name]) for name in expected.parameters)
@@ -95,12 +99,9 @@ def test_a_run_of_disp_starts_another_with_its_conditioning(ada_host, trained, c
 
 
 def test_a_killed_run_ends_as_one_that_was_not_and_its_snapshot_is_stock(fetched, ada_host, trained, tmp_path):
-    from test_resume import killed_and_resumed
-    from test_training import snapshot
-
     args, whole = trained
     killed = tmp_path / "killed"
-    killed_and_resumed(ada_host, args, killed, 20 * args["batch_size"])
+    killed_and_resumed(ada_host, args, killed, 12 * args["batch_size"])
     assert differences(killed, whole) == []
     lines = [json.loads(line) for line in (whole / "stats.jsonl").read_text().splitlines()]
     for name in ("DISP/projection/real", "DISP/projection/generated", "Loss/signs/real", "Loss/G/loss"):
@@ -140,7 +141,9 @@ def test_images_and_their_flips_have_priors_of_their_own(cache, ada_host, traine
 def test_two_processes_of_stylegan3_with_workers_have_the_priors(cache, stylegan3_host, crops, tmp_path):
     small = [flag for flag in TINY[STYLEGAN3] if not flag.startswith(("--gpus", "--workers"))]
     more = ["--plugin=disp,augself", LITE0, "--gpus=2", "--workers=1", "--device=cpu", "--batch=64"]
-    run_script(stylegan3_host, "train.py", f"--data={crops}", f"--outdir={tmp_path}", *small, *more, timeout=500)
+    run_script(
+        stylegan3_host, "train.py", f"--data={crops}", f"--outdir={tmp_path}", *small, *more, timeout=500, fresh=True
+    )
     run_dir = last_run(tmp_path)
     last = json.loads((run_dir / "stats.jsonl").read_text().splitlines()[-1])
     assert last["DISP/projection/real"]["num"] > 0 and math.isfinite(last["DISP/projection/real"]["mean"])

@@ -40,7 +40,7 @@ def test_the_installed_package_passes_its_own_tests(installed, tmp_path):
 
 
 def test_the_installed_package_trains_with_a_builtin_plugin_and_the_other_examples(
-    installed, ada_host, color_zip, tmp_path
+    installed, ada_host, small_zip, tmp_path
 ):
     """16 iterations of 64 images: options, statistics and the calls of every hook are where they should be."""
     one_file = {name: (EXAMPLES / f"{name.replace('-', '_')}.py").read_text() for name in ("every-hook", "noise")}
@@ -50,7 +50,7 @@ def test_the_installed_package_trains_with_a_builtin_plugin_and_the_other_exampl
         f"--plugin={plugins}",
         "--blur-sigma=1.5",
         "--every-hook-labels=true",
-        f"--data={color_zip}",
+        f"--data={small_zip}",
         f"--outdir={tmp_path / 'runs'}",
     ]
     path = os.pathsep.join([str(installed), *paths])

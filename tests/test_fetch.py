@@ -40,13 +40,6 @@ sys.modules['tqdm'] = types.SimpleNamespace(tqdm=lambda items, **_: items)
 """
 
 
-@pytest.fixture(scope="session")
-def wheels(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("wheels")
-    fetching.download_wheels(folder)
-    return folder
-
-
 @pytest.fixture
 def no_download(monkeypatch, wheels):
     """pip's part of the work, done by a copy of what it downloaded."""
@@ -58,13 +51,8 @@ def no_download(monkeypatch, wheels):
 
 
 @pytest.fixture(scope="session")
-def hosts(tmp_path_factory, wheels):
-    folder = tmp_path_factory.mktemp("hosts")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fetching, "download_wheels", lambda target: shutil.copytree(wheels, target, dirs_exist_ok=True))
-        for family in FAMILIES:
-            fetching.fetch(folder / family, family, "pypi", report=lambda line: None)
-    return folder
+def hosts(fetched):
+    return fetched[FAMILIES[0]].parent
 
 
 @pytest.fixture(params=FAMILIES)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -23,15 +21,8 @@ DRIVERS = Path(__file__).parent / "drivers"
 
 
 def command(*args: str | Path, check: bool = True):
-    done = subprocess.run(
-        [sys.executable, "-c", "from stylegan_plugins.cli import main; main()", "probe", *args, "--device=cpu"],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    if check:
-        assert done.returncode == 0, done.stderr[-3000:]
-    return done
+    code = "from stylegan_plugins.cli import main; main()"
+    return run_script(Path.cwd(), "-c", code, "probe", *args, "--device=cpu", check=check)
 
 
 def striped(count: int) -> list[np.ndarray]:

@@ -1,8 +1,7 @@
 """The hosts' scripts beside train.py run on a CPU, as a user runs them, in patched hosts.
 
-`scripts` runs several scripts of one host: a process that has imported torch forks for each, which saves the seconds
-that every import of torch takes. What they would download is put into the host's download cache beforehand: a VGG16 and
-two Inception networks of a few weights, with the interface of NVIDIA's."""
+What they would download is put into the host's download cache beforehand: a VGG16 and two Inception networks of a few
+weights, with the interface of NVIDIA's."""
 
 from __future__ import annotations
 
@@ -22,30 +21,13 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
-from conftest import ADA, CHECKOUTS, STYLEGAN3, color_crops, copy_host
+from conftest import ADA, CHECKOUTS, STYLEGAN3, color_crops, copy_host, run_script
 
 from stylegan_plugins.host import patch as host_patch
 
 SIDE = 32
 CDN = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics"
 NGC = "https://api.ngc.nvidia.com/v2/models/nvidia/research/stylegan3/versions/1/files/metrics"
-
-FORKING = """
-import json, os, runpy, sys
-import click, numpy, PIL.Image, requests, scipy.linalg, torch  # nothing of the host, nothing of ours
-results = []
-for index, argv in enumerate(json.load(open(sys.argv[1]))):
-    output = f"{sys.argv[1]}.{index}"
-    child = os.fork()
-    if child == 0:
-        descriptor = os.open(output, os.O_CREAT | os.O_WRONLY)
-        os.dup2(descriptor, 1), os.dup2(descriptor, 2)
-        sys.argv, sys.path[0] = argv, os.getcwd()
-        runpy.run_path(argv[0], run_name="__main__")
-        sys.exit(0)
-    results.append([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), open(output).read()])
-print(json.dumps(results))
-"""
 
 PICKLE = """
 import copy, pickle, sys
@@ -104,10 +86,12 @@ class Place:
 
     def scripts(self, *commands: list[object]) -> list[tuple[int, str]]:
         """Run scripts one after the other. Returns exit codes and outputs."""
-        listing = self.out / "commands.json"
-        listing.write_text(json.dumps([list(map(str, command)) for command in commands]))
-        done = self.python(FORKING, str(listing))
-        return [(code, output) for code, output in json.loads(done.stdout.splitlines()[-1])]
+        return [self.script(*command) for command in commands]
+
+    def script(self, *command: object) -> tuple[int, str]:
+        environment = {"DNNLIB_CACHE_DIR": str(self.cache), "PYTHONPATH": str(self.cache), "MPLBACKEND": "Agg"}
+        done = run_script(self.host, *map(str, command), check=False, **environment)
+        return done.returncode, done.stdout + done.stderr
 
     def run(self, *commands: list[object]) -> list[str]:
         """As `scripts`; all of them must end well, and none may repeat a warning."""
@@ -118,26 +102,6 @@ class Place:
             assert not [text for text, count in warned.items() if count > 1], output[-4000:]
             outputs.append(output)
         return outputs
-
-    def python(self, code: str, *args: str, cwd: Path | None = None) -> subprocess.CompletedProcess:
-        environment = {
-            **os.environ,
-            "CUDA_VISIBLE_DEVICES": "",
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "DNNLIB_CACHE_DIR": str(self.cache),
-            "PYTHONPATH": str(self.cache),
-            "MPLBACKEND": "Agg",
-        }
-        done = subprocess.run(
-            [sys.executable, "-c", code, *args],
-            cwd=cwd or self.host,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        assert done.returncode == 0, done.stderr[-4000:]
-        return done
 
 
 @pytest.fixture(scope="session")
@@ -170,7 +134,7 @@ def _place(family: str, origin: str, patched: dict, cache: Path, top: Path) -> P
         host = copy_host(Path(checkout), top / "host")
         host_patch.patch(host)
     place = Place(host, top / "network-snapshot-000000.pkl", top, cache)
-    place.python(PICKLE, family, str(place.network), "0")
+    run_script(host, "-c", PICKLE, family, str(place.network), "0")
     return place
 
 

@@ -13,8 +13,8 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
-from conftest import ADA, STYLEGAN3, TINY, color_crops, copy_host, make_pickle, run_script, write_zip
-from test_resume import begin
+from conftest import ADA, STYLEGAN3, TINY, color_crops, copy_host, make_pickle, make_pickles, run_script, write_zip
+from test_resume import run_to_its_end
 from test_training import loop
 
 from stylegan_plugins import finetune, states
@@ -29,10 +29,9 @@ DRIVERS = Path(__file__).parent / "drivers"
 
 
 @pytest.fixture(scope="module")
-def sources(fetched, tmp_path_factory):
+def sources(shared, fetched):
     """Pickles of networks that TINY does not name: 8 mapping layers, written by unpatched hosts."""
-    top = tmp_path_factory.mktemp("sources")
-    return {family: make_pickle(host, top / f"{family}-source.pkl", num_layers=8) for family, host in fetched.items()}
+    return make_pickles(shared, "sources", fetched, num_layers=8)
 
 
 def flags(family: str, *more: str) -> list[str]:
@@ -41,10 +40,12 @@ def flags(family: str, *more: str) -> list[str]:
 
 
 def arguments(host: Path, family: str, data: Path, tmp_path: Path, *more: str) -> dict:
+    """The arguments that a host's train.py would train with, but for sheets of 1024 samples."""
     done = run_script(
         host, "train.py", f"--data={data}", f"--outdir={tmp_path}", "--dry-run", *flags(family, *more), "--device=cpu"
     )
-    return json.JSONDecoder().raw_decode(done.stdout[done.stdout.index('{\n  "') :])[0]
+    args = json.JSONDecoder().raw_decode(done.stdout[done.stdout.index('{\n  "') :])[0]
+    return args | {"image_snapshot_ticks": None}
 
 
 def still(args: dict, iterations: int = 1) -> dict:
@@ -52,13 +53,6 @@ def still(args: dict, iterations: int = 1) -> dict:
     args = json.loads(json.dumps(args))
     args["G_opt_kwargs"]["lr"] = args["D_opt_kwargs"]["lr"] = 0
     return args | {"total_kimg": iterations * args["batch_size"] / 1000}
-
-
-def train(host: Path, args: dict, run_dir: Path) -> str:
-    run = begin(host, args, run_dir)
-    output = run.communicate(timeout=300)[0]
-    assert run.returncode == 0, output[-3000:]
-    return output
 
 
 def repickle(host: Path, source: Path, out: str, change: str) -> None:
@@ -76,7 +70,7 @@ def repickle(host: Path, source: Path, out: str, change: str) -> None:
 def assert_starts_from(host: Path, family: str, source: Path, data: Path, tmp_path: Path) -> None:
     args = arguments(host, family, data, tmp_path, f"--resume={source}", "--plugin=diffaugment")
     assert args["G_kwargs"]["mapping_kwargs"]["num_layers"] == 8
-    output = train(host, still(args), tmp_path / "run")
+    output = run_to_its_end(host, still(args), tmp_path / "run")
     expected, found = read_pickle(source), read_pickle(tmp_path / "run" / "network-snapshot-000000.pkl")
     for name in ("G", "D", "G_ema"):
         assert f"  {name:<6} " in output and " tensors copied, 0 at random" in output
@@ -98,7 +92,7 @@ def test_nvidias_pickles_start_runs_in_our_hosts(pristine, request, patched, col
 
 def test_our_snapshots_start_runs_in_an_unpatched_host(family, fetched, patched, sources, color_zip, tmp_path):
     args = arguments(patched[family], family, color_zip, tmp_path, f"--resume={sources[family]}", "--plugin=augself")
-    train(patched[family], args | {"total_kimg": 0.032}, tmp_path / "ours")
+    run_to_its_end(patched[family], args | {"total_kimg": 0.032}, tmp_path / "ours")
     ours = max((tmp_path / "ours").glob("network-snapshot-*.pkl"))
     args = arguments(patched[family], family, color_zip, tmp_path, f"--resume={ours}")
     args.pop("device")  # which an unpatched loop does not know
@@ -114,7 +108,7 @@ def test_a_pickle_of_ada_starts_a_run_of_stylegan3_and_the_other_way_round(patch
         folder = tmp_path / family
         folder.mkdir()
         args = arguments(patched[family], family, color_zip, folder, f"--resume={sources[other]}")
-        train(patched[family], still(args), folder / "run")
+        run_to_its_end(patched[family], still(args), folder / "run")
         found = read_pickle(folder / "run" / "network-snapshot-000000.pkl").network("G")
         for key, value in read_pickle(sources[other]).network("G").tensors.items():
             if key in found.parameters:
@@ -130,7 +124,7 @@ def test_the_whole_way_from_one_data_set_to_another_and_to_an_unpatched_host(
     args = arguments(patched[family], family, data, tmp_path, *more)
     assert args["D_kwargs"]["block_kwargs"]["freeze_layers"] == 4
     run_dir = tmp_path / "run"
-    output = train(patched[family], args | {"total_kimg": 0.064, "kimg_per_tick": 1}, run_dir)
+    output = run_to_its_end(patched[family], args | {"total_kimg": 0.064, "kimg_per_tick": 1}, run_dir)
     names = [f"b32.{layer}.weight" for layer in ("fromrgb", "conv0", "conv1", "skip")]
     names += [f"b32.{layer}.bias" for layer in ("fromrgb", "conv0", "conv1")]
     line = next(line for line in output.splitlines() if line.startswith("freezed: 7 tensors of D stay as they are: "))
@@ -167,16 +161,16 @@ def test_the_whole_way_in_nvidias_checkouts(pristine, request, sources, tmp_path
     source = make_pickle(pristine, tmp_path / "source.pkl", num_layers=8)
     data = write_zip(tmp_path / "target.zip", color_crops(40, seed=7))
     args = arguments(patched, family, data, tmp_path, f"--resume={source}", "--plugin=freezed,augself")
-    train(patched, args | {"total_kimg": 0.032, "kimg_per_tick": 1}, tmp_path / "run")
+    run_to_its_end(patched, args | {"total_kimg": 0.032, "kimg_per_tick": 1}, tmp_path / "run")
     assert_stock_script_makes_images(pristine, family, max((tmp_path / "run").glob("*.pkl")), tmp_path / "pictures")
 
 
 def test_the_hosts_own_freezed_works_and_what_it_froze_can_be_fine_tuned(ada_host, sources, color_zip, tmp_path):
     args = arguments(ada_host, ADA, color_zip, tmp_path, f"--resume={sources[ADA]}", "--freezed=4")
-    train(ada_host, still(args), tmp_path / "frozen")
+    run_to_its_end(ada_host, still(args), tmp_path / "frozen")
     frozen = tmp_path / "frozen" / "network-snapshot-000000.pkl"
     args = arguments(ada_host, ADA, color_zip, tmp_path, f"--resume={frozen}")
-    assert "tensors copied, 0 at random" in train(ada_host, still(args), tmp_path / "again")
+    assert "tensors copied, 0 at random" in run_to_its_end(ada_host, still(args), tmp_path / "again")
     again = read_pickle(tmp_path / "again" / "network-snapshot-000000.pkl").network("D")
     assert again.parameters == read_pickle(sources[ADA]).network("D").parameters
 
@@ -211,7 +205,7 @@ def test_stylegan3_refuses_another_depth_and_another_generator(stylegan3_host, s
     assert "--map-depth=4: the pickle of --resume has 8" in refused(
         stylegan3_host, STYLEGAN3, color_zip, tmp_path, resume, "--map-depth=4"
     )
-    assert "G of stylegan3-source.pkl is no training.networks_stylegan3.Generator" in refused(
+    assert "G of stylegan3.pkl is no training.networks_stylegan3.Generator" in refused(
         stylegan3_host, STYLEGAN3, color_zip, tmp_path, resume, "--cfg=stylegan3-t"
     )
 
@@ -249,7 +243,7 @@ def test_a_pickle_that_would_run_something_is_refused_unless_it_is_trusted(ada_h
     told = refused(ada_host, ADA, color_zip, tmp_path, resume)
     assert "refers to functools.partial, which a network does not need. If you trust its origin, --trust-pickle" in told
     args = arguments(ada_host, ADA, color_zip, tmp_path, resume, "--trust-pickle")
-    output = train(ada_host, still(args), tmp_path / "run")
+    output = run_to_its_end(ada_host, still(args), tmp_path / "run")
     assert "tensors copied, 0 at random" in output
 
 
@@ -346,5 +340,5 @@ def test_layers_of_a_discriminator_that_is_not_in_the_pickle_are_not_frozen(ada_
     told = refused(ada_host, ADA, color_zip, tmp_path, resume, "--plugin=freezed")
     assert "4 layers of D are to be frozen, but the pickle of --resume has no D" in told
     args = arguments(ada_host, ADA, color_zip, tmp_path, resume)
-    output = train(ada_host, still(args), tmp_path / "run")
+    output = run_to_its_end(ada_host, still(args), tmp_path / "run")
     assert output.count(" tensors copied, 0 at random") == 2 and "not in the pickle" in output
