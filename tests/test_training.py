@@ -176,6 +176,6 @@ runpy.run_path("train.py", run_name="__main__")
 def test_an_error_in_training_is_the_last_thing_that_is_said(ada_host, color_zip, tmp_path):
     """Workers of the data loader end with the run; torch would report each of them as killed."""
     args = [f"--data={color_zip}", f"--outdir={tmp_path}", *TINY[ADA], "--workers=2"]
-    done = run_script(ada_host, "-c", DYING, *args, check=False)
+    done = run_script(ada_host, "-c", DYING, *args, check=False, fresh=True)
     assert done.returncode == 1 and "killed by signal" not in done.stdout + done.stderr
     assert done.stdout.strip().splitlines()[-1] == "RuntimeError: no memory is left"  # the host's logger takes it

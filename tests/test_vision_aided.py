@@ -16,7 +16,7 @@ from conftest import ADA, STYLEGAN3, color_crops, write_zip
 from drivers.states import differences
 from test_contrad import report_of
 from test_disp import invoke
-from test_resume import begin, killed_and_resumed
+from test_resume import killed_and_resumed, run_to_its_end
 from test_training import loop, options, snapshot
 
 from stylegan_plugins import backbones, manager, selection, training
@@ -29,17 +29,17 @@ from training_ext.backbones import Backbone, Levels, area
 GOLDEN = Path(__file__).parent / "golden" / "vision_aided.npz"
 
 
-@pytest.fixture(scope="module")
-def small(tmp_path_factory):
-    """Small networks of timm with random weights, as NAME=FILE."""
-    folder = tmp_path_factory.mktemp("weights")
-    named = {}
-    for seed, name in enumerate(("test_vit", "test_resnet")):
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            torch.save(timm.create_model(name).state_dict(), folder / f"{name}.pth")
-        named[name] = f"{name}={folder / name}.pth"
-    return named
+@pytest.fixture(scope="session")
+def small(shared):
+    """Small networks of timm with random weights, by name, as NAME=FILE."""
+    names = ("test_vit", "test_vit2", "test_resnet")
+
+    def fill(top: Path) -> None:
+        for name in names:
+            torch.save(timm.create_model(name).state_dict(), top / f"{name}.pth")
+
+    top = shared("vision-aided-weights", fill)
+    return {name: f"{name}={top / name}.pth" for name in names}
 
 
 # Numbers. -----------------------------------------------------------------------------------------
@@ -191,21 +191,19 @@ def test_missing_weights_without_a_network_are_one_error_soon(monkeypatch, tmp_p
 # Runs, and the choice of backbones. ---------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def run(ada_host, small, tmp_path_factory):
+@pytest.fixture(scope="session")
+def run(shared, ada_host, small, small_zip):
     """(arguments, run directory) of 32 iterations: warm-up, then two backbones one after the other, of three."""
-    top = tmp_path_factory.mktemp("vision-aided")
-    data = write_zip(top / "crops.zip", color_crops(48, side=16))
-    again = f"test_vit2={top / 'test_vit2.pth'}"
-    torch.save(timm.create_model("test_vit2").state_dict(), top / "test_vit2.pth")
-    models = ",".join([*small.values(), again])
-    flags = ["--plugin=vision-aided", f"--vision-aided-models={models}", "--vision-aided-auto=2", "--device=cpu"]
-    flags += ["--vision-aided-warmup-kimg=0.08", "--vision-aided-auto-kimg=0.08"]
-    args = options(ada_host, ADA, data, top, *flags)
-    args |= {"total_kimg": 32 * args["batch_size"] / 1000, "kimg_per_tick": 9, "state_minutes": 10.0}
-    process = begin(ada_host, args, top / "run")
-    assert process.wait(timeout=400) == 0, process.communicate()[0][-3000:]
-    return args, top / "run"
+    flags = ["--plugin=vision-aided", f"--vision-aided-models={','.join(small.values())}", "--vision-aided-auto=2"]
+    flags += ["--vision-aided-warmup-kimg=0.08", "--vision-aided-auto-kimg=0.08", "--device=cpu"]
+
+    def fill(top: Path) -> None:
+        args = options(ada_host, ADA, small_zip, top, *flags)
+        args |= {"total_kimg": 32 * args["batch_size"] / 1000, "kimg_per_tick": 9, "state_minutes": 10.0}
+        run_to_its_end(ada_host, args, top / "run")
+
+    top = shared("vision-aided-run", fill)
+    return json.loads((top / "run.json").read_text()), top / "run"
 
 
 def test_backbones_are_chosen_one_after_the_other(run):
@@ -245,7 +243,7 @@ def test_a_run_that_is_killed_chooses_the_same_and_ends_as_one_that_was_not(ada_
 def test_stylegan3_trains_with_labels_and_on_gray_images(fetched, patched, small, tmp_path):
     crops = [np.asarray(crop).mean(axis=2).astype(np.uint8) for crop in color_crops(24, side=16)]
     data = write_zip(tmp_path / "gray.zip", crops, [i % 3 for i in range(24)])
-    models = ",".join(small.values())
+    models = f"{small['test_vit']},{small['test_resnet']}"
     flags = ["--plugin=vision-aided,augself", f"--vision-aided-models={models}", "--vision-aided-warmup-kimg=0"]
     args = options(patched[STYLEGAN3], STYLEGAN3, data, tmp_path, *flags, "--cond=1", "--vision-aided-loss=hinge")
     pickle = loop(patched[STYLEGAN3], args, tmp_path / "run", 4)
