@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Callable
 from inspect import getdoc
 from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 
 from stylegan_plugins import __version__, devices, inspecting, manager, runs
 from stylegan_plugins import options as plugin_options
@@ -238,6 +240,110 @@ def sample(
         sampling.picture_of(image).save(outdir / f"seed{seed:04d}.png")
     sampling.sheet(made).save(outdir / "sheet.png")
     click.echo(outdir / "sheet.png")
+
+
+def pictures_options(command: Callable) -> Callable:
+    """What `interpolate` and `sheet` share."""
+    shared = (
+        click.argument("run_or_pkl", type=Directory),
+        click.option(
+            "--data", metavar="ZIP|DIR|NAME|URL", help="Images to find nearest ones in  [default: the run's own]"
+        ),
+        click.option(
+            "--features",
+            default="pixels",
+            show_default=True,
+            metavar="NAME",
+            help="What near means: pixels, or a backbone, such as efficientnet_lite0, clip or dinov2",
+        ),
+        click.option(
+            "--class", "label", type=click.IntRange(min=0), metavar="INT", help="The class, for labelled data"
+        ),
+        click.option("--outdir", type=Directory, required=True, help="Where the pictures go"),
+        click.option("--host", type=Directory, help="The host  [default: $STYLEGAN_HOST, or the current folder]"),
+        click.option("--device", type=click.Choice(devices.CHOICES), default="auto", show_default=True),
+    )
+    for option in reversed(shared):
+        command = option(command)
+    return command
+
+
+@cli.command()
+@click.option("--seeds", default="0-5", show_default=True, help="Numbers and ranges, as 0-5,20")
+@click.option("--frames", type=click.IntRange(min=1), default=24, show_default=True, help="From one seed to the next")
+@click.option("--columns", type=click.IntRange(min=2), default=12, show_default=True, help="Frames in the strip")
+@click.option("--trunc", type=click.FloatRange(min=0), default=1.0, show_default=True, help="Truncation psi")
+@pictures_options
+def interpolate(
+    run_or_pkl: Path,
+    seeds: str,
+    frames: int,
+    columns: int,
+    trunc: float,
+    data: str | None,
+    features: str,
+    label: int | None,
+    outdir: Path,
+    host: Path | None,
+    device: str,
+) -> None:
+    """Walk from seed to seed in w: a GIF, and a strip with the nearest training image under each frame.
+
+    If frames jump from one training image to the next, the generator has learned them by heart."""
+    from stylegan_plugins import datacheck, pictures, sampling
+
+    devices.choose(device)
+    datacheck.check_output(outdir)
+    numbers = pictures.seeds_for(seeds, 2)
+    runs.choose_host(host)
+    G, sampler, pickle = sampling.load_generator(run_or_pkl, devices.device())
+    ws = list(sampling.latents(G, numbers, sampler=sampler, truncation=trunc, label=label))
+    near = pictures.neighbours(pickle.parent, data, features, G, devices.device())
+    for file in pictures.interpolation(G, ws, outdir, frames=frames, columns=columns, near=near):
+        click.echo(file)
+
+
+@cli.command()
+@click.option("--seeds", default="0-63", show_default=True, help="Numbers and ranges, as 0-63; one sample each")
+@click.option("--trunc", type=click.FloatRange(min=0), default=0.7, show_default=True, help="psi of the second sheet")
+@click.option("--pairs", type=click.IntRange(min=1), default=16, show_default=True, help="Samples on a ranked sheet")
+@pictures_options
+def sheet(
+    run_or_pkl: Path,
+    seeds: str,
+    trunc: float,
+    pairs: int,
+    data: str | None,
+    features: str,
+    label: int | None,
+    outdir: Path,
+    host: Path | None,
+    device: str,
+) -> None:
+    """Sample sheets: without truncation, with it, and, beside their nearest training images, the worst samples first.
+
+    The worst are those farthest from any training image; sheet-nearest.png has those nearest to one."""
+    from stylegan_plugins import datacheck, pictures, sampling
+
+    devices.choose(device)
+    datacheck.check_output(outdir)
+    numbers = pictures.seeds_for(seeds, 1)
+    runs.choose_host(host)
+    G, sampler, pickle = sampling.load_generator(run_or_pkl, devices.device())
+    made = {
+        name: sampling.images(G, numbers, sampler=sampler, truncation=psi, label=label)
+        for name, psi in (("full", 1.0), (f"trunc{trunc:g}", trunc))
+    }
+    near = pictures.neighbours(pickle.parent, data, features, G, devices.device())
+    files, distances = pictures.sheets(made, outdir, near=near, pairs=pairs)
+    for file in files:
+        click.echo(file)
+    if distances is not None:
+        click.echo(
+            f"Distance to the nearest training image, {features}: median {np.median(distances):.4g}, "
+            f"{distances.min():.4g} (seed {numbers[distances.argmin()]}) to "
+            f"{distances.max():.4g} (seed {numbers[distances.argmax()]})."
+        )
 
 
 @cli.command()

@@ -67,15 +67,18 @@ def image_names(names: Iterable[str]) -> list[str]:
 def read_images(path: str | Path) -> tuple[list[str], Iterator[np.ndarray]]:
     """Names and, one by one, pixels of all images as the host reads them, uint8 [C, H, W]."""
 
-    def images() -> Iterator[np.ndarray]:
-        with _opened(Path(path)) as (files, read):
-            for name in image_names(files):
-                with PIL.Image.open(io.BytesIO(read(name))) as image:
-                    pixels = np.array(image)
-                yield pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
-
     with _opened(Path(path)) as (files, _):
-        return image_names(files), images()
+        names = image_names(files)
+    return names, read_named(path, names)
+
+
+def read_named(path: str | Path, names: Iterable[str]) -> Iterator[np.ndarray]:
+    """Pixels of images of these names, as the host reads them, uint8 [C, H, W]."""
+    with _opened(Path(path)) as (_, read):
+        for name in names:
+            with PIL.Image.open(io.BytesIO(read(name))) as image:
+                pixels = np.array(image)
+            yield pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 
 def fingerprint(path: str | Path) -> str:

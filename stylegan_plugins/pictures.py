@@ -1,0 +1,172 @@
+"""Pictures that show what a generator has learned: interpolations with the training images nearest to them, and sheets
+of samples, the worst first."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import PIL.Image
+import torch
+
+from stylegan_plugins import backbones, datacheck, sampling
+from stylegan_plugins.errors import DataError, OptionError
+
+BATCH = 32
+PIXELS = "pixels"
+SIDE = 32  # of images that are compared by their pixels
+Features = Callable[[torch.Tensor], torch.Tensor]  # uint8 [n, C, H, W] -> [n, F]
+
+
+def data_of(run_dir: Path, given: str | None) -> str | None:
+    """The images to compare with: given ones, or those that the run was trained on, if they are still there."""
+    if given is not None:
+        return given
+    try:
+        recorded = json.loads((run_dir / "training_options.json").read_text())["training_set_kwargs"]["path"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    return recorded if Path(recorded).exists() else None
+
+
+def features_by(name: str, device: torch.device) -> Features:
+    """What images are compared by: pooled features of a backbone, or `pixels`: those of the image at 32x32 or less.
+
+    Raises OptionError or DataError as `backbones.load` does."""
+    if name == PIXELS:
+        return pixels
+    backbone = backbones.load(name, flag="--features").to(device)
+    return lambda images: backbone(images.to(device).float() / 127.5 - 1)
+
+
+def pixels(images: torch.Tensor) -> torch.Tensor:
+    """Scaled so that a distance is the root mean square of differences of pixel values in [-1, 1]."""
+    values = images.float() / 127.5
+    side = min(SIDE, values.shape[2])
+    values = torch.nn.functional.interpolate(values, size=(side, side), mode="area").flatten(1)
+    return values / values.shape[1] ** 0.5
+
+
+class Neighbours:
+    """Nearest images of a data set, by the Euclidean distance of features."""
+
+    def __init__(self, data: str, features: Features, label: str) -> None:
+        self.data = data
+        self.features = features
+        self.names, images = datacheck.read_images(data)
+        with click.progressbar(images, length=len(self.names), label=label, file=sys.stderr) as bar:
+            self.known = self._of(bar)
+
+    def _of(self, images: Iterable[np.ndarray]) -> torch.Tensor:
+        """Features [n, F] of uint8 images [C, H, W], on the CPU."""
+        images, parts = iter(images), []
+        with torch.no_grad():
+            for batch in iter(lambda: list(itertools.islice(images, BATCH)), []):
+                parts.append(self.features(torch.from_numpy(np.stack(batch))).float().cpu())
+        return torch.cat(parts)
+
+    def nearest(self, images: Sequence[np.ndarray]) -> tuple[list[np.ndarray], np.ndarray]:
+        """For images uint8 [H, W, C], the nearest of the data set each, and the distances to them [n]."""
+        found = [torch.cdist(part, self.known).min(dim=1) for part in self._of(_first(images)).split(BATCH)]
+        names = [self.names[int(index)] for part in found for index in part.indices]
+        shown = [image.transpose(1, 2, 0) for image in datacheck.read_named(self.data, names)]
+        return shown, torch.cat([part.values for part in found]).numpy()
+
+
+def _first(images: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+    """Channels first."""
+    return (image.transpose(2, 0, 1) for image in images)
+
+
+def between(ws: Sequence[torch.Tensor], steps: int, closed: bool) -> list[torch.Tensor]:
+    """`steps` points from each w to the next, evenly spaced and without the next itself; closed: from the last to the
+    first, too, otherwise the last is added."""
+    pairs = itertools.pairwise([*ws, ws[0]] if closed else ws)
+    made = [torch.lerp(a, b, k / steps) for a, b in pairs for k in range(steps)]
+    return made if closed else [*made, ws[-1]]
+
+
+def grid(rows: Sequence[Sequence[np.ndarray]]) -> PIL.Image.Image:
+    """Rows of images [H, W, C] of one size."""
+    return sampling.picture_of(np.concatenate([np.concatenate(row, axis=1) for row in rows], axis=0))
+
+
+def interpolation(
+    G: Any, ws: Sequence[torch.Tensor], outdir: Path, *, frames: int, columns: int, near: Neighbours | None
+) -> list[Path]:
+    """Write interpolation.gif, which goes from seed to seed and back to the first, and interpolation.png, a strip of
+    `columns` frames from the first to the last, with the nearest image of the data set under each."""
+    outdir.mkdir(parents=True, exist_ok=True)
+    moving = between(ws, frames, closed=True)
+    with click.progressbar(moving, label="Frames", file=sys.stderr) as bar:
+        shown = [sampling.picture_of(sampling.render(G, w)) for w in bar]
+    animation, strip = outdir / "interpolation.gif", outdir / "interpolation.png"
+    shown[0].save(animation, save_all=True, append_images=shown[1:], duration=60, loop=0)
+    path = between(ws, frames, closed=False)
+    chosen = [path[round(k * (len(path) - 1) / (columns - 1))] for k in range(columns)]
+    row = [sampling.render(G, w) for w in chosen]
+    rows = [row] if near is None else [row, near.nearest(row)[0]]
+    grid(rows).save(strip)
+    return [strip, animation]
+
+
+def sheets(
+    made: dict[str, list[np.ndarray]], outdir: Path, *, near: Neighbours | None, pairs: int
+) -> tuple[list[Path], np.ndarray | None]:
+    """Write sheet-<name>.png for each list of samples and, of the first, sheet-worst.png: the `pairs` samples that are
+    farthest from any image of the data set, farthest first, each above its nearest image; and the other way round
+    sheet-nearest.png, where copies of training images would be. Returns files and the distances of the first list."""
+    outdir.mkdir(parents=True, exist_ok=True)
+    files = []
+    for name, images in made.items():
+        files.append(outdir / f"sheet-{name}.png")
+        sampling.sheet(images).save(files[-1])
+    if near is None:
+        return files, None
+    samples = next(iter(made.values()))
+    found, distances = near.nearest(samples)
+    order = np.argsort(-distances, kind="stable")
+    columns = min(8, len(samples), pairs)
+    for name, ranked in (("worst", order), ("nearest", order[::-1])):
+        ranked = ranked[: max(columns, min(pairs, len(samples)) // columns * columns)]
+        rows: list[list[np.ndarray]] = []
+        for start in range(0, len(ranked), columns):
+            part = ranked[start : start + columns]
+            rows += [[samples[i] for i in part], [found[i] for i in part]]
+        files.append(outdir / f"sheet-{name}.png")
+        grid(rows).save(files[-1])
+    return files, distances
+
+
+def neighbours(run_dir: Path, data: str | None, features: str, G: Any, device: torch.device) -> Neighbours | None:
+    """Nearest images of `data`, or of the run's own data set; None, with a line that says so, if there is none.
+
+    Raises DataError if the images do not fit G, OptionError or DataError if the features cannot be had."""
+    from stylegan_plugins import downloads
+
+    path = data_of(run_dir, data)
+    if path is None:
+        click.echo("Without nearest images: the run's data set is not there; name one with --data.", err=True)
+        return None
+    local = downloads.local_data(path)
+    _, side, channels = datacheck.check_dataset(local)
+    if [side, channels] != [G.img_resolution, G.img_channels]:
+        raise DataError(
+            f"--data: images in {path} have {side} pixels and {channels} channels, the generator makes "
+            f"{G.img_resolution} and {G.img_channels}."
+        )
+    return Neighbours(local, features_by(features, device), f"Images: {features}")
+
+
+def seeds_for(text: str, fewest: int) -> list[int]:
+    """Raises OptionError for fewer seeds than that."""
+    seeds = sampling.seeds_of(text)
+    if len(seeds) < fewest:
+        raise OptionError(f"--seeds={text}: {fewest} or more are needed.")
+    return seeds

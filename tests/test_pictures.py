@@ -1,0 +1,112 @@
+"""`interpolate` and `sheet`: walks in w, nearest images, sheets, and what they refuse."""
+
+from __future__ import annotations
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from conftest import ADA, STYLEGAN3, color_crops, make_pickle, write_zip
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_disp import invoke
+
+from stylegan_plugins import pictures
+from stylegan_plugins.errors import OptionError
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(2, 5), st.integers(1, 7), st.booleans())
+def test_a_walk_goes_evenly_through_all_seeds(count, steps, closed):
+    ws = [torch.randn([1, 3, 4], dtype=torch.float64) for _ in range(count)]
+    path = pictures.between(ws, steps, closed)
+    assert len(path) == (count * steps if closed else (count - 1) * steps + 1)
+    for index, w in enumerate(ws):
+        assert torch.equal(path[index * steps], w)
+    ends = [*ws, ws[0]] if closed else ws
+    for index, w in enumerate(path[: len(path) if closed else -1]):
+        start, part = divmod(index, steps)
+        expected = ends[start] + (ends[start + 1] - ends[start]) * part / steps
+        torch.testing.assert_close(w, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.fixture(scope="module")
+def crops(tmp_path_factory):
+    images = color_crops(9)
+    return images, str(write_zip(tmp_path_factory.mktemp("near") / "crops.zip", images))
+
+
+@pytest.mark.parametrize("features", ["pixels", "efficientnet_lite0"])
+def test_an_image_of_the_data_set_is_its_own_nearest(crops, features):
+    images, data = crops
+    near = pictures.Neighbours(data, pictures.features_by(features, torch.device("cpu")), "")
+    order = [4, 0, 7]
+    found, distances = near.nearest([images[k] for k in order])
+    assert all(np.array_equal(image, images[k]) for image, k in zip(found, order, strict=True))
+    assert distances.max() < 1e-3 * float(torch.cdist(near.known, near.known).max())
+
+
+def test_distances_of_pixels_are_root_mean_squares(crops):
+    images, data = crops
+    near = pictures.Neighbours(data, pictures.pixels, "")
+    other = np.clip(images[3].astype(int) + 9, 0, 255).astype(np.uint8)
+    _, (distance,) = near.nearest([other])
+    every = [np.sqrt(np.mean((image / 127.5 - other / 127.5) ** 2)) for image in images]
+    assert distance == pytest.approx(min(every), rel=1e-3)
+
+
+def picture(path) -> np.ndarray:
+    with PIL.Image.open(path) as image:
+        return np.array(image)
+
+
+@pytest.mark.parametrize("family", [ADA, STYLEGAN3])
+def test_pictures_of_a_pickle(fetched, pickles, crops, tmp_path, family):
+    common = [str(pickles[family]), f"--data={crops[1]}", f"--outdir={tmp_path}"]
+    done = invoke(fetched[family], "interpolate", *common, "--seeds=3,5,8", "--frames=4", "--columns=5")
+    assert done.returncode == 0, done.stderr
+    strip = picture(tmp_path / "interpolation.png")
+    assert strip.shape == (64, 160, 3)
+    rows = [strip[32:, 32 * k : 32 * (k + 1)] for k in range(5)]
+    assert all(any(np.array_equal(row, image) for image in crops[0]) for row in rows)
+    with PIL.Image.open(tmp_path / "interpolation.gif") as animation:
+        assert animation.n_frames == 12 and animation.size == (32, 32)
+    done = invoke(fetched[family], "sheet", *common, "--seeds=3,5,8,9", "--trunc=0.5", "--pairs=2")
+    assert done.returncode == 0, done.stderr
+    assert "median" in done.stdout and "(seed " in done.stdout
+    full = picture(tmp_path / "sheet-full.png")
+    assert np.array_equal(full[:32, :32], strip[:32, :32])  # seed 3 is the strip's first frame
+    assert not np.array_equal(full, picture(tmp_path / "sheet-trunc0.5.png"))
+    worst, nearest = (picture(tmp_path / f"sheet-{name}.png") for name in ("worst", "nearest"))
+    assert worst.shape == nearest.shape == (64, 64, 3)
+    distance = lambda pair: float(np.mean((pair[:32].astype(float) - pair[32:]) ** 2))
+    assert distance(worst[:, :32]) >= distance(worst[:, 32:]) >= distance(nearest[:, 32:]) >= distance(nearest[:, :32])
+
+
+def test_pictures_without_the_data_set_have_no_nearest_images(fetched, tmp_path):
+    pickle = make_pickle(fetched[ADA], tmp_path / "g.pkl")
+    done = invoke(fetched[ADA], "sheet", str(pickle), f"--outdir={tmp_path / 'out'}", "--seeds=0-3")
+    assert done.returncode == 0 and "name one with --data" in done.stderr
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["sheet-full.png", "sheet-trunc0.7.png"]
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["interpolate", "--seeds=1"], "--seeds=1: 2 or more"),
+        (["interpolate", "--class=0"], "--class=0: this generator has no classes"),
+        (["sheet", "--features=nosuch"], "--features=nosuch: there is no such backbone"),
+        (["sheet", "--data={small}"], "have 16 pixels and 3 channels"),
+    ],
+)
+def test_what_cannot_be_shown_is_one_line(fetched, pickles, crops, small_zip, tmp_path, arguments, message):
+    command, *flags = [argument.format(small=small_zip) for argument in arguments]
+    common = [str(pickles[ADA]), f"--data={crops[1]}", f"--outdir={tmp_path / 'out'}"]
+    done = invoke(fetched[ADA], command, *common, *flags)
+    assert done.returncode == 2 and not (tmp_path / "out").exists()
+    assert message in done.stderr and "Traceback" not in done.stderr
+
+
+def test_too_few_seeds():
+    with pytest.raises(OptionError, match="--seeds=4-5: 3 or more"):
+        pictures.seeds_for("4-5", 3)
