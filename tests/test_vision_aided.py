@@ -104,9 +104,10 @@ def test_area_resizing_is_torchs(height, width, size):
     torch.testing.assert_close(area(images, size), expected, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("factor", [1e-6, 1, 1e5])
 @pytest.mark.parametrize("precision, largest", [("bfloat16", 0.05), ("float16", 0.01)])
-def test_half_precision_has_nearly_the_same_gradient_of_small_losses(precision, largest):
-    """float16 alone would lose gradients as small as these."""
+def test_half_precision_has_nearly_the_same_gradient(precision, largest, factor):
+    """float16 alone would lose gradients as small, or as large, as these."""
     images = torch.rand([2, 3, 32, 32]) * 2 - 1
     found = {}
     for name in ("float32", precision):
@@ -115,7 +116,7 @@ def test_half_precision_has_nearly_the_same_gradient_of_small_losses(precision, 
         leaf = images.clone().requires_grad_(True)
         output = levels(leaf)
         assert all(level.dtype == torch.float32 for level in output)
-        (found[name],) = torch.autograd.grad(sum(level.mean() for level in output) * 1e-4, [leaf])
+        (found[name],) = torch.autograd.grad(sum(level.mean() for level in output) * factor, [leaf])
     relative = (found[precision] - found["float32"]).norm() / found["float32"].norm()
     assert 0 < relative < largest
 
@@ -126,7 +127,7 @@ def test_half_precision_has_nearly_the_same_gradient_of_small_losses(precision, 
 @pytest.mark.parametrize(
     "given, message",
     [
-        ({"auto": 5}, "--vision-aided-auto=5.*4 to choose from: clip, dino, vgg, swin"),
+        ({"auto": 5}, "--vision-aided-auto=5.*4 to choose from: clip, dino, vgg16, swin"),
         ({"auto": 2, "models": "clip"}, "--vision-aided-auto=2.*1 to choose from"),
         ({"auto": 1, "warmup_heads": True}, "--vision-aided-warmup-heads"),
         ({"loss": "hinge", "target": 0.8}, "--vision-aided-target=0.8.*hinge"),
@@ -134,6 +135,9 @@ def test_half_precision_has_nearly_the_same_gradient_of_small_losses(precision, 
         ({"auto_kimg": "0"}, "--vision-aided-auto-kimg=0"),
         ({"models": " , "}, "no backbone is named"),
         ({"models": "clip,clip"}, "clip is there twice"),
+        ({"models": "vgg,vgg16"}, "vgg16 is there twice"),
+        ({"models": "clip="}, "clip= names no file"),
+        ({"models": "clip=a/w.pth,clip=b/w.pth"}, "two files of one network have the same name"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(given, message):
@@ -154,8 +158,37 @@ def test_presets_are_published_settings_and_what_is_given_wins(name):
     assert PRESETS[name].source and resolved(auto=1).auto == 1
 
 
-def configured(**given):
-    args = {"loss_kwargs": {"class_name": training.HOST_LOSS}, "training_set_kwargs": {}, "total_kimg": 1000}
+@pytest.mark.parametrize("name", ["clip", "resnet50.a1_in1k", "test_vit=w.v2.pth", "a=b c/d=e.pth"])
+def test_a_backbones_key_can_name_a_module(name):
+    (model,) = selection.models_of(name, "")
+    assert torch.nn.ModuleDict({model.key: torch.nn.Identity()})
+
+
+def test_a_link_to_weights_stays_one(small, tmp_path):
+    """A hub's cache has links to files whose names do not end in .safetensors."""
+    link = tmp_path / "model.pth"
+    link.symlink_to(small["test_vit"].partition("=")[2])
+    assert selection.Model("test_vit", str(link)).absolute().weights == str(link)
+
+
+def test_a_network_without_such_features_is_refused():
+    model = timm.create_model("test_vit")
+    model.forward_intermediates = None
+    with pytest.raises(OptionError, match="VisionTransformer gives no features"):
+        Levels(Backbone(model, (0.5,) * 3, (0.5,) * 3, 160))
+
+
+@pytest.mark.parametrize("name", ["resnet18", "convnext_atto", "levit_128s", "mixer_s32_224", "pit_ti_224"])
+def test_networks_of_many_kinds_can_be_read(name):
+    recipe = backbones.recipe_of(name, "")
+    levels = Levels(backbones.create(recipe))
+    assert all(math.isfinite(size) for shape in levels.shapes for size in shape)
+    assert levels.pooled(torch.zeros([2, 3, 32, 32])).shape == (2, levels.shapes[-1][0])
+
+
+def configured(kimg=1000, images=64, **given):
+    data = {"max_size": images}
+    args = {"loss_kwargs": {"class_name": training.HOST_LOSS}, "training_set_kwargs": data, "total_kimg": kimg}
     request = training.Request(plugins=["vision-aided"], options={"vision-aided": given}, dry_run=True)
     return training.configure("run", args, request)[1]["plugins"]["options"]["vision-aided"]
 
@@ -164,6 +197,10 @@ def test_what_a_run_needs_is_found_before_it_begins(small, monkeypatch):
     assert configured(models="efficientnet_lite0")["warmup_kimg"] == 500
     with pytest.raises(OptionError, match="--vision-aided-warmup-kimg=1000 is not below --kimg=1000"):
         configured(warmup_kimg=1000.0)
+    with pytest.raises(OptionError, match="--vision-aided-warmup-kimg=500 is not below --kimg=100"):
+        configured(kimg=100)
+    with pytest.raises(OptionError, match="7 images are too few"):
+        configured(images=7, auto=1)
     with pytest.raises(OptionError, match="--vision-aided-precision=float16 is for GPUs"):
         configured(models="efficientnet_lite0", precision="float16")
     with pytest.raises(OptionError, match="--vision-aided-models=nosuch: there is no such backbone"):
@@ -195,7 +232,7 @@ def test_missing_weights_without_a_network_are_one_error_soon(monkeypatch, tmp_p
 def run(shared, ada_host, small, small_zip):
     """(arguments, run directory) of 32 iterations: warm-up, then two backbones one after the other, of three."""
     flags = ["--plugin=vision-aided", f"--vision-aided-models={','.join(small.values())}", "--vision-aided-auto=2"]
-    flags += ["--vision-aided-warmup-kimg=0.08", "--vision-aided-auto-kimg=0.08", "--device=cpu"]
+    flags += ["--vision-aided-warmup-kimg=0.08", "--vision-aided-auto-kimg=0.08", "--mirror=1", "--device=cpu"]
 
     def fill(top: Path) -> None:
         args = options(ada_host, ADA, small_zip, top, *flags)
@@ -211,6 +248,7 @@ def test_backbones_are_chosen_one_after_the_other(run):
     additions = [json.loads(line) for line in (run_dir / "vision-aided.jsonl").read_text().splitlines()]
     assert [addition["nimg"] for addition in additions] == [80, 160]
     assert [len(addition["rows"]) for addition in additions] == [3, 2]
+    assert {row["images"] for addition in additions for row in addition["rows"]} == {128}  # without flips
     for addition in additions:
         accuracies = [row["accuracy"] for row in addition["rows"]]
         assert accuracies == sorted(accuracies, reverse=True) and all(0.4 < value <= 1 for value in accuracies)
@@ -238,6 +276,30 @@ def test_a_run_that_is_killed_chooses_the_same_and_ends_as_one_that_was_not(ada_
     killed_and_resumed(ada_host, args, tmp_path / "killed", 12 * args["batch_size"])
     assert differences(tmp_path / "killed", whole) == []
     assert (tmp_path / "killed" / "vision-aided.jsonl").read_text() == (whole / "vision-aided.jsonl").read_text()
+
+
+def test_until_the_warm_up_ends_a_run_is_the_one_without_the_plug_in(ada_host, small, small_zip, tmp_path):
+    flags = ["--plugin=vision-aided", f"--vision-aided-models={small['test_resnet']}", "--vision-aided-warmup-kimg=0.5"]
+    found = []
+    for name, more in (("with", flags), ("without", [])):
+        args = options(ada_host, ADA, small_zip, tmp_path, *more)
+        found.append(snapshot(ada_host, loop(ada_host, args, tmp_path / name, 4)))
+    assert found[0] == found[1] and found[0]["finite"]
+
+
+def test_two_processes_choose_the_same(stylegan3_host, small, small_zip, tmp_path):
+    models = ",".join(small.values())
+    flags = ["--plugin=vision-aided", f"--vision-aided-models={models}", "--vision-aided-auto=1", "--device=cpu"]
+    flags += ["--vision-aided-warmup-kimg=0.03", "--gpus=2", "--batch=16"]
+    args = options(stylegan3_host, STYLEGAN3, small_zip, tmp_path, *flags)
+    args |= {"total_kimg": 0.128, "kimg_per_tick": 9, "image_snapshot_ticks": None, "network_snapshot_ticks": None}
+    run_to_its_end(stylegan3_host, args, tmp_path / "run", fresh=True)
+    _, state = newest_state(tmp_path / "run", print)
+    first, second = (rank["plugins"]["vision-aided"] for rank in state["ranks"])
+    assert len(first["in_use"]) == 1 and first["in_use"] == second["in_use"]
+    values = {key: [float(of["augment"][key]["p"]) for of in (first, second)] for key in first["augment"]}
+    assert all(a == b for a, b in values.values())
+    assert any(a for a, _ in values.values()) or all(float(a["signs"][0]) == 0 for a in first["augment"].values())
 
 
 def test_stylegan3_trains_with_labels_and_on_gray_images(fetched, patched, small, tmp_path):

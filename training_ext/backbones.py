@@ -57,20 +57,23 @@ def area(images: torch.Tensor, size: int) -> torch.Tensor:
     """Images [N, C, H, W] -> [N, C, size, size]: output pixel i is the mean over pixels floor(i H / size) up to, and
     without, ceil((i + 1) H / size), and likewise for columns; torch's `area` mode. As two matrix products it has the
     same gradient each time on a GPU, which torch's has not."""
-    rows, columns = (_means(side, size).to(images) for side in images.shape[2:])
+    rows, columns = (_means(side, size, images.dtype, images.device) for side in images.shape[2:])
     return rows @ images @ columns.T
 
 
 @functools.cache
-def _means(side: int, size: int) -> torch.Tensor:
-    """[size, side], on the CPU."""
-    index, out = torch.arange(side, device="cpu"), torch.arange(size, device="cpu")[:, None]
+def _means(side: int, size: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """[size, side]."""
+    index, out = torch.arange(side, device=device), torch.arange(size, device=device)[:, None]
     inside = (index >= out * side // size) & (index < -((out + 1) * side // -size))
-    return inside / inside.sum(dim=1, keepdim=True)
+    return inside.to(dtype) / inside.sum(dim=1, keepdim=True)
 
 
 PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-GRADIENT_SCALE = 2.0**14  # float16 has no numbers below 6e-8; gradients of features are small
+LARGEST = 16.0  # of gradients in float16, which has no numbers beyond 65504 or below 6e-8
+CLASSIFIERS = ("pre_logits", "head", "classifier", "fc", "global_pool")  # of timm's networks
+# What networks of timm raise that have no features of the kind that is asked for.
+UNFIT = (AttributeError, TypeError, NotImplementedError, RuntimeError, ValueError, AssertionError, IndexError)
 
 
 class Levels(torch.nn.Module):
@@ -78,8 +81,9 @@ class Levels(torch.nn.Module):
     [N, C, h, w] and its last vector [N, F]; of any other network its last map alone.
 
     blocks, normalised, projected    as of `stylegan_plugins.backbones.Recipe`
-    precision    of the backbone's arithmetic, a key of PRECISIONS
-    resize       as of Backbone.prepare"""
+    precision                        of the backbone's arithmetic, a key of PRECISIONS
+    resize                           as of Backbone.prepare
+    Raises OptionError for a network that does not give such features."""
 
     def __init__(
         self,
@@ -98,16 +102,24 @@ class Levels(torch.nn.Module):
         self.dtype = PRECISIONS[precision]
         self.resize = resize
         backbone.model.to(self.dtype)
-        depth = len(backbone.model.feature_info)
-        self.blocks = list(blocks or dict.fromkeys((max(depth // 3 - 1, 0), max(2 * depth // 3 - 1, 0))))
-        # The model itself tells what its features look like.
-        with torch.no_grad():
-            x = torch.zeros([1, 3, backbone.size, backbone.size], device=backbone.mean.device)
-            self.has_tokens = backbone.model.forward_features(x.to(self.dtype)).ndim == 3
-            if self.has_tokens and not hasattr(backbone.model, "forward_intermediates"):
-                kind = type(backbone.model).__name__
-                raise OptionError(f"timm gives no intermediate features of a {kind}: choose another backbone.")
-            self.shapes = [tuple(level.shape[1:]) for level in self(x)]
+        try:
+            depth = len(backbone.model.feature_info)
+            self.blocks = list(blocks or dict.fromkeys((max(depth // 3 - 1, 0), max(2 * depth // 3 - 1, 0))))
+            # The model itself tells what its features look like.
+            with torch.no_grad():
+                x = torch.zeros([1, 3, backbone.size, backbone.size], device=backbone.mean.device)
+                self.has_tokens = backbone.model.forward_features(x.to(self.dtype)).ndim == 3
+                self.shapes = [tuple(level.shape[1:]) for level in self(x)]
+        except UNFIT as error:
+            kind = type(backbone.model).__name__
+            why = " ".join(str(error).split())
+            raise OptionError(
+                f"timm's {kind} gives no features that a decoder can read ({why}): choose another."
+            ) from error
+        if not self.has_tokens:  # what is never run need not be held
+            for name in CLASSIFIERS:
+                if hasattr(backbone.model, name):
+                    setattr(backbone.model, name, torch.nn.Identity())
 
     def train(self, mode: bool = True) -> Levels:
         return super().train(False)
@@ -115,17 +127,19 @@ class Levels(torch.nn.Module):
     def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
         """Images [N, C, H, W] in [-1, 1], C 1 or 3, of any size."""
         model = self.backbone.model
-        scale = GRADIENT_SCALE if self.dtype == torch.float16 else 1.0
-        x = _GradientTimes.apply(self.backbone.prepare(images, self.resize), 1 / scale).to(self.dtype)
+        scale: list[torch.Tensor] = []
+        x = self.backbone.prepare(images, self.resize)
+        if self.dtype == torch.float16:
+            x = _ScaledBack.apply(x, scale)
+        x = x.to(self.dtype)
         if self.has_tokens:
-            last, levels = model.forward_intermediates(
-                x, indices=self.blocks, norm=self.normalised, output_fmt="NCHW", return_prefix_tokens=False
-            )
+            last, levels = model.forward_intermediates(x, indices=self.blocks, norm=self.normalised, output_fmt="NCHW")
             levels = [*levels, model.forward_head(last, pre_logits=not self.projected)]
         else:
             last = model.forward_features(x)
             levels = [last.permute(0, 3, 1, 2) if getattr(model, "output_fmt", "NCHW") == "NHWC" else last]
-        return [_GradientTimes.apply(level.float(), scale) for level in levels]
+        levels = [level.float() for level in levels]
+        return list(_Scaled.apply(scale, *levels)) if self.dtype == torch.float16 else levels
 
     def pooled(self, images: torch.Tensor) -> torch.Tensor:
         """The last level, averaged over its pixels if it is a map, [N, F]."""
@@ -133,14 +147,31 @@ class Levels(torch.nn.Module):
         return last.mean(dim=[2, 3]) if last.ndim == 4 else last
 
 
-class _GradientTimes(torch.autograd.Function):
-    """The identity, whose gradient is multiplied by a number."""
+class _Scaled(torch.autograd.Function):
+    """The identity of several tensors. Their gradients are multiplied by one power of two, which is left in a list, so
+    that the largest is between LARGEST / 2 and LARGEST."""
 
     @staticmethod
-    def forward(ctx, x, factor):
-        ctx.factor = factor
+    def forward(ctx, scale, *levels):
+        ctx.scale = scale
+        return tuple(level.view_as(level) for level in levels)
+
+    @staticmethod
+    def backward(ctx, *gradients):
+        largest = torch.stack([gradient.abs().amax() for gradient in gradients]).amax()
+        factor = torch.exp2(torch.floor(torch.log2(LARGEST / largest))).nan_to_num(nan=1, posinf=1)
+        ctx.scale[:] = [factor]
+        return None, *[gradient * factor for gradient in gradients]
+
+
+class _ScaledBack(torch.autograd.Function):
+    """The identity, whose gradient is divided by the factor in a list."""
+
+    @staticmethod
+    def forward(ctx, x, scale):
+        ctx.scale = scale
         return x.view_as(x)
 
     @staticmethod
     def backward(ctx, gradient):
-        return gradient * ctx.factor, None
+        return gradient / ctx.scale[0], None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import itertools
 
 import torch
@@ -13,6 +14,16 @@ def broadcast(module: torch.nn.Module) -> torch.nn.Module:
         for tensor in itertools.chain(module.parameters(), module.buffers()):
             torch.distributed.broadcast(tensor, src=0)
     return module
+
+
+def broadcast_patiently(value: torch.Tensor, num_gpus: int) -> torch.Tensor:
+    """The first process's value, on the CPU, which it may have worked on for a day: NCCL's own broadcast would end the
+    others after ten minutes."""
+    if num_gpus > 1:
+        group = torch.distributed.new_group(backend="gloo", timeout=datetime.timedelta(days=1))
+        torch.distributed.broadcast(value, src=0, group=group)  # type: ignore[arg-type]
+        torch.distributed.destroy_process_group(group)
+    return value
 
 
 def sum_gradients(module: torch.nn.Module, num_gpus: int) -> None:

@@ -54,7 +54,7 @@ class Decoder(torch.nn.Module):
         else:
             halved = conv(last[0], width, kernel_size=3, down=2, activation="lrelu")
             with torch.no_grad():
-                features = halved(torch.zeros([1, *last], device="cpu")).numel()
+                features = halved(torch.zeros([1, *last], device="cpu")).numel()  # where layers are made
             self.last = torch.nn.Sequential(halved, torch.nn.Flatten(), linear(features, width, activation="lrelu"))
         self.out = linear(width, 1)
         self.embed = linear(labels, width, bias=False) if labels else None
@@ -114,14 +114,14 @@ class AdaptiveAugment:
         signs = logits.detach().sign().double()
         self.signs += torch.stack([torch.full_like(signs.sum(), signs.numel()), signs.sum()])
 
-    def update(self, images: int, num_gpus: int) -> None:
-        """Change p by what was observed on all processes while so many images were shown."""
+    def update(self, num_gpus: int) -> None:
+        """Change p by what was observed on all processes since the last change."""
         signs = self.signs.clone()
         if num_gpus > 1:
             torch.distributed.all_reduce(signs)
         if signs[0] == 0:
             return
-        step = torch.sign(signs[1] / signs[0] - self.target) * images / (self.kimg * 1000)
+        step = torch.sign(signs[1] / signs[0] - self.target) * signs[0] / (self.kimg * 1000)
         self.pipe.p.copy_((self.pipe.p + step).clamp(min=0))
         self.signs.zero_()
 

@@ -11,6 +11,7 @@ training_ext.backbones, the choice is in stylegan_plugins.selection.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 import torch
 
 from stylegan_plugins import devices, hookimpl, runs, sampling, selection
@@ -27,6 +27,7 @@ from stylegan_plugins.host.modules import host_module
 from stylegan_plugins.options import Preset, option
 from training_ext.augment import DiffAugment
 from training_ext.backbones import PRECISIONS, Levels
+from training_ext.distributed import broadcast_patiently
 from training_ext.gan_losses import GAN_LOSSES, GanLoss
 from training_ext.parts import Head, LossTerm, Pass
 from training_ext.vision_aided import AdaptiveAugment, Decoder, over_levels, sigmoid
@@ -44,8 +45,8 @@ TRANSFORMATIONS = (
 )
 _SOURCE = "authors' stylegan2/README.md; they train with paper256, --aug=ada, batch 16"
 PRESETS = {
-    "up-to-1k": Preset({"auto": 3, "auto_kimg": "4000,1000"}, f"{_SOURCE}, in the end 1000 kimg with all three"),
-    "more-than-1k": Preset({"auto": 3, "auto_kimg": "8000,2000"}, f"{_SOURCE}, in the end 2000 kimg with all three"),
+    "up-to-1k": Preset({"auto": 3, "auto_kimg": "4000,1000"}, f"{_SOURCE}; they end 1000 kimg after the third"),
+    "more-than-1k": Preset({"auto": 3, "auto_kimg": "8000,2000"}, f"{_SOURCE}; they end 2000 kimg after the third"),
     "few-shot": Preset({"auto": 3, "auto_kimg": "1000,1000"}, f"{_SOURCE}, --mirror=1; AnimalFace-Dog"),
 }
 
@@ -70,7 +71,8 @@ class VisionAidedOptions:
     loss: str = option("sigmoid", "loss of each level", choices=("sigmoid", "hinge"))
     target: float | None = option(
         None,
-        f"target of real images, and for G; none: {SMOOTH}, with auto 1 where the probe is right in {SURE} or less",
+        f"target of real images, and for G; none: {SMOOTH}, but with auto 1 for a backbone whose probe is right for "
+        f"{SURE:.0%} of images or less",
         minimum=0,
         maximum=1,
     )
@@ -131,12 +133,19 @@ def configure(args, options):
     chosen = args["plugins"]["options"]["vision-aided"]
     if options.warmup_kimg is None:
         chosen["warmup_kimg"] = 0.0 if args.get("resume_pkl") else 500.0
+        options = dataclasses.replace(options, warmup_kimg=chosen["warmup_kimg"])
     begin, end = options.begins(0), args["total_kimg"] * 1000
     if begin >= end:
         raise OptionError(
             f"--vision-aided-warmup-kimg={begin / 1000:g} is not below --kimg={args['total_kimg']}: the discriminators "
             "would never be used. Give less; without --resume it is 500 if not given."
         )
+    used = sum(options.begins(index) < end for index in range(options.auto))
+    if used < options.auto:
+        print(f"vision-aided: with --kimg={args['total_kimg']}, {used} of {options.auto} backbones will be added.")
+    images = args["training_set_kwargs"].get("max_size")
+    if options.auto and images is not None and images < selection.FEWEST:
+        raise OptionError(f"--vision-aided-auto: {images} images are too few to choose by; give {selection.FEWEST}.")
     if options.precision != "float32" and devices.device().type != "cuda":
         raise OptionError(f"--vision-aided-precision={options.precision} is for GPUs. Leave it out.")
     models = options.candidates
@@ -150,11 +159,16 @@ def configure(args, options):
 @hookimpl
 def register_heads(session):
     """A decoder for each backbone that may come to be used, so that a state fits whatever was chosen."""
-    chosen = session.options("vision-aided")
-    session.kept["vision-aided"] = loaded = {model.key: load(model, chosen) for model in chosen.candidates}
+    ensemble = session.kept["vision-aided"] = Ensemble(session)
+    shapes = {}
+    for model in ensemble.chosen.candidates:
+        levels = load(model, ensemble.chosen)
+        shapes[model.key] = levels.shapes
+        if not ensemble.chosen.auto and ensemble.chosen.weight:
+            ensemble.add(model.key, SMOOTH, levels)
 
     def decoders() -> torch.nn.Module:
-        return torch.nn.ModuleDict({key: Decoder(levels.shapes, session.G.c_dim) for key, levels in loaded.items()})
+        return torch.nn.ModuleDict({key: Decoder(shape, session.G.c_dim) for key, shape in shapes.items()})
 
     return [Head("vision-aided", decoders)]
 
@@ -169,17 +183,14 @@ class Ensemble:
     levels    the frozen networks in use by key, in the order of their addition. They are in no module, so that no
               optimizer, state or pickle gets them."""
 
-    def __init__(self, session: Any, loaded: dict[str, Levels]) -> None:
+    def __init__(self, session: Any) -> None:
         self.session = session
         self.chosen: VisionAidedOptions = session.options("vision-aided")
-        self.decoders = session.heads["vision-aided"]
-        self.augment = {key: self._augmentation() for key in loaded}
+        self.warmup = self.chosen.begins(0)
+        self.augment = {model.key: self._augmentation() for model in self.chosen.candidates}
         self.levels: dict[str, Levels] = {}
         self.gan: dict[str, GanLoss] = {}
         self.targets: dict[str, float] = {}
-        if not self.chosen.auto:
-            for key, levels in loaded.items():
-                self.add(key, SMOOTH, levels)
 
     def _augmentation(self) -> Callable[[torch.Tensor], torch.Tensor]:
         if self.chosen.augment == "none":
@@ -203,7 +214,7 @@ class Ensemble:
 
     def in_use(self, network: str) -> bool:
         """Whether the losses of G or D have these discriminators now."""
-        warm = (self.session.cur_nimg or 0) < self.chosen.begins(0)
+        warm = (self.session.cur_nimg or 0) < self.warmup
         return bool(self.levels) and (not warm or (network == "D" and self.chosen.warmup_heads))
 
     def compute(self, evaluated: Pass) -> torch.Tensor:
@@ -213,7 +224,7 @@ class Ensemble:
         for key, levels in self.levels.items():
             with torch.set_grad_enabled(side == "generator"):
                 features = levels(self.augment[key](evaluated.raw))
-            logits = self.decoders[key](features, evaluated.labels)
+            logits = self.session.heads["vision-aided"][key](features, evaluated.labels)
             losses.append(over_levels(getattr(self.gan[key], side), logits))
             evaluated.report(f"VisionAided/{key}/{side}", losses[-1])
             if side == "real" and key in self.adaptive:
@@ -225,41 +236,41 @@ class Ensemble:
         """Add the best of the backbones that are not in use yet. All processes agree with the first."""
         session = self.session
         candidates = [model for model in self.chosen.candidates if model.key not in self.levels]
-        best = torch.zeros([2], dtype=torch.float64, device=session.device)  # index, accuracy
+        best = torch.zeros([2], dtype=torch.float64)  # index, accuracy
         if session.rank == 0:
             rows = self._rank(candidates)
             index = next(k for k, model in enumerate(candidates) if str(model) == rows[0].model)
-            best.copy_(torch.tensor([index, rows[0].accuracy]))
-            others = ", ".join(f"{row.model} {row.accuracy:.3f}" for row in rows[1:])
+            best = torch.tensor([index, rows[0].accuracy], dtype=torch.float64)
+            others = ", ".join(f"{row.model} {row.accuracy:.1%}" for row in rows[1:])
             print(
-                f"vision-aided: {rows[0].model} is added at {cur_nimg / 1000:g} kimg: its linear probe is right in "
-                f"{rows[0].accuracy:.3f}{f' ({others})' if others else ''}.",
+                f"vision-aided: {rows[0].model} is added at {cur_nimg / 1000:g} kimg. Its linear probe is right for "
+                f"{rows[0].accuracy:.1%} of held-out images{f' ({others})' if others else ''}.",
                 flush=True,
             )
             with open(Path(session.run_dir, LOG), "a") as log:
                 log.write(json.dumps({"nimg": cur_nimg, "rows": [vars(row) for row in rows]}) + "\n")
-        if session.num_gpus > 1:
-            torch.distributed.broadcast(best, src=0)
+        best = broadcast_patiently(best, session.num_gpus)
         smooth = float(best[1]) > SURE or self.chosen.augment == "diffaugment"
         model = candidates[int(best[0])]
         self.add(model.key, SMOOTH if smooth else 1.0, load(model, self.chosen))
 
     def _rank(self, candidates: list[selection.Model]) -> list[selection.Row]:
+        """The data set is made anew, as the run's own is the loop's alone; without x-flips, since an image and its
+        flip in both halves of a split would make the probe look better than it is."""
         session = self.session
         recorded = json.loads(Path(session.run_dir, "training_options.json").read_text())["training_set_kwargs"]
-        dataset = host_module("dnnlib").util.construct_class_by_name(**recorded)
-        labels = np.stack([dataset.get_label(index) for index in range(len(dataset))])
+        dataset = host_module("dnnlib").util.construct_class_by_name(**{**recorded, "xflip": False})
         make = lambda model: lambda: load(model, self.chosen).to(session.device)
         return selection.rank(
             {str(model): make(model) for model in candidates},
             dataset,
-            lambda count: sampling.random_images(session.G_ema, count, selection.BATCH, labels=labels),
+            lambda count: sampling.random_images(session.G_ema, count, dataset=dataset),
         )
 
 
 @hookimpl
 def register_loss_terms(session):
-    ensemble = session.kept["vision-aided"] = Ensemble(session, session.kept["vision-aided"])
+    ensemble = session.kept["vision-aided"]
     return [
         LossTerm(
             "vision-aided",
@@ -277,9 +288,9 @@ def batch_end(session, cur_nimg, batch_idx):
     ensemble = session.kept["vision-aided"]
     if batch_idx % INTERVAL == 0:
         for augment in ensemble.adaptive.values():
-            augment.update(INTERVAL * cur_nimg // batch_idx, session.num_gpus)
+            augment.update(session.num_gpus)
     used = len(ensemble.levels)
-    if used < ensemble.chosen.auto and cur_nimg >= ensemble.chosen.begins(used):
+    if ensemble.chosen.weight and used < ensemble.chosen.auto and cur_nimg >= ensemble.chosen.begins(used):
         ensemble.choose(cur_nimg)
 
 

@@ -47,7 +47,6 @@ def make(plugins=("vision-aided",), aug=None, labels=0, channels=3, **options):
     session.attach(G, D, G, aug, loss, phases)
     session.forwards = []
     for key, levels in (session.kept["vision-aided"].levels if plugins else {}).items():
-        levels.backbone.register_forward_pre_hook(lambda *_: None)
         levels.register_forward_hook(lambda module, inputs, output, key=key: session.forwards.append((key, output)))
     return session
 
@@ -86,9 +85,9 @@ truth["Dmain: features have no graph"] = not any(level.requires_grad for _, out 
 truth["Dmain: D's own gradient is the host's"] = equal(d, stock["Dmain"])
 trained = {name for name, _ in session.heads.named_parameters()}
 truth["Dmain: all of both decoders learn"] = heads.keys() == trained and all(g.any() for g in heads.values())
-truth["Dboth: the same, and R1 is the host's"] = all(
-    torch.allclose(value, stock["Dboth"][name], rtol=1e-4, atol=1e-7)
-    for name, value in run(session, "Dboth")[0].items()
+d, heads_of_both = run(session, "Dboth")
+truth["Dboth: the same for the decoders, and R1 is the host's"] = equal(heads_of_both, heads) and all(
+    torch.allclose(value, stock["Dboth"][name], rtol=1e-4, atol=1e-7) for name, value in d.items()
 )
 
 for phase in ("Dreg", "Greg"):
@@ -118,7 +117,7 @@ def recomputed(side, images, labels, target):
     """The sum over backbones and levels, from the equations."""
     gan = sigmoid(target)
     return sum(
-        over_levels(getattr(gan, side), ensemble.decoders[key](levels(images), labels)).mean()
+        over_levels(getattr(gan, side), session.heads["vision-aided"][key](levels(images), labels)).mean()
         for key, levels in ensemble.levels.items()
     )
 
@@ -154,12 +153,23 @@ pipe = host_module("training.augment").AugmentPipe(xflip=1)
 ada = make(aug=pipe, augment="ada")
 pipes = [augment.pipe for augment in ada.kept["vision-aided"].adaptive.values()]
 truth["ada: each backbone has a pipe of its own, apart from the host's"] = len({id(p) for p in (*pipes, pipe)}) == 3
+one, other = ada.kept["vision-aided"].adaptive.values()
 run(ada, "Dmain")
-for index in range(1, 5):
-    ada.batch_end(index * 1000, index)
-truth["ada: p moves by images / 500 kimg, and does not fall below 0"] = (
-    all(float(p.p) in (0.0, torch.tensor(4000 / 500_000).item()) for p in pipes) and float(pipe.p) == 1
+truth["ada: logits of real images are observed"] = all(float(a.signs[0]) == N for a in (one, other))
+for augment in (one, other):
+    augment.signs.zero_()
+for _ in range(2):
+    one.observe(torch.tensor([[3.0], [0.1], [-1.0]])), other.observe(torch.tensor([[-3.0], [0.1], [-1.0]]))
+one.target = other.target = 0.3
+ada.batch_end(12, 3)
+truth["ada: p waits for four iterations"] = float(one.pipe.p) == 0
+ada.batch_end(16, 4)  # mean signs 1/3 and -1/3 of six images
+truth["ada: p rises by images / 500 kimg, and does not fall below 0"] = (
+    abs(float(one.pipe.p) - 6 / 500_000) < 1e-10 and float(other.pipe.p) == 0 and float(pipe.p) == 1
 )
+one.observe(torch.full([3, 1], -1.0))
+ada.batch_end(32, 8)
+truth["ada: p falls"] = abs(float(one.pipe.p) - 3 / 500_000) < 1e-10
 
 for name, options in (
     ("labels", dict(labels=3)),
