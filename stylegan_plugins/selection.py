@@ -153,18 +153,9 @@ def run(
     local = downloads.local_data(data)
     datacheck.check_dataset(local)
     chosen = models_of(DEFAULT if models is None else models, "--models")
-    G, sampler, pickle = sampling.load_generator(path, device)
     dataset = host_module("training.dataset").ImageFolderDataset(local, use_labels=True)
-    if list(dataset.image_shape) != [G.img_channels, G.img_resolution, G.img_resolution]:
-        raise DataError(
-            f"--data: images in {data} are {list(dataset.image_shape)}, the generator makes "
-            f"{[G.img_channels, G.img_resolution, G.img_resolution]} (channels, height, width)."
-        )
-    labels = None
-    if G.c_dim and sampler is None:
-        if dataset.label_dim != G.c_dim:
-            raise DataError(f"--data: the generator has {G.c_dim} classes, {data} has {dataset.label_dim}.")
-        labels = np.stack([dataset.get_label(index) for index in range(len(dataset))])
+    generator = sampling.generator_for(path, dataset, data, device)
+    pickle = generator.pickle
     found: dict[str, Callable[[], Levels]] = {}
     for model in chosen:
         try:
@@ -177,9 +168,7 @@ def run(
         found[str(model)] = lambda model=model: model.load("--models").to(device)  # type: ignore[misc]
     if not found:
         raise DataError("--models: no backbone's weights can be had; see above.")
-    rows = rank(
-        found, dataset, lambda count: sampling.random_images(G, count, BATCH, sampler=sampler, labels=labels), most
-    )
+    rows = rank(found, dataset, lambda count: generator.images(count, BATCH), most)
     name = (outdir or pickle.parent) / f"select-{pickle.stem}"
     name.parent.mkdir(parents=True, exist_ok=True)
     plot(rows, name.with_suffix(".png"), f"Real or generated? {pickle.name}")
