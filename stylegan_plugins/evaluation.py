@@ -161,7 +161,7 @@ def run(
     dataset = host_module("training.dataset").ImageFolderDataset(local, use_labels=True)
     count = min(len(dataset), most or len(dataset))
     samples = samples or default_samples(count)
-    _check_numbers(names, count, samples)
+    check_numbers(names, count, samples)
     fingerprint = datacheck.fingerprint(local)
     labels = np.stack([dataset.get_label(index) for index in range(len(dataset))])
     report(f"{samples} generated images, {count} of {len(dataset)} real ones of {data}.")
@@ -210,7 +210,8 @@ def run(
     return "\n".join([table(rows, best), "", *end, str(marked)])
 
 
-def _check_numbers(names: list[str], real: int, generated: int) -> None:
+def check_numbers(names: list[str], real: int, generated: int) -> None:
+    """Raise DataError or OptionError if there are fewer images than a metric needs."""
     for name in names:
         of_real, of_generated = FEWEST[name]
         if real < of_real:
@@ -227,7 +228,8 @@ def table(rows: list[tuple[str, str, dict[str, dict[str, Any]]]], best: dict[str
     for pickle, digest, found in rows:
         cells = []
         for name, key in keys:
-            bold = "**" if len(rows) > 1 and best[name]["of"]["pickle"] == digest else ""
+            decides = key == best[name]["metric"] + BEST[name][0]
+            bold = "**" if decides and len(rows) > 1 and best[name]["of"]["pickle"] == digest else ""
             cells.append(f"{bold}{_number(found[name]['results'][key])}{bold}")
         lines.append(f"| {pickle} | {' | '.join(cells)} |")
     return "\n".join(lines)
