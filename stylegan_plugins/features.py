@@ -18,6 +18,7 @@ from stylegan_plugins.errors import DataError, OptionError
 from stylegan_plugins.selection import Model
 
 FLAG = "--features"
+SECONDS = 3.0  # to see whether a server answers; importing torch has taken several already
 # What the two packages download themselves, without a timeout or to a folder that the next start empties.
 CLEAN = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt"
 FIDELITY = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
@@ -130,7 +131,7 @@ def inception_file(address: str) -> Path:
     if here.exists():
         return here
     try:
-        requests.head(address, timeout=backbones.SECONDS).raise_for_status()
+        requests.head(address, timeout=SECONDS).raise_for_status()
     except requests.RequestException as error:
         offer = ", ".join(f"{FLAG}={name}" for name in backbones.at_hand())
         offer = offer or f"{FLAG}=efficientnet_lite0, after pip install 'stylegan-plugins[vision]'"
