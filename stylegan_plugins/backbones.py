@@ -136,8 +136,8 @@ def local_file(recipe: Recipe) -> Path:
     return cache_directory() / "backbones" / f"{recipe.timm}.safetensors"
 
 
-def _weights_file(name: str, recipe: Recipe, settings: Any, flag: str) -> Path:
-    """From an installed package, from our cache, from the hub's own cache, from the hub."""
+def _file_at_hand(recipe: Recipe, settings: Any) -> Path | None:
+    """Published weights from an installed package, from our cache or from the hub's own cache."""
     packaged = recipe.package()
     if packaged is not None:
         return packaged
@@ -146,10 +146,33 @@ def _weights_file(name: str, recipe: Recipe, settings: Any, flag: str) -> Path:
         return here
     import huggingface_hub
 
-    repository, file = settings.hf_hub_id, settings.hf_hub_filename or "model.safetensors"
-    cached = huggingface_hub.try_to_load_from_cache(repository, file)
-    if isinstance(cached, str):
-        return Path(cached)
+    cached = huggingface_hub.try_to_load_from_cache(*_hub_file(settings))
+    return Path(cached) if isinstance(cached, str) else None
+
+
+def _hub_file(settings: Any) -> tuple[str, str]:
+    return settings.hf_hub_id, settings.hf_hub_filename or "model.safetensors"
+
+
+def at_hand() -> list[str]:
+    """Names of our backbones whose weights need no network."""
+    if importlib.util.find_spec("timm") is None:
+        return []
+    import timm
+
+    settings = timm.models.get_pretrained_cfg
+    return [name for name, recipe in BACKBONES.items() if _file_at_hand(recipe, settings(recipe.timm)) is not None]
+
+
+def _weights_file(name: str, recipe: Recipe, settings: Any, flag: str) -> Path:
+    """What is at hand, or from the hub."""
+    found = _file_at_hand(recipe, settings)
+    if found is not None:
+        return found
+    import huggingface_hub
+
+    here = local_file(recipe)
+    repository, file = _hub_file(settings)
     address = f"{HUB}/{repository}/resolve/main/{file}"
     why = _silence(HUB)
     try:

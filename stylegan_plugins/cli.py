@@ -207,6 +207,40 @@ def probe(
 
 @cli.command()
 @click.argument("run_or_pkl", type=Directory)
+@click.option("--data", required=True, metavar="ZIP|DIR|NAME|URL", help="Real images to compare with, as for train.py")
+@click.option("--metrics", default="fid,kid", show_default=True, metavar="NAME,...", help="Some of fid, kid, pr, is")
+@click.option(
+    "--features",
+    default="inception",
+    show_default=True,
+    metavar="NAME",
+    help="inception, clip, dinov2, efficientnet_lite0, any backbone of `select`, or BACKBONE=FILE of weights",
+)
+@click.option(
+    "--samples",
+    type=click.IntRange(min=1),
+    metavar="INT",
+    help="Generated images  [default: 5000 for less than 5000 real ones, 50000 for more]",
+)
+@click.option("--max-images", type=click.IntRange(min=1), metavar="INT", help="Real images at most  [default: all]")
+@click.option("--all", "every", is_flag=True, help="All snapshots of a run, not the newest alone")
+@click.option("--outdir", type=Directory, help="Where results go  [default: beside the pickle]")
+@click.option("--host", type=Directory, help="The host  [default: $STYLEGAN_HOST, or the current folder]")
+@click.option("--device", type=click.Choice(devices.CHOICES), default="auto", show_default=True)
+def evaluate(
+    run_or_pkl: Path, data: str, max_images: int | None, host: Path | None, device: str, **settings: Any
+) -> None:
+    """Compare images of RUN_OR_PKL with real ones: FID, KID, precision and recall, Inception Score."""
+    from stylegan_plugins import evaluation
+
+    devices.choose(device)
+    runs.choose_host(host)
+    report = lambda line: click.echo(line, err=True)
+    click.echo(evaluation.run(run_or_pkl, data, most=max_images, device=devices.device(), report=report, **settings))
+
+
+@cli.command()
+@click.argument("run_or_pkl", type=Directory)
 @click.option("--seeds", default="0-15", show_default=True, help="Numbers and ranges, as 0-15,20; one image each")
 @click.option("--trunc", type=click.FloatRange(min=0), default=1.0, show_default=True, help="Truncation psi")
 @click.option("--like", type=Directory, metavar="IMAGE", help="Variants of a picture: of its high-level content")

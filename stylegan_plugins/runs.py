@@ -25,10 +25,17 @@ def newest_pickle(path: Path) -> Path:
         return path
     if not path.is_dir():
         raise DataError(f"{path} does not exist; give a run directory or a network pickle.")
-    found = {int(match[1]): file for file in path.iterdir() if (match := SNAPSHOT.fullmatch(file.name))}
+    return snapshots(path)[-1]
+
+
+def snapshots(run_dir: Path) -> list[Path]:
+    """All snapshots of a run directory, the oldest first. Raises DataError if there is none."""
+    if not run_dir.is_dir():
+        raise DataError(f"{run_dir} is no run directory.")
+    found = {int(match[1]): file for file in run_dir.iterdir() if (match := SNAPSHOT.fullmatch(file.name))}
     if not found:
-        raise DataError(f"{path} has no network-snapshot-*.pkl; give a run directory or a network pickle.")
-    return found[max(found)]
+        raise DataError(f"{run_dir} has no network-snapshot-*.pkl; give a run directory or a network pickle.")
+    return [found[kimg] for kimg in sorted(found)]
 
 
 def choose_host(directory: Path | None) -> None:

@@ -197,6 +197,36 @@ def load_generator(path: Path, device: torch.device) -> tuple[Any, Sampler | Non
     return G, sampler, file
 
 
+@dataclass(frozen=True)
+class Generator:
+    """G_ema of a pickle, and what its labels are drawn from: a sampler, or the data set of the host."""
+
+    G: Any
+    pickle: Path
+    sampler: Sampler | None
+    dataset: Any
+
+    def images(self, count: int) -> Iterator[torch.Tensor]:
+        """As `random_images`, always the same ones."""
+        return random_images(self.G, count, sampler=self.sampler, dataset=self.dataset)
+
+
+def generator_for(path: Path, dataset: Any, data: str, device: torch.device) -> Generator:
+    """The generator of a run or pickle, to be compared with a data set of the host, which --data=`data` gave.
+
+    Raises DataError if their images differ in size or color, or it has not the labels that the generator needs."""
+    G, sampler, pickle = load_generator(path, device)
+    makes = [G.img_channels, G.img_resolution, G.img_resolution]
+    if list(dataset.image_shape) != makes:
+        raise DataError(
+            f"--data: images in {data} are {list(dataset.image_shape)}, the generator makes {makes} (channels, height, "
+            "width)."
+        )
+    if G.c_dim and sampler is None and dataset.label_dim != G.c_dim:
+        raise DataError(f"--data: the generator has {G.c_dim} classes, {data} has {dataset.label_dim}.")
+    return Generator(G, pickle, sampler, dataset)
+
+
 def export(path: Path, out: Path, classes: int, seed: int = 0) -> None:
     """Write a stock pickle whose classes are drawn labels: class k is what `sample` draws for seed + k.
 

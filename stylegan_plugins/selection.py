@@ -167,16 +167,9 @@ def run(
     local = downloads.local_data(data)
     datacheck.check_dataset(local)
     chosen = models_of(DEFAULT if models is None else models, "--models")
-    G, sampler, pickle = sampling.load_generator(path, device)
-    labelled = bool(G.c_dim and sampler is None)
-    dataset = host_module("training.dataset").ImageFolderDataset(local, use_labels=labelled)
-    if list(dataset.image_shape) != [G.img_channels, G.img_resolution, G.img_resolution]:
-        raise DataError(
-            f"--data: images in {data} are {list(dataset.image_shape)}, the generator makes "
-            f"{[G.img_channels, G.img_resolution, G.img_resolution]} (channels, height, width)."
-        )
-    if labelled and dataset.label_dim != G.c_dim:
-        raise DataError(f"--data: the generator has {G.c_dim} classes, {data} has {dataset.label_dim}.")
+    dataset = host_module("training.dataset").ImageFolderDataset(local, use_labels=True)
+    generator = sampling.generator_for(path, dataset, data, device)
+    pickle = generator.pickle
     found: dict[str, Callable[[], Levels]] = {}
     for model in chosen:
         try:
@@ -191,8 +184,7 @@ def run(
         raise DataError("--models: no backbone's weights can be had; see above.")
     folder = outdir or pickle.parent
     datacheck.check_output(folder)
-    generated = lambda count: sampling.random_images(G, count, sampler=sampler, dataset=dataset)
-    rows = rank(found, dataset, generated, most)
+    rows = rank(found, dataset, generator.images, most)
     folder.mkdir(parents=True, exist_ok=True)
     name = f"{folder / f'select-{pickle.stem}'}"
     plot(rows, Path(f"{name}.png"), f"Real or generated? {pickle.name}")

