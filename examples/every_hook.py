@@ -14,6 +14,7 @@ from stylegan_plugins import hookimpl
 from stylegan_plugins.backbones import Recipe
 from stylegan_plugins.datacheck import read_images
 from stylegan_plugins.errors import OptionError
+from stylegan_plugins.host.modules import host_module
 from stylegan_plugins.options import option
 from stylegan_plugins.sampling import Sampler
 from training_ext.dataset import Labels
@@ -109,6 +110,11 @@ def step_end(session, phase):
 def batch_end(session, cur_nimg, batch_idx):
     seen["images"] = cur_nimg
     note(session, f"batch {batch_idx}: {cur_nimg} images")
+
+
+@hookimpl
+def statistics(session, cur_nimg):
+    host_module("torch_utils.training_stats").report0("EveryHook/images", seen["images"])
 
 
 @hookimpl

@@ -97,6 +97,12 @@ def batch_end(session, cur_nimg, batch_idx):
 
 
 @hookspec
+def statistics(session, cur_nimg):
+    """A tick ends and its statistics are collected next: what is reported now is among them. cur_nimg: real images
+    shown so far. Called on each process, which all must report the same names in the same order."""
+
+
+@hookspec
 def tick(session, cur_nimg):
     """A tick is done and its statistics are written. cur_nimg: real images shown so far."""
 

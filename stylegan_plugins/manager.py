@@ -16,7 +16,7 @@ from stylegan_plugins.errors import PluginError
 
 ENTRY_POINTS = "stylegan_plugins"
 Source = str | importlib.metadata.EntryPoint
-BUILTIN = ("diffaugment", "augself", "contrad", "disp", "vision-aided", "freezed", "transfergan")
+BUILTIN = ("diffaugment", "augself", "contrad", "disp", "vision-aided", "diagnostics", "freezed", "transfergan")
 TRACE = "STYLEGAN_PLUGINS_TRACE"
 
 # What a faulty module raises when it is imported, and a faulty hook when it is called.

@@ -114,11 +114,13 @@ class Session:
             self.pm.hook.tick(session=self, cur_nimg=self.cur_nimg)
 
     def snapshot(self, path: str | None, cur_nimg: int) -> None:
-        if path is None or self.rank != 0:
-            return
-        record_checksum(Path(path))
+        """Called in each tick, before its statistics are collected. path: of a network snapshot, if one was written."""
+        if path is not None and self.rank == 0:
+            record_checksum(Path(path))
+            if self.active:
+                self.pm.hook.snapshot(session=self, path=path, cur_nimg=cur_nimg)
         if self.active:
-            self.pm.hook.snapshot(session=self, path=path, cur_nimg=cur_nimg)
+            self.pm.hook.statistics(session=self, cur_nimg=cur_nimg)
 
     # --- State. ---
 

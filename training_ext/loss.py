@@ -183,6 +183,34 @@ class PluginLoss(host_loss.StyleGAN2Loss):
             evaluated.logits = adversarial.logits(evaluated)
         return evaluated
 
+    @torch.no_grad()
+    def clean_logits(self, images, labels, source: Source, cur_nimg: int) -> torch.Tensor:
+        """The logits that D is trained by, [N, 1], of images [N, C, H, W] as they are: neither ADA nor augmentations,
+        but stylegan3's blur, which fades out. Nothing is reported, and no state changes."""
+        adversarial = self.parts.adversarial
+        blur = {} if self._is_ada else {"blur_sigma": self._blur_sigma(cur_nimg)}
+        pipe, self.augment_pipe = self.augment_pipe, None
+        try:
+            with Reading(self.D, adversarial.features if adversarial else frozenset()) as features:
+                logits = self.run_D(images, labels, **self._kwargs(blur))
+        finally:
+            self.augment_pipe = pipe
+        if adversarial is None:
+            return logits
+        same = dict(raw=images, images=images, clean=images, clean_features={}, omega={})
+        return adversarial.logits(
+            Pass(
+                **same,
+                source=source,
+                phase="Dmain",
+                labels=labels,
+                logits=logits,
+                features=features,
+                views=[features],
+                report=lambda name, value: value,
+            )
+        )
+
     def _add_terms(self, loss: torch.Tensor, network: str, evaluated: Pass) -> torch.Tensor:
         for term in self.parts.terms_of(network):
             value = term.compute(evaluated)

@@ -1,0 +1,289 @@
+"""Diagnostics: does D learn its training images by heart, and does G copy them? Training itself stays as it is.
+
+r_t and r_v are those of Karras et al. 2020, Training Generative Adversarial Networks with Limited Data
+(arXiv:2006.06676), equation 1; D's accuracy on training against held-out images is what Zhao et al. 2020,
+Differentiable Augmentation for Data-Efficient GAN Training (arXiv:2006.10738), show over-fitting by. The numbers are in
+training_ext.diagnostics.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from stylegan_plugins import backbones, hookimpl
+from stylegan_plugins.errors import DataError, OptionError
+from stylegan_plugins.host.modules import host_module
+from stylegan_plugins.options import option
+from training_ext import diagnostics
+from training_ext.features import minibatch_std_group
+
+PAPER = "Karras et al. 2020, Training Generative Adversarial Networks with Limited Data, arXiv:2006.06676, equation 1"
+LOG = "diagnostics.jsonl"  # in the run directory, a line for each tick
+FLAG = "--diagnostics-nearest"
+SEED = 0  # of the images that are looked at, and of the samples
+
+
+@dataclass(frozen=True)
+class DiagnosticsOptions:
+    holdout: int = option(0, "images that are kept out of training, for D to be scored on, 0 = none", minimum=0)
+    images: int = option(256, "most images of a kind that D is scored on in each tick", minimum=1)
+    nearest: str = option(
+        "pixels",
+        f"space of distances to training images: pixels, features of {', '.join(backbones.BACKBONES)}, or none",
+        metavar="pixels|NAME|none",
+    )
+    nearest_images: int = option(5000, "most training images among which the nearest are looked for", minimum=1)
+    weights: str | None = option(None, "weights of the backbone; none: the published ones", metavar="FILE")
+
+    def __post_init__(self) -> None:
+        if self.weights is not None and self.backbone is None:
+            raise OptionError(f"--diagnostics-weights: {FLAG}={self.nearest} has no weights. Name a backbone, too.")
+
+    @property
+    def backbone(self) -> str | None:
+        return None if self.nearest in ("pixels", "none") else self.nearest
+
+
+@hookimpl
+def options():
+    return DiagnosticsOptions
+
+
+@hookimpl
+def configure(args, options):
+    if options.backbone is not None:
+        if options.weights is not None:
+            if not Path(options.weights).is_file():
+                raise DataError(f"--diagnostics-weights: there is no file {options.weights}.")
+            args["plugins"]["options"]["diagnostics"]["weights"] = str(Path(options.weights).absolute())
+        backbones.load(options.backbone, options.weights, FLAG)
+    if options.holdout:
+        keep_out(args, options.holdout)
+
+
+def keep_out(args: Any, holdout: int) -> None:
+    """Change the training loop's arguments so that so many images are not trained on. Raises OptionError."""
+    data = args["training_set_kwargs"]
+    # As the host does for --subset, so that the same images are held out of all subsets.
+    data.setdefault("random_seed", args["random_seed"])
+    total = len(all_images(data))
+    if holdout >= total:
+        raise OptionError(
+            f"--diagnostics-holdout={holdout}: {data['path']} has {total} images, so none would be left to train on. "
+            "Give less, a tenth of them, for example."
+        )
+    group = min(args["D_kwargs"].get("epilogue_kwargs", {}).get("mbstd_group_size") or 1, args["batch_gpu"])
+    if holdout < group:
+        raise OptionError(
+            f"--diagnostics-holdout={holdout}: D looks at images in groups of {group} (minibatch standard deviation). "
+            f"Give {group} or more."
+        )
+    left = total - holdout
+    if data.get("max_size") is None or data["max_size"] > left:
+        data["max_size"] = left
+    print(f"diagnostics: {holdout} of {total} images are held out; {data['max_size']} are trained on.")
+
+
+def construct(kwargs: Mapping[str, Any], **changes: Any) -> Any:
+    """The host's data set with these arguments."""
+    return host_module("dnnlib").util.construct_class_by_name(**{**kwargs, **changes})
+
+
+def all_images(kwargs: Mapping[str, Any]) -> Any:
+    """The data set with all images, in their own order, without x-flips."""
+    return construct(kwargs, max_size=None, xflip=False)
+
+
+def raw_indices(kwargs: Mapping[str, Any], max_size: int | None) -> np.ndarray:
+    """What the host chooses for a data set of that size, as indices among all images."""
+    chosen = construct(kwargs, max_size=max_size, xflip=False, use_labels=False)
+    return np.array([chosen.get_details(index).raw_idx for index in range(len(chosen))])
+
+
+def held_out(kwargs: Mapping[str, Any], holdout: int) -> np.ndarray:
+    """Images that are held out, as indices among all: those that the host leaves out of a data set of all others. A
+    smaller one, as of --subset, is a part of that."""
+    total = len(all_images(kwargs))
+    return np.setdiff1d(np.arange(total), raw_indices(kwargs, total - holdout))
+
+
+@dataclass
+class Images:
+    """pixels uint8 [M, C, H, W]; labels [M, c_dim]."""
+
+    pixels: torch.Tensor
+    labels: torch.Tensor
+
+    @classmethod
+    def of(cls, dataset: Any, indices: np.ndarray) -> Images:
+        items = [dataset[int(index)] for index in indices]
+        pixels, labels = (torch.from_numpy(np.stack(part)) for part in zip(*items, strict=True))
+        return cls(pixels, labels)
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Images [n, C, H, W] in [-1, 1], and labels."""
+        return self.pixels[index].float() / 127.5 - 1, self.labels[index]
+
+
+class Diagnostics:
+    """The images that a run is measured by, which stay the same throughout, and the measurement. On one process."""
+
+    def __init__(self, session: Any) -> None:
+        self.session = session
+        self.chosen: DiagnosticsOptions = session.options("diagnostics")
+        recorded = json.loads(Path(session.run_dir, "training_options.json").read_text())
+        self.data: dict[str, Any] = recorded["training_set_kwargs"]
+        self.batch_gpu: int = recorded["batch_gpu"]
+        self.all = all_images(self.data)
+
+    @functools.cached_property
+    def real(self) -> dict[str, Images]:
+        """Training images and held-out ones, in random order: neighbours in a data set are often alike, and D sees
+        them in groups. No x-flips."""
+        chosen = {"train": raw_indices(self.data, self.data.get("max_size"))}
+        if self.chosen.holdout:
+            chosen["held_out"] = held_out(self.data, self.chosen.holdout)
+        most = self.chosen.images
+        shuffled = {kind: np.random.RandomState(SEED).permutation(raw)[:most] for kind, raw in chosen.items()}
+        return {kind: Images.of(self.all, raw) for kind, raw in shuffled.items()}
+
+    @functools.cached_property
+    def latents(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """z and labels of the samples; labels are drawn from the training images, as the host does in training."""
+        training = construct(self.data)
+        random = np.random.RandomState(SEED)
+        z = random.randn(self.chosen.images, self.session.G_ema.z_dim)
+        labels = [training.get_label(int(index)) for index in random.randint(len(training), size=len(z))]
+        return torch.from_numpy(z), torch.from_numpy(np.stack(labels))
+
+    @functools.cached_property
+    def features(self) -> Callable[[torch.Tensor], torch.Tensor]:
+        """From images [n, C, H, W] in [-1, 1] to what distances are taken of, [n, F]."""
+        if self.chosen.backbone is None:
+            return diagnostics.shrunk
+        backbone = backbones.load(self.chosen.backbone, self.chosen.weights, FLAG).to(self.session.device)
+        return lambda images: backbone(images).float()
+
+    @functools.cached_property
+    def among(self) -> torch.Tensor:
+        """Features of training images, with their x-flips if the run trains on these, [M, F] on the CPU."""
+        training = construct(self.data)
+        flips = 2 if self.data.get("xflip") else 1  # the host appends them all
+        count = len(training) // flips
+        index = np.random.RandomState(SEED).permutation(count)[: self.chosen.nearest_images]
+        index = np.concatenate([index + count * flip for flip in range(flips)])
+        print(f"diagnostics: reading {len(index)} training images, to find the nearest among.", flush=True)
+        parts = np.array_split(index, range(self.batch_gpu, len(index), self.batch_gpu))
+        return torch.cat([self._features_of(Images.of(training, part)) for part in parts]).cpu()
+
+    @functools.cached_property
+    def held_out_nearest(self) -> torch.Tensor:
+        """Distances of held-out images to the nearest training image, [N]."""
+        parts = [
+            self._features_of(self.real["held_out"], index[:kept])
+            for index, kept in diagnostics.full_batches(len(self.real["held_out"]), self.batch_gpu)
+        ]
+        return diagnostics.nearest(torch.cat(parts), self.among).cpu()
+
+    def _features_of(self, images: Images, index: torch.Tensor | None = None) -> torch.Tensor:
+        pixels, _ = images[torch.arange(len(images)) if index is None else index]
+        return self.features(pixels.to(self.session.device))
+
+    def measure(self, cur_nimg: int) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        """D's logits [N] by source, and distances [N] to the nearest training image, of samples and held-out images."""
+        with diagnostics.evaluating(self.session.D, self.session.G_ema, self.session.heads):
+            return self._measure(cur_nimg)
+
+    def _measure(self, cur_nimg: int) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        session, device = self.session, self.session.device
+        group = min(minibatch_std_group(session.D) or self.batch_gpu, self.batch_gpu)
+        scores = {}
+        for kind, images in self.real.items():
+
+            def judged(index: torch.Tensor, images: Images = images) -> torch.Tensor:
+                pixels, labels = images[index]
+                return session.loss.clean_logits(pixels.to(device), labels.to(device), "real", cur_nimg)
+
+            batch = diagnostics.batch_for(len(images), self.batch_gpu, group)
+            scores[kind] = diagnostics.scored(judged, len(images), batch)
+        z, labels = self.latents
+        features = []
+
+        def judged_samples(index: torch.Tensor) -> torch.Tensor:
+            c = labels[index].to(device)
+            images = session.G_ema(z=z[index].to(device), c=c, noise_mode="const")
+            if self.chosen.nearest != "none":
+                features.append(self.features(images.clamp(-1, 1)))
+            return session.loss.clean_logits(images, c, "generated", cur_nimg)
+
+        batch = diagnostics.batch_for(len(z), self.batch_gpu, group)
+        scores["generated"] = diagnostics.scored(judged_samples, len(z), batch)
+        distances = {}
+        if features:
+            distances["samples"] = diagnostics.nearest(torch.cat(features)[: len(z)], self.among).cpu()
+            if "held_out" in scores:
+                distances["held_out"] = self.held_out_nearest
+        return scores, distances
+
+
+def diagnostics_of(session: Any) -> Diagnostics:
+    if "diagnostics" not in session.kept:
+        session.kept["diagnostics"] = Diagnostics(session)
+    return session.kept["diagnostics"]
+
+
+@hookimpl
+def statistics(session, cur_nimg):
+    """The first process measures; the others say so to training_stats, which wants the same names of all."""
+    chosen = session.options("diagnostics")
+    kinds = ("train", "held_out", "generated") if chosen.holdout else ("train", "generated")
+    spaces = () if chosen.nearest == "none" else ("samples", "held_out", "ratio") if chosen.holdout else ("samples",)
+    names = [f"{group}/{kind}" for group in ("scores", "accuracy") for kind in kinds]
+    names += ["r_t", *(["r_v"] if chosen.holdout else []), *(f"nearest/{space}" for space in spaces)]
+    found: dict[str, Any] = {}
+    if session.rank == 0:
+        scores, distances = diagnostics_of(session).measure(cur_nimg)
+        record = diagnostics.summary(scores)
+        record["nearest"] = {
+            space: diagnostics.number(distances[space].mean()) if space in distances else None
+            for space in ("samples", "held_out")
+        }
+        with open(Path(session.run_dir, LOG), "a") as log:
+            log.write(json.dumps({"kimg": cur_nimg / 1000, **record}) + "\n")
+        found |= {f"scores/{kind}": value for kind, value in scores.items()}
+        found |= {f"accuracy/{kind}": diagnostics.correct(value, kind) for kind, value in scores.items()}
+        found |= {f"nearest/{space}": value for space, value in distances.items()}
+        found |= {name: record[name] for name in ("r_t", "r_v") if record[name] is not None}
+        if len(distances) == 2 and distances["held_out"].mean() > 0:
+            found["nearest/ratio"] = distances["samples"].mean() / distances["held_out"].mean()
+    report = host_module("torch_utils.training_stats").report0
+    for name in names:
+        report(f"Diagnostics/{name}", found.get(name, []))
+
+
+@hookimpl
+def state_dict(session):
+    """With other images in the data set, the host would choose others to train on, held-out ones among them."""
+    if session.rank == 0 and session.options("diagnostics").holdout:
+        return {"images": len(diagnostics_of(session).all)}
+
+
+@hookimpl
+def load_state_dict(session, state):
+    found = len(diagnostics_of(session).all)
+    if found != state["images"]:
+        raise DataError(
+            f"--resume-run: {diagnostics_of(session).data['path']} has {found} images, the run began with "
+            f"{state['images']}: held-out images would be trained on. Put it back as it was."
+        )

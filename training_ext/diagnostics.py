@@ -1,0 +1,103 @@
+"""Whether D learns its training images by heart, and G copies them: numbers of logits and of distances."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from training_ext.backbones import area
+
+SIDE = 32  # pixels, of images that are compared
+
+
+@contextmanager
+def evaluating(*modules: torch.nn.Module) -> Iterator[None]:
+    """Modules in evaluation mode and without gradients; afterwards each part of them has the mode that it had."""
+    modes = {part: part.training for module in modules for part in module.modules()}
+    try:
+        for module in modules:
+            module.eval()
+        with torch.no_grad():
+            yield
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
+
+
+def batch_for(count: int, batch: int, group: int) -> int:
+    """How many of `count` images go through D together: at most `batch`, whole groups of `group` images each, of which
+    none holds an image twice. With fewer images than a group has, one group, in which images recur."""
+    return max(min(batch, count) // group, 1) * group
+
+
+def full_batches(count: int, batch: int) -> Iterator[tuple[torch.Tensor, int]]:
+    """Indices [batch] that go through `count` items, and how many of them count: the last batch is filled up from the
+    front, because minibatch standard deviation takes groups of a fixed size."""
+    for start in range(0, count, batch):
+        yield torch.arange(start, start + batch) % count, min(batch, count - start)
+
+
+def scored(evaluate: Callable[[torch.Tensor], torch.Tensor], count: int, batch: int) -> torch.Tensor:
+    """Logits [count] on the CPU. evaluate: from indices [batch] to logits [batch, 1]."""
+    parts = [evaluate(index)[:kept, 0].float().cpu() for index, kept in full_batches(count, batch)]
+    return torch.cat(parts)
+
+
+def r_t(train: torch.Tensor) -> torch.Tensor:
+    """E[sign(D_train)], of logits [N] of training images: Karras et al. 2020, equation 1. In [-1, 1]."""
+    return train.sign().mean()
+
+
+def r_v(train: torch.Tensor, held_out: torch.Tensor, generated: torch.Tensor) -> torch.Tensor:
+    """(E[D_train] - E[D_val]) / (E[D_train] - E[D_gen]), of logits: Karras et al. 2020, equation 1.
+
+    0: D scores unseen images as it does those that it trains on; 1: as generated ones. Not finite for denominator 0."""
+    return (train.mean() - held_out.mean()) / (train.mean() - generated.mean())
+
+
+def correct(logits: torch.Tensor, source: str) -> torch.Tensor:
+    """1 where D is right, 0 elsewhere, like `logits`: real images have positive ones, generated ones negative."""
+    return (logits < 0 if source == "generated" else logits > 0).float()
+
+
+def summary(scores: dict[str, torch.Tensor]) -> dict[str, Any]:
+    """All numbers of logits [N], by source: `train`, `generated` and, if there are any, `held_out`.
+
+    None stands for what there is no number for."""
+    kinds = ("train", "held_out", "generated")
+    three = [scores[kind] for kind in kinds if kind in scores]
+    return {
+        "scores": {kind: number(scores[kind].mean()) if kind in scores else None for kind in kinds},
+        "r_t": number(r_t(scores["train"])),
+        "r_v": number(r_v(*three)) if len(three) == 3 else None,
+        "accuracy": {kind: number(correct(scores[kind], kind).mean()) if kind in scores else None for kind in kinds},
+    }
+
+
+def number(value: torch.Tensor) -> float | None:
+    """A number that JSON has, or None."""
+    return float(value) if math.isfinite(value) else None
+
+
+def shrunk(images: torch.Tensor) -> torch.Tensor:
+    """Images [N, C, H, W] as vectors, [N, F]: means over boxes of pixels, so that no side is longer than SIDE."""
+    side = images.shape[2]
+    return (area(images, SIDE) if side > SIDE else images).flatten(1)
+
+
+def nearest(queries: torch.Tensor, among: torch.Tensor, chunk: int = 4096) -> torch.Tensor:
+    """The distance of each query [N, F] to the nearest of [M, F], [N]:  min_m sqrt(mean_f (q_nf - a_mf)^2).
+
+    The nearest one is found by |a|^2 - 2 q.a, in chunks; its distance is then taken by itself, so that a copy has 0."""
+    best = queries.new_full([len(queries)], math.inf)
+    found = torch.zeros([len(queries)], dtype=torch.int64, device=queries.device)
+    for start in range(0, len(among), chunk):
+        others = among[start : start + chunk].to(queries)
+        least, index = (others.square().sum(dim=1) - 2 * queries @ others.T).min(dim=1)
+        found = torch.where(least < best, index + start, found)
+        best = torch.minimum(least, best)
+    return (queries - among[found.to(among.device)].to(queries)).square().mean(dim=1).sqrt()
