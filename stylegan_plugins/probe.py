@@ -273,9 +273,9 @@ def run(pickle: Path, data: str, task: str, outdir: Path | None, max_images: int
     return f"{table(rows)}\n\n{name}.png\n{name}.json"
 
 
-def require(package: str) -> None:
-    """Raise DataError if a package of the `analysis` extra is not installed."""
+def require(package: str, extra: str = "analysis") -> None:
+    """Raise DataError if a package of an extra is not installed."""
     import importlib.util
 
     if importlib.util.find_spec(package) is None:
-        raise DataError(f"This needs {package}: pip install 'stylegan-plugins[analysis]'.")
+        raise DataError(f"This needs {package}: pip install 'stylegan-plugins[{extra}]'.")

@@ -100,6 +100,21 @@ def images(
     """One image for each seed, uint8 [H, W, C]. z is that of the hosts' scripts; an image depends on its seed alone.
 
     like: [1, C, H, W]; label: a class, for a G that has classes. Raises OptionError if G needs another one of them."""
+    drawn = latents(G, seeds, sampler=sampler, truncation=truncation, like=like, label=label)
+    return [synthesized(G, ws) for ws in drawn]
+
+
+@torch.no_grad()
+def latents(
+    G: Any,
+    seeds: Iterable[int],
+    *,
+    sampler: Sampler | None,
+    truncation: float = 1.0,
+    like: torch.Tensor | None = None,
+    label: int | None = None,
+) -> Iterator[torch.Tensor]:
+    """w of each seed, [1, num_ws, w_dim]; arguments and errors as of `images`."""
     device = next(G.parameters()).device
     if G.c_dim == 0 or sampler is None:
         if like is not None:
@@ -114,20 +129,23 @@ def images(
     elif label is not None:
         raise OptionError(f"--class={label}: this generator has features of images in the place of classes.")
     given = None if like is None or sampler is None else sampler.like(G, like)
-    made = []
     for seed in seeds:
         z = torch.from_numpy(np.random.RandomState(seed).randn(1, G.z_dim)).to(device)
         if G.c_dim and sampler is not None:
             embedded = sampler.draw(G, np.random.RandomState([seed, 1])) if given is None else given
-            ws = map_embedded(G, z, embedded[None], truncation_psi=truncation)
+            yield map_embedded(G, z, embedded[None], truncation_psi=truncation)
         else:
             c = torch.zeros([1, G.c_dim], device=device)
             if label is not None:
                 c[:, label] = 1
-            ws = G.mapping(z, c, truncation_psi=truncation)
-        image = G.synthesis(ws, noise_mode="const")[0]
-        made.append((image.permute(1, 2, 0) * 127.5 + 128).clamp(0, 255).to(torch.uint8).cpu().numpy())
-    return made
+            yield G.mapping(z, c, truncation_psi=truncation)
+
+
+@torch.no_grad()
+def synthesized(G: Any, ws: torch.Tensor) -> np.ndarray:
+    """The image of ws [1, num_ws, w_dim], always the same one, uint8 [H, W, C]."""
+    image = G.synthesis(ws, noise_mode="const")[0]
+    return (image.permute(1, 2, 0) * 127.5 + 128).clamp(0, 255).to(torch.uint8).cpu().numpy()
 
 
 @torch.no_grad()
