@@ -124,7 +124,9 @@ def chart(title: str, key: str, lines: Sequence[Line], names: Sequence[str], tex
     logarithmic = min(ys) > 0 and max(ys) / min(ys) > 1000
     scale = math.log10 if logarithmic else float
     left = 0.0 if 0 <= min(xs) <= 0.5 * max(xs) else min(xs)
-    x_low, x_high = (left, max(xs)) if max(xs) > left else (left - 0.5, left + 0.5)
+    x_low, x_high = left, max(xs)
+    if x_low == x_high:  # a single tick
+        x_low, x_high = min(x_low, 0.0), max(x_high, 0.0) or 1.0
     y_low, y_high = scale(min(ys)), scale(max(ys))
     # Halves, and differences of halves: values may be as far apart as numbers go.
     room = 0.04 * (y_high / 2 - y_low / 2) * 2 if math.isfinite(y_high - y_low) else 0.0
