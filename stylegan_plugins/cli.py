@@ -398,6 +398,24 @@ def export(run_or_pkl: Path, classes: int, seed: int, out: Path, host: Path | No
     click.echo(out)
 
 
+@cli.command()
+@click.argument("runs_", metavar="RUN...", nargs=-1, required=True, type=Directory)
+@click.option("--out", type=Directory, default=Path("report.html"), show_default=True, metavar="HTML")
+@click.option(
+    "--host", type=Directory, help="The host, to make newest samples and an interpolation with  [default: none]"
+)
+@click.option("--device", type=click.Choice(devices.CHOICES), default="auto", show_default=True, help="With --host")
+def report(runs_: tuple[Path, ...], out: Path, host: Path | None, device: str) -> None:
+    """Write one HTML file about the run directories: settings, curves, samples, metrics, several runs side by side.
+
+    It loads nothing from elsewhere and can be sent to others. Runs may still be going on."""
+    from stylegan_plugins import report as reporting
+
+    devices.choose(device)
+    size = reporting.write(runs_, out, host)
+    click.echo(f"{out} ({size / 1e6:.1f} MB)")
+
+
 def main() -> None:
     """Entry point: installed plug-ins may add commands."""
     for name in manager.installed():

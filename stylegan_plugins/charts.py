@@ -1,0 +1,201 @@
+"""Line charts: what is drawn where. `report.html.jinja` makes SVG of it."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+WIDTH, HEIGHT = 360, 210  # of the drawing; on a phone it is shown at about this size
+LEFT, RIGHT, TOP, BOTTOM = 46, 12, 10, 32
+MOST_POINTS = 240  # in a curve: more than one for every two pixels cannot be seen
+SOURCES = {  # kinds of images of which one thing was measured: one chart, told apart by how lines are dashed
+    "real": "",
+    "train": "",
+    "fake": "6 4",
+    "generated": "6 4",
+    "samples": "6 4",
+    "held_out": "1 4",
+}
+Point = tuple[float, float | None]
+
+
+@dataclass(frozen=True)
+class Line:
+    """A curve: `run` is the number of its run, `source` a key of SOURCES or "". `dots`: mark every point."""
+
+    run: int
+    source: str
+    points: Sequence[Point]
+    dots: bool = False
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A line in the coordinates of the drawing. values: what is drawn, for a pointer: "kimg value;..."; dense: of so
+    many points that a thinner line shows more."""
+
+    run: int
+    source: str
+    dash: str
+    path: str
+    end: tuple[float, float]
+    dots: list[tuple[float, float]]
+    values: str
+    dense: bool
+
+
+@dataclass(frozen=True)
+class Chart:
+    """title, key (the name in the files) and text for those who do not see it, then the drawing."""
+
+    title: str
+    key: str
+    text: str
+    alt: str
+    logarithmic: bool
+    sources: list[tuple[str, str]]
+    lines: list[Drawn]
+    x_ticks: list[tuple[float, str]]
+    y_ticks: list[tuple[float, str]]
+    x_range: tuple[float, float]
+
+
+def thin(points: Sequence[Point], most: int = MOST_POINTS) -> list[Point]:
+    """At most `most` points, in their order: the first and the last, of each stretch the lowest and the highest.
+
+    A value of None is a gap; in a stretch that has gaps one of them stays. most: 5 or more."""
+    assert most >= 5
+    if len(points) <= most:
+        return list(points)
+    stretches = (most - 2) // 3
+    kept = {0, len(points) - 1}
+    for stretch in range(stretches):
+        indices = range(stretch * len(points) // stretches, (stretch + 1) * len(points) // stretches)
+        measured = [(value, index) for index in indices if (value := points[index][1]) is not None]
+        if measured:
+            kept |= {min(measured)[1], max(measured)[1]}
+        kept.update([index for index in indices if points[index][1] is None][:1])
+    return [points[index] for index in sorted(kept)]
+
+
+def ticks(low: float, high: float, most: int) -> list[float]:
+    """Round numbers between low and high, at most `most` of them, evenly spaced."""
+    if not low < high or not math.isfinite(high - low):
+        return [low]
+    power = 10.0 ** math.floor(math.log10((high - low) / most))
+    for step in (power, 2 * power, 2.5 * power, 5 * power, 10 * power, 20 * power):
+        if step <= 0 or low + step == low:  # at the end of what numbers can tell apart
+            continue
+        first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+        if last - first < most:
+            edge = 1e-6 * (high - low)  # numbers beyond it are rounding errors of their own size
+            return [value for i in range(first, last + 1) if low - edge <= (value := i * step) <= high + edge] or [low]
+    return [low]
+
+
+def written(value: float) -> str:
+    """A number, short: four digits that count."""
+    if value and not 1e-4 <= abs(value) < 1e6:
+        return f"{value:.3g}".replace("e+0", "e").replace("e-0", "e-").replace("e+", "e")
+    return f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"
+
+
+def is_constant(lines: Iterable[Line]) -> float | None:
+    """The value that all lines have everywhere, if there is one and it was measured more than once."""
+    values = [value for line in lines for _, value in line.points if value is not None]
+    return values[0] if len(values) > 1 and min(values) == max(values) else None
+
+
+def chart(title: str, key: str, lines: Sequence[Line], names: Sequence[str], text: str = "") -> Chart | None:
+    """Draw lines, which are thinned first; None if there is not one value. names: of the runs, for the text.
+
+    The axis is logarithmic where all values are above 0 and the highest is more than 1000 times the lowest."""
+    lines = [
+        Line(line.run, line.source, thin(line.points), line.dots)
+        for line in lines
+        if any(value is not None for _, value in line.points)
+    ]
+    if not lines:
+        return None
+    xs = [x for line in lines for x, _ in line.points]
+    ys = [y for line in lines for _, y in line.points if y is not None]
+    logarithmic = min(ys) > 0 and max(ys) / min(ys) > 1000
+    scale = math.log10 if logarithmic else float
+    left = 0.0 if 0 <= min(xs) <= 0.5 * max(xs) else min(xs)
+    x_low, x_high = left, max(xs)
+    if x_low == x_high:  # a single tick
+        x_low, x_high = min(x_low, 0.0), max(x_high, 0.0) or 1.0
+    y_low, y_high = scale(min(ys)), scale(max(ys))
+    # Halves, and differences of halves: values may be as far apart as numbers go.
+    room = 0.04 * (y_high / 2 - y_low / 2) * 2 if math.isfinite(y_high - y_low) else 0.0
+    room = room or 0.05 * abs(y_high) or 0.5
+    largest = sys.float_info.max
+    y_low, y_high = max(y_low - room, -largest), min(y_high + room, largest)
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        across = (x / 2 - x_low / 2) / (x_high / 2 - x_low / 2)
+        up = (scale(y) / 2 - y_low / 2) / (y_high / 2 - y_low / 2)
+        return (
+            round(LEFT + across * (WIDTH - LEFT - RIGHT), 1),
+            round(HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM), 1),
+        )
+
+    y_marks = (
+        [10.0**power for power in ticks(y_low, min(y_high, 308), 5) if power == round(power)] if logarithmic else []
+    )
+    return Chart(
+        title,
+        key,
+        text,
+        _described(title, lines, names),
+        logarithmic,
+        sorted({(line.source, SOURCES.get(line.source, "")) for line in lines if line.source}, key=_order),
+        [_drawn(line, place) for line in lines],
+        [(place(x, ys[0])[0], written(x)) for x in ticks(x_low, x_high, 6)],
+        [(place(x_low, y)[1], written(y)) for y in y_marks or ticks(y_low, y_high, 5) if not logarithmic or y > 0],
+        (x_low, x_high),
+    )
+
+
+def _order(source: tuple[str, str]) -> int:
+    return list(SOURCES).index(source[0])
+
+
+def _drawn(line: Line, place: Callable[[float, float], tuple[float, float]]) -> Drawn:
+    path: list[str] = []
+    placed: list[tuple[float, float]] = []
+    after_gap = True
+    for index, (x, y) in enumerate(line.points):
+        if y is None:
+            after_gap = True
+            continue
+        here = place(x, y)
+        placed.append(here)
+        alone = after_gap and (index + 1 == len(line.points) or line.points[index + 1][1] is None)
+        path.append(f"{'M' if after_gap else 'L'}{here[0]:g} {here[1]:g}{'h0' if alone else ''}")
+        after_gap = False
+    values = ";".join(f"{x:.6g} {y:.4g}" for x, y in line.points if y is not None)
+    dots = placed if line.dots else []
+    return Drawn(
+        line.run, line.source, SOURCES.get(line.source, ""), "".join(path), placed[-1], dots, values, len(placed) > 60
+    )
+
+
+def _described(title: str, lines: Sequence[Line], names: Sequence[str]) -> str:
+    """The chart in words: where each line starts, ends, and how far it goes."""
+    parts = []
+    for line in lines:
+        measured = [(x, y) for x, y in line.points if y is not None]
+        (x0, y0), (x1, y1) = measured[0], measured[-1]
+        low, high = min(y for _, y in measured), max(y for _, y in measured)
+        who = " ".join(filter(None, [names[line.run], line.source.replace("_", "-")]))
+        if len(measured) == 1:
+            parts.append(f"{who}: {written(y0)} at {written(x0)} kimg")
+            continue
+        parts.append(
+            f"{who}: from {written(y0)} at {written(x0)} kimg to {written(y1)} at {written(x1)} kimg, "
+            f"between {written(low)} and {written(high)}"
+        )
+    return f"{title} over kimg. {'; '.join(parts)}."

@@ -1,0 +1,262 @@
+"""What a run directory tells about a run: its settings, statistics over time, metrics, and sheets of samples.
+
+Files are read as they are found: a run may be going on while it is read, may have been killed, or have diverged."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from stylegan_plugins.errors import DataError
+
+KIMG = "Progress/kimg"
+SHEET = re.compile(r"fakes(\d+|_init)\.(?:png|jpg)")
+KIMG_OF_PICKLE = re.compile(r"network-snapshot-(\d+)\.pkl$")
+# Words in names of metrics of which more is better; `f` and `score` are precision and recall in one.
+OTHER_WAY = {"precision", "recall", "density", "coverage", "accuracy", "score"}
+Values = list[float | None]
+
+
+@dataclass
+class Table:
+    """Curves with a common axis: kimg [N], rising, and by name N values, None where there is none."""
+
+    kimg: list[float] = field(default_factory=list)
+    values: dict[str, Values] = field(default_factory=dict)
+
+    def add(self, kimg: float, row: dict[str, float | None]) -> None:
+        """Append a row. What was there from this place on is dropped: the run went back, and did it again."""
+        while self.kimg and self.kimg[-1] >= kimg:
+            self.kimg.pop()
+            for values in self.values.values():
+                values.pop()
+        for name in row.keys() - self.values.keys():
+            self.values[name] = [None] * len(self.kimg)
+        self.kimg.append(kimg)
+        for name, values in self.values.items():
+            values.append(row.get(name))
+
+    def points(self, name: str) -> list[tuple[float, float | None]]:
+        return list(zip(self.kimg, self.values.get(name, []), strict=False))
+
+
+@dataclass
+class Run:
+    """One run directory.
+
+    settings    names with dots to values, from training_options.json
+    stats       means of stats.jsonl; diagnostics: of diagnostics.jsonl
+    metrics     by the name of a result; two results of one snapshot: the last
+    sheets      (kimg, file), in order; kimg is None for the one from before training
+    notes       what a reader should know about these files, in whole sentences"""
+
+    path: Path
+    settings: dict[str, Any]
+    stats: Table
+    diagnostics: Table
+    metrics: dict[str, Table]
+    sheets: list[tuple[int | None, Path]]
+    notes: list[str]
+
+    @property
+    def kimg(self) -> float | None:
+        """How far the run has come, in thousands of images."""
+        return self.stats.kimg[-1] if self.stats.kimg else None
+
+    @property
+    def total_kimg(self) -> float | None:
+        """How far it was to go; None if that is not known."""
+        return number(self.settings.get("total_kimg"))
+
+    @property
+    def plugins(self) -> list[str]:
+        active = self.settings.get("plugins.active", [])
+        return [str(name) for name in active] if isinstance(active, list) else []
+
+
+def read(path: Path) -> Run:
+    """Read a run directory. Raises DataError if it is none, or nothing is known about the run yet."""
+    if not path.is_dir():
+        raise DataError(f"{path} is no folder; give a run directory, such as runs/00000-faces-auto1.")
+    names = {file.name for file in _listed(path)}
+    if not names & {"stats.jsonl", "training_options.json"}:
+        inner = [folder for folder in _listed(path) if (folder / "training_options.json").is_file()]
+        hint = f" There is one in it: {inner[0]}." if inner else ""
+        raise DataError(f"{path} is no run directory: it has neither stats.jsonl nor training_options.json.{hint}")
+    notes: list[str] = []
+    run = Run(
+        path=path,
+        settings=_settings(path, notes),
+        stats=_table(path / "stats.jsonl", notes),
+        diagnostics=_table(path / "diagnostics.jsonl", notes),
+        metrics=_metrics(path, notes),
+        sheets=sheets_of(path),
+        notes=notes,
+    )
+    if not run.stats.kimg:
+        if not (run.sheets or run.metrics or run.diagnostics.kimg):
+            raise DataError(f"{path}: stats.jsonl is missing or empty; there is one after the first tick of training.")
+        notes.append("There are no statistics: stats.jsonl is missing or empty. It gets a line at every tick.")
+    return run
+
+
+def number(value: Any) -> float | None:
+    """A finite number: of a statistic of the host, which is {"num", "mean", "std"}, the mean. None for all else."""
+    if isinstance(value, dict):
+        value = value.get("mean")
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:  # an integer of more than 308 digits
+        return None
+
+
+def is_higher_better(metric: str) -> bool | None:
+    """Which way a metric goes, by its name; None for those that go no way, as deviations."""
+    words = metric.lower().split("_")
+    if "std" in words:
+        return None
+    return bool(OTHER_WAY.intersection(words)) or any(re.fullmatch(r"is(\d+k)?|inception", word) for word in words[:1])
+
+
+def flattened(value: Any, name: str = "", separator: str = ".") -> Iterator[tuple[str, Any]]:
+    """{"a": {"b": 1}} -> ("a.b", 1)."""
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            yield from flattened(inner, f"{name}{separator}{key}" if name else str(key), separator)
+    else:
+        yield name, value
+
+
+def lines(path: Path, notes: list[str]) -> Iterator[dict[str, Any]]:
+    """The objects of a file of JSON lines; none if there is no file. What cannot be read is left out, with a note."""
+    broken, last = 0, False
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            for line in file:
+                if not line.strip():
+                    continue
+                last = False
+                try:
+                    found = json.loads(line)
+                except (ValueError, RecursionError):  # RecursionError: nested without end
+                    found = None
+                if isinstance(found, dict):
+                    yield found
+                else:
+                    broken, last = broken + 1, True
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror or error}).") from error
+    if last:
+        notes.append(
+            f"The last line of {path.name} is not whole and was left out: it is being written, or was cut off."
+        )
+    if broken - last:
+        notes.append(f"{broken - last} broken lines of {path.name} were left out.")
+
+
+def sheets_of(path: Path) -> list[tuple[int | None, Path]]:
+    """The host's sheets of samples in the order of time; the one from before training comes first."""
+    found: dict[int, Path] = {}
+    for file in sorted(_listed(path)):
+        if match := SHEET.fullmatch(file.name):
+            found[-1 if match[1] == "_init" else int(match[1])] = file
+    if -1 in found:
+        found.pop(0, None)  # made after the first tick, of some dozen images: it looks the same
+    return [(None if kimg < 0 else kimg, found[kimg]) for kimg in sorted(found)]
+
+
+def _listed(path: Path) -> list[Path]:
+    try:
+        return sorted(path.iterdir())
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror or error}).") from error
+
+
+def _settings(path: Path, notes: list[str]) -> dict[str, Any]:
+    file = path / "training_options.json"
+    try:
+        found = json.loads(file.read_text(encoding="utf-8", errors="replace"))
+        if isinstance(found, dict):
+            return dict(flattened(found))
+        notes.append("training_options.json is no JSON object; settings are left out.")
+    except FileNotFoundError:
+        notes.append("There is no training_options.json; settings are left out.")
+    except (ValueError, RecursionError):
+        notes.append("training_options.json is no JSON; settings are left out.")
+    except OSError as error:
+        raise DataError(f"{file} cannot be read ({error.strerror or error}).") from error
+    return {}
+
+
+def _table(path: Path, notes: list[str]) -> Table:
+    """Statistics over kimg, from the host's format or plain, nested numbers."""
+    table = Table()
+    odd: Counter[str] = Counter()
+    nowhere = 0
+    for line in lines(path, notes):
+        kimg = number(line.get(KIMG, line.get("kimg")))
+        if kimg is None:
+            nowhere += 1
+            continue
+        row: dict[str, float | None] = {}
+        for name, value in line.items():
+            if name in ("timestamp", "kimg"):
+                continue
+            if isinstance(value, dict) and "mean" in value:
+                leaves: Iterator[tuple[str, Any]] = iter([(name, value)])
+            else:
+                leaves = flattened(value, name, "/")
+            for leaf, inner in leaves:
+                row[leaf] = number(inner)
+                if row[leaf] is None and _is_odd(inner):
+                    odd[leaf] += 1
+        table.add(kimg, row)
+    if nowhere:
+        notes.append(f"{nowhere} lines of {path.name} have no kimg and were left out.")
+    if odd:
+        most = sorted(odd, key=lambda name: -odd[name])[:5]
+        listed = ", ".join(f"{name} ({odd[name]})" for name in most) + (", ..." if len(odd) > len(most) else "")
+        notes.append(f"Values that are no finite number, and are gaps in the curves: {listed}.")
+    return table
+
+
+def _is_odd(value: Any) -> bool:
+    """Whether something was measured and is no number. The hosts write NaN for what was not measured, too."""
+    if isinstance(value, dict):
+        return bool(value) and value.get("num") != 0
+    return value is not None
+
+
+def _metrics(path: Path, notes: list[str]) -> dict[str, Table]:
+    found: dict[str, dict[float, float]] = {}
+    for file in _listed(path):
+        if not (file.name.startswith("metric-") and file.suffix == ".jsonl"):
+            continue
+        unplaced = 0
+        for line in lines(file, notes):
+            results, snapshot = line.get("results"), line.get("snapshot_pkl")
+            match = KIMG_OF_PICKLE.search(snapshot) if isinstance(snapshot, str) else None
+            if not isinstance(results, dict) or match is None:
+                unplaced += 1
+                continue
+            for name, value in results.items():
+                if (result := number(value)) is not None:
+                    found.setdefault(name, {})[float(match[1])] = result
+        if unplaced:
+            notes.append(f"{unplaced} lines of {file.name} name no snapshot of a run and were left out.")
+    tables = {}
+    for name, results in found.items():
+        tables[name] = Table()
+        for kimg, result in sorted(results.items()):
+            tables[name].add(kimg, {name: result})
+    return tables

@@ -1,0 +1,496 @@
+"""`stylegan-plugins report`: one file that holds all that it shows, made of whatever a run has left behind."""
+
+from __future__ import annotations
+
+import base64
+import html
+import html.parser
+import io
+import itertools
+import json
+import math
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+from click.testing import CliRunner
+from conftest import run_script
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from stylegan_plugins import charts, records, report
+from stylegan_plugins.cli import cli
+from stylegan_plugins.errors import DataError, OptionError
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+NAMES = [
+    *["Loss/scores/fake", "Loss/signs/fake", "Loss/G/loss", "Loss/pl_penalty", "Loss/G/reg", "Loss/scores/real"],
+    *["Loss/signs/real", "Loss/D/loss", "Loss/r1_penalty", "Loss/D/reg", "Progress/tick", "Progress/augment"],
+    *["Timing/total_sec", "Timing/sec_per_tick", "Timing/sec_per_kimg", "Resources/cpu_mem_gb"],
+    *["Method/error/color/real", "Method/error/color/generated", "Method/share"],
+]
+FEW = settings(max_examples=60, deadline=None)
+
+
+def statistic(mean: float, num: int = 16) -> dict:
+    return {"num": num, "mean": mean, "std": 0.5}
+
+
+def line_of(kimg: float, random: np.random.RandomState) -> dict:
+    values = {name: statistic(float(value)) for name, value in zip(NAMES, random.randn(len(NAMES)))}
+    return {**values, "Progress/kimg": statistic(kimg), "timestamp": 1795313915.9}
+
+
+def make_run(folder: Path, ticks: int = 5, sheets: int = 2, side: int = 32, **options) -> Path:
+    """A run directory in the host's formats, of made-up values."""
+    folder.mkdir(parents=True)
+    random = np.random.RandomState(len(folder.name))
+    with open(folder / "stats.jsonl", "w") as file:
+        for tick in range(ticks):
+            file.write(json.dumps(line_of(tick * 4.0, random)) + "\n")
+    known = {"total_kimg": 25000, "batch_size": 16, "training_set_kwargs": {"resolution": side, "max_size": 100}}
+    plugins = {"active": ["method"], "options": {"method": {"weight": 1.0}}}
+    (folder / "training_options.json").write_text(json.dumps({**known, "plugins": plugins, **options}))
+    for index in range(sheets):  # noise: nothing is larger when it is compressed
+        noise = PIL.Image.fromarray(random.randint(256, size=(5 * side, 9 * side, 3)).astype(np.uint8))
+        noise.save(folder / f"fakes{index * 200:06d}.png", compress_level=0)
+    return folder
+
+
+def add_metric(folder: Path, name: str, values: dict[int, float], metric: str = "fid50k_full") -> None:
+    with open(folder / f"metric-{metric}.jsonl", "a") as file:
+        for kimg, value in values.items():
+            snapshot = f"network-snapshot-{kimg:06d}.pkl"
+            file.write(json.dumps({"results": {name: value}, "metric": metric, "snapshot_pkl": snapshot}) + "\n")
+
+
+def add_diagnostics(folder: Path, ticks: int) -> None:
+    with open(folder / "diagnostics.jsonl", "w") as file:
+        for tick in range(ticks):
+            three = {"train": 0.1 * tick, "held_out": -0.1 * tick, "generated": -1.0}
+            nearest = {"samples": None if tick == 0 else 0.5 + tick, "held_out": 0.7}
+            line = {"kimg": tick * 4.0, "scores": three, "r_t": 0.1 * tick, "r_v": None, "accuracy": three}
+            file.write(json.dumps({**line, "nearest": nearest}) + "\n")
+
+
+def command(*args: object):
+    return CliRunner().invoke(cli, ["report", *map(str, args)])
+
+
+class Page(html.parser.HTMLParser):
+    """Tags, their attributes, and text of a page."""
+
+    VOID = frozenset(["meta", "img", "br", "input", "wbr", "path", "circle"])
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self.text = ""
+        self.open: list[str] = []
+        self.feed(text)
+        self.close()
+        assert not self.open, f"not closed: {self.open}"
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+    def all(self, tag: str) -> list[dict[str, str]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def decoded(image: dict[str, str]) -> PIL.Image.Image:
+    return PIL.Image.open(io.BytesIO(base64.b64decode(image["src"].split(",")[1])))
+
+
+def page_of(*folders: Path) -> Page:
+    return Page(report.render([records.read(folder) for folder in folders]))
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory):
+    """Three long runs with metrics, two of them with diagnostics."""
+    top = tmp_path_factory.mktemp("runs")
+    folders = [make_run(top / f"0000{i}-faces", ticks=1000, sheets=8, side=128, batch_size=8 << i) for i in range(3)]
+    for index, folder in enumerate(folders):
+        add_metric(folder, "fid50k_full", {kimg: 50.0 - kimg / 400 + index for kimg in range(0, 6000, 40)})
+        if index:
+            add_diagnostics(folder, 1000)
+    return folders
+
+
+@pytest.fixture(scope="module")
+def page(three):
+    return page_of(*three)
+
+
+def test_three_long_runs_weigh_less_than_10_mb(three, tmp_path):
+    done = command(*three, f"--out={tmp_path / 'a' / 'page.html'}")
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "a" / "page.html").stat().st_size < 10e6
+    assert str(tmp_path / "a" / "page.html") in done.stdout
+
+
+def test_every_run_and_every_statistic_is_on_the_page(page, three):
+    for folder in three:
+        assert folder.name in page.text
+    for name in [
+        *NAMES,
+        "Progress/kimg",
+        "fid50k_full",
+        "diagnostics: scores/held_out",
+        "diagnostics: r_v",
+        "batch_size",
+    ]:
+        assert name in page.text, name
+
+
+def test_nothing_is_loaded_and_nothing_else_may_be(page):
+    assert not page.all("link") and not page.all("iframe") and not page.all("base")
+    for _, attributes in page.tags:
+        for name in ("src", "href", "xlink:href", "srcset", "data", "action", "poster"):
+            assert attributes.get(name, "#").startswith(("#", "data:image/webp;base64,")), attributes
+        assert "style" not in attributes and not any(name.startswith("on") for name in attributes)
+    assert (
+        "url(" not in page.text
+        and "@import" not in page.text
+        and "http" not in page.text.replace("http://www.w3.org", "")
+    )
+    (policy,) = [meta["content"] for meta in page.all("meta") if meta.get("http-equiv") == "Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+
+
+def test_pictures_are_small_have_their_true_size_and_a_text(page, three):
+    images = page.all("img")
+    assert len(images) == len(three) * report.MOST_PICTURES
+    for image in images:
+        data = base64.b64decode(image["src"].split(",")[1])
+        assert len(data) <= report.MOST_BYTES
+        assert PIL.Image.open(io.BytesIO(data)).size == (int(image["width"]), int(image["height"])) == (512, 256)
+        assert image["alt"].startswith("Samples of 0000")
+    assert all(plot["aria-label"] for plot in page.all("svg") if plot.get("class") == "plot")
+
+
+def test_a_run_has_one_color_everywhere(page):
+    """The number of a run stands in the class of its lines, and their names are its letter."""
+    lines = [attributes for attributes in page.all("g") if "run" in attributes.get("class", "").split()]
+    assert {line["class"].split()[0] for line in lines} == {"r0", "r1", "r2"}
+    assert all(line["data-name"][0] == "ABC"[int(line["class"][1])] for line in lines)
+
+
+def test_only_what_differs_is_in_the_first_table_of_settings(three):
+    runs = [records.read(folder) for folder in three]
+    assert report.differing(runs) == [("batch_size", ["8", "16", "32"])]
+    assert report.differing(runs[:1] * 2) == []
+
+
+def test_the_best_snapshot_is_marked_and_which_way_is_best_follows_from_the_name(tmp_path):
+    folder, other = make_run(tmp_path / "a", sheets=0), make_run(tmp_path / "b", sheets=0)
+    add_metric(folder, "fid50k_full", {0: 90.0, 200: 31.5, 400: 33.0})
+    add_metric(other, "fid50k_full", {0: 95.0, 200: 44.0, 400: 42.25})
+    add_metric(folder, "pr50k3_full_recall", {0: 0.01, 200: 0.42, 400: 0.4}, "pr50k3_full")
+    text = re.sub(r"\s+", " ", page_of(folder, other).text)
+    assert "31.5 ★" in text and "42.25 ☆" in text and "0.42 ★" in text
+    assert text.count("★") - text.count("★ the best of all") == 2
+    assert "31.5at 200 kimg" in text
+
+
+@pytest.mark.parametrize(
+    "name, higher",
+    [
+        ("pr_efficientnet_lite0_f_score", True),
+        *[("fid50k_full", False), ("kid50k_full", False), ("ppl2_wend", False), ("fid", False), ("kid_std", None)],
+        *[("is50k_mean", True), ("is50k_std", None), ("is", True), ("pr50k3_full_precision", True), ("recall", True)],
+    ],
+)
+def test_metrics_know_which_way_is_better(name, higher):
+    assert records.is_higher_better(name) is higher
+
+
+def test_the_second_result_for_a_snapshot_replaces_the_first(tmp_path):
+    folder = make_run(tmp_path / "a", sheets=0)
+    add_metric(folder, "fid", {200: 9.0, 0: 20.0})
+    add_metric(folder, "fid", {200: 8.0})
+    assert records.read(folder).metrics["fid"].points("fid") == [(0, 20.0), (200, 8.0)]
+
+
+def test_whatever_comes_from_files_is_escaped(tmp_path):
+    evil = "<script>alert(1)</script>\"'&"
+    folder = make_run(tmp_path / "<b onmouseover=alert(1)>run", sheets=1, note=evil, plugins={"active": [evil]})
+    line = {"Progress/kimg": statistic(99.0), f"{evil}/real": statistic(1.0), f"Loss/{evil}": statistic(2.0)}
+    with open(folder / "stats.jsonl", "a") as file:
+        for kimg in (99.0, 100.0):
+            file.write(json.dumps({**line, "Progress/kimg": statistic(kimg), f"{evil}/real": statistic(kimg)}) + "\n")
+    add_metric(folder, evil, {0: 1.0, 200: 2.0})
+    (folder / "diagnostics.jsonl").write_text(json.dumps({"kimg": 1, evil: {"train": 1.0}}) + "\n")
+    page = page_of(folder, make_run(tmp_path / "other"))
+    assert len(page.all("script")) == 1 and not page.all("b")
+    assert evil in page.text
+
+
+def test_a_run_that_is_being_written_is_shown_with_a_note(tmp_path):
+    folder = make_run(tmp_path / "run", sheets=0)
+    with open(folder / "stats.jsonl", "a") as file:
+        file.write('{"Loss/G/loss": {"num": 32, "me')
+    run = records.read(folder)
+    assert len(run.stats.kimg) == 5 and run.kimg == 16
+    assert any("last line of stats.jsonl is not whole" in note for note in run.notes)
+    assert "of 25000, not complete" in page_of(folder).text
+
+
+def test_broken_lines_and_odd_values_leave_gaps_and_are_counted(tmp_path):
+    folder = make_run(tmp_path / "run", ticks=0, sheets=0)
+    row = lambda kimg, loss: {"Progress/kimg": statistic(kimg), "Loss/G/loss": loss}
+    odd = [statistic(math.nan), statistic(math.inf), None, "1", True, [], {}, 10**400, statistic(math.nan, num=0)]
+    lines = [json.dumps(row(float(kimg), loss)) for kimg, loss in enumerate([statistic(1.0), *odd, 2.0])]
+    lines[3:3] = ["not JSON", "[1]", "\x00", "[" * 100_000, '{"Loss/G/loss": 3}', ""]
+    (folder / "stats.jsonl").write_text("\n".join(lines) + "\n")
+    run = records.read(folder)
+    values = [value for _, value in run.stats.points("Loss/G/loss")]
+    assert values[0] == 1.0 and values[-1] == 2.0 and values[1:-1] == [None] * len(odd)
+    notes = " ".join(run.notes)
+    assert "4 broken lines of stats.jsonl" in notes and "1 lines of stats.jsonl have no kimg" in notes
+    assert "Loss/G/loss (6)" in notes  # what was not measured (None, {}, num of 0) is no fault
+    assert "Loss/G/loss (6)" in page_of(folder).text
+
+
+def test_a_run_that_went_back_is_shown_as_it_went_on(tmp_path):
+    folder = make_run(tmp_path / "run", ticks=5, sheets=0)
+    again = line_of(8.0, np.random.RandomState(9))
+    with open(folder / "stats.jsonl", "a") as file:
+        file.write(json.dumps(again) + "\n")
+    table = records.read(folder).stats
+    assert table.kimg == [0.0, 4.0, 8.0]
+    assert table.values["Loss/G/loss"][-1] == again["Loss/G/loss"]["mean"]
+
+
+def test_runs_of_the_same_name_are_told_apart_and_one_given_twice_is_shown_once(tmp_path):
+    first, second = make_run(tmp_path / "x" / "run", sheets=0), make_run(tmp_path / "y" / "run", sheets=0)
+    out = tmp_path / "page.html"
+    assert report.write([first, second, tmp_path / "y" / ".." / "x" / "run"], out) == out.stat().st_size
+    text = Page(out.read_text()).text
+    assert "x/run" in text and "y/run" in text and "2 runs, side by side" in text
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda top: top / "none", "is no folder"),
+        (lambda top: (top / "file").write_text("x") and top / "file", "is no folder"),
+        (lambda top: (top / "empty").mkdir() or top / "empty", "neither stats.jsonl nor training_options.json"),
+        (lambda top: make_run(top / "runs" / "00000-a") and top / "runs", "There is one in it: .*00000-a"),
+        (lambda top: make_run(top / "young", ticks=0, sheets=0), "after the first tick"),
+    ],
+    ids=["missing", "file", "empty", "outdir", "young"],
+)
+def test_what_is_no_run_is_one_line(make, message, tmp_path):
+    done = command(make(tmp_path), f"--out={tmp_path / 'page.html'}")
+    assert done.exit_code == 2 and re.search(message, done.stderr) and done.stderr.count("\n") == 1
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_a_run_without_statistics_beside_another_is_a_note(tmp_path):
+    young, old = make_run(tmp_path / "young", ticks=0, sheets=1), make_run(tmp_path / "old")
+    (young / "training_options.json").write_text("{")
+    (young / "fakes000000.png").write_bytes(b"no picture")
+    (old / "fakes000000.png").rename(old / "fakes_init.png")
+    page = page_of(young, old)
+    assert "There are no statistics" in page.text and "fakes000000.png cannot be read" in page.text
+    assert "training_options.json is no JSON" in page.text
+    assert [image["alt"] for image in page.all("img")] == [
+        "Samples of old, before training",
+        "Samples of old, 200 kimg",
+    ]
+
+
+def test_an_output_that_cannot_be_written_is_one_line(tmp_path, monkeypatch):
+    folder = make_run(tmp_path / "run", sheets=0)
+    for out in (tmp_path, ".", folder / "stats.jsonl" / "page.html"):
+        done = command(folder, f"--out={out}")
+        assert done.exit_code == 2 and done.stderr.startswith("Error: ") and done.stderr.count("\n") == 1
+    with pytest.raises(OptionError, match="9 runs are too many"):
+        report.write([tmp_path / str(index) for index in range(9)], tmp_path / "page.html")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(DataError, match=r"needs jinja2: pip install 'stylegan-plugins\[report\]'"):
+        report.write([folder], tmp_path / "page.html")
+
+
+def test_a_folder_that_is_no_host_is_one_line(tmp_path):
+    done = command(make_run(tmp_path / "run"), f"--host={tmp_path}", f"--out={tmp_path / 'page.html'}")
+    assert done.exit_code == 2 and "No host in" in done.stderr
+
+
+def test_with_a_host_there_are_newest_samples_and_an_interpolation(family, fetched, pickles, tmp_path):
+    folder, out = make_run(tmp_path / "run", sheets=0, plugins={}), tmp_path / "page.html"
+    shutil.copy(pickles[family], folder / "network-snapshot-000016.pkl")
+    other = make_run(tmp_path / "no-pickle", sheets=1)
+    code = "import sys; from stylegan_plugins.cli import main; sys.argv[0] = 'stylegan-plugins'; main()"
+    args = [folder, other, f"--host={fetched[family]}", f"--out={out}", "--device=cpu"]
+    run_script(Path.cwd(), "-c", code, "report", *args)
+    page = Page(out.read_text())
+    newest, strip = [image for image in page.all("img") if "images of run, 16 kimg" in image["alt"]]
+    assert newest["alt"].startswith("Seeds 0 to 31") and strip["alt"].startswith("From seed 0 to 1")
+    assert [(image["width"], image["height"]) for image in (newest, strip)] == [("256", "128"), ("256", "64")]
+    first, last = (np.asarray(decoded(image).convert("RGB"))[:32] for image in (newest, strip))
+    assert np.array_equal(first[:, :32], last[:, :32])  # seed 0
+    assert np.array_equal(first[:, 32:64], last[:, -32:])  # seed 1
+    assert "No images were made with the generator" in page.text  # of the other run
+
+
+@pytest.mark.parametrize("side", [16, 32, 128, 256, 512, 1024])
+@pytest.mark.parametrize("known", [True, False])
+def test_the_side_of_an_image_is_found_in_every_sheet_of_the_host(side, known):
+    size = tuple(min(max(most // side, least), 32) * side for most, least in ((7680, 7), (4320, 4)))
+    assert report.side_of(size, side if known else None) == (256 if side == 512 and not known else side)
+    assert report.side_of((999, 333), side if known else None) is None
+
+
+def test_an_excerpt_is_the_upper_left_of_the_sheet_and_images_do_not_run_into_each_other():
+    rows, columns, side = 8, 15, 512
+    shades = np.arange(rows * columns, dtype=np.uint8).reshape(rows, columns)
+    sheet = PIL.Image.fromarray(np.kron(shades, np.ones((side, side), np.uint8)))
+    image, small = report.excerpt(sheet, side)
+    assert image.size == (8 * 128, 4 * 128) and not small
+    assert np.array_equal(np.asarray(image), np.kron(shades[:4, :8], np.ones((128, 128), np.uint8)))
+
+
+POINTS = st.lists(st.one_of(st.none(), st.floats(allow_nan=False, allow_infinity=False)), min_size=1, max_size=400)
+
+
+@FEW
+@given(POINTS, st.integers(5, 60))
+def test_thinning_keeps_ends_extremes_order_and_gaps(values, most):
+    points = [(float(index), value) for index, value in enumerate(values)]
+    thinned = charts.thin(points, most)
+    assert len(thinned) <= max(most, 5)
+    assert thinned[0] == points[0] and thinned[-1] == points[-1]
+    assert set(thinned) <= set(points) and thinned == sorted(thinned, key=lambda point: point[0])
+    measured = [value for value in values if value is not None]
+    kept = [value for _, value in thinned if value is not None]
+    if measured:
+        assert (min(kept), max(kept)) == (min(measured), max(measured))
+    assert (None in values) == any(value is None for _, value in thinned)
+
+
+@FEW
+@given(POINTS)
+@example([1e308, -1e308])
+@example([5e-324, 1e308])
+@example([0.0, 5e-324])
+@example([1.0, 1.0000000000000002])
+def test_any_finite_values_are_drawn_inside_the_frame(values):
+    points = [(float(index), value) for index, value in enumerate(values)]
+    drawn = charts.chart("Title", "key", [charts.Line(0, "", points)], ["A"])
+    if all(value is None for value in values):
+        assert drawn is None
+        return
+    numbers = [float(number) for number in re.findall(r"-?[\d.]+", drawn.lines[0].path.replace("h0", ""))]
+    assert all(charts.LEFT <= x <= charts.WIDTH - charts.RIGHT for x in numbers[::2])
+    assert all(charts.TOP <= y <= charts.HEIGHT - charts.BOTTOM for y in numbers[1::2])
+    assert 1 <= len(drawn.y_ticks) <= 6 and 1 <= len(drawn.x_ticks) <= 7
+    assert all(charts.TOP - 0.1 <= y <= charts.HEIGHT - charts.BOTTOM + 0.1 for y, _ in drawn.y_ticks)
+
+
+JSON = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5)),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=5), inner, max_size=3)),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.dictionaries(st.sampled_from(["a/real", "a/fake", "b", "kimg", "Progress/kimg", ""]), JSON), max_size=6)
+)
+@example([{"kimg": 1, "b": {"mean": 3}}, {"kimg": 1.5, "b": {"mean": {"mean": 3}}}])
+def test_any_json_makes_a_page_or_one_line(tmp_path_factory, lines):
+    folder = tmp_path_factory.mktemp("odd")
+    for name in ("stats.jsonl", "diagnostics.jsonl", "metric-x.jsonl", "training_options.json"):
+        (folder / name).write_text("\n".join(map(json.dumps, lines)))
+    try:
+        run = records.read(folder)
+    except DataError:
+        return
+    assert all(value is None or math.isfinite(value) for values in run.stats.values.values() for value in values)
+    assert all(len(values) == len(run.stats.kimg) for values in run.stats.values.values())
+    Page(report.render([run, run]))
+
+
+def luminance(color: np.ndarray) -> float:
+    """Relative luminance of WCAG 2 of linear RGB."""
+    return float(color @ [0.2126, 0.7152, 0.0722])
+
+
+def linear(color: str) -> np.ndarray:
+    srgb = np.array([int(color[index : index + 2], 16) for index in (1, 3, 5)]) / 255
+    return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+
+
+@pytest.mark.parametrize("theme, ground", [(0, "#ffffff"), (1, "#1c1f23")])
+def test_colors_of_runs_are_seen_on_their_ground(theme, ground):
+    """Contrast of 3:1, what WCAG 2 asks of graphics, and of 4.5:1 for letters of the first five."""
+    for index, color in enumerate(report.COLORS):
+        high, low = sorted([luminance(linear(color[theme])), luminance(linear(ground))], reverse=True)
+        assert (high + 0.05) / (low + 0.05) >= (4.5 if index < 5 else 3), color
+
+
+# Machado, Oliveira and Fernandes 2009, severity 1: how linear RGB looks without one kind of cones.
+BLIND = {
+    "protan": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deutan": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+}
+
+
+@pytest.mark.parametrize("theme", [0, 1])
+@pytest.mark.parametrize("kind", BLIND)
+def test_three_runs_are_told_apart_by_the_color_blind(kind, theme):
+    """CIE 1976 difference of 15 or more; 2.3 is just noticeable. Marks and letters tell further runs apart."""
+
+    def lab(color: str) -> np.ndarray:
+        seen = np.clip(np.array(BLIND[kind]) @ linear(color), 0, 1)
+        xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]) @ seen
+        f = np.cbrt(np.maximum(xyz / [0.9505, 1, 1.089], 1e-3))
+        return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+    for one, other in itertools.combinations([color[theme] for color in report.COLORS[:3]], 2):
+        assert np.linalg.norm(lab(one) - lab(other)) >= 15, (one, other)
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed")
+@pytest.mark.parametrize("width", [390, 1280])
+def test_in_a_browser_the_page_fits_the_window_and_values_appear_under_the_pointer(width, three, tmp_path):
+    out = tmp_path / "page.html"
+    report.write(three, out)
+    driver = """
+      const plot = document.querySelector("svg.plot"), box = plot.getBoundingClientRect();
+      plot.dispatchEvent(new PointerEvent("pointermove", {clientX: box.left + box.width / 2, clientY: box.top + 9}));
+      const seen = {width: document.documentElement.scrollWidth, window: innerWidth,
+        values: document.querySelector(".values")?.innerText ?? null};
+      document.getElementById("show1").click();
+      seen.hidden = [...document.querySelectorAll("g.run.r1")].every((g) => getComputedStyle(g).display == "none");
+      parent.document.title = JSON.stringify(seen);
+    """
+    text = re.sub(r"<meta http-equiv=[^>]*>", "", out.read_text())  # which forbids scripts that are not the page's own
+    inner = html.escape(text.replace("</body>", f"<script>{driver}</script></body>"))
+    # In a frame: a browser's own window cannot be made as narrow as a phone.
+    out.write_text(f'<title></title><iframe width="{width}" height="900" style="border: 0" srcdoc="{inner}"></iframe>')
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"]
+    done = subprocess.run([BROWSER, *flags, out.as_uri()], capture_output=True, text=True, timeout=120)
+    seen = json.loads(re.search(r"<title>(.*?)</title>", done.stdout)[1].replace("&quot;", '"'))
+    assert seen["width"] <= seen["window"] == width
+    assert re.search(r"^[\d.]+ kimg\nA [\d.]+\nB [\d.]+\nC [\d.]+$", seen["values"])
+    assert seen["hidden"]
