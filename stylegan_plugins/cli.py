@@ -276,6 +276,64 @@ def sample(
     click.echo(outdir / "sheet.png")
 
 
+@cli.command(context_settings={"ignore_unknown_options": True})
+@click.option(
+    "--plugins", required=True, metavar="A,B+C,...", help="Combinations, `none` among them: none,augself,disp+freezed"
+)
+@click.option("--data", required=True, metavar="ZIP|DIR|NAME|URL", help="Images to train on and to compare with")
+@click.option("--kimg", type=click.IntRange(min=1), required=True, help="Length of each run")
+@click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True, help="Runs of each combination")
+@click.option("--fraction", default="1.0", show_default=True, metavar="F,...", help="Shares of the data, a column each")
+@click.option("--metric", default="fid", show_default=True, help="What is compared, as in evaluate")
+@click.option("--features", default="inception", show_default=True, metavar="NAME", help="As in evaluate")
+@click.option("--samples", type=click.IntRange(min=1), help="Generated images, as in evaluate")
+@click.option(
+    "--outdir", type=Directory, required=True, help="Where runs and the table go; what is there is not done again"
+)
+@click.option("--host", type=Directory, help="The host  [default: $STYLEGAN_HOST, or the current folder]")
+@click.option("--device", type=click.Choice(devices.CHOICES), default="auto", show_default=True, help="Of metrics")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def compare(
+    plugins: str,
+    data: str,
+    kimg: int,
+    seeds: int,
+    fraction: str,
+    metric: str,
+    features: str,
+    samples: int | None,
+    outdir: Path,
+    host: Path | None,
+    device: str,
+    arguments: tuple[str, ...],
+) -> None:
+    """Train combinations of plug-ins in turn with the same budget, and make a table of them.
+
+    ARGUMENTS after -- go to every train.py. Interrupted, the same command goes on where it was."""
+    from stylegan_plugins import comparing
+
+    devices.choose(device)
+    chosen = runs.choose_host(host)
+    report = lambda line: click.echo(line, err=True)
+    click.echo(
+        comparing.run(
+            chosen,
+            outdir,
+            plugins=plugins,
+            data=data,
+            kimg=kimg,
+            seeds=seeds,
+            fractions=fraction,
+            metric=metric,
+            features=features,
+            samples=samples,
+            more=arguments,
+            device=devices.device(),
+            report=report,
+        )
+    )
+
+
 def pictures_options(command: Callable) -> Callable:
     """What `interpolate` and `sheet` share."""
     shared = (

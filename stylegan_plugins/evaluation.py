@@ -29,6 +29,7 @@ from stylegan_plugins.selection import real_batches
 
 LOW_SHOT = 5000  # a smaller reference is compared with as many generated images, any other with 50,000
 VERSION = 1
+Row = tuple[str, str, dict[str, dict[str, Any]]]  # a pickle's name, its digest, and its results by metric
 
 
 def default_samples(reference: int) -> int:
@@ -130,7 +131,7 @@ def mark_best(folder: Path, best: dict[str, dict[str, Any]]) -> Path:
 # The command. -------------------------------------------------------------------------------------
 
 
-def run(
+def results(
     path: Path,
     data: str,
     *,
@@ -142,8 +143,9 @@ def run(
     outdir: Path | None,
     device: torch.device,
     report: Callable[[str], None],
-) -> str:
-    """`stylegan-plugins evaluate`: a table of results, after all of them are written beside the pickles or to `outdir`.
+) -> tuple[list[Row], dict[str, dict[str, Any]], float | None, Path]:
+    """Results of each pickle, the best by metric, the floor, and best.json, after all of them are written beside the
+    pickles or to `outdir`.
 
     samples, most   numbers of generated images, and of real ones at most; None: `default_samples`, and all
     every           of all snapshots of a run; else of the newest one
@@ -206,8 +208,21 @@ def run(
         rows.append((pickle.name, str(of["pickle"]), found))
     best = {name: best_of(name, network.label(name), lines[name], of) for name in names}
     marked = mark_best(folder, {network.label(name): line for name, line in best.items()})
+    return rows, best, floor, marked
+
+
+def run(path: Path, data: str, **how: Any) -> str:
+    """`stylegan-plugins evaluate`: a table of `results`, whose arguments it takes."""
+    rows, best, floor, marked = results(path, data, **how)
     end = [] if floor is None else [f"Floor, FID of two halves of the real images: {_number(floor)}"]
     return "\n".join([table(rows, best), "", *end, str(marked)])
+
+
+def value_of(path: Path, data: str, *, metric: str, **how: Any) -> float:
+    """The figure of one metric that says which snapshot is best, of the newest one. Arguments of `results`."""
+    rows, *_ = results(path, data, metrics=metric, most=None, every=False, outdir=None, **how)
+    ((_, _, found),) = rows
+    return found[metric]["results"][found[metric]["metric"] + BEST[metric][0]]
 
 
 def check_numbers(names: list[str], real: int, generated: int) -> None:
@@ -220,7 +235,7 @@ def check_numbers(names: list[str], real: int, generated: int) -> None:
             raise OptionError(f"--samples={generated}: --metrics={name} takes {of_generated} generated images.")
 
 
-def table(rows: list[tuple[str, str, dict[str, dict[str, Any]]]], best: dict[str, dict[str, Any]]) -> str:
+def table(rows: list[Row], best: dict[str, dict[str, Any]]) -> str:
     """A Markdown table of pickles (name, digest, results by metric); the best of several is bold."""
     keys = [(name, key) for name, line in rows[0][2].items() for key in line["results"]]
     keys.sort(key=lambda pair: list(best).index(pair[0]))

@@ -38,8 +38,8 @@ def snapshots(run_dir: Path) -> list[Path]:
     return [found[kimg] for kimg in sorted(found)]
 
 
-def choose_host(directory: Path | None) -> None:
-    """Use the host in `directory`, in $STYLEGAN_HOST or in the current folder, in this order.
+def choose_host(directory: Path | None) -> Path:
+    """Use the host in `directory`, in $STYLEGAN_HOST or in the current folder, in this order, and return its folder.
 
     Raises HostError if there is none."""
     for candidate in (directory, os.environ.get("STYLEGAN_HOST"), "."):
@@ -47,7 +47,7 @@ def choose_host(directory: Path | None) -> None:
             continue
         if Path(candidate, "torch_utils").is_dir() and Path(candidate, "dnnlib").is_dir():
             use_host(Path(candidate))
-            return
+            return Path(candidate).resolve()
         if candidate == directory:
             break
     raise HostError(

@@ -1,0 +1,166 @@
+"""`stylegan-plugins compare`: combinations of plug-ins, trained in turn with the same budget, and a table of a metric.
+
+Its form is that of the papers' tables: a row for each combination, a column for each share of the data, with mean and
+deviation over seeds."""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from stylegan_plugins import datacheck, downloads, evaluation, states
+from stylegan_plugins import features as networks
+from stylegan_plugins.errors import DataError, OptionError
+from stylegan_plugins.files import whole
+from stylegan_plugins.training import split_names
+
+LOG = "train.log"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run. plugins: with commas, or `none`; fraction: of the data set, in (0, 1]."""
+
+    plugins: str
+    fraction: float
+    seed: int
+
+    @property
+    def folder(self) -> str:
+        return f"{self.plugins.replace(',', '+')}-{self.fraction:g}-seed{self.seed}"
+
+
+def combinations_of(text: str) -> list[str]:
+    """`none,diffaugment,diffaugment+freezed` -> combinations, plug-ins of one joined by commas. Raises OptionError."""
+    found = list(
+        dict.fromkeys(",".join(split_names(part.split("+"))) or "none" for part in text.split(",") if part.strip())
+    )
+    if not found:
+        raise OptionError(f"--plugins={text}: nothing to compare. Give, for example, none,diffaugment,augself.")
+    return found
+
+
+def fractions_of(text: str) -> list[float]:
+    """`1.0,0.2` -> shares of the data. Raises OptionError."""
+    try:
+        found = [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise OptionError(f"--fraction={text}: numbers, with commas.") from error
+    if not all(0 < part <= 1 for part in found):
+        raise OptionError(f"--fraction={text}: shares of the data, above 0 and at most 1.")
+    return list(dict.fromkeys(found))
+
+
+def command(cell: Cell, data: str, images: int, kimg: int, outdir: Path, more: Sequence[str]) -> list[str]:
+    """The command line of one run, for the host's folder."""
+    found = [
+        sys.executable,
+        "train.py",
+        f"--outdir={outdir}",
+        f"--data={data}",
+        f"--kimg={kimg}",
+        f"--seed={cell.seed}",
+    ]
+    if cell.plugins != "none":
+        found.append(f"--plugin={cell.plugins}")
+    if cell.fraction < 1:
+        found.append(f"--subset={max(round(cell.fraction * images), 1)}")
+    return [*found, *more]
+
+
+def progress_of(folder: Path) -> tuple[Path | None, int]:
+    """The run directory in a cell's folder that got farthest, of those that have a state, and images it has seen."""
+    found = []
+    for run_dir in folder.iterdir() if folder.is_dir() else ():
+        if run_dir.is_dir() and (known := states.states_of(run_dir)):
+            found.append((int(known[0].stem.split("-")[-1]), run_dir))
+    return (max(found)[1], max(found)[0]) if found else (None, 0)
+
+
+def call(arguments: Sequence[str], host: Path, log: Path) -> None:
+    """Run train.py, its output to a file. Raises DataError, with train.py's own error, if it fails."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with open(log, "ab") as out:
+        done = subprocess.run(list(arguments), cwd=host, stdout=out, stderr=subprocess.STDOUT)
+    if done.returncode:
+        said = re.findall(r"^Error: (.*)$", log.read_text(errors="replace"), re.MULTILINE)
+        why = said[-1] if said else f"it ended with {done.returncode}"
+        raise DataError(f"train.py {' '.join(arguments[2:])}: {why} ({log}). The same command goes on from here.")
+
+
+def run(
+    host: Path,
+    outdir: Path,
+    *,
+    plugins: str,
+    data: str,
+    kimg: int,
+    seeds: int,
+    fractions: str,
+    metric: str,
+    features: str,
+    samples: int | None,
+    more: Sequence[str],
+    device: torch.device,
+    report: Callable[[str], None],
+) -> str:
+    """Train and evaluate what is not done yet; the table, after it is written to `outdir` as compare.md and .json.
+
+    The reference of metrics is the whole data set, whatever share a run trains on. Raises OptionError or DataError."""
+    combinations, shares = combinations_of(plugins), fractions_of(fractions)
+    if len(evaluation.metrics_of(metric)) > 1:
+        raise OptionError(f"--metric={metric}: one metric at a time makes a table.")
+    networks.load(features, {"logits" if metric == "is" else "features"}, device)  # or it would fail after training
+    path = str(Path(downloads.local_data(data)).resolve())
+    images, _, _ = datacheck.check_dataset(path)
+    evaluation.check_numbers([metric], images, samples or evaluation.default_samples(images))
+    datacheck.check_output(outdir)
+    outdir = outdir.resolve()
+    cells = [Cell(names, share, seed) for share in shares for names in combinations for seed in range(seeds)]
+    for cell in {(cell.plugins, cell.fraction): cell for cell in cells}.values():  # before hours of training
+        call([*command(cell, path, images, kimg, outdir, more), "--dry-run"], host, outdir / "dry-run.log")
+    values: dict[Cell, float] = {}
+    for number, cell in enumerate(cells, 1):
+        folder = outdir / cell.folder
+        run_dir, seen = progress_of(folder)
+        if seen < kimg * 1000:
+            report(f"{number} of {len(cells)}: {cell.folder}, from {seen / 1000:g} of {kimg} kimg")
+            if run_dir is None:
+                call(command(cell, path, images, kimg, folder, more), host, folder / LOG)
+            else:
+                call([sys.executable, "train.py", f"--resume-run={run_dir}", f"--kimg={kimg}"], host, folder / LOG)
+            run_dir, _ = progress_of(folder)
+        if run_dir is None:
+            raise DataError(f"{folder}: the run has left no state. Look at {folder / LOG}.")
+        values[cell] = evaluation.value_of(
+            run_dir, path, metric=metric, features=features, samples=samples, device=device, report=report
+        )
+    made = table(combinations, shares, values)
+    record = {"metric": metric, "features": features, "kimg": kimg, "data": data, "arguments": list(more)}
+    record["cells"] = [{**vars(cell), "value": value} for cell, value in values.items()]
+    for name, text in (("compare.md", made + "\n"), ("compare.json", json.dumps(record, indent=2) + "\n")):
+        with whole(outdir / name) as out:
+            out.write(text.encode())
+    return f"{made}\n\n{outdir / 'compare.md'}"
+
+
+def table(combinations: Sequence[str], shares: Sequence[float], values: dict[Cell, float]) -> str:
+    """A Markdown table: mean ± standard deviation (of a sample) over seeds; one seed has no deviation."""
+    lines = [f"| plug-ins | {' | '.join(f'{share:.0%} of the data' for share in shares)} |"]
+    lines.append("| --- " * (len(shares) + 1) + "|")
+    for names in combinations:
+        row = []
+        for share in shares:
+            found = [value for cell, value in values.items() if (cell.plugins, cell.fraction) == (names, share)]
+            spread = f" ± {statistics.stdev(found):.3g}" if len(found) > 1 else ""
+            row.append(f"{statistics.fmean(found):.4g}{spread}")
+        lines.append(f"| {names.replace(',', ' + ')} | {' | '.join(row)} |")
+    return "\n".join(lines)

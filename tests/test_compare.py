@@ -1,0 +1,85 @@
+"""`compare`: what it trains, that it goes on where it was, its table, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import ADA, TINY
+from hypothesis import given
+from hypothesis import strategies as st
+from test_disp import invoke
+
+from stylegan_plugins import comparing
+from stylegan_plugins.comparing import Cell
+from stylegan_plugins.errors import OptionError
+
+
+def test_combinations_and_fractions():
+    assert comparing.combinations_of("none, augself,diffaugment+freezed,none") == [
+        "none",
+        "augself",
+        "diffaugment,freezed",
+    ]
+    assert comparing.fractions_of("1.0,0.2") == [1.0, 0.2]
+    for text in ("0", "1.5", "x", "0.2,,1"):
+        with pytest.raises(OptionError, match="--fraction"):
+            comparing.fractions_of(text)
+    with pytest.raises(OptionError, match="--plugins"):
+        comparing.combinations_of(" , ")
+
+
+@given(st.sampled_from(["none", "augself", "disp,freezed"]), st.floats(0.01, 1), st.integers(1, 10_000))
+def test_a_share_of_the_data_is_as_many_images_as_it_says(plugins, share, images):
+    found = comparing.command(Cell(plugins, share, 3), "d.zip", images, 5, Path("runs"), ["--batch=8"])
+    subset = [int(part.partition("=")[2]) for part in found if part.startswith("--subset=")]
+    assert subset == ([] if share == 1 else [max(round(share * images), 1)])
+    assert ("--plugin=none" not in found) and (f"--plugin={plugins}" in found) is (plugins != "none")
+    assert found[-1] == "--batch=8" and "--seed=3" in found
+
+
+def test_the_table_has_means_and_deviations():
+    values = {Cell("none", 1.0, 0): 10.0, Cell("none", 1.0, 1): 14.0, Cell("a,b", 1.0, 0): 3.0}
+    text = comparing.table(["none", "a,b"], [1.0], values)
+    assert text.splitlines()[0] == "| plug-ins | 100% of the data |"
+    assert text.splitlines()[2:] == ["| none | 12 ± 2.83 |", "| a + b | 3 |"]
+
+
+def test_two_combinations_are_trained_and_what_is_done_is_not_done_again(ada_host, small_zip, tmp_path):
+    tiny = [flag for flag in TINY[ADA] if not flag.startswith(("--kimg", "--snap"))]
+    flags = ["--plugins=none,diffaugment", f"--data={small_zip}", "--kimg=1", "--fraction=0.5", f"--outdir={tmp_path}"]
+    flags += [
+        "--features=efficientnet_lite0",
+        "--samples=16",
+        "--metric=kid",
+        "--",
+        *tiny,
+        "--batch=32",
+        "--device=cpu",
+        "--snap=9",
+    ]
+    done = invoke(ada_host, "compare", *flags)
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / "compare.json").read_text())
+    assert [(cell["plugins"], cell["seed"]) for cell in record["cells"]] == [("none", 0), ("diffaugment", 0)]
+    assert all(cell["value"] > 0 for cell in record["cells"]) and "| diffaugment | " in done.stdout
+    options = next((tmp_path / "diffaugment-0.5-seed0").glob("0*/training_options.json"))
+    saved = json.loads(options.read_text())
+    assert saved["training_set_kwargs"]["max_size"] == 32 and saved["plugins"]["active"] == ["diffaugment"]
+    kept = next((tmp_path / "none-0.5-seed0").glob("0*/network-snapshot-*.pkl"))
+    before = kept.stat().st_mtime
+    shutil.rmtree(tmp_path / "diffaugment-0.5-seed0")
+    again = invoke(ada_host, "compare", *flags)
+    assert again.returncode == 0, again.stderr
+    assert kept.stat().st_mtime == before and "1 of 2" not in again.stderr and "2 of 2: diffaugment" in again.stderr
+    assert json.loads((tmp_path / "compare.json").read_text())["cells"] == record["cells"]  # seeds are fixed
+
+
+def test_what_cannot_be_trained_is_said_before_anything_is(ada_host, small_zip, tmp_path):
+    flags = ["--plugins=none,freezed", f"--data={small_zip}", "--kimg=1", f"--outdir={tmp_path / 'out'}"]
+    done = invoke(ada_host, "compare", *flags, "--features=efficientnet_lite0", "--", *TINY[ADA][:2], "--device=cpu")
+    assert done.returncode == 2
+    assert "nothing pretrained is being frozen" in done.stderr and "Traceback" not in done.stderr
+    assert not list((tmp_path / "out").glob("*seed*"))
