@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import functools
 import hashlib
 import pickle
@@ -24,7 +25,7 @@ CLEAN = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metri
 FIDELITY = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
 
 
-class Features:
+class Features(abc.ABC):
     """A network by the name that --features gives it, with what is wanted of it: `features` or `logits` or both.
 
     key       in names of metrics, and in those of files
@@ -37,9 +38,9 @@ class Features:
         """The name of a metric on these features, which is the name of its file: fid_clip."""
         return f"{metric}_{self.key}"
 
+    @abc.abstractmethod
     def __call__(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """uint8 [N, C, H, W], C 1 or 3 -> features [N, F] and logits [N, K], what is wanted of them, float32."""
-        raise NotImplementedError
 
 
 class Inception(Features):

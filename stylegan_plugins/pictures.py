@@ -17,10 +17,10 @@ import torch
 
 from stylegan_plugins import backbones, datacheck, sampling
 from stylegan_plugins.errors import DataError, OptionError
+from training_ext.diagnostics import nearest, shrunk
 
 BATCH = 32
 PIXELS = "pixels"
-SIDE = 32  # of images that are compared by their pixels
 Features = Callable[[torch.Tensor], torch.Tensor]  # uint8 [n, C, H, W] -> [n, F]
 
 
@@ -47,9 +47,7 @@ def features_by(name: str, device: torch.device) -> Features:
 
 def pixels(images: torch.Tensor) -> torch.Tensor:
     """Scaled so that a distance is the root mean square of differences of pixel values in [-1, 1]."""
-    values = images.float() / 127.5
-    side = min(SIDE, values.shape[2])
-    values = torch.nn.functional.interpolate(values, size=(side, side), mode="area").flatten(1)
+    values = shrunk(images.float() / 127.5)
     return values / values.shape[1] ** 0.5
 
 
@@ -73,10 +71,10 @@ class Neighbours:
 
     def nearest(self, images: Sequence[np.ndarray]) -> tuple[list[np.ndarray], np.ndarray]:
         """For images uint8 [H, W, C], the nearest of the data set each, and the distances to them [n]."""
-        found = [torch.cdist(part, self.known).min(dim=1) for part in self._of(_first(images)).split(BATCH)]
-        names = [self.names[int(index)] for part in found for index in part.indices]
+        means, indices = nearest(self._of(_first(images)), self.known)
+        names = [self.names[int(index)] for index in indices]
         shown = [image.transpose(1, 2, 0) for image in datacheck.read_named(self.data, names)]
-        return shown, torch.cat([part.values for part in found]).numpy()
+        return shown, (means * self.known.shape[1] ** 0.5).numpy()
 
 
 def _first(images: Sequence[np.ndarray]) -> Iterator[np.ndarray]:

@@ -87,18 +87,9 @@ def read_image(file: Path, G: Any) -> torch.Tensor:
     return pixels.permute(2, 0, 1)[None].to(next(G.parameters()).device).float() / 127.5 - 1
 
 
-def images(
-    G: Any,
-    seeds: Iterable[int],
-    *,
-    sampler: Sampler | None,
-    truncation: float = 1.0,
-    like: torch.Tensor | None = None,
-    label: int | None = None,
-) -> list[np.ndarray]:
+def images(G: Any, seeds: Iterable[int], **how: Any) -> list[np.ndarray]:
     """One image for each seed, uint8 [H, W, C]; arguments and errors as of `latents`."""
-    found = latents(G, seeds, sampler=sampler, truncation=truncation, like=like, label=label)
-    return [render(G, ws) for ws in found]
+    return [render(G, ws) for ws in latents(G, seeds, **how)]
 
 
 @torch.no_grad()

@@ -66,7 +66,7 @@ def test_the_nearest_distance_is_the_least_of_all(queries, among, width, chunk, 
     random = np.random.RandomState(seed)
     q, a = random.randn(queries, width).astype(np.float32), random.randn(among, width).astype(np.float32)
     expected = np.sqrt(((q[:, None].astype(float) - a[None]) ** 2).mean(axis=2)).min(axis=1)
-    found = diagnostics.nearest(torch.from_numpy(q), torch.from_numpy(a), chunk).numpy()
+    found = diagnostics.nearest(torch.from_numpy(q), torch.from_numpy(a), chunk)[0].numpy()
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-3)
 
 
@@ -77,7 +77,8 @@ def test_a_copy_of_a_training_image_has_distance_0_at_any_size():
     assert vectors.shape == (5, 3 * 32 * 32) and diagnostics.shrunk(images[..., :16, :16]).shape == (5, 3 * 16 * 16)
     boxes = images.reshape(5, 3, 32, 2, 32, 2).mean(dim=(3, 5)).flatten(1)
     torch.testing.assert_close(vectors, boxes)
-    assert diagnostics.nearest(vectors[[3, 1]], vectors).tolist() == [0, 0]
+    distances, index = diagnostics.nearest(vectors[[3, 1]], vectors)
+    assert distances.tolist() == [0, 0] and index.tolist() == [3, 1]
 
 
 @settings(max_examples=300, deadline=None)

@@ -182,7 +182,6 @@ def test_a_network_without_such_features_is_refused():
 def test_networks_of_many_kinds_can_be_read(name):
     recipe = backbones.recipe_of(name, "")
     levels = Levels(backbones.create(recipe))
-    assert all(math.isfinite(size) for shape in levels.shapes for size in shape)
     assert levels.pooled(torch.zeros([2, 3, 32, 32])).shape == (2, levels.shapes[-1][0])
 
 
@@ -299,7 +298,6 @@ def test_two_processes_choose_the_same(stylegan3_host, small, small_zip, tmp_pat
     assert len(first["in_use"]) == 1 and first["in_use"] == second["in_use"]
     values = {key: [float(of["augment"][key]["p"]) for of in (first, second)] for key in first["augment"]}
     assert all(a == b for a, b in values.values())
-    assert any(a for a, _ in values.values()) or all(float(a["signs"][0]) == 0 for a in first["augment"].values())
 
 
 def test_stylegan3_trains_with_labels_and_on_gray_images(fetched, patched, small, tmp_path):

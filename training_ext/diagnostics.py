@@ -89,8 +89,8 @@ def shrunk(images: torch.Tensor) -> torch.Tensor:
     return (area(images, SIDE) if side > SIDE else images).flatten(1)
 
 
-def nearest(queries: torch.Tensor, among: torch.Tensor, chunk: int = 4096) -> torch.Tensor:
-    """The distance of each query [N, F] to the nearest of [M, F], [N]:  min_m sqrt(mean_f (q_nf - a_mf)^2).
+def nearest(queries: torch.Tensor, among: torch.Tensor, chunk: int = 4096) -> tuple[torch.Tensor, torch.Tensor]:
+    """The distance of each query [N, F] to the nearest of [M, F], [N]:  min_m sqrt(mean_f (q_nf - a_mf)^2), and m [N].
 
     The nearest one is found by |a|^2 - 2 q.a, in chunks; its distance is then taken by itself, so that a copy has 0."""
     best = queries.new_full([len(queries)], math.inf)
@@ -100,4 +100,5 @@ def nearest(queries: torch.Tensor, among: torch.Tensor, chunk: int = 4096) -> to
         least, index = (others.square().sum(dim=1) - 2 * queries @ others.T).min(dim=1)
         found = torch.where(least < best, index + start, found)
         best = torch.minimum(least, best)
-    return (queries - among[found.to(among.device)].to(queries)).square().mean(dim=1).sqrt()
+    found = found.to(among.device)
+    return (queries - among[found].to(queries)).square().mean(dim=1).sqrt(), found

@@ -194,7 +194,7 @@ class Diagnostics:
             self._features_of(self.real["held_out"], index[:kept])
             for index, kept in diagnostics.full_batches(len(self.real["held_out"]), self.batch_gpu)
         ]
-        return diagnostics.nearest(torch.cat(parts), self.among).cpu()
+        return diagnostics.nearest(torch.cat(parts), self.among)[0].cpu()
 
     def _features_of(self, images: Images, index: torch.Tensor | None = None) -> torch.Tensor:
         pixels, _ = images[torch.arange(len(images)) if index is None else index]
@@ -231,7 +231,7 @@ class Diagnostics:
         scores["generated"] = diagnostics.scored(judged_samples, len(z), batch)
         distances = {}
         if features:
-            distances["samples"] = diagnostics.nearest(torch.cat(features)[: len(z)], self.among).cpu()
+            distances["samples"] = diagnostics.nearest(torch.cat(features)[: len(z)], self.among)[0].cpu()
             if "held_out" in scores:
                 distances["held_out"] = self.held_out_nearest
         return scores, distances

@@ -222,14 +222,15 @@ class Ensemble:
         side = "generator" if evaluated.phase.startswith("G") else evaluated.source
         losses = []
         for key, levels in self.levels.items():
+            augment = self.augment[key]
             with torch.set_grad_enabled(side == "generator"):
-                features = levels(self.augment[key](evaluated.raw))
+                features = levels(augment(evaluated.raw))
             logits = self.session.heads["vision-aided"][key](features, evaluated.labels)
             losses.append(over_levels(getattr(self.gan[key], side), logits))
             evaluated.report(f"VisionAided/{key}/{side}", losses[-1])
-            if side == "real" and key in self.adaptive:
-                self.adaptive[key].observe(logits[-1])
-                evaluated.report(f"VisionAided/{key}/p", self.adaptive[key].pipe.p)
+            if side == "real" and isinstance(augment, AdaptiveAugment):
+                augment.observe(logits[-1])
+                evaluated.report(f"VisionAided/{key}/p", augment.pipe.p)
         return torch.stack(losses).sum(dim=0)
 
     def choose(self, cur_nimg: int) -> None:
