@@ -291,13 +291,15 @@ def test_two_processes_choose_the_same(stylegan3_host, small, small_zip, tmp_pat
     flags = ["--plugin=vision-aided", f"--vision-aided-models={models}", "--vision-aided-auto=1", "--device=cpu"]
     flags += ["--vision-aided-warmup-kimg=0.03", "--gpus=2", "--batch=16"]
     args = options(stylegan3_host, STYLEGAN3, small_zip, tmp_path, *flags)
-    args |= {"total_kimg": 0.128, "kimg_per_tick": 9, "image_snapshot_ticks": None, "network_snapshot_ticks": None}
+    args |= {"total_kimg": 0.112, "kimg_per_tick": 9, "image_snapshot_ticks": None, "network_snapshot_ticks": None}
     run_to_its_end(stylegan3_host, args, tmp_path / "run", fresh=True)
     _, state = newest_state(tmp_path / "run", print)
     first, second = (rank["plugins"]["vision-aided"] for rank in state["ranks"])
     assert len(first["in_use"]) == 1 and first["in_use"] == second["in_use"]
     values = {key: [float(of["augment"][key]["p"]) for of in (first, second)] for key in first["augment"]}
     assert all(a == b for a, b in values.values())
+    (key,) = first["in_use"]  # seven iterations: signs of the last three, of 8 images each, are not used yet
+    assert [int(of["augment"][key]["signs"][0]) for of in (first, second)] == [24, 24]
 
 
 def test_stylegan3_trains_with_labels_and_on_gray_images(fetched, patched, small, tmp_path):
