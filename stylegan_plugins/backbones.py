@@ -67,16 +67,7 @@ BACKBONES = {
 
 def known() -> dict[str, Recipe]:
     """All backbones by name: ours, and those of installed plug-ins."""
-    found = dict(BACKBONES)
-    for name in manager.installed():
-        try:
-            offered = manager.call(manager.build_alone(name), name, "register_backbones")
-            for recipes in offered:
-                for backbone, recipe in recipes.items():
-                    found.setdefault(backbone, recipe)
-        except manager.FAULTS:  # PluginError is one of them; `stylegan-plugins list` says so
-            continue
-    return found
+    return {**BACKBONES, **manager.offered("register_backbones"), **BACKBONES}
 
 
 def recipe_of(name: str, flag: str) -> Recipe:

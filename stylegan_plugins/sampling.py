@@ -26,6 +26,7 @@ from stylegan_plugins.host import networks
 from training_ext.mapping import map_embedded
 
 MOST_SEEDS = 100_000
+BATCH = 8  # figures of metrics depend on it in their last digits
 
 
 @dataclass(frozen=True)
@@ -140,12 +141,20 @@ def render(G: Any, ws: torch.Tensor) -> np.ndarray:
 
 @torch.no_grad()
 def random_images(
-    G: Any, count: int, *, batch: int = 8, sampler: Sampler | None = None, dataset: Any = None, seed: int = 0
+    G: Any,
+    count: int,
+    *,
+    batch: int = BATCH,
+    sampler: Sampler | None = None,
+    dataset: Any = None,
+    seed: int = 0,
+    share: tuple[int, int] = (0, 1),
 ) -> Iterator[torch.Tensor]:
     """`count` images in batches, uint8 [n, C, H, W], without truncation, with random noise. Torch's random numbers are
     left as they were.
 
-    dataset: one of the host's, whose labels are drawn, for a G that has labels and no sampler."""
+    dataset     one of the host's, whose labels are drawn, for a G that has labels and no sampler
+    share       (k, n): of the batches, k, k + n, k + 2n, ..., the same as they are among all"""
     device = next(G.parameters()).device
     random = np.random.RandomState(seed)
     for start in range(0, count, batch):
@@ -158,6 +167,8 @@ def random_images(
             if G.c_dim:
                 drawn = np.stack([dataset.get_label(index) for index in random.randint(len(dataset), size=n)])
             ws = G.mapping(z, torch.from_numpy(drawn).to(device))
+        if start // batch % share[1] != share[0]:
+            continue
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(seed + start)
             images = G.synthesis(ws)
@@ -190,32 +201,27 @@ def load_generator(path: Path, device: torch.device) -> tuple[Any, Sampler | Non
 
 @dataclass(frozen=True)
 class Generator:
-    """G_ema of a pickle, and what its labels are drawn from: a sampler, or the data set of the host."""
+    """G_ema, and what its labels are drawn from: a sampler, or the data set of the host.
+
+    Raises DataError if their images differ in size or color, or the data set has not the labels that G needs."""
 
     G: Any
-    pickle: Path
     sampler: Sampler | None
     dataset: Any
 
-    def images(self, count: int) -> Iterator[torch.Tensor]:
+    def __post_init__(self) -> None:
+        makes = [self.G.img_channels, self.G.img_resolution, self.G.img_resolution]
+        if list(self.dataset.image_shape) != makes:
+            raise DataError(
+                f"--data: images in {self.dataset.name} are {list(self.dataset.image_shape)}, the generator makes "
+                f"{makes} (channels, height, width)."
+            )
+        if self.G.c_dim and self.sampler is None and self.dataset.label_dim != self.G.c_dim:
+            raise DataError(f"--data: the generator has {self.G.c_dim} classes, the data {self.dataset.label_dim}.")
+
+    def images(self, count: int, share: tuple[int, int] = (0, 1)) -> Iterator[torch.Tensor]:
         """As `random_images`, always the same ones."""
-        return random_images(self.G, count, sampler=self.sampler, dataset=self.dataset)
-
-
-def generator_for(path: Path, dataset: Any, data: str, device: torch.device) -> Generator:
-    """The generator of a run or pickle, to be compared with a data set of the host, which --data=`data` gave.
-
-    Raises DataError if their images differ in size or color, or it has not the labels that the generator needs."""
-    G, sampler, pickle = load_generator(path, device)
-    makes = [G.img_channels, G.img_resolution, G.img_resolution]
-    if list(dataset.image_shape) != makes:
-        raise DataError(
-            f"--data: images in {data} are {list(dataset.image_shape)}, the generator makes {makes} (channels, height, "
-            "width)."
-        )
-    if G.c_dim and sampler is None and dataset.label_dim != G.c_dim:
-        raise DataError(f"--data: the generator has {G.c_dim} classes, {data} has {dataset.label_dim}.")
-    return Generator(G, pickle, sampler, dataset)
+        return random_images(self.G, count, sampler=self.sampler, dataset=self.dataset, share=share)
 
 
 def export(path: Path, out: Path, classes: int, seed: int = 0) -> None:

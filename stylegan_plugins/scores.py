@@ -1,20 +1,21 @@
-"""FID, KID, precision and recall, Inception Score: torch-fidelity's functions, on features of whatever network."""
+"""FID, KID, precision and recall, Inception Score: torch-fidelity's functions, on features of whatever network.
+
+Installed plug-ins may have more (`register_metrics`)."""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-# The fewest images of a metric: of the reference and of generated ones. FID's floor halves the reference, precision and
-# recall look at the third neighbour, IS is the mean over ten parts.
-FEWEST = {"fid": (4, 2), "kid": (2, 2), "pr": (4, 4), "is": (1, 10)}
+from stylegan_plugins import manager
+
 # KID: 100 subsets of up to 1000 images, torch-fidelity's and NVIDIA's numbers. Precision and recall: three neighbours;
 # distances of so many images at a time, which bounds memory and not the result.
 SUBSETS, SUBSET, NEIGHBOURS, ROWS = 100, 1000, 3, 5000
-# What says which snapshot is best: the end of a key of results, and whether more is better.
-BEST = {"fid": ("", False), "kid": ("", False), "pr": ("_f_score", True), "is": ("_mean", True)}
 Values = dict[str, np.ndarray]
 
 
@@ -35,30 +36,25 @@ class Reference:
         return _fid(_statistics(self.features[:half]), _statistics(self.features[half : 2 * half]))
 
 
-def score(metric: str, label: str, reference: Reference | None, generated: Values) -> dict[str, float]:
-    """What torch-fidelity says of generated images; keys begin with `label`, as in the host's metrics.
+@dataclass(frozen=True)
+class Metric:
+    """A metric of generated images against real ones.
 
-    generated: features [N, F] or, for IS, which knows no reference, logits [N, K]."""
-    from torch_fidelity import metric_isc, metric_kid, metric_prc
+    compute     (Reference, [N, F] of generated images, on the CPU) -> figures, by the ends of their names. Without
+                random numbers of torch's or NumPy's global generators
+    ends        these: `("_mean", "_std")` makes is_inception_mean and is_inception_std
+    decides     the end of the one that says which snapshot is best
+    higher      more of it is better
+    real, generated     the fewest images that it takes
+    reads       `features`; or `logits` of a network that names classes, and then there is no reference: it is None"""
 
-    if metric == "is":
-        found = metric_isc.isc_features_to_metric(torch.from_numpy(generated["logits"]))
-        return {f"{label}_mean": found["inception_score_mean"], f"{label}_std": found["inception_score_std"]}
-    assert reference is not None
-    features = torch.from_numpy(generated["features"])
-    if metric == "fid":
-        return {label: _fid(_statistics(features), reference.statistics)}
-    if metric == "kid":
-        size = min(SUBSET, len(features), len(reference.features))
-        found = metric_kid.kid_features_to_metric(
-            features, reference.features, kid_subsets=SUBSETS, kid_subset_size=size, verbose=False
-        )
-        mean, deviation = found["kernel_inception_distance_mean"], found["kernel_inception_distance_std"]
-        return {label: mean, f"{label}_std": deviation}
-    found = metric_prc.prc_features_to_metric(
-        features, reference.features, prc_neighborhood=NEIGHBOURS, prc_batch_size=ROWS, save_cpu_ram=True, verbose=False
-    )
-    return {f"{label}_{key}": found[key] for key in ("precision", "recall", "f_score")}
+    compute: Callable[[Reference, torch.Tensor], dict[str, float]]
+    ends: tuple[str, ...] = ("",)
+    decides: str = ""
+    higher: bool = False
+    real: int = 2
+    generated: int = 2
+    reads: str = "features"
 
 
 def _statistics(features: torch.Tensor) -> dict[str, np.ndarray]:
@@ -71,3 +67,55 @@ def _fid(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> float:
     from torch_fidelity import metric_fid
 
     return metric_fid.fid_statistics_to_metric(one, other, verbose=False)["frechet_inception_distance"]
+
+
+def fid(reference: Reference, generated: torch.Tensor) -> dict[str, float]:
+    return {"": _fid(_statistics(generated), reference.statistics)}
+
+
+def kid(reference: Reference, generated: torch.Tensor) -> dict[str, float]:
+    from torch_fidelity import metric_kid
+
+    size = min(SUBSET, len(generated), len(reference.features))
+    found = metric_kid.kid_features_to_metric(
+        generated, reference.features, kid_subsets=SUBSETS, kid_subset_size=size, verbose=False
+    )
+    return {"": found["kernel_inception_distance_mean"], "_std": found["kernel_inception_distance_std"]}
+
+
+def precision_recall(reference: Reference, generated: torch.Tensor) -> dict[str, float]:
+    from torch_fidelity import metric_prc
+
+    found = metric_prc.prc_features_to_metric(
+        *(generated, reference.features),
+        **dict(prc_neighborhood=NEIGHBOURS, prc_batch_size=ROWS, save_cpu_ram=True, verbose=False),
+    )
+    return {f"_{key}": found[key] for key in ("precision", "recall", "f_score")}
+
+
+def inception_score(reference: None, logits: torch.Tensor) -> dict[str, float]:
+    from torch_fidelity import metric_isc
+
+    found = metric_isc.isc_features_to_metric(logits)
+    return {"_mean": found["inception_score_mean"], "_std": found["inception_score_std"]}
+
+
+METRICS = {
+    "fid": Metric(fid, real=4),  # its floor halves the reference
+    "kid": Metric(kid, ("", "_std")),
+    # They look at the third neighbour.
+    "pr": Metric(precision_recall, ("_precision", "_recall", "_f_score"), "_f_score", higher=True, real=4, generated=4),
+    # The mean over ten parts.
+    "is": Metric(inception_score, ("_mean", "_std"), "_mean", True, real=1, generated=10, reads="logits"),  # type: ignore[arg-type]
+}
+
+
+def known() -> dict[str, Metric]:
+    """All metrics by name: these, and those of installed plug-ins."""
+    return {**METRICS, **manager.offered("register_metrics"), **METRICS}
+
+
+def score(metric: Metric, label: str, reference: Reference | None, generated: Values) -> dict[str, float]:
+    """A metric's figures by name: `label`, with an end, as in the host's metrics."""
+    found = metric.compute(reference, torch.from_numpy(generated[metric.reads]))  # type: ignore[arg-type]
+    return {label + end: found[end] for end in metric.ends}

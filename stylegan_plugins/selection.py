@@ -168,8 +168,8 @@ def run(
     datacheck.check_dataset(local)
     chosen = models_of(DEFAULT if models is None else models, "--models")
     dataset = host_module("training.dataset").ImageFolderDataset(local, use_labels=True)
-    generator = sampling.generator_for(path, dataset, data, device)
-    pickle = generator.pickle
+    G, sampler, pickle = sampling.load_generator(path, device)
+    generator = sampling.Generator(G, sampler, dataset)
     found: dict[str, Callable[[], Levels]] = {}
     for model in chosen:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+import subprocess
 import sys
 import threading
 from typing import Any
@@ -31,6 +32,29 @@ def forward() -> None:
     if threading.current_thread() is threading.main_thread():
         for number in SIGNALS:
             signal.signal(number, _hand_on)
+
+
+def wait_for(program: subprocess.Popen) -> int:
+    """Wait for a program in a session of its own that ends, in good order, at SIGTERM. A signal to this process is
+    handed on as that, a second one ends it at once; when it has ended, this process ends, too.
+
+    Returns its exit code."""
+    asked: list[int] = []
+
+    def hand_on(number: int, frame: Any) -> None:
+        program.kill() if asked else program.terminate()
+        print("\nEnding the run after its iteration; again ends it at once.", file=sys.stderr, flush=True)
+        asked.append(number)
+
+    before = {number: signal.signal(number, hand_on) for number in SIGNALS}
+    try:
+        code = program.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if asked:
+        sys.exit(128 + asked[0])
+    return code
 
 
 def outlast(_worker: int = 0) -> None:

@@ -24,6 +24,8 @@ from training_ext.gan_losses import GAN_LOSSES
 
 HOST_LOSS = "training.loss.StyleGAN2Loss"
 PLUGIN_LOSS = "training_ext.loss.PluginLoss"
+# Options of ours that are arguments of `bridge.run` and may change when a run goes on.
+KEPT = ("state_minutes", "keep_states", "metric_samples")
 
 
 @dataclass
@@ -41,7 +43,7 @@ class Request:
     extra: dict[str, int] = field(default_factory=dict)
     no_workers: bool = False
     dry_run: bool = False
-    states: dict[str, Any] = field(default_factory=dict)  # --state-minutes, --keep-states
+    kept: dict[str, Any] = field(default_factory=dict)  # those of KEPT that were given
     trust_pickle: bool = False
 
     @classmethod
@@ -51,10 +53,10 @@ class Request:
         pm = manager.build(plugins)
         request = cls(plugins=plugins, given=given, gan_loss=values.pop("gan_loss"))
         request.trust_pickle = bool(values.pop("trust_pickle", False))
-        for name in ("state_minutes", "keep_states"):
+        for name in KEPT:
             value = values.pop(name, None)
             if value is not None:
-                request.states[name] = value
+                request.kept[name] = value
         for name, fields in _plugin_fields().items():
             for parameter, field_name in fields.items():
                 value = values.pop(parameter, None)
@@ -168,6 +170,12 @@ def options_for(command: click.Command) -> list[click.Option]:
             ["--keep-states"], type=click.IntRange(min=1), metavar="INT", help="States that are kept  [default: 2]"
         ),
         click.Option(
+            ["--metric-samples"],
+            type=click.IntRange(min=2),
+            metavar="INT",
+            help="Images that our --metrics make, as fid_clean  [default: 5000 for less than 5000 real ones, or 50000]",
+        ),
+        click.Option(
             ["--trust-pickle"], is_flag=True, help="Load the pickle of --resume as the host would: it may run any code"
         ),
         click.Option(
@@ -210,7 +218,7 @@ def configure(desc: str, args: Any, request: Request) -> tuple[str, Any]:
         args["data_loader_kwargs"].pop("prefetch_factor", None)
     if devices.device().type == "cpu" and "metrics" not in request.given:
         args["metrics"] = []  # the default would make 50,000 images at the first tick
-    args.update(request.states)
+    args.update(request.kept)
     pm = manager.build(request.plugins)
     chosen = _build_options(pm, request.options)
     if request.plugins:
@@ -233,7 +241,7 @@ def configure(desc: str, args: Any, request: Request) -> tuple[str, Any]:
     if lacking:
         finetune.check_frozen(args, lacking)
     if not request.dry_run:
-        metrics.check_detectors(args.get("metrics", []))
+        metrics.check_metrics(args.get("metrics", []), args["training_set_kwargs"]["path"], args.get("metric_samples"))
     return desc, args
 
 

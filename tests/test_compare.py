@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -75,6 +80,33 @@ def test_two_combinations_are_trained_and_what_is_done_is_not_done_again(ada_hos
     assert again.returncode == 0, again.stderr
     assert kept.stat().st_mtime == before and "1 of 2" not in again.stderr and "2 of 2: diffaugment" in again.stderr
     assert json.loads((tmp_path / "compare.json").read_text())["cells"] == record["cells"]  # seeds are fixed
+
+
+def test_ctrl_c_ends_the_run_with_its_state_and_the_same_command_goes_on(ada_host, small_zip, tmp_path):
+    tiny = [flag for flag in TINY[ADA] if not flag.startswith(("--kimg", "--snap"))]
+    flags = ["--plugins=none", f"--data={small_zip}", "--kimg=1", f"--outdir={tmp_path}", "--samples=16"]
+    flags += ["--features=efficientnet_lite0", "--metric=kid", "--", *tiny, "--device=cpu", "--snap=9"]
+    command = [sys.executable, "-c", "from stylegan_plugins.cli import main; main()", "compare", *flags]
+    compare = subprocess.Popen(command, cwd=ada_host, stderr=subprocess.PIPE, text=True, preexec_fn=with_ctrl_c)
+    log = tmp_path / "none-1-seed0" / "train.log"
+    deadline = time.monotonic() + 300
+    while "tick 0" not in (log.read_text() if log.exists() else ""):
+        assert compare.poll() is None and time.monotonic() < deadline
+        time.sleep(0.1)
+    os.kill(compare.pid, signal.SIGINT)
+    _, said = compare.communicate(timeout=120)
+    assert compare.returncode == 128 + signal.SIGINT and "Traceback" not in said
+    run_dir, seen = comparing.progress_of(tmp_path / "none-1-seed0")
+    assert run_dir is not None and 0 < seen < 1000
+    assert not list(run_dir.glob("*.tmp"))
+    again = invoke(ada_host, "compare", *flags)
+    assert again.returncode == 0 and f"none-1-seed0, from {seen / 1000:g} of 1 kimg" in again.stderr
+    assert [path.name for path in (tmp_path / "none-1-seed0").glob("0*")] == [run_dir.name]
+
+
+def with_ctrl_c() -> None:
+    """What a shell starts in the background ignores it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def test_what_cannot_be_trained_is_said_before_anything_is(ada_host, small_zip, tmp_path):

@@ -258,11 +258,11 @@ def test_a_network_that_never_answers_is_given_up_in_time(silent_server, monkeyp
     monkeypatch.setattr(metrics, "SECONDS", 0.2)
     start = time.monotonic()
     with pytest.raises(OptionError, match="--metrics=fid needs .*detector.pkl, which cannot be had .*Timeout"):
-        metrics.check_detectors(["fid"])
+        metrics.check_metrics(["fid"], None)
     assert time.monotonic() - start < 10
     assert util.requests is requests
 
 
 def test_no_metric_looks_for_nothing(monkeypatch):
     monkeypatch.setattr(metrics, "host_module", None)
-    metrics.check_detectors([])
+    metrics.check_metrics([], None)

