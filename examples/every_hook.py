@@ -17,6 +17,7 @@ from stylegan_plugins.errors import OptionError
 from stylegan_plugins.host.modules import host_module
 from stylegan_plugins.options import option
 from stylegan_plugins.sampling import Sampler
+from stylegan_plugins.scores import Metric
 from training_ext.dataset import Labels
 from training_ext.parts import Augmentation, Head, LossTerm
 
@@ -60,6 +61,12 @@ def register_dataset(args, options):
 @hookimpl
 def register_backbones():
     return {"resnet18": Recipe("resnet18.a1_in1k")}
+
+
+@hookimpl
+def register_metrics():
+    mean = lambda features: features.mean(dim=0)
+    return {"centers": Metric(lambda real, made: {"": (mean(real.features) - mean(made)).norm().item()})}
 
 
 @hookimpl

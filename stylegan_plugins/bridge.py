@@ -145,17 +145,20 @@ def options(command: click.Command) -> click.Command:
 
 
 def device_option(command: click.Command) -> click.Command:
-    """Give a host's script --device."""
+    """Give a host's script --device, and one that has --metrics ours, too."""
     command.params.append(training.device_click_option())
     if any(parameter.name == "metrics" for parameter in command.params):
         named_metrics.register()
+        command.params.append(training.metric_samples_click_option())
     callback = _callback(command)
     takes_device = "device" in inspect.signature(callback).parameters
 
     @wraps(callback)
     def checked(*args: Any, **kwargs: Any) -> Any:
         devices.choose(kwargs.pop("device") or "auto")
-        metrics.check_metrics(kwargs.get("metrics") or [], kwargs.get("data"))
+        samples = kwargs.pop("metric_samples", None)
+        named_metrics.begin(None, samples)
+        metrics.check_metrics(kwargs.get("metrics") or [], kwargs.get("data"), samples)
         if takes_device:
             kwargs["device"] = device()
         return callback(*args, **kwargs)

@@ -58,7 +58,7 @@ def register_backbones():
 @hookspec
 def register_metrics():
     """Return metrics by name, {name: `stylegan_plugins.scores.Metric`}, for `stylegan-plugins evaluate`, `compare` and
-    train.py's --metrics. Asked of every installed plug-in, active or not."""
+    train.py's --metrics. Called for every installed plug-in."""
 
 
 @hookspec

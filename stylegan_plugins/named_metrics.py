@@ -25,6 +25,7 @@ from stylegan_plugins.scores import Metric, Values
 from training_ext.distributed import broadcast_patiently, gather_bytes
 
 FLAG = "--metrics"
+SAMPLES = "STYLEGAN_PLUGINS_METRIC_SAMPLES"  # in the environment, for processes that a script starts
 
 
 @dataclass(frozen=True)
@@ -58,12 +59,10 @@ def named() -> dict[str, Named]:
 class Judge:
     """Our metrics in this process. What a network has seen of a generator is kept for the next metric that reads it.
 
-    run_dir     of the run in this process, whose plug-ins may have a sampler; None: there is none
-    samples     generated images; None: `evaluation.default_samples`"""
+    run_dir     of the run in this process, whose plug-ins may have a sampler; None: there is none"""
 
     def __init__(self) -> None:
         self.run_dir: Path | None = None
-        self.samples: int | None = None
         self.networks: dict[tuple[str, str], networks.Features] = {}
         self.seen: tuple[Callable[[], Any], dict[tuple[str, str], Values]] = (lambda: None, {})
         self.details: dict[str, Callable[[Path], dict[str, Any]]] = {}
@@ -88,7 +87,7 @@ class Judge:
             self.networks[key] = networks.load(this.features, {this.metric.reads}, options.device, FLAG)
         kwargs = {**options.dataset_kwargs, "max_size": None, "xflip": False, "use_labels": True}
         dataset = host_module("dnnlib").util.construct_class_by_name(**kwargs)
-        samples = self.samples or evaluation.default_samples(len(dataset))
+        samples = int(os.environ.get(SAMPLES, 0)) or evaluation.default_samples(len(dataset))
         fingerprint = datacheck.fingerprint(kwargs["path"])
         return evaluation.Comparison(self.networks[key], dataset, fingerprint, len(dataset), samples)
 
@@ -106,7 +105,8 @@ class Judge:
                     comparison.network(images)[this.metric.reads].cpu().numpy()
                     for images in generator.images(comparison.samples, share)
                 ]
-            self.seen[1][key] = {this.metric.reads: _together(mine, options.num_gpus, options.device)}
+            shares = gather_bytes(packed(mine), options.num_gpus, options.device)
+            self.seen[1][key] = {this.metric.reads: merged(shares)}
         return self.seen[1][key]
 
     def report(self, theirs: Callable[..., None], result: Any, run_dir: str | None, snapshot: str | None) -> None:
@@ -124,18 +124,20 @@ class Judge:
                 print(f"Best by {decides[0]}: {best['snapshot_pkl']} ({best['results'][decides[0]]:.5g})")
 
 
-def _together(mine: list[np.ndarray], num_gpus: int, device: torch.device) -> np.ndarray:
-    """[n, F] of each of this process's batches -> [N, F] of all processes', in the order of one process alone."""
-    if num_gpus == 1:
-        return np.concatenate(mine)
+def packed(batches: list[np.ndarray]) -> bytes:
     buffer = io.BytesIO()
-    np.savez(buffer, *mine)
-    shares = []
-    for data in gather_bytes(buffer.getvalue(), num_gpus, device):
+    np.savez(buffer, *batches)
+    return buffer.getvalue()
+
+
+def merged(shares: list[bytes]) -> np.ndarray:
+    """[n, F] of each batch of each process, `packed` -> [N, F], in the order of one process alone."""
+    opened = []
+    for data in shares:
         with np.load(io.BytesIO(data)) as batches:
-            shares.append([batches[f"arr_{index}"] for index in range(len(batches.files))])
-    count = sum(map(len, shares))
-    return np.concatenate([shares[index % num_gpus][index // num_gpus] for index in range(count)])
+            opened.append([batches[f"arr_{index}"] for index in range(len(batches.files))])
+    count = sum(map(len, opened))
+    return np.concatenate([opened[index % len(opened)][index // len(opened)] for index in range(count)])
 
 
 def _decides(label: str, keys: list[str]) -> tuple[str, bool] | None:
@@ -184,6 +186,8 @@ def _function(this: Named) -> Callable[[Any], dict[str, float]]:
     return metric
 
 
-def begin(run_dir: Path, samples: int | None) -> None:
-    """A run starts in this process."""
-    _JUDGE.run_dir, _JUDGE.samples = run_dir, samples
+def begin(run_dir: Path | None, samples: int | None) -> None:
+    """A run starts in this process, or a script without one, and those that it starts. samples: generated images; None:
+    `evaluation.default_samples`."""
+    _JUDGE.run_dir = run_dir
+    os.environ[SAMPLES] = str(samples or 0)

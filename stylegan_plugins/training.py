@@ -123,6 +123,15 @@ def device_click_option() -> click.Option:
     )
 
 
+def metric_samples_click_option() -> click.Option:
+    return click.Option(
+        ["--metric-samples"],
+        type=click.IntRange(min=2),
+        metavar="INT",
+        help="Images that metrics as fid_clean make  [default: 5000 for less than 5000 real ones, 50000 for more]",
+    )
+
+
 def options_for(command: click.Command) -> list[click.Option]:
     """Our options for a host's training command; those that it has itself are left to it. --workers may be 0."""
     existing = {name for parameter in command.params for name in parameter.opts}
@@ -169,12 +178,7 @@ def options_for(command: click.Command) -> list[click.Option]:
         click.Option(
             ["--keep-states"], type=click.IntRange(min=1), metavar="INT", help="States that are kept  [default: 2]"
         ),
-        click.Option(
-            ["--metric-samples"],
-            type=click.IntRange(min=2),
-            metavar="INT",
-            help="Images that our --metrics make, as fid_clean  [default: 5000 for less than 5000 real ones, or 50000]",
-        ),
+        metric_samples_click_option(),
         click.Option(
             ["--trust-pickle"], is_flag=True, help="Load the pickle of --resume as the host would: it may run any code"
         ),

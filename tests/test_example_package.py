@@ -50,6 +50,8 @@ def test_the_installed_package_trains_with_a_builtin_plugin_and_the_other_exampl
         f"--plugin={plugins}",
         "--blur-sigma=1.5",
         "--every-hook-labels=true",
+        "--metrics=centers_efficientnet_lite0",
+        "--metric-samples=16",
         f"--data={small_zip}",
         f"--outdir={tmp_path / 'runs'}",
     ]
@@ -71,6 +73,7 @@ def test_the_installed_package_trains_with_a_builtin_plugin_and_the_other_exampl
     assert [note for note in notes if note.startswith("batch")][-1] == "batch 16: 1024 images"
     assert any(note.startswith("tick") for note in notes)
     assert any(note.startswith("snapshot network-snapshot-") for note in notes)
+    assert json.loads((run / "best.json").read_text())["centers_efficientnet_lite0"]["of"]["samples"] == 16
     # Brightness is the label, and what samples are drawn by.
     assert read_pickle(max(run.glob("*.pkl"))).network("G_ema").init_kwargs["c_dim"] == 1
     command = "import sys; from stylegan_plugins.cli import main; sys.argv[0] = 'stylegan-plugins'; main()"
