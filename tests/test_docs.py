@@ -4,8 +4,9 @@ somewhere."""
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -22,32 +23,18 @@ PAGE = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-def section(hook: str) -> str:
-    return re.split(r"^## ", HOOKS_PAGE.split(f"\n## {hook}(")[1], flags=re.MULTILINE)[0]
+def test_the_page_of_hooks_is_made_from_the_specification():
+    """Signatures, texts, examples and users of hooks are those of the code."""
+    made = subprocess.run(
+        [sys.executable, ROOT / "docs/make_hooks.py", "-"], capture_output=True, text=True, check=True
+    )
+    assert made.stdout == HOOKS_PAGE, "run: python docs/make_hooks.py"
 
 
 @pytest.mark.parametrize("hook", HOOKS)
-def test_every_hook_is_documented_with_its_exact_signature(hook):
-    arguments = ", ".join(inspect.signature(getattr(hookspecs, hook)).parameters)
-    assert f"\n## {hook}({arguments})\n" in HOOKS_PAGE
-
-
-@pytest.mark.parametrize("hook", HOOKS)
-def test_every_hook_has_a_docstring_an_example_and_its_place_in_the_order_of_calls(hook):
-    assert getattr(hookspecs, hook).__doc__
-    assert f"@hookimpl\ndef {hook}(" in section(hook)
+def test_every_hook_has_a_text_and_its_place_in_the_order_of_calls(hook):
+    assert len(getattr(hookspecs, hook).__doc__) > 50
     assert f"`{hook}`" in HOOKS_PAGE.split("\n## ")[0]
-
-
-def test_no_hook_is_documented_that_does_not_exist():
-    assert re.findall(r"^## (\w+)\(", HOOKS_PAGE, flags=re.MULTILINE) == HOOKS
-
-
-@pytest.mark.parametrize("hook", HOOKS)
-def test_every_hook_names_the_builtin_plugins_that_use_it(hook):
-    users = [name for name in manager.BUILTIN if hook in manager.hooks_of(manager.load(name))]
-    (line,) = re.findall(r"^Used by: (.*)\.$", section(hook), flags=re.MULTILINE)
-    assert [name for name in re.split(r", (?:and )?", line) if "example" not in name] == users
 
 
 @pytest.mark.parametrize("name", manager.BUILTIN)
