@@ -264,12 +264,12 @@ def run(pickle: Path, data: str, task: str, outdir: Path | None, max_images: int
     rows = probe_classes(nets, images) if task == "classes" else probe_omega(nets, images)
     folder = outdir or pickle.parent
     folder.mkdir(parents=True, exist_ok=True)
-    name = folder / f"probe-{task}-{pickle.stem}"
+    name = f"{folder / f'probe-{task}-{pickle.stem}'}"
     title = f"{pickle.parent.name}/{pickle.name}: {len(images.images)} images"
-    plot(rows, name.with_suffix(".png"), title)
+    plot(rows, Path(f"{name}.png"), title)
     record: dict[str, Any] = dict(pickle=str(pickle), data=data, task=task, images=len(images.images))
     record["rows"] = [vars(row) for row in rows]
-    name.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n")
+    Path(f"{name}.json").write_text(json.dumps(record, indent=2) + "\n")
     return f"{table(rows)}\n\n{name}.png\n{name}.json"
 
 

@@ -13,7 +13,7 @@ import click
 import pluggy
 import torch
 
-from stylegan_plugins import devices, finetune, manager, metrics, signals
+from stylegan_plugins import datacheck, devices, finetune, manager, metrics, signals
 from stylegan_plugins import options as plugin_options
 from stylegan_plugins.errors import HostError, OptionError, PluginError
 from stylegan_plugins.host.modules import host_module
@@ -152,6 +152,9 @@ def options_for(command: click.Command) -> list[click.Option]:
         click.Option(
             ["--batch-gpu"], type=click.IntRange(min=1), metavar="INT", help="Images that a GPU takes at a time"
         ),
+        click.Option(
+            ["--subset"], type=click.IntRange(min=1), metavar="INT", help="Train with so many images  [default: all]"
+        ),
     ]
     ours = [
         click.Option(
@@ -217,6 +220,8 @@ def configure(desc: str, args: Any, request: Request) -> tuple[str, Any]:
 
     Without plug-ins and without --device no key is added."""
     _apply_extra(args, request.extra)
+    if "subset" in request.extra:
+        desc += f"-subset{request.extra['subset']}"
     if request.no_workers:
         args["data_loader_kwargs"]["num_workers"] = 0
         args["data_loader_kwargs"].pop("prefetch_factor", None)
@@ -244,8 +249,8 @@ def configure(desc: str, args: Any, request: Request) -> tuple[str, Any]:
         desc += "-" + "-".join(request.plugins)
     if lacking:
         finetune.check_frozen(args, lacking)
-    if not request.dry_run:
-        metrics.check_metrics(args.get("metrics", []), args["training_set_kwargs"]["path"], args.get("metric_samples"))
+    if args.get("metrics") and not request.dry_run:
+        metrics.check_metrics(args["metrics"], args["training_set_kwargs"]["path"], args.get("metric_samples"))
     return desc, args
 
 
@@ -293,13 +298,19 @@ def _use_plugin_loss(args: Any, gan_loss: str | None) -> None:
 
 
 def _apply_extra(args: Any, extra: Mapping[str, int]) -> None:
-    """Options that one host family has and the other lacks, with stylegan3's meaning."""
+    """Options that one host family has and the other lacks, with its meaning."""
     for option, key in (("cbase", "channel_base"), ("cmax", "channel_max")):
         if option in extra:
             generator = args["G_kwargs"].get("synthesis_kwargs", args["G_kwargs"])
             generator[key] = args["D_kwargs"][key] = extra[option]
     if "tick" in extra:
         args["kimg_per_tick"] = extra["tick"]
+    if "subset" in extra:
+        data, subset = args["training_set_kwargs"], extra["subset"]
+        count, _, _ = datacheck.check_dataset(data["path"])
+        if subset > count:
+            raise OptionError(f"--subset={subset}: the data set has {count} images.")
+        data["max_size"] = subset
     if "batch_gpu" in extra:
         batch, gpus, batch_gpu = args["batch_size"], args["num_gpus"], extra["batch_gpu"]
         group = args["D_kwargs"]["epilogue_kwargs"].get("mbstd_group_size") or 1

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import dataclass, fields
 
 import click
@@ -231,6 +232,8 @@ def configured(patched, color_zip):
         "hinge": ["--gan-loss=hinge"],
         "nonsaturating": ["--gan-loss=nonsaturating"],
         "sizes": ["--cbase=1024", "--cmax=64", "--tick=2", "--batch=16", "--batch-gpu=4"],
+        "subset": ["--subset=20"],
+        "too large a subset": ["--subset=65"],
         "no workers": ["--workers=0"],
         "metrics": ["--metrics=fid50k_full"],
     }
@@ -305,6 +308,15 @@ def test_capacity_tick_and_batch_of_a_gpu_are_set_where_stylegan3_sets_them(fami
     for network in (generator, ours["D_kwargs"]):
         assert (network["channel_base"], network["channel_max"]) == (1024, 64)
     assert (ours["kimg_per_tick"], ours["batch_size"], ours["batch_gpu"]) == (2, 16, 4)
+
+
+@FAMILY
+def test_a_subset_is_so_many_images_and_has_its_name_in_the_folder(family, configured):
+    ours, plain = (options_of(configured[family, name]) for name in ("subset", "plain"))
+    assert ours["training_set_kwargs"] == plain["training_set_kwargs"] | {"max_size": 20, "random_seed": 0}
+    assert "-subset20" in configured[family, "subset"]["stdout"]
+    refused = configured[family, "too large a subset"]
+    assert refused["code"] != 0 and re.search("--subset.*64", refused["stderr"])
 
 
 @FAMILY

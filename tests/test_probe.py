@@ -68,9 +68,9 @@ def test_without_classes_it_is_asked_what_the_augmentation_did(fetched, pickles,
 
 
 def test_labels_of_a_conditional_discriminator_are_handed_on(fetched, labelled_zip, tmp_path):
-    pickle = make_pickle(fetched[ADA], tmp_path / "c.pkl", c_dim=3)
+    pickle = make_pickle(fetched[ADA], tmp_path / "c.1.pkl", c_dim=3)
     command(pickle, f"--data={labelled_zip}", f"--host={fetched[ADA]}")
-    assert (tmp_path / "probe-classes-c.json").exists()  # beside the pickle
+    assert (tmp_path / "probe-classes-c.1.json").exists()  # beside the pickle, and with all of its name
 
 
 @pytest.mark.parametrize(
