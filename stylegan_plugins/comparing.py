@@ -6,6 +6,7 @@ deviation over seeds."""
 from __future__ import annotations
 
 import json
+import os
 import re
 import statistics
 import subprocess
@@ -16,8 +17,9 @@ from pathlib import Path
 
 import torch
 
-from stylegan_plugins import datacheck, downloads, evaluation, signals, states
+from stylegan_plugins import datacheck, downloads, evaluation, manager, signals, states, training
 from stylegan_plugins import features as networks
+from stylegan_plugins import options as plugin_options
 from stylegan_plugins.errors import DataError, OptionError
 from stylegan_plugins.files import whole
 from stylegan_plugins.training import split_names
@@ -59,6 +61,26 @@ def fractions_of(text: str) -> list[float]:
     return list(dict.fromkeys(found))
 
 
+def arguments_for(plugins: Sequence[str], arguments: Sequence[str]) -> list[str]:
+    """Arguments of train.py without options of plug-ins that are not active, which it would refuse."""
+    others = {
+        plugin_options.flag(name, field)
+        for name, cls in training.installed_options().items()
+        if name not in manager.expand(plugins)
+        for field in plugin_options.fields(cls)
+    }
+    found: list[str] = []
+    left_out = False
+    for argument in arguments:
+        is_value = not argument.startswith("--")
+        if not is_value:
+            left_out = argument.partition("=")[0] in others
+        if not left_out:
+            found.append(argument)
+        left_out = left_out and "=" not in argument and not is_value  # its value comes next
+    return found
+
+
 def command(cell: Cell, data: str, images: int, kimg: int, outdir: Path, more: Sequence[str]) -> list[str]:
     """The command line of one run, for the host's folder."""
     found = [
@@ -73,7 +95,7 @@ def command(cell: Cell, data: str, images: int, kimg: int, outdir: Path, more: S
         found.append(f"--plugin={cell.plugins}")
     if cell.fraction < 1:
         found.append(f"--subset={max(round(cell.fraction * images), 1)}")
-    return [*found, *more]
+    return [*found, *arguments_for(split_names([cell.plugins]), more)]
 
 
 def progress_of(folder: Path) -> tuple[Path | None, int]:
@@ -85,19 +107,21 @@ def progress_of(folder: Path) -> tuple[Path | None, int]:
     return (max(found)[1], max(found)[0]) if found else (None, 0)
 
 
-def call(arguments: Sequence[str], host: Path, log: Path) -> None:
+def call(arguments: Sequence[str], host: Path, log: Path, advice: str) -> None:
     """Run train.py, its output to a file. Ctrl-C and SIGTERM end it with its state written, and then this process.
 
-    Raises DataError, with train.py's own error, if it fails."""
+    Raises DataError, with train.py's own error, and what to do, if it fails."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "ab") as out:
+        begin = out.seek(0, os.SEEK_END)
         code = signals.wait_for(
             subprocess.Popen(arguments, cwd=host, stdout=out, stderr=subprocess.STDOUT, start_new_session=True)
         )
     if code:
-        said = re.findall(r"^Error: (.*)$", log.read_text(errors="replace"), re.MULTILINE)
+        output = log.read_bytes()[begin:].decode(errors="replace")
+        said = re.findall(r"^Error: (.*)$", output, re.MULTILINE)
         why = said[-1] if said else f"it ended with {code}"
-        raise DataError(f"train.py {' '.join(arguments[2:])}: {why} ({log}). The same command goes on from here.")
+        raise DataError(f"train.py {' '.join(arguments[2:])}: {why} ({log}). {advice}")
 
 
 def run(
@@ -120,28 +144,30 @@ def run(
 
     The reference of metrics is the whole data set, whatever share a run trains on. Raises OptionError or DataError."""
     combinations, shares = combinations_of(plugins), fractions_of(fractions)
-    chosen = evaluation.metrics_of(metric)
+    chosen = evaluation.metrics_of(metric, "--metric")
     if len(chosen) > 1:
         raise OptionError(f"--metric={metric}: one metric at a time makes a table.")
+    evaluation.require_libraries()
     networks.load(features, {found.reads for found in chosen.values()}, device)  # or it would fail after training
     path = str(Path(downloads.local_data(data)).resolve())
     images, _, _ = datacheck.check_dataset(path)
-    evaluation.check_numbers(chosen, images, samples or evaluation.default_samples(images))
+    evaluation.check_numbers(chosen, "--metric", images, samples or evaluation.default_samples(images))
     datacheck.check_output(outdir)
     outdir = outdir.resolve()
     cells = [Cell(names, share, seed) for share in shares for names in combinations for seed in range(seeds)]
     for cell in {(cell.plugins, cell.fraction): cell for cell in cells}.values():  # before hours of training
-        call([*command(cell, path, images, kimg, outdir, more), "--dry-run"], host, outdir / "dry-run.log")
+        tried = [*command(cell, path, images, kimg, outdir, more), "--dry-run"]
+        call(tried, host, outdir / "dry-run.log", "Nothing was trained.")
     values: dict[Cell, float] = {}
     for number, cell in enumerate(cells, 1):
         folder = outdir / cell.folder
         run_dir, seen = progress_of(folder)
         if seen < kimg * 1000:
             report(f"{number} of {len(cells)}: {cell.folder}, from {seen / 1000:g} of {kimg} kimg")
-            if run_dir is None:
-                call(command(cell, path, images, kimg, folder, more), host, folder / LOG)
-            else:
-                call([sys.executable, "train.py", f"--resume-run={run_dir}", f"--kimg={kimg}"], host, folder / LOG)
+            arguments = command(cell, path, images, kimg, folder, more)
+            if run_dir is not None:
+                arguments = [*arguments[:2], f"--resume-run={run_dir}", f"--kimg={kimg}"]
+            call(arguments, host, folder / LOG, "The same command goes on from here.")
             run_dir, _ = progress_of(folder)
         if run_dir is None:
             raise DataError(f"{folder}: the run has left no state. Look at {folder / LOG}.")

@@ -107,7 +107,9 @@ def check_zip(path: Path) -> None:
     except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError) as error:
         with open(path, "rb") as file:
             start = file.read(16)
-        raise DataError(f"--data: what was downloaded is no zip ({error}); it begins with {start!r}.") from error
+        raise DataError(
+            f"--data: what was downloaded is no zip ({error}); it begins with {start!r}. Give the zip's own address."
+        ) from error
     if broken is not None:
         raise DataError(f"--data: {broken} in the downloaded zip is damaged. Try again.")
 

@@ -40,15 +40,13 @@ def default_samples(reference: int) -> int:
     return LOW_SHOT if reference < LOW_SHOT else 50_000
 
 
-def metrics_of(text: str) -> dict[str, Metric]:
-    """`fid,kid` -> metrics by name. Raises OptionError."""
+def metrics_of(text: str, flag: str = "--metrics") -> dict[str, Metric]:
+    """`fid,kid` -> metrics by name. flag: what errors name. Raises OptionError."""
     known = scores.known()
     names = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
     unknown = [name for name in names if name not in known]
     if unknown or not names:
-        raise OptionError(
-            f"--metrics={text}: {unknown[0] if unknown else 'nothing'} is no metric of {', '.join(known)}."
-        )
+        raise OptionError(f"{flag}={text}: {unknown[0] if unknown else 'nothing'} is no metric of {', '.join(known)}.")
     return {name: known[name] for name in names}
 
 
@@ -212,7 +210,7 @@ def results(
     dataset = host_module("training.dataset").ImageFolderDataset(local, use_labels=True)
     count = min(len(dataset), most or len(dataset))
     samples = samples or default_samples(count)
-    check_numbers(chosen, count, samples)
+    check_numbers(chosen, "--metrics", count, samples)
     comparison = Comparison(network, dataset, datacheck.fingerprint(local), count, samples)
     labels = {name: label_of(name, metric, network.key) for name, metric in chosen.items()}
     report(f"{samples} generated images, {count} of {len(dataset)} real ones of {data}.")
@@ -277,14 +275,14 @@ def value_of(path: Path, data: str, *, metric: str, **how: Any) -> float:
     return found[name]["results"][found[name]["metric"] + scores.known()[name].decides]
 
 
-def check_numbers(chosen: Mapping[str, Metric], real: int, generated: int) -> None:
+def check_numbers(chosen: Mapping[str, Metric], flag: str, real: int, generated: int) -> None:
     """Raise DataError or OptionError if there are fewer images than a metric needs. chosen: metrics by name."""
     for name, metric in chosen.items():
         if real < metric.real:
-            raise DataError(f"--metrics={name} takes {metric.real} real images; --data has {real} to compare with.")
+            raise DataError(f"{flag}={name} takes {metric.real} real images; --data has {real} to compare with.")
         if generated < metric.generated:
             raise OptionError(
-                f"--metrics={name} takes {metric.generated} generated images; the number of samples is {generated}."
+                f"{flag}={name} takes {metric.generated} generated images; the number of samples is {generated}."
             )
 
 

@@ -30,6 +30,11 @@ def local_pickle(address: str) -> Path:
     """The file of --resume: a path, or an address that is downloaded once. Raises DataError."""
     if address.lower().startswith(("http://", "https://")):
         return downloads.download(address, downloads.cache_directory() / "pickles", _check_pickle, "--resume", ".pkl")
+    if Path(address).is_dir():
+        raise DataError(
+            f"--resume: {address} is a folder. Give a network-snapshot-*.pkl in it, or go on with that run: "
+            f"--resume-run={address}."
+        )
     if not Path(address).is_file():
         raise DataError(
             f"--resume: {address} does not exist. Give a file, an address, or a name that train.py --help lists."
@@ -171,7 +176,7 @@ def _check_data(path: Path, network: Network, side: int, channels: int, labels: 
     if resolution != side:
         raise DataError(
             f"--resume: {path.name} makes images of {resolution}x{resolution}, those of --data are {side}x{side}. Make "
-            f"the data set anew: dataset_tool.py --width={resolution} --height={resolution}."
+            f"the data set anew with dataset_tool.py, for {resolution}x{resolution}."
         )
     if colors != channels:
         kinds: dict[Any, str] = {1: "gray", 3: "RGB"}
@@ -181,7 +186,8 @@ def _check_data(path: Path, network: Network, side: int, channels: int, labels: 
         )
     if classes != labels:
         what = {True: "no labels", False: f"labels of width {classes}"}[classes == 0]
-        cure = "Train with --cond=0" if labels and not classes else "Give a data set with the same labels and --cond=1"
+        same = "Give a data set with the same labels and --cond=1, or, if they were a plug-in's, that plug-in"
+        cure = "Train with --cond=0" if labels and not classes else same
         raise DataError(
             f"--resume: {path.name} was trained with {what}, this run has labels of width {labels}. {cure}."
         )

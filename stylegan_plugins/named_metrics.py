@@ -37,13 +37,19 @@ class Named:
     metric: Metric
     features: str
 
+    def network(self, device: torch.device) -> networks.Features:
+        """Raises DataError or OptionError."""
+        return networks.load(self.features, {self.metric.reads}, device, f"{FLAG}={self.label}: features")
+
     def check(self, data: str | None, samples: int | None) -> None:
         """Raise DataError or OptionError if it could not be computed. data: the reference, if known."""
         evaluation.require_libraries()
-        networks.load(self.features, {self.metric.reads}, torch.device("cpu"), f"{FLAG}={self.label}: features")
+        self.network(torch.device("cpu"))
         if data is not None:
             count, _, _ = datacheck.check_dataset(data)
-            evaluation.check_numbers({self.label: self.metric}, count, samples or evaluation.default_samples(count))
+            evaluation.check_numbers(
+                {self.label: self.metric}, FLAG, count, samples or evaluation.default_samples(count)
+            )
 
 
 def named() -> dict[str, Named]:
@@ -84,7 +90,7 @@ class Judge:
     def _comparison(self, this: Named, options: Any) -> evaluation.Comparison:
         key = (this.features, this.metric.reads)
         if key not in self.networks:
-            self.networks[key] = networks.load(this.features, {this.metric.reads}, options.device, FLAG)
+            self.networks[key] = this.network(options.device)
         kwargs = {**options.dataset_kwargs, "max_size": None, "xflip": False, "use_labels": True}
         dataset = host_module("dnnlib").util.construct_class_by_name(**kwargs)
         samples = int(os.environ.get(SAMPLES, 0)) or evaluation.default_samples(len(dataset))

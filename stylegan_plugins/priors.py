@@ -123,8 +123,8 @@ def check(priors: Priors, file: str | Path, data: str, flag: str = "--disp-featu
     found = datacheck.fingerprint(data)
     if priors.fingerprint not in (None, found):
         raise DataError(
-            f"{flag}: {file} was made from other images than those in {data}, or these have changed since. Make it "
-            "anew: stylegan-plugins priors."
+            f"{flag}: {file} was made from other images than those in {data}, or these have changed since. Put the "
+            "data set back as it was, or, for a new run, make priors anew: stylegan-plugins priors."
         )
     return found
 

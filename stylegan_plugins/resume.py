@@ -38,14 +38,20 @@ def arguments(
     try:
         args = json.loads((run_dir / "training_options.json").read_text())
     except (OSError, ValueError) as error:
-        raise StateError(f"--resume-run: {run_dir} is no run directory: it has no training_options.json.") from error
+        raise StateError(
+            f"--resume-run: {run_dir} has no training_options.json that can be read; give a run directory."
+        ) from error
     args["run_dir"] = str(run_dir)  # it may have been moved
     args["resume_pkl"] = None  # the state has what came from it
     _change(args, {name: values[name] for name in given if name in CHANGEABLE})
     data = args["training_set_kwargs"]
+    if not Path(data["path"]).exists():
+        raise StateError(f"--resume-run: the data set {data['path']} is not there. Put it, or a link to it, back.")
     count, _, _ = datacheck.check_dataset(data["path"])
     if data.get("max_size") is not None and count < data["max_size"]:
-        raise StateError(f"--resume-run: {data['path']} has {count} images, the run began with {data['max_size']}.")
+        raise StateError(
+            f"--resume-run: {data['path']} has {count} images, the run began with {data['max_size']}. Put it back."
+        )
     training.use_labels(args, training.recorded_options(args.get("plugins", {})))
     metrics.check_metrics(args.get("metrics", []), data["path"], args.get("metric_samples"))
     held = states.lock(run_dir)
@@ -55,9 +61,15 @@ def arguments(
     nimg = state["position"]["cur_nimg"]
     gpus = args.get("num_gpus", 1)
     if devices.device().type == "cuda" and torch.cuda.device_count() < gpus:
-        raise StateError(f"--resume-run: the run has {gpus} GPUs, here are {torch.cuda.device_count()}.")
+        raise StateError(
+            f"--resume-run: the run has {gpus} GPUs, here are {torch.cuda.device_count()}. Or start a new run "
+            "from its newest snapshot: --resume=PKL."
+        )
     if len(state["ranks"]) != gpus:
-        raise StateError(f"--resume-run: {path} is of {len(state['ranks'])} processes, not {gpus}.")
+        raise StateError(
+            f"--resume-run: {path} is of {len(state['ranks'])} processes, not {gpus}: num_gpus in "
+            "training_options.json was changed. Put it back."
+        )
     if nimg >= args["total_kimg"] * 1000:
         raise StateError(
             f"--resume-run: the run is complete at {nimg / 1000:g} kimg. Give a larger --kimg to train longer."

@@ -146,7 +146,8 @@ def compare(
 ) -> None:
     """Train combinations of plug-ins in turn with the same budget, and make a table of them.
 
-    ARGUMENTS after -- go to every train.py. Interrupted, the same command goes on where it was."""
+    ARGUMENTS after -- go to every train.py, options of plug-ins to the combinations that have them. Interrupted, the
+    same command goes on where it was."""
     from stylegan_plugins import comparing
 
     devices.choose(device)

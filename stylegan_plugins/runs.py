@@ -31,7 +31,7 @@ def newest_pickle(path: Path) -> Path:
 def snapshots(run_dir: Path) -> list[Path]:
     """All snapshots of a run directory, the oldest first. Raises DataError if there is none."""
     if not run_dir.is_dir():
-        raise DataError(f"{run_dir} is no run directory.")
+        raise DataError(f"{run_dir} is no run directory, which --all needs.")
     found = {int(match[1]): file for file in run_dir.iterdir() if (match := SNAPSHOT.fullmatch(file.name))}
     if not found:
         raise DataError(f"{run_dir} has no network-snapshot-*.pkl; give a run directory or a network pickle.")
@@ -50,9 +50,10 @@ def choose_host(directory: Path | None) -> Path:
             return Path(candidate).resolve()
         if candidate == directory:
             break
+    named = os.environ.get("STYLEGAN_HOST")
+    where = directory or (f"{named} (STYLEGAN_HOST) or the current folder" if named else "the current folder")
     raise HostError(
-        f"No host in {directory or 'the current folder'}: networks are made from the host's code. Give its folder "
-        "with --host, or run this there."
+        f"No host in {where}: networks are made from the host's code. Give its folder with --host, or run this there."
     )
 
 

@@ -109,7 +109,10 @@ def latents(
     device = next(G.parameters()).device
     if G.c_dim == 0 or sampler is None:
         if like is not None:
-            raise OptionError("--like: this generator was not trained on features of images (--plugin=disp).")
+            raise OptionError(
+                "--like: this generator was not trained on features of images (--plugin=disp), or its pickle does not "
+                "lie in the directory of its run."
+            )
         if G.c_dim and (label is None or not label < G.c_dim):
             raise OptionError(
                 f"--class: this generator has {G.c_dim} classes; give one of 0 to {G.c_dim - 1}. If a plug-in gave it "
@@ -217,7 +220,10 @@ class Generator:
                 f"{makes} (channels, height, width)."
             )
         if self.G.c_dim and self.sampler is None and self.dataset.label_dim != self.G.c_dim:
-            raise DataError(f"--data: the generator has {self.G.c_dim} classes, the data {self.dataset.label_dim}.")
+            raise DataError(
+                f"--data: the generator has {self.G.c_dim} classes, the data {self.dataset.label_dim}. Give the data "
+                "set with its dataset.json."
+            )
 
     def images(self, count: int, share: tuple[int, int] = (0, 1)) -> Iterator[torch.Tensor]:
         """As `random_images`, always the same ones."""
@@ -231,7 +237,10 @@ def export(path: Path, out: Path, classes: int, seed: int = 0) -> None:
     has no sampler, or the pickle cannot be written."""
     G, sampler, file = load_generator(path, torch.device("cpu"))
     if sampler is None or not G.c_dim:
-        raise DataError(f"{file}: this generator is not conditioned by a plug-in; stock tools take it as it is.")
+        raise DataError(
+            f"{file}: this generator is not conditioned by a plug-in, and stock tools take it as it is; or its pickle "
+            "does not lie in the directory of its run."
+        )
     snapshot = open_pickle(file)
     drawn = [sampler.draw(G, np.random.RandomState([seed + k, 1])) for k in range(classes)]
     embedded = torch.stack(drawn).float().cpu()  # [K, E]

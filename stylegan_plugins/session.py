@@ -155,7 +155,7 @@ class Session:
         """Heads are float32, start equal on all processes, and leave the host's random numbers as they were."""
         for head in heads:
             if head.name in self.heads:
-                raise PluginError(f"--plugin: two plug-ins have a head named {head.name!r}.")
+                raise PluginError(f"--plugin: two plug-ins have a head named {head.name!r}: leave one of them out.")
             with torch.random.fork_rng(devices=[]):
                 # Not torch.manual_seed: it would seed all GPUs, too, and alike on every process.
                 torch.default_generator.manual_seed(self.random_seed + zlib.crc32(head.name.encode()))

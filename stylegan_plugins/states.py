@@ -102,7 +102,10 @@ def read_state(path: Path) -> dict[str, Any]:
         why = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise StateError(f"{path} is truncated or damaged ({why}).") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise StateError(f"{path} is no training state of this version of stylegan-plugins.")
+        raise StateError(
+            f"{path} is no training state of this version of stylegan-plugins. Start a new run from a snapshot: "
+            "--resume=PKL."
+        )
     return state
 
 

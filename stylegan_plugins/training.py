@@ -96,11 +96,11 @@ def _plugin_fields() -> dict[str, dict[str, str]]:
     """By plug-in: click's parameter name -> field."""
     return {
         name: {plugin_options.parameter(name, field_name): field_name for field_name in plugin_options.fields(cls)}
-        for name, cls in _installed_options().items()
+        for name, cls in installed_options().items()
     }
 
 
-def _installed_options() -> dict[str, type]:
+def installed_options() -> dict[str, type]:
     """Options dataclasses of all installed plug-ins that have one. A faulty plug-in is left out here, so that it spoils
     no run without it; `stylegan-plugins list` says what is wrong."""
     found = {}
@@ -189,7 +189,7 @@ def options_for(command: click.Command) -> list[click.Option]:
             ["--gan-loss"], type=click.Choice(list(GAN_LOSSES)), help="Adversarial loss  [default: nonsaturating]"
         ),
     ]
-    for name, cls in _installed_options().items():
+    for name, cls in installed_options().items():
         ours += plugin_options.click_options(name, cls)
     taken = sorted(existing & {flag for option in ours for flag in option.opts})
     if taken:
@@ -291,7 +291,10 @@ def recorded_options(plugins: Mapping[str, Any]) -> dict[str, Any]:
 def _use_plugin_loss(args: Any, gan_loss: str | None) -> None:
     loss = args["loss_kwargs"]
     if loss["class_name"] != HOST_LOSS:
-        raise PluginError(f"This host trains with {loss['class_name']}; plug-ins extend {HOST_LOSS} alone.")
+        raise PluginError(
+            f"This host trains with {loss['class_name']}; plug-ins extend {HOST_LOSS} alone. Train without --plugin "
+            "and --gan-loss."
+        )
     loss["class_name"] = PLUGIN_LOSS
     if gan_loss is not None:
         loss["gan_loss"] = gan_loss

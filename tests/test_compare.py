@@ -45,6 +45,15 @@ def test_a_share_of_the_data_is_as_many_images_as_it_says(plugins, share, images
     assert found[-1] == "--batch=8" and "--seed=3" in found
 
 
+def test_options_of_a_plugin_go_to_the_combinations_that_have_it():
+    given = ["--gamma=1", "--contrad-warmup=50", "--snap", "9", "--diffaugment-cutout", "0.2", "--mirror=1", "--x-y=1"]
+    rest = ["--gamma=1", "--snap", "9", "--mirror=1", "--x-y=1"]
+    assert comparing.arguments_for([], given) == rest
+    assert comparing.arguments_for(["contrad"], given) == [rest[0], "--contrad-warmup=50", *rest[1:]]
+    # augself brings diffaugment along.
+    assert comparing.arguments_for(["augself"], given) == [*rest[:3], "--diffaugment-cutout", "0.2", *rest[3:]]
+
+
 def test_the_table_has_means_and_deviations():
     values = {Cell("none", 1.0, 0): 10.0, Cell("none", 1.0, 1): 14.0, Cell("a,b", 1.0, 0): 3.0}
     text = comparing.table(["none", "a,b"], [1.0], values)

@@ -311,8 +311,11 @@ def test_bad_input_is_one_line(cache, ada_host, two, network, small_zip, color_z
         (lambda: features.load("nosuch", BOTH, CPU), "--features=nosuch: there is no such backbone"),
         (lambda: features.load("test_resnet=gone.pth", BOTH, CPU), "there is no file of weights gone.pth"),
         (lambda: features.load("inception=x.pth", BOTH, CPU), "give no file"),
-        (lambda: evaluation.check_numbers(scores.METRICS, 9, 9), "--metrics=is takes 10 generated .* samples is 9"),
-        (lambda: evaluation.check_numbers(scores.METRICS, 3, 9), "--metrics=fid takes 4 real images"),
+        (
+            lambda: evaluation.check_numbers(scores.METRICS, "--metrics", 9, 9),
+            "--metrics=is takes 10 generated .* samples is 9",
+        ),
+        (lambda: evaluation.check_numbers(scores.METRICS, "--metrics", 3, 9), "--metrics=fid takes 4 real images"),
         (lambda: runs.snapshots(Path("x.pkl")), "x.pkl is no run directory"),
     ],
 )

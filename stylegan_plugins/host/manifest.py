@@ -29,7 +29,7 @@ def files(host: Path) -> dict[str, str]:
         return json.loads((host / FOLDER / LIST).read_text())
     except (OSError, ValueError) as error:
         raise PatchError(
-            f"{host / FOLDER / LIST} cannot be read ({error}); get it from where the host came."
+            f"{host / FOLDER / LIST} cannot be read ({error}). Get the host anew, and patch it."
         ) from error
 
 

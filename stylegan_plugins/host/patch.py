@@ -39,10 +39,7 @@ def plan(directory: Path) -> Plan:
             patched[file] = apply_edits(data, edits, file)
         except PatchError as error:
             if file not in optional:
-                raise PatchError(
-                    f"{error}: this host differs too much from the known ones, nothing was written. See docs/hosts.md "
-                    "for the edits and what each is for."
-                ) from error
+                raise PatchError(f"{error}. Nothing was written.") from error
             left[file] = str(error)
     return Plan(patched, left)
 
@@ -53,8 +50,8 @@ def patch(directory: Path, dry_run: bool = False) -> Plan | None:
         changed = manifest.changed_since(directory)
         if changed:
             raise PatchError(
-                f"{', '.join(changed)} in {directory} changed after patching: run 'stylegan-plugins unpatch' first, or "
-                "undo the change; nothing was written."
+                f"{', '.join(changed)} in {directory} changed after patching; nothing was written. Undo the change, or "
+                f"copy the original from {directory / manifest.FOLDER / 'originals'}, and patch again."
             )
     result = plan(directory)
     if manifest.is_patched(directory):

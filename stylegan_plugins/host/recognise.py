@@ -77,7 +77,10 @@ def _family(directory: Path) -> str:
     """By the loss: ada's takes the mapping and synthesis networks apart, stylegan3's takes G whole."""
     loss = (directory / "training/loss.py").read_text(encoding="utf-8-sig", errors="replace")
     if "class StyleGAN2Loss" not in loss:
-        raise HostError(f"{directory / 'training/loss.py'} has no StyleGAN2Loss: this code base is not supported.")
+        raise HostError(
+            f"{directory / 'training/loss.py'} has no StyleGAN2Loss: this code base is not supported. Fetch NVIDIA's: "
+            "stylegan-plugins host fetch DIRECTORY."
+        )
     signature = re.search(r"class StyleGAN2Loss.*?def __init__\((.*?)\)\s*:", loss, re.DOTALL)
     arguments = signature.group(1) if signature else ""
     return "stylegan2-ada-pytorch" if re.search(r"\bG_mapping\b", arguments) else "stylegan3"

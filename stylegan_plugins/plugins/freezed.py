@@ -41,9 +41,10 @@ def configure(args, options, given):
     most = layers_above(4, side, architecture)
     layers = options.layers or layers_above(KEPT_SIDE, side, architecture)
     if not 1 <= layers <= most:
+        what = f"--freezed-layers={layers}" if options.layers else f"--plugin=freezed freezes nothing at {side}x{side}"
         raise OptionError(
-            f"--freezed-layers={layers}: a discriminator of {side}x{side} has {most} layers before its last block. "
-            f"Give a number from 1 to {most}."
+            f"{what}: a discriminator of {side}x{side} has {most} layers before its last block. Give --freezed-layers, "
+            f"a number from 1 to {most}."
         )
     args["D_kwargs"].setdefault("block_kwargs", {})["freeze_layers"] = layers
 
