@@ -8,17 +8,31 @@ their names."""
 
 import argparse
 import json
+import struct
 import sys
+import zlib
 from pathlib import Path
 
+import numpy as np
 import PIL.Image
 import PIL.ImageOps
 
+# What Pillow raises on broken files: it has no base class for it.
+BROKEN = (
+    *(OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, RuntimeError, OverflowError, struct.error),
+    *(zlib.error, PIL.Image.DecompressionBombError),
+)
+
 
 def ready(path: Path) -> PIL.Image.Image:
-    """A picture the right way up, in RGB, what is transparent on white. Raises OSError or ValueError if it is none."""
+    """A picture the right way up, in RGB, what is transparent on white. Raises one of BROKEN if it is none."""
     with PIL.Image.open(path) as opened:
-        image = PIL.ImageOps.exif_transpose(opened).convert("RGBA")
+        image = PIL.ImageOps.exif_transpose(opened)
+        if image.mode.startswith("I"):  # 16 bits; Pillow itself would cut all above 255
+            image = PIL.Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
+        elif image.mode == "F":
+            raise ValueError("its values are fractions, of which nothing says what is white")
+        image = image.convert("RGBA")
     white = PIL.Image.new("RGBA", image.size, "white")
     return PIL.Image.alpha_composite(white, image).convert("RGB")
 
@@ -34,11 +48,15 @@ def main() -> None:
         parser.error(f"{options.pictures} is no folder")
     if options.ready.exists():
         parser.error(f"{options.ready} is there already; give a folder that does not exist yet")
+    files = sorted(path for path in options.pictures.rglob("*") if path.is_file())
+    loose = [path for path in files if path.parent == options.pictures]
+    if options.classes and loose:
+        parser.error(f"--classes: {loose[0]} is in no folder of {options.pictures}, so that it has no class")
     written = []
-    for path in sorted(path for path in options.pictures.rglob("*") if path.is_file()):
+    for path in files:
         try:
             image = ready(path)
-        except (OSError, ValueError, PIL.Image.DecompressionBombError) as error:
+        except BROKEN as error:
             print(f"Left out: {path} ({error})", file=sys.stderr)
             continue
         if min(image.size) < options.smallest:
@@ -50,9 +68,7 @@ def main() -> None:
         written.append(name)
     folders = sorted({name.partition("/")[0] for name in written if "/" in name})
     if options.classes and written:
-        labels = [[name, folders.index(name.partition("/")[0])] for name in written if "/" in name]
-        if len(labels) < len(written):
-            sys.exit("Error: --classes: some pictures are in no folder of PICTURES, so that they have no class.")
+        labels = [[name, folders.index(name.partition("/")[0])] for name in written]
         (options.ready / "dataset.json").write_text(json.dumps({"labels": labels}))
         print("Classes:", ", ".join(f"{index} {name}" for index, name in enumerate(folders)))
     print(f"{len(written)} pictures: {options.ready}")

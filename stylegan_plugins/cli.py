@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from stylegan_plugins import __version__, inspecting, manager, run_commands
+from stylegan_plugins import __version__, backbones, inspecting, manager, run_commands, scores
 from stylegan_plugins import options as plugin_options
 from stylegan_plugins.errors import PluginError, UserError
 from stylegan_plugins.host import doctor as host_doctor
@@ -49,10 +49,12 @@ def list_plugins() -> None:
             cls = options_class(manager.build_alone(name), name)
             if cls is not None:
                 plugin_options.check(name, cls)
+            for hook, kind in (("register_backbones", backbones.Recipe), ("register_metrics", scores.Metric)):
+                manager.offer_of(name, hook, kind)
         except PluginError as error:
             summary = f"cannot be used: {error}"
         except manager.FAULTS as error:
-            summary = f"cannot be used: its hook options() raised {type(error).__name__}: {error}"
+            summary = f"cannot be used: a hook raised {type(error).__name__}: {error}"
         click.echo(f"{name}\n    {summary}")
 
 

@@ -114,9 +114,7 @@ def call(arguments: Sequence[str], host: Path, log: Path, advice: str) -> None:
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "ab") as out:
         begin = out.seek(0, os.SEEK_END)
-        code = signals.wait_for(
-            subprocess.Popen(arguments, cwd=host, stdout=out, stderr=subprocess.STDOUT, start_new_session=True)
-        )
+        code = signals.run(arguments, cwd=host, stdout=out, stderr=subprocess.STDOUT)
     if code:
         output = log.read_bytes()[begin:].decode(errors="replace")
         said = re.findall(r"^Error: (.*)$", output, re.MULTILINE)

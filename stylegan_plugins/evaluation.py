@@ -6,6 +6,7 @@ metric-<name>.jsonl, in the host's format, with what they are of."""
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import math
@@ -83,24 +84,29 @@ class Comparison:
 
     network     what sees images
     dataset     the host's, with labels; fingerprint: of its content
-    count       real images; samples: generated ones"""
+    count       real images; samples: generated ones
+    quiet       no progress is shown"""
 
     network: networks.Features
     dataset: Any
     fingerprint: str
     count: int
     samples: int
+    quiet: bool = False
 
-    def identity(self, pickle: Path) -> dict[str, Any]:
-        """What a result of this pickle is of."""
-        labels = np.stack([self.dataset.get_label(index) for index in range(len(self.dataset))])
+    def identity(self, pickle: Path, sampler: sampling.Sampler | None) -> dict[str, Any]:
+        """What a result of this pickle is of. sampler: where its labels come from; None: from the data set."""
+        labels = np.zeros(0)
+        if sampler is None:
+            labels = np.stack([self.dataset.get_label(index) for index in range(len(self.dataset))])
         return {
             **{"version": VERSION, "pickle": priors.digest_of(str(pickle)), "data": self.fingerprint},
             **{"real": self.count, "labels": _short(labels.tobytes()), "weights": self.network.weights},
             "samples": self.samples,
         }
 
-    def reference(self, quiet: bool = False) -> Reference:
+    @functools.cached_property
+    def reference(self) -> Reference:
         """Features of the real images, from the cache if they are there."""
         key = self.network.key
         identity = f"{VERSION}/{self.fingerprint}/{key}/{self.network.weights}/{self.count}"
@@ -112,7 +118,7 @@ class Comparison:
         except (OSError, ValueError, EOFError):
             click.echo(f"{file} is damaged and is made anew.", err=True)
         batches = real_batches(self.dataset, self.count)
-        found = see(self.network, batches, self.count, None if quiet else f"{key}: real")["features"]
+        found = see(self.network, batches, self.count, None if self.quiet else f"{key}: real")["features"]
         with whole(file) as out:
             np.save(out, found)
         return Reference(found)
@@ -122,13 +128,19 @@ def _short(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
+def floor_of(metric: Metric, reference: Reference | None) -> dict[str, float]:
+    """What a line of results has of the floor: nothing for a metric without a reference, or for too small a one."""
+    known = metric.reads == "features" and reference is not None and reference.floor is not None
+    return {"floor_fid": reference.floor} if known else {}  # type: ignore[union-attr,dict-item]
+
+
 # Lines of results. --------------------------------------------------------------------------------
 
 
 def read_lines(file: Path) -> list[dict[str, Any]]:
     """Results in a metric-*.jsonl; a line that a kill cut off is none."""
     found = []
-    for line in file.read_text().splitlines() if file.exists() else ():
+    for line in file.read_text(errors="replace").splitlines() if file.exists() else ():
         try:
             record = json.loads(line)
         except ValueError:
@@ -170,9 +182,9 @@ def mark_best(folder: Path, best: Mapping[str, dict[str, Any]]) -> Path:
     try:
         known = json.loads(file.read_text())
     except (OSError, ValueError):
-        known = {}
+        known = None
     with whole(file) as out:
-        out.write((json.dumps({**known, **best}, indent=2) + "\n").encode())
+        out.write((json.dumps({**(known if isinstance(known, dict) else {}), **best}, indent=2) + "\n").encode())
     return file
 
 
@@ -203,6 +215,8 @@ def results(
     chosen = metrics_of(metrics)
     wanted = {metric.reads for metric in chosen.values()}
     require_libraries()
+    # As the hosts' loops do it: figures of training and of this command are the same.
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     pickles = runs.snapshots(path) if every else [runs.newest_pickle(path)]
     network = networks.load(features, wanted, device)
     local = downloads.local_data(data)
@@ -214,12 +228,12 @@ def results(
     comparison = Comparison(network, dataset, datacheck.fingerprint(local), count, samples)
     labels = {name: label_of(name, metric, network.key) for name, metric in chosen.items()}
     report(f"{samples} generated images, {count} of {len(dataset)} real ones of {data}.")
-    reference = comparison.reference() if "features" in wanted else None
+    reference = comparison.reference if "features" in wanted else None
     floor = None if reference is None else reference.floor
     rows, lines = [], {}
     for pickle in pickles:
         folder = outdir or pickle.parent
-        of = comparison.identity(pickle)
+        of = comparison.identity(pickle, sampling.sampler_of(pickle.parent))
         found: dict[str, dict[str, Any]] = {}
         for name, label in labels.items():
             lines[name] = read_lines(folder / f"metric-{label}.jsonl")
@@ -246,7 +260,7 @@ def results(
                 snapshot_pkl=os.path.relpath(pickle, folder),
                 timestamp=time.time(),
                 of=of,
-                **({} if floor is None or chosen[name].reads == "logits" else {"floor_fid": floor}),
+                **floor_of(chosen[name], reference),
             )
             append_line(folder / f"metric-{label}.jsonl", found[name])
             lines[name].append(found[name])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
 import importlib.metadata
 import os
 import sys
 from collections.abc import Iterable
+from typing import Any
 
 import pluggy
 
@@ -119,16 +121,26 @@ def hooks_of(plugin: object) -> list[str]:
     return sorted(caller.name for caller in pm.get_hookcallers(plugin) or ())
 
 
-def offered(hook: str) -> dict:
+def offered(hook: str, kind: type) -> dict[str, Any]:
     """What all installed plug-ins give by name, active or not; of two of one name, that of the first. A faulty plug-in
     is left out: `stylegan-plugins list` says what is wrong."""
-    found: dict = {}
+    found: dict[str, Any] = {}
     for name in installed():
-        try:
-            for parts in call(build_alone(name), name, hook):
-                found = {**parts, **found}
-        except FAULTS:  # PluginError is one of them
-            continue
+        with contextlib.suppress(*FAULTS):  # PluginError is one of them
+            found = {**offer_of(name, hook, kind), **found}
+    return found
+
+
+def offer_of(name: str, hook: str, kind: type) -> dict[str, Any]:
+    """What one installed plug-in gives by name. Raises PluginError if it is not {name: `kind`}; a faulty plug-in may
+    raise any of FAULTS."""
+    found: dict[str, Any] = {}
+    for parts in call(build_alone(name), name, hook):
+        if not isinstance(parts, dict) or not all(isinstance(part, kind) for part in parts.values()):
+            raise PluginError(
+                f"--plugin: {name!r} has a faulty hook: {hook}() returned {parts!r}, not {kind.__name__}s by name."
+            )
+        found |= parts
     return found
 
 

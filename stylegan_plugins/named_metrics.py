@@ -6,6 +6,7 @@ numbers of the run are left as they were."""
 
 from __future__ import annotations
 
+import copy
 import io
 import os
 import weakref
@@ -22,6 +23,7 @@ from stylegan_plugins import backbones, datacheck, evaluation, records, sampling
 from stylegan_plugins import features as networks
 from stylegan_plugins.host.modules import host_module
 from stylegan_plugins.scores import Metric, Values
+from stylegan_plugins.selection import Model
 from training_ext.distributed import broadcast_patiently, gather_bytes
 
 FLAG = "--metrics"
@@ -56,55 +58,62 @@ def named() -> dict[str, Named]:
     """All of our metrics by label: each, on Inception and on each backbone that has a name."""
     found = {}
     for name, metric in scores.known().items():
-        for key in (networks.Inception.key, *backbones.known()):
-            label = evaluation.label_of(name, metric, key)
-            found[label] = Named(label, name, metric, key)
+        for features in (networks.Inception.key, *backbones.known()):
+            label = evaluation.label_of(name, metric, Model(features).key)
+            found[label] = Named(label, name, metric, features)
     return found
 
 
 class Judge:
-    """Our metrics in this process. What a network has seen of a generator is kept for the next metric that reads it.
+    """Our metrics in this process. What they compare with is kept, and what a network has seen of a generator until
+    there is another.
 
     run_dir     of the run in this process, whose plug-ins may have a sampler; None: there is none"""
 
     def __init__(self) -> None:
         self.run_dir: Path | None = None
-        self.networks: dict[tuple[str, str], networks.Features] = {}
+        self.comparisons: dict[tuple[str, str], evaluation.Comparison] = {}
         self.seen: tuple[Callable[[], Any], dict[tuple[str, str], Values]] = (lambda: None, {})
         self.details: dict[str, Callable[[Path], dict[str, Any]]] = {}
 
     def measure(self, this: Named, options: Any) -> dict[str, float]:
         """The figures of a metric. options: the host's MetricOptions. Called on all processes."""
         figures = torch.zeros([len(this.metric.ends)], dtype=torch.float64)
+        sampler = None if self.run_dir is None else sampling.sampler_of(self.run_dir)
         with torch.random.fork_rng(devices=[options.device] if options.device.type == "cuda" else []):
             comparison = self._comparison(this, options)
-            seen = self._see(this, options, comparison)
+            seen = self._see(this, options, comparison, sampler)
             if options.rank == 0:
-                reference = comparison.reference(quiet=True) if this.metric.reads == "features" else None
-                floor = {} if reference is None else {"floor_fid": reference.floor}
-                self.details[this.label] = lambda pickle: {"of": comparison.identity(pickle), **floor}
-                figures[:] = torch.tensor(list(scores.score(this.metric, "", reference, seen).values()))
-        found = broadcast_patiently(figures, options.num_gpus).tolist()
-        return {this.label + end: value for end, value in zip(this.metric.ends, found, strict=True)}
+                reference = comparison.reference if this.metric.reads == "features" else None
+                floor = evaluation.floor_of(this.metric, reference)
+                self.details[this.label] = lambda pickle: {"of": comparison.identity(pickle, sampler), **floor}
+                found = scores.score(this.metric, "", reference, seen)
+                figures[:] = torch.tensor(list(found.values()), dtype=torch.float64)
+        values = broadcast_patiently(figures, options.num_gpus).tolist()
+        return {this.label + end: value for end, value in zip(this.metric.ends, values, strict=True)}
 
     def _comparison(self, this: Named, options: Any) -> evaluation.Comparison:
         key = (this.features, this.metric.reads)
-        if key not in self.networks:
-            self.networks[key] = this.network(options.device)
-        kwargs = {**options.dataset_kwargs, "max_size": None, "xflip": False, "use_labels": True}
-        dataset = host_module("dnnlib").util.construct_class_by_name(**kwargs)
-        samples = int(os.environ.get(SAMPLES, 0)) or evaluation.default_samples(len(dataset))
-        fingerprint = datacheck.fingerprint(kwargs["path"])
-        return evaluation.Comparison(self.networks[key], dataset, fingerprint, len(dataset), samples)
+        if key not in self.comparisons:
+            kwargs = {**options.dataset_kwargs, "max_size": None, "xflip": False, "use_labels": True}
+            dataset = host_module("dnnlib").util.construct_class_by_name(**kwargs)
+            samples = int(os.environ.get(SAMPLES, 0)) or evaluation.default_samples(len(dataset))
+            evaluation.check_numbers({this.label: this.metric}, FLAG, len(dataset), samples)
+            fingerprint, network = datacheck.fingerprint(kwargs["path"]), this.network(options.device)
+            count = len(dataset)
+            self.comparisons[key] = evaluation.Comparison(network, dataset, fingerprint, count, samples, quiet=True)
+        return self.comparisons[key]
 
-    def _see(self, this: Named, options: Any, comparison: evaluation.Comparison) -> Values:
-        """What a network sees of generated images, on each process of all of them."""
+    def _see(
+        self, this: Named, options: Any, comparison: evaluation.Comparison, sampler: sampling.Sampler | None
+    ) -> Values:
+        """What a network sees of the images that all processes generate; nothing but on the first one."""
         if self.seen[0]() is not options.G:
             self.seen = (weakref.ref(options.G), {})
         key = (this.features, this.metric.reads)
         if key not in self.seen[1]:
-            sampler = None if self.run_dir is None else sampling.sampler_of(self.run_dir)
-            generator = sampling.Generator(options.G, sampler, comparison.dataset)
+            G = copy.deepcopy(options.G).to(options.device)  # the hosts' loops hand on one that lies on the CPU
+            generator = sampling.Generator(G, sampler, comparison.dataset)
             share = (options.rank, options.num_gpus)
             with torch.no_grad():
                 mine = [
@@ -112,13 +121,13 @@ class Judge:
                     for images in generator.images(comparison.samples, share)
                 ]
             shares = gather_bytes(packed(mine), options.num_gpus, options.device)
-            self.seen[1][key] = {this.metric.reads: merged(shares)}
+            self.seen[1][key] = {this.metric.reads: merged(shares)} if options.rank == 0 else {}
         return self.seen[1][key]
 
     def report(self, theirs: Callable[..., None], result: Any, run_dir: str | None, snapshot: str | None) -> None:
         """The host's report_metric, `theirs`; our results say what they are of, and the best snapshot is marked."""
         label = result["metric"]
-        if label in self.details and snapshot is not None:
+        if label in self.details and snapshot is not None and os.path.isfile(snapshot):  # it may be an address
             result = type(result)({**result, **self.details[label](Path(snapshot))})
         theirs(result, run_dir=run_dir, snapshot_pkl=snapshot)
         decides = _decides(label, list(result["results"]))

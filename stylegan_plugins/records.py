@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from stylegan_plugins import scores
 from stylegan_plugins.errors import DataError
 
 KIMG = "Progress/kimg"
@@ -20,6 +21,8 @@ SHEET = re.compile(r"fakes(\d+|_init)\.(?:png|jpg)")
 KIMG_OF_PICKLE = re.compile(r"network-snapshot-(\d+)\.pkl$")
 # Words in names of metrics of which more is better; `f` and `score` are precision and recall in one.
 OTHER_WAY = {"precision", "recall", "density", "coverage", "accuracy", "score"}
+# First words of names: Inception Score, and equivariance in stylegan3, a PSNR; distances and path lengths.
+HIGHER, LOWER = r"is(\d+k)?|inception|eq[tr](\d+k)?", r"(fid|kid|ppl)(\d.*)?"
 Values = list[float | None]
 
 
@@ -119,11 +122,19 @@ def number(value: Any) -> float | None:
 
 
 def is_higher_better(metric: str) -> bool | None:
-    """Which way a metric goes, by its name; None for those that go no way, as deviations."""
+    """Which way a figure of a metric goes, by its name; None for those that go no way, as deviations, and for unknown
+    ones."""
     words = metric.lower().split("_")
     if "std" in words:
         return None
-    return bool(OTHER_WAY.intersection(words)) or any(re.fullmatch(r"is(\d+k)?|inception", word) for word in words[:1])
+    if OTHER_WAY.intersection(words) or re.fullmatch(HIGHER, words[0]):
+        return True
+    if re.fullmatch(LOWER, words[0]):
+        return False
+    for name, known in scores.known().items():
+        if metric.startswith(f"{name}_") and metric.endswith(known.decides):
+            return known.higher
+    return None
 
 
 def flattened(value: Any, name: str = "", separator: str = ".") -> Iterator[tuple[str, Any]]:

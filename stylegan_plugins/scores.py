@@ -30,9 +30,12 @@ class Reference:
         return _statistics(self.features)
 
     @functools.cached_property
-    def floor(self) -> float:
-        """FID of its first half to its second: what a perfect generator of half as many images would be given."""
+    def floor(self) -> float | None:
+        """FID of its first half to its second: what a perfect generator of half as many images would be given. None for
+        less than four images."""
         half = len(self.features) // 2
+        if half < 2:
+            return None
         return _fid(_statistics(self.features[:half]), _statistics(self.features[half : 2 * half]))
 
 
@@ -101,7 +104,7 @@ def inception_score(reference: None, logits: torch.Tensor) -> dict[str, float]:
 
 
 METRICS = {
-    "fid": Metric(fid, real=4),  # its floor halves the reference
+    "fid": Metric(fid, real=4),  # so that there is a floor
     "kid": Metric(kid, ("", "_std")),
     # They look at the third neighbour.
     "pr": Metric(precision_recall, ("_precision", "_recall", "_f_score"), "_f_score", higher=True, real=4, generated=4),
@@ -112,7 +115,7 @@ METRICS = {
 
 def known() -> dict[str, Metric]:
     """All metrics by name: these, and those of installed plug-ins."""
-    return {**METRICS, **manager.offered("register_metrics"), **METRICS}
+    return {**METRICS, **manager.offered("register_metrics", Metric), **METRICS}
 
 
 def score(metric: Metric, label: str, reference: Reference | None, generated: Values) -> dict[str, float]:

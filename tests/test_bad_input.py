@@ -34,6 +34,7 @@ PLUGINS = {  # third-party plug-ins with something odd about them
     "misspelt": "from stylegan_plugins import hookimpl\n@hookimpl\ndef optoins(): pass",
     "greedy": "from stylegan_plugins import hookimpl\n@hookimpl\ndef tick(session, colour): pass",
     "optionless": "from stylegan_plugins import hookimpl\n@hookimpl\ndef options(): return undefined",
+    "measuring": "from stylegan_plugins import hookimpl\n@hookimpl\ndef register_metrics(): return {'length': len}",
     "untyped": (
         "from dataclasses import dataclass\nfrom stylegan_plugins import hookimpl\n"
         "@dataclass(frozen=True)\nclass Options:\n    sizes: list = ()\n@hookimpl\ndef options(): return Options"
@@ -271,6 +272,7 @@ def test_list_says_what_is_wrong_with_each_faulty_plugin(plugins):
         "greedy": "{'colour'}",
         "optionless": "name 'undefined' is not defined",
         "untyped": "'sizes'",
+        "measuring": "not Metrics by name",
     }.items():
         assert reason in said[name]
 

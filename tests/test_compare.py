@@ -113,6 +113,32 @@ def test_ctrl_c_ends_the_run_with_its_state_and_the_same_command_goes_on(ada_hos
     assert [path.name for path in (tmp_path / "none-1-seed0").glob("0*")] == [run_dir.name]
 
 
+@pytest.mark.parametrize("first", [signal.SIGHUP, signal.SIGTERM])
+def test_a_signal_is_handed_on_and_a_second_one_ends_all_processes(first, tmp_path):
+    """The program here has a child, and neither of them ends when it is told to."""
+    stubborn = "import os, signal, time; signal.signal(signal.SIGTERM, lambda *_: print('told', flush=True)); "
+    stubborn += "child = os.fork(); print(os.getpid(), flush=True); [time.sleep(0.1) for _ in range(600)]"
+    code = "import sys; from stylegan_plugins import signals; "
+    code += "signals.run([sys.executable, '-c', sys.argv[1]], stdout=open(sys.argv[2], 'wb'))"
+    output = tmp_path / "out"
+    parent = subprocess.Popen([sys.executable, "-c", code, stubborn, output], stderr=subprocess.PIPE, text=True)
+
+    def wait_for(condition):
+        deadline = time.monotonic() + 60
+        while not condition():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+    wait_for(lambda: output.exists() and len(output.read_text().split()) == 2)
+    pids = [int(pid) for pid in output.read_text().split()]
+    parent.send_signal(first)
+    wait_for(lambda: "told" in output.read_text())
+    parent.send_signal(signal.SIGTERM)
+    _, said = parent.communicate(timeout=60)
+    assert parent.returncode == 128 + first and said.count("again ends it at once") == 1
+    wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
+
+
 def with_ctrl_c() -> None:
     """What a shell starts in the background ignores it."""
     signal.signal(signal.SIGINT, signal.default_int_handler)

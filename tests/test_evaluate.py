@@ -324,5 +324,21 @@ def test_what_cannot_be_computed_is_refused(call, message):
         call()
 
 
+def test_damaged_files_of_results_stop_nothing(tmp_path):
+    for content in (b"[]", b"null", b"{", b"\xff\xfe"):
+        (tmp_path / "best.json").write_bytes(content)
+        evaluation.mark_best(tmp_path, {"fid_clean": {"results": {"fid_clean": 1.0}}})
+        assert json.loads((tmp_path / "best.json").read_text()) == {"fid_clean": {"results": {"fid_clean": 1.0}}}
+    lines = tmp_path / "metric-x.jsonl"
+    lines.write_bytes(b'{"results": {"x": 1}}\n\xff\xfe\n[1]\n{"results": 3}\n{"results": {"x": 2}}\n{"resu')
+    assert [line["results"]["x"] for line in evaluation.read_lines(lines)] == [1, 2]
+
+
+def test_too_few_images_for_a_floor_have_none():
+    few = scores.Reference(np.random.RandomState(0).randn(3, 4).astype(np.float32))
+    assert few.floor is None and evaluation.floor_of(scores.METRICS["kid"], few) == {}
+    assert scores.score(scores.METRICS["kid"], "x", few, {"features": few.features.numpy()})
+
+
 def test_the_number_of_samples_is_that_of_the_papers():
     assert [evaluation.default_samples(count) for count in (100, 4999, 5000, 70_000)] == [5000, 5000, 50_000, 50_000]

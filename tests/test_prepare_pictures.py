@@ -34,8 +34,12 @@ def pictures(tmp_path):
     sideways[0x0112] = 6  # to be turned clockwise
     cat.rotate(90, expand=True).save(cats / "a.jpg", exif=sideways, quality=95)
     cat.save(cats / "a.png")
-    for mode, suffix in (("L", "png"), ("P", "gif"), ("CMYK", "tif"), ("I;16", "png"), ("1", "bmp")):
-        cat.convert(mode if mode != "I;16" else "L").convert(mode).save(cats / f"{mode.replace(';', '')}.{suffix}")
+    for mode, suffix in (("L", "png"), ("P", "gif"), ("CMYK", "tif"), ("1", "bmp")):
+        cat.convert(mode).save(cats / f"{mode}.{suffix}")
+    PIL.Image.fromarray(np.asarray(cat.convert("L")).astype(np.uint16) * 257).save(cats / "scan.png")
+    PIL.Image.fromarray(np.asarray(cat.convert("L")).astype(np.float32) / 255).save(cups / "fractions.tif")
+    whole = (cats / "a.png").read_bytes()
+    (cups / "chunk.png").write_bytes(whole[:100] + b"\0\0\0\0\0\0\0\0" + whole[108:])
     coffee = PIL.Image.fromarray(skimage.data.coffee()).convert("RGBA")
     coffee.putalpha(0)
     coffee.save(cups / "glass.png")
@@ -48,10 +52,10 @@ def test_all_kinds_of_pictures_become_a_data_set(pictures, family, fetched, tmp_
     done = prepare(pictures, tmp_path / "ready", "--smallest=64", "--classes")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("Classes: 0 cats, 1 cups\n8 pictures: ")
-    assert [line.partition("pictures/")[2][:12] for line in done.stderr.splitlines()] == [
-        "cups/broken.",
-        "cups/small.p",
-    ]
+    left_out = [line.partition("pictures/")[2].partition(" ")[0] for line in done.stderr.splitlines()]
+    assert left_out == [f"cups/{name}" for name in ("broken.jpg", "chunk.png", "fractions.tif", "small.png")]
+    gray, scan = (np.asarray(PIL.Image.open(tmp_path / f"ready/cats/{name}.png.png")) for name in ("L", "scan"))
+    assert (gray == scan).all() and gray.std() > 30
     upright, straight = (np.asarray(PIL.Image.open(tmp_path / f"ready/cats/a.{kind}.png")) for kind in ("jpg", "png"))
     assert np.abs(upright.astype(int) - straight).mean() < 5
     assert np.asarray(PIL.Image.open(tmp_path / "ready/cups/glass.png.png")).min() == 255
@@ -74,4 +78,5 @@ def test_what_it_cannot_do_is_one_line(pictures, tmp_path):
         [pictures, tmp_path / "y", "--classes"],
     ):
         done = prepare(*args)
+        assert not (tmp_path / "y").exists()
         assert done.returncode and "rror: " in done.stderr and "Traceback" not in done.stderr

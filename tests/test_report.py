@@ -214,6 +214,7 @@ def test_the_best_snapshot_is_marked_and_which_way_is_best_follows_from_the_name
     [
         ("pr_efficientnet_lite0_f_score", True),
         *[("fid50k_full", False), ("kid50k_full", False), ("ppl2_wend", False), ("fid", False), ("kid_std", None)],
+        *[("eqt50k_int", True), ("eqr50k", True), ("unknown50k", None), ("kid50k_full", False), ("fid_clean", False)],
         *[("is50k_mean", True), ("is50k_std", None), ("is", True), ("pr50k3_full_precision", True), ("recall", True)],
     ],
 )
