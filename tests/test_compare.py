@@ -19,7 +19,7 @@ from test_disp import invoke
 
 from stylegan_plugins import comparing
 from stylegan_plugins.comparing import Cell
-from stylegan_plugins.errors import OptionError
+from stylegan_plugins.errors import DataError, OptionError
 
 
 def test_combinations_and_fractions():
@@ -111,6 +111,14 @@ def test_ctrl_c_ends_the_run_with_its_state_and_the_same_command_goes_on(ada_hos
     again = invoke(ada_host, "compare", *flags)
     assert again.returncode == 0 and f"none-1-seed0, from {seen / 1000:g} of 1 kimg" in again.stderr
     assert [path.name for path in (tmp_path / "none-1-seed0").glob("0*")] == [run_dir.name]
+
+
+def test_the_error_of_a_run_is_its_own_and_not_that_of_an_earlier_one(tmp_path):
+    log = tmp_path / "train.log"
+    for code, why in (("print('Error: too dark.'); raise SystemExit(2)", "too dark."), ("1 / 0", "it ended with 1")):
+        with pytest.raises(DataError, match=rf": {why} \(.*train.log\). Do this"):
+            comparing.call([sys.executable, "-c", code], tmp_path, log, "Do this.")
+    assert "too dark" in log.read_text() and "ZeroDivisionError" in log.read_text()
 
 
 @pytest.mark.parametrize("first", [signal.SIGHUP, signal.SIGTERM])
