@@ -372,7 +372,7 @@ def test_a_process_killed_at_any_step_leaves_a_host_that_unpatch_restores(host, 
         os.waitpid(child, 0)
         _calls.clear()
         if at <= len(plans[family].patched) + 1:
-            with pytest.raises(PatchError, match="run 'stylegan-plugins unpatch' first"):
+            with pytest.raises(PatchError, match="if patching was interrupted, run: stylegan-plugins unpatch"):
                 host_patch.patch(host)
         host_patch.unpatch(host)
         assert tree(host) == before, f"after a kill at step {at}"

@@ -39,7 +39,9 @@ def plan(directory: Path) -> Plan:
             patched[file] = apply_edits(data, edits, file)
         except PatchError as error:
             if file not in optional:
-                raise PatchError(f"{error}. Nothing was written.") from error
+                raise PatchError(
+                    f"{error}; nothing was written. See docs/hosts.md for the edits and what each is for."
+                ) from error
             left[file] = str(error)
     return Plan(patched, left)
 
@@ -50,8 +52,8 @@ def patch(directory: Path, dry_run: bool = False) -> Plan | None:
         changed = manifest.changed_since(directory)
         if changed:
             raise PatchError(
-                f"{', '.join(changed)} in {directory} changed after patching; nothing was written. Undo the change, or "
-                f"copy the original from {directory / manifest.FOLDER / 'originals'}, and patch again."
+                f"{', '.join(changed)} in {directory} changed after patching; nothing was written. Undo the change, "
+                f"or, if patching was interrupted, run: stylegan-plugins unpatch {directory}."
             )
     result = plan(directory)
     if manifest.is_patched(directory):

@@ -234,10 +234,7 @@ def apply_edits(data: bytes, edits: list[Edit], file: str) -> bytes:
     tree = tree.visit(application)
     missing = [str(edit) for index, edit in enumerate(edits) if index not in application.done and not edit.optional]
     if missing:
-        raise PatchError(
-            f"{file} lacks {'; '.join(missing)}: this host differs too much from the known ones. See docs/hosts.md for "
-            "the edits and what each is for"
-        )
+        raise PatchError(f"{file} lacks {'; '.join(missing)}")
     return mark + tree.bytes
 
 
