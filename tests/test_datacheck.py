@@ -251,7 +251,7 @@ def test_a_network_that_never_answers_is_given_up_in_time(silent_server, monkeyp
             return session.get(url)
 
     util = types.SimpleNamespace(requests=requests, open_url=open_url)
-    metric_main = types.SimpleNamespace(_metric_dict={"fid": None})
+    metric_main = types.SimpleNamespace(_metric_dict={"fid": object()})
     modules = {"dnnlib": types.SimpleNamespace(util=util), "metrics.metric_main": metric_main}
     monkeypatch.setattr(metrics, "host_module", modules.get)
     monkeypatch.setattr(metrics, "detector_urls", lambda metric: [silent_server])
