@@ -63,10 +63,11 @@ def fractions_of(text: str) -> list[float]:
 
 def arguments_for(plugins: Sequence[str], arguments: Sequence[str]) -> list[str]:
     """Arguments of train.py without options of plug-ins that are not active, which it would refuse."""
+    active = manager.expand(plugins)
     others = {
         plugin_options.flag(name, field)
         for name, cls in training.installed_options().items()
-        if name not in manager.expand(plugins)
+        if name not in active
         for field in plugin_options.fields(cls)
     }
     found: list[str] = []

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ADA, TINY
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_disp import invoke
 
@@ -36,6 +36,7 @@ def test_combinations_and_fractions():
         comparing.combinations_of(" , ")
 
 
+@settings(deadline=None)  # the first time plug-ins are imported
 @given(st.sampled_from(["none", "augself", "disp,freezed"]), st.floats(0.01, 1), st.integers(1, 10_000))
 def test_a_share_of_the_data_is_as_many_images_as_it_says(plugins, share, images):
     found = comparing.command(Cell(plugins, share, 3), "d.zip", images, 5, Path("runs"), ["--batch=8"])
