@@ -130,8 +130,8 @@ def _short(content: bytes) -> str:
 
 def floor_of(metric: Metric, reference: Reference | None) -> dict[str, float]:
     """What a line of results has of the floor: nothing for a metric without a reference, or for too small a one."""
-    known = metric.reads == "features" and reference is not None and reference.floor is not None
-    return {"floor_fid": reference.floor} if known else {}  # type: ignore[union-attr,dict-item]
+    floor = reference.floor if reference is not None and metric.reads == "features" else None
+    return {} if floor is None else {"floor_fid": floor}
 
 
 # Lines of results. --------------------------------------------------------------------------------
