@@ -96,8 +96,8 @@ def register_backbones():
 def register_metrics():
     """Return metrics by name, `{name: stylegan_plugins.scores.Metric}`: functions of features of real and of generated
     images. They can then be named in `stylegan-plugins evaluate` and `compare`, with any `--features`, and in
-    train.py's `--metrics` as `<name>_<features>`. Of installed plug-ins, active or not. A name that exists already
-    keeps its meaning."""
+    train.py's `--metrics` as `<name>_<features>`, on Inception `<name>_clean`. Of installed plug-ins, active or
+    not. A name that exists already keeps its meaning."""
 
 
 @hookspec
