@@ -66,8 +66,8 @@ def main() -> None:
         (options.ready / name).parent.mkdir(parents=True, exist_ok=True)
         image.save(options.ready / name)
         written.append(name)
-    folders = sorted({name.partition("/")[0] for name in written if "/" in name})
     if options.classes and written:
+        folders = sorted({name.partition("/")[0] for name in written})
         labels = [[name, folders.index(name.partition("/")[0])] for name in written]
         (options.ready / "dataset.json").write_text(json.dumps({"labels": labels}))
         print("Classes:", ", ".join(f"{index} {name}" for index, name in enumerate(folders)))

@@ -35,7 +35,6 @@ class Named:
     """One of our metrics, as the host knows it: its label, and what it is made of."""
 
     label: str
-    name: str
     metric: Metric
     features: str
 
@@ -57,10 +56,11 @@ class Named:
 def named() -> dict[str, Named]:
     """All of our metrics by label: each, on Inception and on each backbone that has a name."""
     found = {}
+    known = (networks.Inception.key, *backbones.known())
     for name, metric in scores.known().items():
-        for features in (networks.Inception.key, *backbones.known()):
+        for features in known:
             label = evaluation.label_of(name, metric, Model(features).key)
-            found[label] = Named(label, name, metric, features)
+            found[label] = Named(label, metric, features)
     return found
 
 
@@ -157,7 +157,7 @@ def merged(shares: list[bytes]) -> np.ndarray:
 
 def _decides(label: str, keys: list[str]) -> tuple[str, bool] | None:
     """The figure that says which snapshot is best, and whether more is better; None if none or several could."""
-    ours = named().get(label)
+    ours = _REGISTERED.get(label)
     if ours is not None:
         return label + ours.metric.decides, ours.metric.higher
     ways = {key: higher for key in keys if (higher := records.is_higher_better(key)) is not None}
@@ -165,6 +165,7 @@ def _decides(label: str, keys: list[str]) -> tuple[str, bool] | None:
 
 
 _JUDGE = Judge()
+_REGISTERED: dict[str, Named] = {}
 _MARK = "_stylegan_plugins_metrics"
 
 
@@ -181,6 +182,7 @@ def register() -> None:
     for label, this in named().items():
         if not metric_main.is_valid_metric(label):
             metric_main.register_metric(_function(this))
+            _REGISTERED[label] = this
     theirs = metric_main.report_metric
 
     @wraps(theirs)
