@@ -187,7 +187,7 @@ def _ada_gradients() -> list[Edit]:
             file=FILE,
             function=LOOP,
             after=Call("phase.module.requires_grad_", containing="False"),
-            code="bridge.sum_gradients(phase.module, num_gpus)",
+            code="bridge.average_gradients(phase.module, num_gpus)",
             reason="takes the place of DDP: gradients of all processes are averaged before the step",
         ),
     ]

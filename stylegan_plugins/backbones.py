@@ -67,7 +67,7 @@ BACKBONES = {
 
 def known() -> dict[str, Recipe]:
     """All backbones by name: ours, and those of installed plug-ins."""
-    return {**BACKBONES, **manager.offered("register_backbones", Recipe), **BACKBONES}
+    return {**BACKBONES, **manager.catalogue().offered("register_backbones", Recipe), **BACKBONES}
 
 
 def recipe_of(name: str, flag: str) -> Recipe:

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from inspect import getdoc
 from pathlib import Path
 from typing import Any
 
 import click
 
-from stylegan_plugins import __version__, backbones, inspecting, manager, run_commands, scores
+from stylegan_plugins import __version__, inspecting, manager, run_commands
 from stylegan_plugins import options as plugin_options
 from stylegan_plugins.errors import PluginError, UserError
 from stylegan_plugins.host import doctor as host_doctor
 from stylegan_plugins.host import patch as host_patch
 from stylegan_plugins.host.recognise import recognise
 from stylegan_plugins.patches import FAMILIES, edits_for
-from stylegan_plugins.session import options_class
 
 LOSS = "training/loss.py"
 Directory = click.Path(path_type=Path)
@@ -42,51 +40,43 @@ def cli() -> None:
 @cli.command("list")
 def list_plugins() -> None:
     """List installed plug-ins, with the hooks that each implements."""
-    for name in manager.installed():
+    found = manager.catalogue()
+    for name in found.sources:
         try:
-            plugin = manager.load(name)
-            summary = f"{_headline(plugin)}\n    hooks: {', '.join(manager.hooks_of(plugin))}"
-            cls = options_class(manager.build_alone(name), name)
-            if cls is not None:
-                plugin_options.check(name, cls)
-            for hook, kind in (("register_backbones", backbones.Recipe), ("register_metrics", scores.Metric)):
-                manager.offer_of(name, hook, kind)
+            headline, hooks = found.summary(name)
         except PluginError as error:
-            summary = f"cannot be used: {error}"
-        except manager.FAULTS as error:
-            summary = f"cannot be used: a hook raised {type(error).__name__}: {error}"
-        click.echo(f"{name}\n    {summary}")
+            click.echo(f"{name}\n    cannot be used: {error}")
+            continue
+        click.echo(f"{name}\n    {headline}\n    hooks: {', '.join(hooks)}")
 
 
 @cli.command()
 @click.argument("name")
 def info(name: str) -> None:
     """Show a plug-in: its paper, options and defaults."""
-    plugin = manager.load(name)
-    click.echo(f"{name}: {_headline(plugin)}")
+    found = manager.catalogue()
+    plugin = found.load(name)
+    click.echo(f"{name}: {manager.headline(plugin.__doc__)}")
     if hasattr(plugin, "PAPER"):
         click.echo(f"paper: {plugin.PAPER}")
     for attribute in ("brings", "requires", "conflicts"):
         if getattr(plugin, attribute, ()):
             click.echo(f"{attribute}: {', '.join(getattr(plugin, attribute))}")
-    cls = options_class(manager.build_alone(name), name)
+    cls = found.options_class(name)
     if cls is not None:
         click.echo("options:")
-        for option, field in zip(plugin_options.click_options(name, cls), dataclasses.fields(cls), strict=True):
-            choices = f" One of {', '.join(field.metadata['choices'])}." if field.metadata.get("choices") else ""
-            click.echo(f"  {option.opts[0]} (default {field.default})\n      {field.metadata['help']}.{choices}")
-    for preset, values in getattr(plugin, "PRESETS", {}).items():
+    for field in dataclasses.fields(cls) if cls else ():
+        choices = f" One of {', '.join(field.metadata['choices'])}." if field.metadata.get("choices") else ""
+        flag = plugin_options.flag(name, field.name)
+        click.echo(f"  {flag} (default {field.default})\n      {field.metadata['help']}.{choices}")
+    for preset, values in found.presets(name).items():
         flags = [
-            f"{plugin_options.flag(owner, field)}={value}"
+            f"{plugin_options.flag(owner, field_name)}={value}"
             for owner, fields in values.values_for(name).items()
-            for field, value in fields.items()
+            for field_name, value in fields.items()
         ]
         click.echo(f"preset {preset}: {' '.join(flags)}\n      source: {values.source}")
-    click.echo(f"hooks: {', '.join(manager.hooks_of(plugin))}")
-
-
-def _headline(plugin: object) -> str:
-    return (getdoc(plugin) or "no description").splitlines()[0]
+    click.echo(f"hooks: {', '.join(found.hooks_of(name))}")
 
 
 @cli.group()
@@ -184,14 +174,11 @@ for command in run_commands.COMMANDS:
 
 
 def main() -> None:
-    """Entry point: installed plug-ins may add commands."""
-    for name in manager.installed():
+    """Run the command; installed plug-ins may add commands."""
+    found = manager.catalogue()
+    for name in found.usable():
         try:
-            pm = manager.build_alone(name)
-        except PluginError:
-            continue  # `list` says so
-        try:
-            manager.call(pm, name, "register_commands", cli=cli)
+            found.call(name, "register_commands", cli=cli)
         except manager.FAULTS as error:
             click.echo(f"Left out: commands of {name}, whose register_commands() raised {error!r}.", err=True)
     cli()

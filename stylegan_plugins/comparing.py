@@ -17,12 +17,12 @@ from pathlib import Path
 
 import torch
 
-from stylegan_plugins import datacheck, downloads, evaluation, manager, signals, states, training
+from stylegan_plugins import datacheck, downloads, evaluation, signals, states
 from stylegan_plugins import features as networks
 from stylegan_plugins import options as plugin_options
 from stylegan_plugins.errors import DataError, OptionError
 from stylegan_plugins.files import whole
-from stylegan_plugins.training import split_names
+from stylegan_plugins.manager import catalogue, split_names
 
 LOG = "train.log"
 
@@ -63,12 +63,12 @@ def fractions_of(text: str) -> list[float]:
 
 def arguments_for(plugins: Sequence[str], arguments: Sequence[str]) -> list[str]:
     """Arguments of train.py without options of plug-ins that are not active, which it would refuse."""
-    active = manager.expand(plugins)
+    found_plugins = catalogue()
+    active = found_plugins.activate(plugins, {}).names
     others = {
-        plugin_options.flag(name, field)
-        for name, cls in training.installed_options().items()
+        plugin_options.flag(name, field_name)
+        for name, field_name in found_plugins.parameters().values()
         if name not in active
-        for field in plugin_options.fields(cls)
     }
     found: list[str] = []
     left_out = False

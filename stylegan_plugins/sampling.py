@@ -18,11 +18,12 @@ import PIL.Image
 import PIL.ImageOps
 import torch
 
-from stylegan_plugins import datacheck, runs, training
+from stylegan_plugins import datacheck, runs
 from stylegan_plugins.errors import DataError, OptionError
 from stylegan_plugins.files import whole
 from stylegan_plugins.finetune import open_pickle
 from stylegan_plugins.host import networks
+from stylegan_plugins.manager import recorded
 from training_ext.mapping import map_embedded
 
 MOST_SEEDS = 100_000
@@ -47,12 +48,13 @@ def sampler_of(run_dir: Path) -> Sampler | None:
 
     Raises DataError or PluginError if it is damaged, or a plug-in is missing."""
     try:
-        recorded = json.loads((run_dir / "training_options.json").read_text()).get("plugins", {})
+        record = json.loads((run_dir / "training_options.json").read_text()).get("plugins", {})
+        plugins = recorded(record)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, AttributeError) as error:
         raise DataError(f"{run_dir / 'training_options.json'} cannot be read ({error!r}).") from error
-    return training.the_one("register_sampler", training.recorded_options(recorded), run_dir=run_dir)
+    return plugins.only("register_sampler", run_dir=run_dir)
 
 
 def seeds_of(text: str) -> list[int]:

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from conftest import ADA, STYLEGAN3, TINY, last_run, run_script
 
-from stylegan_plugins import manager, training
+from stylegan_plugins import training
 from stylegan_plugins.errors import OptionError
+from stylegan_plugins.manager import catalogue
 from stylegan_plugins.plugins.augself import PRESETS, AugSelfOptions
 
 DRIVERS = Path(__file__).parent / "drivers"
@@ -19,7 +20,7 @@ GOLDEN = Path(__file__).parent / "golden" / "augself.npz"
 
 def resolved(names: list[str], given: dict | None = None) -> dict:
     """Options objects of active plug-ins, presets applied."""
-    return training._build_options(manager.build(manager.expand(names)), given or {})
+    return dict(catalogue().activate(names, given or {}).options)
 
 
 def assert_equals_the_authors(host: Path) -> None:
@@ -42,9 +43,8 @@ def test_in_nvidias_checkout_gradients_equal_the_authors_bb0760e(pristine):
 
 
 def test_augself_brings_diffaugment_along_once():
-    assert manager.expand(["augself"]) == ["diffaugment", "augself"]
-    assert manager.expand(["diffaugment", "augself"]) == ["diffaugment", "augself"]
-    assert manager.expand(["augself", "diffaugment"]) == ["diffaugment", "augself"]
+    for names in (["augself"], ["diffaugment", "augself"], ["augself", "diffaugment"]):
+        assert catalogue().activate(names, {}).names == ("diffaugment", "augself")
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -64,13 +64,6 @@ def test_the_plus_preset_strengthens_what_diffaugment_applies():
     assert resolved(["augself"])["diffaugment"].translation == 0.125
 
 
-def test_the_policy_is_shared_with_diffaugment():
-    options = resolved(["augself"], {"augself": {"policy": "color,cutout"}})
-    assert options["diffaugment"].policy == "color,cutout"
-    with pytest.raises(OptionError, match="--augself-policy=color and --diffaugment-policy=cutout differ"):
-        resolved(["augself"], {"augself": {"policy": "color"}, "diffaugment": {"policy": "cutout"}})
-
-
 @pytest.mark.parametrize("predict", ["", "hue", "color,hue"])
 def test_groups_that_do_not_exist_cannot_be_predicted(predict):
     with pytest.raises(OptionError, match="--augself-predict"):
@@ -80,13 +73,16 @@ def test_groups_that_do_not_exist_cannot_be_predicted(predict):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"diffaugment": {"policy": "color"}, "augself": {"predict": "cutout"}}, "--augself-predict: cutout can be"),
-        ({"diffaugment": {"policy": ""}}, "--augself-predict: nothing can be"),
+        (
+            {"diffaugment": {"policy": "color"}, "augself": {"predict": "cutout"}},
+            "--augself-predict: cutout cannot be predicted, since --diffaugment-policy=color applies color",
+        ),
+        ({"diffaugment": {"policy": ""}}, "--augself-predict: there is nothing to predict"),
         ({"diffaugment": {"where": "d"}}, "--diffaugment-where=d"),
     ],
 )
 def test_what_the_head_could_not_learn_is_refused(given, message):
-    request = training.Request(plugins=["diffaugment", "augself"], options=given, dry_run=True)
+    request = training.Request(plugins=catalogue().activate(["augself"], given), dry_run=True)
     args = {"loss_kwargs": {"class_name": training.HOST_LOSS}}
     with pytest.raises(OptionError, match=message):
         training.configure("run", args, request)

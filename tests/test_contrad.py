@@ -13,11 +13,13 @@ import torch
 from conftest import ADA, STYLEGAN3, color_crops, run_script, write_zip
 from drivers.states import differences
 
-from stylegan_plugins import manager, training
+from stylegan_plugins import training
 from stylegan_plugins.errors import OptionError
+from stylegan_plugins.manager import builtin, catalogue
 from stylegan_plugins.plugins import contrad
 from stylegan_plugins.plugins.contrad import PRESETS, ContraDOptions
-from training_ext.parts import Pass
+from training_ext import contrad as contrad_numbers
+from training_ext.parts import Images, Pass, Step
 
 DRIVERS = Path(__file__).parent / "drivers"
 GOLDEN = Path(__file__).parent / "golden" / "contrad.npz"
@@ -37,11 +39,11 @@ def test_the_step_of_d_and_of_g_equals_the_authors_4ac8ce5():
     chosen = ContraDOptions(
         hidden=16, projection=8, lambda_con=golden["step/lambda_con"].item(), temperature=0.1, warmup=0
     )
-    session = SimpleNamespace(
-        options=lambda _: chosen, feature_size=lambda _: 20, rank=0, num_gpus=1, optimizers=[], heads={}
-    )
-    heads = contrad.register_heads(session)[0].module().double()
-    session.heads["contrad"] = heads
+    conv = SimpleNamespace(weight=torch.zeros([5, 1]))  # 20 = 5 * 2 * 2 features; their layer gives 4x4 pixels
+    D = SimpleNamespace(b4=SimpleNamespace(conv=conv), img_resolution=32)
+    session = SimpleNamespace(D=D, rank=0, num_gpus=1, report=lambda name, value: None)
+    method = contrad.Method(session, chosen)
+    heads = method.h = contrad_numbers.heads(20, 16, 8).double()
     theirs = {"real": "projection", "generated": "projection2", "logits": "linear"}
     layers = {"0": "0", "2": "2"}
     name_of = lambda name, layer: f"{theirs[name]}.{('l1' if layer == '0' else 'l2') if name == 'logits' else layer}"
@@ -53,17 +55,18 @@ def test_the_step_of_d_and_of_g_equals_the_authors_4ac8ce5():
     features = golden["step/features"].clone().requires_grad_(True)
     first, second, generated = features.chunk(3)
 
-    def passed(source, phase, *views):
-        n = len(views[0])
-        read = [{"conv": view} for view in views]
-        blank = torch.zeros([n, 1])
-        return Pass(source, phase, blank, blank, blank, blank, {}, blank, read[0], {}, read, lambda *_: None)
+    blank = torch.zeros([len(first), 1])
 
-    (term,) = contrad.register_loss_terms(session)
-    real, fake = passed("real", "Dmain", first, second), passed("generated", "Dmain", generated)
-    contrast = term.joint(fake, real).mean()
-    softplus = torch.nn.functional.softplus
-    adversarial = (softplus(term.logits(fake)) + softplus(-term.logits(real))).mean()
+    def passed(source, phase, features, **views):
+        images = Images(source, phase, blank, blank, blank, blank)
+        return Pass(images, None, blank, blank, layers={"b4.conv": features}, views=views)
+
+    real = passed("real", "Dmain", first, second=passed("real", "Dmain", second))
+    fake = passed("generated", "Dmain", generated)
+    (term,) = method.terms
+    contrast = term.compute(Step("Dmain", 0, 0, real, fake)).mean()
+    softplus, logits = torch.nn.functional.softplus, method.critic.logits
+    adversarial = (softplus(logits(fake)) + softplus(-logits(real))).mean()
     assert contrast.item() == pytest.approx(golden["step/contrast"].item(), rel=1e-12)
     assert adversarial.item() == pytest.approx(golden["step/adversarial"].item(), rel=1e-12)
     (contrast + adversarial).backward()
@@ -73,7 +76,7 @@ def test_the_step_of_d_and_of_g_equals_the_authors_4ac8ce5():
             for kind in ("weight", "bias"):
                 expected = golden[f"step/grad/heads/{name_of(name, layer)}.{kind}"]
                 torch.testing.assert_close(getattr(head[int(layer)], kind).grad, expected, rtol=1e-9, atol=1e-12)
-    loss = softplus(-term.logits(passed("generated", "Gmain", features))).mean()  # theirs was given all
+    loss = softplus(-logits(passed("generated", "Gmain", features))).mean()  # theirs was given all
     (gradient,) = torch.autograd.grad(loss, [features])
     torch.testing.assert_close(gradient, golden["step/grad/features/G"], rtol=1e-9, atol=1e-12)
 
@@ -98,7 +101,7 @@ def test_two_processes_give_the_gradients_of_one_with_all_images(fetched, tmp_pa
 
 def test_every_pair_of_plugins_trains(fetched):
     faults = report_of(fetched[ADA], "combine.py")
-    pairs = len(manager.BUILTIN) * (len(manager.BUILTIN) - 1) // 2
+    pairs = len(builtin()) * (len(builtin()) - 1) // 2
     assert len(faults) == pairs
     assert {pair: fault for pair, fault in faults.items() if fault} == {"contrad,disp": "refused"}
 
@@ -107,7 +110,7 @@ def test_every_pair_of_plugins_trains(fetched):
 
 
 def resolved(given: dict) -> ContraDOptions:
-    return training._build_options(manager.build(["contrad"]), {"contrad": given})["contrad"]
+    return catalogue().activate(["contrad"], {"contrad": given}).options["contrad"]
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -127,7 +130,7 @@ def test_the_augmentation_goes_with_the_resolution(resolution, blur):
 def arguments(**changes) -> dict:
     return {
         "loss_kwargs": {"class_name": training.HOST_LOSS},
-        "training_set_kwargs": {"use_labels": False},
+        "training_set_kwargs": {"use_labels": False, "resolution": 32},
         "D_kwargs": {"epilogue_kwargs": {"mbstd_group_size": 4}},
         "batch_size": 8,
         "batch_gpu": 8,
@@ -137,7 +140,8 @@ def arguments(**changes) -> dict:
 
 
 def configured(args: dict, **options) -> dict:
-    request = training.Request(plugins=["contrad"], options={"contrad": options}, dry_run=True)
+    plugins = catalogue().activate(["contrad"], {"contrad": options})
+    request = training.Request(plugins=plugins, dry_run=True)
     return training.configure("run", args, request)[1]
 
 
@@ -165,7 +169,7 @@ def test_the_minibatch_stddev_layer_can_be_left_out():
 
 def test_a_pretrained_d_keeps_its_minibatch_stddev_layer():
     with pytest.raises(OptionError, match="--contrad-mbstd=off.*--resume"):
-        contrad.configure(arguments(resume_pkl="x.pkl"), ContraDOptions(mbstd="off"), frozenset())
+        contrad.configure(arguments(resume_pkl="x.pkl"), ContraDOptions(mbstd="off"))
 
 
 # Runs. --------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from torch.nn.functional import normalize
 from training_ext import augment
 from training_ext.augment import SIMCLR, SimCLR
 from training_ext.contrad import nt_xent, supcon_generated
-from training_ext.heads import TwoLayerHead
+from training_ext.contrad import TwoLayerHead
 
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "contrad.npz"
 PROPERTY = settings(max_examples=40, deadline=None)

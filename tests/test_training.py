@@ -99,30 +99,32 @@ def test_a_run_with_diffaugment_and_ada_leaves_all_that_a_user_expects(fetched, 
 
 RANKS = '''"""Writes what each process has at the end of an iteration."""
 import hashlib, json, os
-from stylegan_plugins import hookimpl
-from training_ext.parts import Head
+from stylegan_plugins import Head, Term, hookimpl
 import torch
 
 def digest(module):
     return hashlib.sha256(b"".join(p.detach().numpy().tobytes() for p in module.parameters())).hexdigest()
 
 @hookimpl
-def register_heads(session):
-    session.augment_pipe.p.fill_(0.5)
-    return [Head("probe", lambda: torch.nn.Linear(session.feature_size("fc"), 2))]
+def setup(session):
+    return Ranks(session)
 
-@hookimpl
-def register_loss_terms(session):
-    from training_ext.parts import LossTerm
-    term = lambda p: session.heads["probe"](p.features["fc"]).square().mean(1)
-    return [LossTerm("probe", "D", term, features=frozenset({"fc"}))]
+class Ranks:
+    def __init__(self, session):
+        self.session = session
+        session.augment_pipe.p.fill_(0.5)
+        head = torch.nn.Linear(session.D.b4.fc.weight.shape[0], 2)
+        self.heads = [Head("probe", head)]
+        term = lambda step: head(step.one.layers["b4.fc"]).square().mean(1)
+        self.terms = [Term("probe", "D", term, layers=["b4.fc"])]
 
-@hookimpl
-def batch_end(session, cur_nimg, batch_idx):
-    state = {n: digest(getattr(session, n)) for n in ("G", "D", "G_ema")} | {"heads": digest(session.heads)}
-    state |= {"p": float(session.augment_pipe.p), "batch": batch_idx}
-    with open(os.environ["RANKS"] + f"-{session.rank}.json", "w") as file:
-        json.dump(state, file)
+    @hookimpl
+    def batch_end(self, batch_idx):
+        session = self.session
+        state = {n: digest(getattr(session, n)) for n in ("G", "D", "G_ema")} | {"heads": digest(session.heads)}
+        state |= {"p": float(session.augment_pipe.p), "batch": batch_idx}
+        with open(os.environ["RANKS"] + f"-{session.rank}.json", "w") as file:
+            json.dump(state, file)
 '''
 
 

@@ -26,7 +26,7 @@ def broadcast_patiently(value: torch.Tensor, num_gpus: int) -> torch.Tensor:
     return value
 
 
-def sum_gradients(module: torch.nn.Module, num_gpus: int) -> None:
+def average_gradients(module: torch.nn.Module, num_gpus: int) -> None:
     """Average gradients over all processes, as one flat tensor. Does nothing for one process."""
     parameters = [parameter for parameter in module.parameters() if parameter.grad is not None]
     if num_gpus <= 1 or not parameters:
