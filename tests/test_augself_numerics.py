@@ -13,6 +13,8 @@ from training_ext import augself
 from training_ext.augment import GROUPS
 from training_ext.heads import EqualizedLinear, OmegaHead
 
+pytestmark = pytest.mark.unit
+
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "augself.npz"
 PROPERTY = settings(max_examples=50, deadline=None)
 
