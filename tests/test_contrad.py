@@ -10,8 +10,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import ADA, STYLEGAN3, color_crops, run_script, write_zip
 from drivers.states import differences
+from support.hosts import ADA, STYLEGAN3
+from support.images import color_crops, write_zip
+from support.runs import killed_and_resumed, loop, options, run_to_its_end, snapshot
+from support.scripts import report_of
 
 from stylegan_plugins import training
 from stylegan_plugins.errors import OptionError
@@ -21,17 +24,13 @@ from stylegan_plugins.plugins.contrad import PRESETS, ContraDOptions
 from training_ext import contrad as contrad_numbers
 from training_ext.parts import Images, Pass, Step
 
-DRIVERS = Path(__file__).parent / "drivers"
 GOLDEN = Path(__file__).parent / "golden" / "contrad.npz"
-
-
-def report_of(host: Path, driver: str, *args: str) -> dict:
-    return json.loads(run_script(host, str(DRIVERS / driver), *args).stdout.splitlines()[-1])
 
 
 # Numbers. -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.unit
 def test_the_step_of_d_and_of_g_equals_the_authors_4ac8ce5():
     """Their L_D and L_G on given features and heads: values, and gradients of features and of all heads."""
     with np.load(GOLDEN, allow_pickle=False) as file:
@@ -81,16 +80,19 @@ def test_the_step_of_d_and_of_g_equals_the_authors_4ac8ce5():
     torch.testing.assert_close(gradient, golden["step/grad/features/G"], rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.host
 def test_each_phase_trains_what_the_paper_says(fetched):
     truths = report_of(fetched[ADA], "contrad_step.py")
     assert len(truths) > 18 and [name for name, holds in truths.items() if not holds] == []
 
 
+@pytest.mark.host
 @pytest.mark.parametrize("pristine", [ADA], indirect=True)
 def test_in_nvidias_checkout_each_phase_trains_what_the_paper_says(pristine):
     assert [name for name, holds in report_of(pristine, "contrad_step.py").items() if not holds] == []
 
 
+@pytest.mark.host
 def test_two_processes_give_the_gradients_of_one_with_all_images(fetched, tmp_path):
     relative = report_of(fetched[ADA], "contrad_ranks.py", str(tmp_path / "two"))
     assert relative["loss"] < 1e-12 and relative["vectors"] < 1e-12  # double precision
@@ -99,6 +101,7 @@ def test_two_processes_give_the_gradients_of_one_with_all_images(fetched, tmp_pa
     assert relative["ranks"] == 0
 
 
+@pytest.mark.host
 def test_every_pair_of_plugins_trains(fetched):
     faults = report_of(fetched[ADA], "combine.py")
     pairs = len(builtin()) * (len(builtin()) - 1) // 2
@@ -113,6 +116,7 @@ def resolved(given: dict) -> ContraDOptions:
     return catalogue().activate(["contrad"], {"contrad": given}).options["contrad"]
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_takes_the_place_of_defaults_and_what_is_given_wins(name):
     options = resolved({"preset": name})
@@ -121,6 +125,7 @@ def test_a_preset_takes_the_place_of_defaults_and_what_is_given_wins(name):
     assert resolved({"preset": name, "augment": "simclr"}).augment == "simclr"
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("resolution, blur", [(32, 0), (64, 0), (128, 0.5), (1024, 0.5)])
 def test_the_augmentation_goes_with_the_resolution(resolution, blur):
     assert ContraDOptions().transform(resolution).blur == blur
@@ -145,6 +150,7 @@ def configured(args: dict, **options) -> dict:
     return training.configure("run", args, request)[1]
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     "changes, options, message",
     [
@@ -158,15 +164,18 @@ def test_what_cannot_be_contrasted_is_refused(changes, options, message):
         configured(arguments(**changes), **options)
 
 
+@pytest.mark.unit
 def test_two_gpus_with_an_image_each_are_enough_when_they_share():
     configured(arguments(batch_size=2, batch_gpu=1, num_gpus=2))
 
 
+@pytest.mark.unit
 def test_the_minibatch_stddev_layer_can_be_left_out():
     assert configured(arguments(), mbstd="off")["D_kwargs"]["epilogue_kwargs"]["mbstd_num_channels"] == 0
     assert "mbstd_num_channels" not in configured(arguments())["D_kwargs"]["epilogue_kwargs"]
 
 
+@pytest.mark.unit
 def test_a_pretrained_d_keeps_its_minibatch_stddev_layer():
     with pytest.raises(OptionError, match="--contrad-mbstd=off.*--resume"):
         contrad.configure(arguments(resume_pkl="x.pkl"), ContraDOptions(mbstd="off"))
@@ -175,11 +184,9 @@ def test_a_pretrained_d_keeps_its_minibatch_stddev_layer():
 # Runs. --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.run
 def test_a_killed_run_ends_as_one_that_was_not_and_its_snapshot_is_stock(fetched, ada_host, tmp_path):
     """32 iterations, in the warm-up of the learning rates; killed and resumed once."""
-    from test_resume import killed_and_resumed, run_to_its_end
-    from test_training import options, snapshot
-
     data = write_zip(tmp_path / "crops.zip", color_crops(32, side=16))
     args = options(ada_host, ADA, data, tmp_path, "--plugin=contrad", "--contrad-warmup=100", "--device=cpu")
     args |= {"total_kimg": 32 * args["batch_size"] / 1000, "kimg_per_tick": 9, "state_minutes": 10.0}
@@ -195,9 +202,8 @@ def test_a_killed_run_ends_as_one_that_was_not_and_its_snapshot_is_stock(fetched
     assert snapshot(fetched[ADA], max(whole.glob("network-snapshot-*.pkl")), "--stock")["finite"]
 
 
+@pytest.mark.run
 def test_stylegan3_trains_on_gray_images(fetched, patched, gray_zip, tmp_path):
-    from test_training import loop, options, snapshot
-
     flags = ["--plugin=contrad", "--contrad-mbstd=off", "--contrad-augment=simclr-hq-cutout"]
     args = options(patched[STYLEGAN3], STYLEGAN3, gray_zip, tmp_path, *flags)
     assert "augment_kwargs" not in args

@@ -15,6 +15,8 @@ from training_ext.augment import SIMCLR, SimCLR
 from training_ext.contrad import nt_xent, supcon_generated
 from training_ext.contrad import TwoLayerHead
 
+pytestmark = pytest.mark.unit
+
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "contrad.npz"
 PROPERTY = settings(max_examples=40, deadline=None)
 

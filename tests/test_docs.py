@@ -15,6 +15,8 @@ from stylegan_plugins import hookspecs, manager
 from stylegan_plugins import options as plugin_options
 from stylegan_plugins.session import options_class
 
+pytestmark = pytest.mark.unit
+
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md")])
 HOOKS_PAGE = (ROOT / "docs/hooks.md").read_text(encoding="utf-8")

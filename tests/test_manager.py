@@ -10,13 +10,15 @@ import types
 import numpy as np
 import pytest
 import torch
-from conftest import install_plugin
+from support.hosts import install_plugin
 
 from stylegan_plugins import hookimpl, hookspecs, manager
 from stylegan_plugins.errors import PluginError
 from stylegan_plugins.plugins import diffaugment
 from stylegan_plugins.session import Session
 from training_ext.parts import Head
+
+pytestmark = pytest.mark.unit
 
 
 def plugin(name: str, *, attributes: dict | None = None, **hooks) -> types.ModuleType:

@@ -8,36 +8,15 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import ADA, CHECKOUTS, STYLEGAN3, TINY, copy_host, install_plugin, last_run, run_script
+from support.hosts import ADA, CHECKOUTS, STYLEGAN3, copy_host, install_plugin
+from support.runs import TINY, last_run, loop, options, snapshot, stats
+from support.scripts import run_script
 
 from stylegan_plugins.host import patch as host_patch
 
-DRIVERS = Path(__file__).parent / "drivers"
+pytestmark = pytest.mark.run
+
 FAMILY = pytest.mark.parametrize("family", [ADA, STYLEGAN3])
-
-
-def options(host: Path, family: str, data: Path, outdir: Path, *args: str) -> dict:
-    """The arguments that a host's train.py would train with."""
-    done = run_script(host, "train.py", f"--data={data}", f"--outdir={outdir}", "--dry-run", *TINY[family], *args)
-    text = done.stdout[done.stdout.index("{") :]
-    return json.JSONDecoder().raw_decode(text)[0]
-
-
-def loop(host: Path, args: dict, run_dir: Path, iterations: int, *flags: str) -> Path:
-    """Run the training loop for some iterations, without sheets of 1024 samples; returns the last snapshot."""
-    file = run_dir.with_suffix(".json")
-    file.write_text(json.dumps(args | {"image_snapshot_ticks": None}))
-    run_script(host, str(DRIVERS / "train_loop.py"), str(file), str(run_dir), str(iterations), *flags)
-    return max(run_dir.glob("network-snapshot-*.pkl"))
-
-
-def snapshot(host: Path, pickle: Path, *flags: str) -> dict:
-    done = run_script(host, str(DRIVERS / "snapshot.py"), str(pickle), *flags)
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def stats(run_dir: Path) -> list[dict]:
-    return [json.loads(line) for line in (run_dir / "stats.jsonl").read_text().splitlines()]
 
 
 def assert_patched_equals_stock(stock: Path, patched: Path, family: str, data: Path, tmp_path: Path) -> None:

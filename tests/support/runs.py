@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 from support.hosts import ADA, STYLEGAN3
-from support.scripts import DRIVERS, environment, run_script
+from support.scripts import DRIVERS, run_script, start_script
 
 from stylegan_plugins import states
 
@@ -78,25 +76,12 @@ def run_to_its_end(host: Path, args: dict, run_dir: Path, **how) -> str:
     return run_script(host, *driver(args, run_dir), **how).stdout
 
 
-def begin(host: Path, args: dict, run_dir: Path, **env: str) -> subprocess.Popen:
+def begin(host: Path, args: dict, run_dir: Path, **env: str):
     """Start a run of a fraction of a kimg, in a process group of its own."""
-    return start(host, *driver(args, run_dir), **env)
+    return start_script(host, *driver(args, run_dir), **env)
 
 
-def start(host: Path, script: str, *args: str, **env: str) -> subprocess.Popen:
-    """Start a script in a process group of its own."""
-    return subprocess.Popen(
-        [sys.executable, script, *args],
-        cwd=host,
-        env=environment(**env),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def wait_for_state(run: subprocess.Popen, run_dir: Path, beyond: int = -1) -> None:
+def wait_for_state(run, run_dir: Path, beyond: int = -1) -> None:
     """Wait until a training state of more than `beyond` images is there."""
     deadline = time.monotonic() + 200
     while time.monotonic() < deadline and run.poll() is None:
@@ -113,7 +98,7 @@ def killed_and_resumed(host: Path, args: dict, run_dir: Path, beyond: int) -> No
     wait_for_state(run, run_dir, beyond)
     os.killpg(run.pid, signal.SIGKILL)
     run.communicate()
-    run = start(host, "train.py", f"--resume-run={run_dir}")
+    run = start_script(host, "train.py", f"--resume-run={run_dir}", fresh=args["num_gpus"] > 1)
     output = run.communicate(timeout=400)[0]
     assert run.returncode == 0, output[-3000:]
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import functools
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 DRIVERS = Path(__file__).parents[1] / "drivers"
@@ -46,20 +48,76 @@ def run_script(
 
 
 def _run_forked(argv: list[str], cwd: Path, env: dict[str, str], timeout: int) -> subprocess.CompletedProcess:
-    server = _fork_server()
     with tempfile.TemporaryDirectory() as top:
         stdout, stderr = Path(top, "stdout"), Path(top, "stderr")
         request = {"argv": argv, "cwd": str(cwd), "env": env, "timeout": timeout}
-        print(json.dumps({**request, "stdout": str(stdout), "stderr": str(stderr)}), file=server.stdin, flush=True)
-        code = int(server.stdout.readline())
+        code = _ask(request | {"stdout": str(stdout), "stderr": str(stderr)})
         return subprocess.CompletedProcess(argv, code, stdout.read_text(), stderr.read_text())
+
+
+class Started:
+    """A script that was started in a process group of its own; what tests use of subprocess.Popen."""
+
+    def __init__(self, host: Path, argv: list[str], env: dict[str, str], timeout: int = 600):
+        self.argv, self.returncode = argv, None
+        descriptor, name = tempfile.mkstemp()
+        os.close(descriptor)
+        self._output = Path(name)
+        request = {"argv": argv, "cwd": str(host), "env": env, "timeout": timeout, "start": True}
+        self.pid = _ask(request | {"stdout": name, "stderr": name})
+
+    def poll(self) -> int | None:
+        if self.returncode is None:
+            self.returncode = _ask({"poll": self.pid})
+        return self.returncode
+
+    def wait(self, timeout: float) -> int:
+        deadline = time.monotonic() + timeout
+        while self.poll() is None:
+            if time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired(self.argv, timeout)
+            time.sleep(0.02)
+        return self.returncode
+
+    def kill(self) -> None:
+        if self.poll() is None:
+            os.killpg(self.pid, signal.SIGKILL)
+
+    def communicate(self, timeout: float = 300) -> tuple[str, None]:
+        """Wait for its end. Returns all that it printed, standard error included."""
+        self.wait(timeout)
+        output = self._output.read_text()
+        self._output.unlink()
+        return output, None
+
+
+def start_script(host: Path, script: str, *args: str, fresh: bool = False, **env: str) -> subprocess.Popen | Started:
+    """Start a script as run_script runs it, in a process group of its own, with one file for all that it prints."""
+    argv = [script, *map(str, args)]
+    if not fresh:
+        return Started(host, argv, environment(**env))
+    return subprocess.Popen(
+        [sys.executable, *argv],
+        cwd=host,
+        env=environment(**env),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def _ask(request: dict) -> int | None:
+    server = _fork_server()
+    print(json.dumps(request), file=server.stdin, flush=True)
+    return json.loads(server.stdout.readline())
 
 
 @functools.cache
 def _fork_server() -> subprocess.Popen:
     """Start the process that run_script forks. It ends when its standard input does, with this process."""
     return subprocess.Popen(
-        [sys.executable, str(DRIVERS / "fork_server.py")],
+        [sys.executable, str(DRIVERS / "fork_server.py"), os.environ["TESTS_BYTECODE"]],
         env=environment(),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
