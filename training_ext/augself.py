@@ -14,15 +14,20 @@ then the sum over groups, which weights a group by 1 / K_g. ``reduction='mean'``
 paper. The targets are those of their code: omega in [0, 1], so the two targets meet at omega = 0, not in the middle.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
 import torch
 
 REDUCTIONS = {"mean": torch.mean, "sum": torch.sum}
+Groups = Mapping[str, torch.Tensor]  # [N, K_g] by group
 
 
 # Loss terms. --------------------------------------------------------------------------------------
 
 
-def augself_loss(pred, omega, sign, reduction="mean"):
+def augself_loss(pred: torch.Tensor, omega: torch.Tensor, sign: int, reduction: str = "mean") -> torch.Tensor:
     """Squared error of one group:  l_n = mean_k (omega_hat_nk - s omega_nk)^2,  s = sign.
 
     With reduction='sum' the sum over k, ||omega_hat_n - s omega_n||^2. pred, omega: [N, K]. Returns [N].
@@ -36,7 +41,7 @@ def augself_loss(pred, omega, sign, reduction="mean"):
     return REDUCTIONS[reduction]((pred - sign * omega).square(), dim=1)
 
 
-def augself_generator_loss(pred, omega, reduction="mean"):
+def augself_generator_loss(pred: torch.Tensor, omega: torch.Tensor, reduction: str = "mean") -> torch.Tensor:
     """G's term of one group:  l_n = mean_k (omega_hat_nk - omega_nk)^2 - mean_k (omega_hat_nk + omega_nk)^2.
 
     Expanding the squares gives l_n = -4/K sum_k omega_hat_nk omega_nk: linear in the prediction, with no lower bound
@@ -45,7 +50,7 @@ def augself_generator_loss(pred, omega, reduction="mean"):
     return augself_loss(pred, omega, +1, reduction) - augself_loss(pred, omega, -1, reduction)
 
 
-def discriminator_term(preds, omegas, sign, reduction="mean"):
+def discriminator_term(preds: Groups, omegas: Groups, sign: int, reduction: str = "mean") -> torch.Tensor:
     """L^SS of D for one source, per image:  sum_g augself_loss(omega_hat_g, omega_g, s).
 
     preds: {group: [N, K_g]}; omegas: {group: [N, K_g]}, which may hold groups that are applied but not predicted.
@@ -54,7 +59,7 @@ def discriminator_term(preds, omegas, sign, reduction="mean"):
     return _sum_over_groups(augself_loss, preds, omegas, sign, reduction)
 
 
-def generator_term(preds, omegas, reduction="mean"):
+def generator_term(preds: Groups, omegas: Groups, reduction: str = "mean") -> torch.Tensor:
     """L^SS of G, per generated image:  sum_g augself_generator_loss(omega_hat_g, omega_g). Returns [N].
 
     The gradient has to reach G through both branches, T(G(z)) and the clean G(z).
@@ -62,14 +67,15 @@ def generator_term(preds, omegas, reduction="mean"):
     return _sum_over_groups(augself_generator_loss, preds, omegas, reduction)
 
 
-def _sum_over_groups(loss, preds, omegas, *args):
+def _sum_over_groups(loss: Callable[..., torch.Tensor], preds: Groups, omegas: Groups, *args: object) -> torch.Tensor:
     if not preds:
         raise ValueError("preds: must hold at least one group, got none.")
     _check_groups(preds, omegas)
-    return sum(loss(preds[group], omegas[group], *args) for group in sorted(preds))  # by name: order decides no number
+    terms = [loss(preds[group], omegas[group], *args) for group in sorted(preds)]  # by name: order decides no number
+    return sum(terms)  # type: ignore[return-value]  # there is one, so that it is no int
 
 
-def _check_groups(preds, omegas):
+def _check_groups(preds: Groups, omegas: Groups) -> None:
     missing = sorted(set(preds) - set(omegas))
     if missing:
         raise ValueError(f"omegas: must hold every predicted group, lacks {', '.join(missing)}.")
@@ -103,7 +109,7 @@ def _check_groups(preds, omegas):
 # D's terms. Dividing by the mean of |omega|^2, not per image, keeps images with omega near 0 from dominating.
 
 
-def ahm_divergence(preds, omegas):
+def ahm_divergence(preds: Groups, omegas: Groups) -> torch.Tensor:
     """Estimates M_AH(p_data || p_G) from generated images:  -sum_n omega_hat_n . omega_n / sum_n |omega_n|^2.
 
     The theorem read backwards: G's term is 4 |omega|^2 M_AH when the head is optimal (derivation above). preds, omegas:
@@ -116,7 +122,9 @@ def ahm_divergence(preds, omegas):
     return -score / scale
 
 
-def ahm_lower_bound(preds_real, omegas_real, preds_generated, omegas_generated):
+def ahm_lower_bound(
+    preds_real: Groups, omegas_real: Groups, preds_generated: Groups, omegas_generated: Groups
+) -> torch.Tensor:
     """A lower bound of M_AH(p_data || p_G) that holds for any head, in expectation (step 3 above):
 
         1 - 1/2 ( sum_n |omega_hat_n - omega_n|^2 / sum_n |omega_n|^2  over real images
@@ -132,7 +140,7 @@ def ahm_lower_bound(preds_real, omegas_real, preds_generated, omegas_generated):
     return 1 - (relative[0] + relative[1]) / 2
 
 
-def _inner_products(preds, omegas):
+def _inner_products(preds: Groups, omegas: Groups) -> tuple[torch.Tensor, torch.Tensor]:
     """Means over n of omega_hat_n . omega_n and of |omega_n|^2, over all predicted groups; scalars, no gradient."""
     _check_groups(preds, omegas)
     pred = torch.cat([preds[group] for group in sorted(preds)], dim=1).detach()

@@ -1,14 +1,18 @@
 """Fetch a host: a clone of NVIDIA's repository, or, where GitHub cannot be reached, one assembled from two wheels."""
 
+from __future__ import annotations
+
 import dataclasses
 import hashlib
 import json
 import os
-import pathlib
 import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
 
 from stylegan_plugins.errors import HostError
 from stylegan_plugins.host.assemble import assemble
@@ -33,7 +37,7 @@ class Wheel:
     sha256: str
 
     @property
-    def file(self):
+    def file(self) -> str:
         return f"{self.name.replace('-', '_')}-{self.version}-py3-none-any.whl"
 
 
@@ -44,14 +48,14 @@ WHEELS = (
 )
 
 
-def fetch(directory, family, source="auto", report=print):
+def fetch(directory: str | Path, family: str, source: str = "auto", report: Callable[[str], object] = print) -> str:
     """Put a host of `family` into `directory`, which must be missing or empty. Returns its source: github or pypi.
 
     All or nothing: the host is built beside `directory` and moved there when it is complete. `report` is given a line
     on the license, and one if GitHub does not answer."""
     _check_choice("family", family, tuple(COMMITS))
     _check_choice("source", source, SOURCES)
-    directory = pathlib.Path(directory).resolve()
+    directory = Path(directory).resolve()
     _check_free(directory)
     if source == "auto":
         source = "github" if github_answers(family) else "pypi"
@@ -60,8 +64,8 @@ def fetch(directory, family, source="auto", report=print):
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{directory.name}-", dir=directory.parent) as work:
-            host = pathlib.Path(work, "host")
-            origin = _clone(host, family) if source == "github" else _assemble(host, family, pathlib.Path(work))
+            host = Path(work, "host")
+            origin = _clone(host, family) if source == "github" else _assemble(host, family, Path(work))
             record = dict(family=family, source=source, **origin, license=license_url(family))
             (host / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
             if directory.exists():
@@ -73,12 +77,12 @@ def fetch(directory, family, source="auto", report=print):
     return source
 
 
-def license_url(family):
+def license_url(family: str) -> str:
     """Where NVIDIA's license of a family can be read."""
     return f"https://github.com/NVlabs/{family}/blob/main/LICENSE.txt"
 
 
-def github_answers(family):
+def github_answers(family: str) -> bool:
     """Whether git can reach NVIDIA's repository, within ANSWER_SECONDS; without a git program it cannot."""
     try:
         # The output goes nowhere: a helper process that outlives git would keep a pipe open, and us waiting.
@@ -96,7 +100,7 @@ def github_answers(family):
     return answer.returncode == 0
 
 
-def download_wheels(folder):
+def download_wheels(folder: Path) -> None:
     """Download the wheels into `folder` with pip, which neither unpacks nor installs them, and check their content."""
     names = [f"{wheel.name}=={wheel.version}" for wheel in WHEELS]
     command = [
@@ -118,7 +122,7 @@ def download_wheels(folder):
         check_wheel(folder / wheel.file, wheel.sha256)
 
 
-def check_wheel(path, sha256):
+def check_wheel(path: Path, sha256: str) -> None:
     """Raise HostError unless the file at `path` has this checksum."""
     if not path.exists():
         raise HostError(f"pip downloaded no {path.name}; check which package index pip uses.")
@@ -130,7 +134,7 @@ def check_wheel(path, sha256):
         )
 
 
-def _clone(host, family):
+def _clone(host: Path, family: str) -> dict[str, Any]:
     commit = COMMITS[family]
     advice = "Check the network, or use the package index with --source=pypi"
     _run(
@@ -146,7 +150,7 @@ def _clone(host, family):
     return {"commit": commit}
 
 
-def _assemble(host, family, work):
+def _assemble(host: Path, family: str, work: Path) -> dict[str, Any]:
     downloads, unpacked = work / "downloads", work / "unpacked"
     for folder in (host, downloads, unpacked):
         folder.mkdir()
@@ -158,7 +162,7 @@ def _assemble(host, family, work):
     return {"wheels": {wheel.file: wheel.sha256 for wheel in WHEELS}}
 
 
-def _run(command, failure, advice):
+def _run(command: list[str], failure: str, advice: str) -> None:
     """Run a program to its end; its failure becomes one line, with the last thing that it said."""
     try:
         done = subprocess.run(
@@ -180,27 +184,27 @@ def _run(command, failure, advice):
         raise HostError(f"{failure}: {said[-1].strip().rstrip('.')}. {advice}.")
 
 
-def _repository(family):
+def _repository(family: str) -> str:
     return f"https://github.com/NVlabs/{family}.git"
 
 
-def _git_environment():
+def _git_environment() -> dict[str, str]:
     return {**os.environ, "GIT_TERMINAL_PROMPT": "0"}
 
 
-def _check_choice(what, value, choices):
+def _check_choice(what: str, value: str, choices: Iterable[str]) -> None:
     if value not in choices:
         raise HostError(f"{what} {value!r} is not known; choose from {', '.join(choices)}.")
 
 
-def _check_free(directory):
+def _check_free(directory: Path) -> None:
     if directory.exists() and not directory.is_dir():
         raise HostError(f"{directory} is a file; name a folder that does not exist yet.")
     if directory.is_dir() and any(directory.iterdir()):
         raise HostError(f"{directory} is not empty; name a folder that does not exist yet, or remove what is in it.")
 
 
-def _license_line(directory, family, source):
+def _license_line(directory: Path, family: str, source: str) -> str:
     where = directory / "LICENSE.txt" if source == "github" else license_url(family)
     return (
         f"{family} is the work of NVIDIA and comes under NVIDIA's own license, which allows non-commercial use "
