@@ -2,13 +2,13 @@
 
 `slideflow-noncommercial` has both families as sub-packages of its own, with additions for its own data sets; `draggan`
 has the parts of stylegan2-ada-pytorch that it uses, unchanged. A host is a plain directory of top-level packages. So
-files are picked from the two (`PLANS`), and those of slideflow are rewritten as syntax trees: `HostImports` makes the
-imports absolute, `WithoutSlideflow` takes out what only serves slideflow. Nothing of either package is imported or run.
+files are picked from the two (`WheelParts` of the family), and those of slideflow are rewritten as syntax trees:
+`HostImports` makes the imports absolute, `WithoutSlideflow` takes out what only serves slideflow. Nothing of either
+package is imported or run.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import shutil
 from collections.abc import Callable, Iterable, Sequence
@@ -19,61 +19,30 @@ import libcst as cst
 import libcst.matchers as m
 
 from stylegan_plugins.errors import HostError
+from stylegan_plugins.host.families import HOSTS
 
 OWN_FILES = Path(__file__).parent / "files"
 IGNORED = shutil.ignore_patterns("__pycache__", "*.pyc")
 
 
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """Where the parts of one family's host come from; folders and files by their path in the host."""
-
-    slideflow: str  # folder of the family in the slideflow wheel
-    package: str  # name of the family's package in there, from which its scripts import
-    folders: tuple[str, ...]  # folders of that package, rewritten; every *.py in them but `left_out`
-    scripts: tuple[str, ...]  # files beside that package, rewritten
-    draggan: tuple[str, ...]  # files and folders taken over from draggan's stylegan2 as they are
-    left_out: tuple[str, ...] = ()
-    modules: tuple[str, ...] = ()  # files of the package, rewritten
-
-
 DRAGGAN = "draggan/stylegan2"
-PLANS = {
-    "stylegan2-ada-pytorch": Plan(
-        slideflow="slideflow_noncommercial/stylegan2",
-        package="stylegan2",
-        folders=("training", "metrics"),
-        scripts=("style_mixing.py", "projector.py", "calc_metrics.py", "dataset_tool.py"),
-        draggan=("dnnlib", "torch_utils", "legacy.py"),
-    ),
-    "stylegan3": Plan(
-        slideflow="slideflow_noncommercial/stylegan3",
-        package="stylegan3",
-        folders=("training", "metrics", "torch_utils"),
-        modules=("legacy.py",),
-        scripts=("gen_images.py", "gen_video.py", "calc_metrics.py", "avg_spectra.py", "dataset_tool.py"),
-        # slideflow's dnnlib imports its own training package, its persistence module repairs sources of slideflow.
-        draggan=("dnnlib", "torch_utils/persistence.py"),
-        left_out=("torch_utils/legacy_fix.py",),
-    ),
-}
 
 
 def assemble(family: str, wheels: Path, target: Path) -> None:
     """Write the host of `family` into the empty directory `target`; `wheels` holds both wheels, unpacked."""
-    plan = PLANS[family]
-    scripts = wheels / plan.slideflow
-    package = scripts / plan.package
-    for folder in plan.folders:
+    parts = HOSTS[family].wheels
+    scripts = wheels / parts.slideflow
+    package = scripts / parts.package
+    for folder in parts.folders:
         for source in sorted((package / folder).rglob("*.py")):
             path = source.relative_to(package)
-            if path.as_posix() not in plan.left_out:
-                _copy_rewritten(source, path, target, plan.package)
-    for name in plan.modules:
-        _copy_rewritten(package / name, PurePosixPath(name), target, plan.package)
-    for name in plan.scripts:
-        _copy_rewritten(scripts / name, PurePosixPath(name), target, plan.package)
-    for name in plan.draggan:
+            if path.as_posix() not in parts.left_out:
+                _copy_rewritten(source, path, target, parts.package)
+    for name in parts.modules:
+        _copy_rewritten(package / name, PurePosixPath(name), target, parts.package)
+    for name in parts.scripts:
+        _copy_rewritten(scripts / name, PurePosixPath(name), target, parts.package)
+    for name in parts.draggan:
         _copy(wheels / DRAGGAN / name, target / name)
     _copy(OWN_FILES / family, target)
 

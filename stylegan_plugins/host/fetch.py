@@ -16,13 +16,10 @@ from typing import Any
 
 from stylegan_plugins.errors import HostError
 from stylegan_plugins.host.assemble import assemble
+from stylegan_plugins.host.families import FAMILIES, HOSTS
+from stylegan_plugins.host.recognise import ORIGIN_FILE
 
-COMMITS = {
-    "stylegan2-ada-pytorch": "d72cc7d041b42ec8e806021a205ed9349f87c6a4",
-    "stylegan3": "c233a919a6faee6e36a316ddd4eddababad1adf9",
-}
 SOURCES = ("auto", "github", "pypi")
-RECORD = ".stylegan-plugins-host.json"  # in the host: where it came from
 
 ANSWER_SECONDS = 6  # how long GitHub may take to answer before we take the wheels
 TRANSFER_SECONDS = 900  # how long a clone or a download may take
@@ -53,7 +50,7 @@ def fetch(directory: str | Path, family: str, source: str = "auto", report: Call
 
     All or nothing: the host is built beside `directory` and moved there when it is complete. `report` is given a line
     on the license, and one if GitHub does not answer."""
-    _check_choice("family", family, tuple(COMMITS))
+    _check_choice("family", family, FAMILIES)
     _check_choice("source", source, SOURCES)
     directory = Path(directory).resolve()
     _check_free(directory)
@@ -66,8 +63,8 @@ def fetch(directory: str | Path, family: str, source: str = "auto", report: Call
         with tempfile.TemporaryDirectory(prefix=f".{directory.name}-", dir=directory.parent) as work:
             host = Path(work, "host")
             origin = _clone(host, family) if source == "github" else _assemble(host, family, Path(work))
-            record = dict(family=family, source=source, **origin, license=license_url(family))
-            (host / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+            record = dict(family=family, source=source, **origin, license=HOSTS[family].license)
+            (host / ORIGIN_FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
             if directory.exists():
                 directory.rmdir()  # empty, as checked above; rename replaces an empty folder on POSIX only
             host.rename(directory)
@@ -77,17 +74,12 @@ def fetch(directory: str | Path, family: str, source: str = "auto", report: Call
     return source
 
 
-def license_url(family: str) -> str:
-    """Where NVIDIA's license of a family can be read."""
-    return f"https://github.com/NVlabs/{family}/blob/main/LICENSE.txt"
-
-
 def github_answers(family: str) -> bool:
     """Whether git can reach NVIDIA's repository, within ANSWER_SECONDS; without a git program it cannot."""
     try:
         # The output goes nowhere: a helper process that outlives git would keep a pipe open, and us waiting.
         answer = subprocess.run(
-            ["git", "ls-remote", _repository(family), "HEAD"],
+            ["git", "ls-remote", HOSTS[family].repository, "HEAD"],
             env=_git_environment(),
             timeout=ANSWER_SECONDS,
             stdin=subprocess.DEVNULL,
@@ -135,16 +127,16 @@ def check_wheel(path: Path, sha256: str) -> None:
 
 
 def _clone(host: Path, family: str) -> dict[str, Any]:
-    commit = COMMITS[family]
+    commit = HOSTS[family].commit
     advice = "Check the network, or use the package index with --source=pypi"
     _run(
-        ["git", "clone", "--quiet", "--no-checkout", _repository(family), str(host)],
-        f"git cannot clone {_repository(family)}",
+        ["git", "clone", "--quiet", "--no-checkout", HOSTS[family].repository, str(host)],
+        f"git cannot clone {HOSTS[family].repository}",
         advice,
     )
     _run(
         ["git", "-C", str(host), "checkout", "--quiet", "--detach", commit],
-        f"{_repository(family)} has no commit {commit}",
+        f"{HOSTS[family].repository} has no commit {commit}",
         advice,
     )
     return {"commit": commit}
@@ -184,10 +176,6 @@ def _run(command: list[str], failure: str, advice: str) -> None:
         raise HostError(f"{failure}: {said[-1].strip().rstrip('.')}. {advice}.")
 
 
-def _repository(family: str) -> str:
-    return f"https://github.com/NVlabs/{family}.git"
-
-
 def _git_environment() -> dict[str, str]:
     return {**os.environ, "GIT_TERMINAL_PROMPT": "0"}
 
@@ -205,7 +193,7 @@ def _check_free(directory: Path) -> None:
 
 
 def _license_line(directory: Path, family: str, source: str) -> str:
-    where = directory / "LICENSE.txt" if source == "github" else license_url(family)
+    where = directory / "LICENSE.txt" if source == "github" else HOSTS[family].license
     return (
         f"{family} is the work of NVIDIA and comes under NVIDIA's own license, which allows non-commercial use "
         f"only: {where}"
