@@ -17,8 +17,7 @@ from pathlib import Path
 
 import torch
 
-from stylegan_plugins import datacheck, downloads, evaluation, manager, signals, states, training
-from stylegan_plugins import features as networks
+from stylegan_plugins import datacheck, downloads, evaluation, extractors, manager, signals, states, training
 from stylegan_plugins import options as plugin_options
 from stylegan_plugins.errors import DataError, OptionError
 from stylegan_plugins.files import whole
@@ -147,7 +146,7 @@ def run(
     if len(chosen) > 1:
         raise OptionError(f"--metric={metric}: one metric at a time makes a table.")
     evaluation.require_libraries()
-    networks.load(features, {found.reads for found in chosen.values()}, device)  # or it would fail after training
+    extractors.load(features, {found.reads for found in chosen.values()}, device)  # or it would fail after training
     path = str(Path(downloads.local_data(data)).resolve())
     images, _, _ = datacheck.check_dataset(path)
     evaluation.check_numbers(chosen, "--metric", images, samples or evaluation.default_samples(images))

@@ -5,13 +5,11 @@ metric-<name>.jsonl, in the host's format, with what they are of."""
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 import json
 import math
 import os
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -22,13 +20,13 @@ import click
 import numpy as np
 import torch
 
-from stylegan_plugins import datacheck, downloads, priors, runs, sampling, scores
-from stylegan_plugins import features as networks
-from stylegan_plugins.errors import DataError, OptionError
+from stylegan_plugins import datacheck, downloads, extractors, runs, sampling, scores
+from stylegan_plugins.checksums import digest_of
+from stylegan_plugins.errors import DataError, OptionError, require
+from stylegan_plugins.extractors import Extractor, Inception, extract
 from stylegan_plugins.files import whole
 from stylegan_plugins.host.modules import host_module
-from stylegan_plugins.probe import require
-from stylegan_plugins.scores import Metric, Reference, Values
+from stylegan_plugins.scores import Metric, Reference
 from stylegan_plugins.selection import real_batches
 
 LOW_SHOT = 5000  # a smaller reference is compared with as many generated images, any other with 50,000
@@ -54,7 +52,7 @@ def metrics_of(text: str, flag: str = "--metrics") -> dict[str, Metric]:
 def label_of(name: str, metric: Metric, key: str) -> str:
     """A metric's name with its features', fid_clip; it names files. Inception's features are clean-fid's, its logits
     torch-fidelity's."""
-    if key == networks.Inception.key and metric.reads == "features":
+    if key == Inception.key and metric.reads == "features":
         key = "clean"
     return f"{name}_{key}"
 
@@ -63,19 +61,6 @@ def require_libraries() -> None:
     """Raise DataError if what computes metrics is not installed."""
     for package in ("torch_fidelity", "cleanfid"):
         require(package, "metrics")
-
-
-def see(network: networks.Features, batches: Iterable[torch.Tensor], count: int, label: str | None) -> Values:
-    """What a network sees of `count` uint8 images in batches. label: of progress on standard error, None for none."""
-    parts: list[Values] = []
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(torch.no_grad())
-        bar = label and stack.enter_context(click.progressbar(length=count, label=label, file=sys.stderr))
-        for images in batches:
-            parts.append({name: value.cpu().numpy() for name, value in network(images).items()})
-            if bar:
-                bar.update(len(images))
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 @dataclass(frozen=True)
@@ -87,7 +72,7 @@ class Comparison:
     count       real images; samples: generated ones
     quiet       no progress is shown"""
 
-    network: networks.Features
+    network: Extractor
     dataset: Any
     fingerprint: str
     count: int
@@ -100,7 +85,7 @@ class Comparison:
         if sampler is None:
             labels = np.stack([self.dataset.get_label(index) for index in range(len(self.dataset))])
         return {
-            **{"version": VERSION, "pickle": priors.digest_of(str(pickle)), "data": self.fingerprint},
+            **{"version": VERSION, "pickle": digest_of(pickle), "data": self.fingerprint},
             **{"real": self.count, "labels": _short(labels.tobytes()), "weights": self.network.weights},
             "samples": self.samples,
         }
@@ -118,7 +103,7 @@ class Comparison:
         except (OSError, ValueError, EOFError):
             click.echo(f"{file} is damaged and is made anew.", err=True)
         batches = real_batches(self.dataset, self.count)
-        found = see(self.network, batches, self.count, None if self.quiet else f"{key}: real")["features"]
+        found = extract(self.network, batches, self.count, None if self.quiet else f"{key}: real")["features"]
         with whole(file) as out:
             np.save(out, found)
         return Reference(found)
@@ -218,7 +203,7 @@ def results(
     # As the hosts' loops do it: figures of training and of this command are the same.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     pickles = runs.snapshots(path) if every else [runs.newest_pickle(path)]
-    network = networks.load(features, wanted, device)
+    network = extractors.load(features, wanted, device)
     local = downloads.local_data(data)
     datacheck.check_dataset(local)
     dataset = host_module("training.dataset").ImageFolderDataset(local, use_labels=True)
@@ -245,7 +230,7 @@ def results(
         if missing:
             G, sampler, _ = sampling.load_generator(pickle, device)
             images = sampling.Generator(G, sampler, dataset).images(samples)
-            seen = see(network, images, samples, f"{network.key}: {pickle.name}")
+            seen = extract(network, images, samples, f"{network.key}: {pickle.name}")
         shared = time.time() - began
         for name in missing:
             began, label = time.time(), labels[name]

@@ -20,9 +20,8 @@ import PIL.Image
 from stylegan_plugins import __version__, charts, records
 from stylegan_plugins.charts import Chart, Line
 from stylegan_plugins.datacheck import BROKEN
-from stylegan_plugins.errors import DataError, OptionError, UserError
+from stylegan_plugins.errors import DataError, OptionError, UserError, require
 from stylegan_plugins.files import whole
-from stylegan_plugins.probe import require
 from stylegan_plugins.records import Run, Table
 
 COLORS = [  # on light and on dark ground, and a mark at the end of lines: no run is told apart by color alone
@@ -78,7 +77,6 @@ DIAGNOSTICS = {
         "Samples nearer than held-out images are: G repeats what it was shown.",
     ),
 }
-FIRST = list(HOST_STATISTICS)
 CLOCKS = ("Progress/", "Timing/total")  # rise with kimg, whatever a run does: in the table, not drawn
 
 

@@ -53,6 +53,11 @@ class Backbone(torch.nn.Module):
         return self.model.forward_head(self.model.forward_features(self.prepare(images)), pre_logits=True)
 
 
+def from_uint8(images: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Scale pixel values of uint8 images to [-1, 1], on a device."""
+    return images.to(device).float() / 127.5 - 1
+
+
 def area(images: torch.Tensor, size: int) -> torch.Tensor:
     """Images [N, C, H, W] -> [N, C, size, size]: output pixel i is the mean over pixels floor(i H / size) up to, and
     without, ceil((i + 1) H / size), and likewise for columns; torch's `area` mode. As two matrix products it has the
