@@ -14,24 +14,32 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 import numpy as np
 import torch
 
-from stylegan_plugins import datacheck, downloads, extractors, runs, sampling, scores
+from stylegan_plugins import datacheck, downloads, extractors, markdown, run_folders, sampling, scores
 from stylegan_plugins.checksums import digest_of
 from stylegan_plugins.errors import DataError, OptionError, require
 from stylegan_plugins.extractors import Extractor, Inception, extract
-from stylegan_plugins.files import whole
+from stylegan_plugins.files import whole, write_json
 from stylegan_plugins.host.modules import host_module
 from stylegan_plugins.scores import Metric, Reference
 from stylegan_plugins.selection import real_batches
 
 LOW_SHOT = 5000  # a smaller reference is compared with as many generated images, any other with 50,000
 VERSION = 1
-Row = tuple[str, str, dict[str, dict[str, Any]]]  # a pickle's name, its digest, and its results by metric
+Line = dict[str, Any]  # a result in the host's format, with what it is of
+
+
+class Evaluated(NamedTuple):
+    """A pickle, by name and digest, and its results by metric."""
+
+    name: str
+    digest: str
+    found: dict[str, Line]
 
 
 def default_samples(reference: int) -> int:
@@ -122,7 +130,7 @@ def floor_of(metric: Metric, reference: Reference | None) -> dict[str, float]:
 # Lines of results. --------------------------------------------------------------------------------
 
 
-def read_lines(file: Path) -> list[dict[str, Any]]:
+def read_lines(file: Path) -> list[Line]:
     """Results in a metric-*.jsonl; a line that a kill cut off is none."""
     found = []
     for line in file.read_text(errors="replace").splitlines() if file.exists() else ():
@@ -135,8 +143,8 @@ def read_lines(file: Path) -> list[dict[str, Any]]:
     return found
 
 
-def append_line(file: Path, record: dict[str, Any]) -> None:
-    """Raises DataError if it cannot be written."""
+def append_line(file: Path, record: Line) -> None:
+    """Append a result. Raises DataError if it cannot be written."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with open(file, "a+b") as out:
@@ -150,9 +158,7 @@ def append_line(file: Path, record: dict[str, Any]) -> None:
         raise DataError(f"{file} cannot be written ({error.strerror or error}).") from error
 
 
-def best_of(
-    key: str, higher: bool, lines: Iterable[dict[str, Any]], of: Mapping[str, Any] | None = None
-) -> dict[str, Any] | None:
+def best_of(key: str, higher: bool, lines: Iterable[Line], of: Mapping[str, Any] | None = None) -> Line | None:
     """The line that is best by a figure, of those that are of another pickle than `of` at most; None if it is finite in
     none. Lines of the host's own metrics do not say what they are of."""
     others = lambda of: {**(of or {}), "pickle": None}
@@ -161,15 +167,14 @@ def best_of(
     return (max if higher else min)(same, key=lambda line: line["results"][key], default=None)
 
 
-def mark_best(folder: Path, best: Mapping[str, dict[str, Any]]) -> Path:
+def mark_best(folder: Path, best: Mapping[str, Line]) -> Path:
     """Write best.json: by metric, the result of the best snapshot. Other metrics' stay as they are."""
     file = folder / "best.json"
     try:
         known = json.loads(file.read_text())
     except (OSError, ValueError):
         known = None
-    with whole(file) as out:
-        out.write((json.dumps({**(known if isinstance(known, dict) else {}), **best}, indent=2) + "\n").encode())
+    write_json(file, {**(known if isinstance(known, dict) else {}), **best})
     return file
 
 
@@ -188,7 +193,7 @@ def results(
     outdir: Path | None,
     device: torch.device,
     report: Callable[[str], None],
-) -> tuple[list[Row], dict[str, dict[str, Any]], float | None, Path]:
+) -> tuple[list[Evaluated], dict[str, Line], float | None, Path]:
     """Results of each pickle, the best by metric, the floor, and best.json, after all of them are written beside the
     pickles or to `outdir`.
 
@@ -202,7 +207,7 @@ def results(
     require_libraries()
     # As the hosts' loops do it: figures of training and of this command are the same.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    pickles = runs.snapshots(path) if every else [runs.newest_pickle(path)]
+    pickles = run_folders.snapshots(path) if every else [run_folders.newest_pickle(path)]
     network = extractors.load(features, wanted, device)
     local = downloads.local_data(data)
     datacheck.check_dataset(local)
@@ -219,7 +224,7 @@ def results(
     for pickle in pickles:
         folder = outdir or pickle.parent
         of = comparison.identity(pickle, sampling.sampler_of(pickle.parent))
-        found: dict[str, dict[str, Any]] = {}
+        found: dict[str, Line] = {}
         for name, label in labels.items():
             lines[name] = read_lines(folder / f"metric-{label}.jsonl")
             for line in lines[name]:
@@ -249,7 +254,7 @@ def results(
             )
             append_line(folder / f"metric-{label}.jsonl", found[name])
             lines[name].append(found[name])
-        rows.append((pickle.name, str(of["pickle"]), found))
+        rows.append(Evaluated(pickle.name, str(of["pickle"]), found))
     best = {}
     for name, metric in chosen.items():
         top = best_of(labels[name] + metric.decides, metric.higher, lines[name], of)
@@ -263,15 +268,14 @@ def run(path: Path, data: str, **how: Any) -> str:
     """`stylegan-plugins evaluate`: a table of `results`, whose arguments it takes."""
     rows, best, floor, marked = results(path, data, **how)
     end = [] if floor is None else [f"Floor, FID of two halves of the real images: {_number(floor)}"]
-    return "\n".join([table(rows, best), "", *end, str(marked)])
+    return "\n".join([as_markdown(rows, best), "", *end, str(marked)])
 
 
 def value_of(path: Path, data: str, *, metric: str, **how: Any) -> float:
     """The figure of one metric that says which snapshot is best, of the newest one. Arguments of `results`."""
     rows, *_ = results(path, data, metrics=metric, most=None, every=False, outdir=None, **how)
-    ((_, _, found),) = rows
-    (name,) = found
-    return found[name]["results"][found[name]["metric"] + scores.known()[name].decides]
+    ((name, line),) = rows[0].found.items()
+    return line["results"][line["metric"] + scores.known()[name].decides]
 
 
 def check_numbers(chosen: Mapping[str, Metric], flag: str, real: int, generated: int) -> None:
@@ -285,20 +289,19 @@ def check_numbers(chosen: Mapping[str, Metric], flag: str, real: int, generated:
             )
 
 
-def table(rows: list[Row], best: dict[str, dict[str, Any]]) -> str:
-    """A Markdown table of pickles (name, digest, results by metric); the best of several is bold."""
+def as_markdown(rows: list[Evaluated], best: dict[str, Line]) -> str:
+    """Return a table of pickles; the best of several is bold."""
     known = scores.known()
-    keys = [(name, key) for name, line in rows[0][2].items() for key in line["results"]]
+    keys = [(name, key) for name, line in rows[0].found.items() for key in line["results"]]
     keys.sort(key=lambda pair: list(known).index(pair[0]))
-    lines = [f"| pickle | {' | '.join(key for _, key in keys)} |", "| --- " * (len(keys) + 1) + "|"]
-    for pickle, digest, found in rows:
-        cells = []
-        for name, key in keys:
-            decides = name in best and key == best[name]["metric"] + known[name].decides
-            bold = "**" if decides and len(rows) > 1 and best[name]["of"]["pickle"] == digest else ""
-            cells.append(f"{bold}{_number(found[name]['results'][key])}{bold}")
-        lines.append(f"| {pickle} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+
+    def cell_of(row: Evaluated, name: str, key: str) -> str:
+        decides = name in best and key == best[name]["metric"] + known[name].decides
+        bold = "**" if decides and len(rows) > 1 and best[name]["of"]["pickle"] == row.digest else ""
+        return f"{bold}{_number(row.found[name]['results'][key])}{bold}"
+
+    cells = ([row.name, *(cell_of(row, *pair) for pair in keys)] for row in rows)
+    return markdown.table(["pickle", *(key for _, key in keys)], cells)
 
 
 def _number(value: float) -> str:

@@ -4,7 +4,6 @@ of samples, the worst first."""
 from __future__ import annotations
 
 import itertools
-import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -16,8 +15,9 @@ import PIL.Image
 import torch
 
 from stylegan_plugins import backbones, datacheck, sampling
-from stylegan_plugins.errors import DataError, OptionError
+from stylegan_plugins.errors import DataError
 from stylegan_plugins.extractors import batches_of, extract
+from stylegan_plugins.run_folders import read_options
 from training_ext.backbones import from_uint8
 from training_ext.diagnostics import nearest, shrunk
 
@@ -30,8 +30,8 @@ def data_of(run_dir: Path, given: str | None) -> str | None:
     if given is not None:
         return given
     try:
-        recorded = json.loads((run_dir / "training_options.json").read_text())["training_set_kwargs"]["path"]
-    except (OSError, ValueError, LookupError, TypeError):
+        recorded = (read_options(run_dir) or {})["training_set_kwargs"]["path"]
+    except (DataError, LookupError, TypeError):
         return None
     return recorded if Path(recorded).exists() else None
 
@@ -157,11 +157,3 @@ def neighbours(run_dir: Path, data: str | None, features: str, G: Any, device: t
             f"{G.img_resolution} and {G.img_channels}."
         )
     return Neighbours(local, features_by(features, device), f"Images: {features}")
-
-
-def seeds_for(text: str, fewest: int) -> list[int]:
-    """Raises OptionError for fewer seeds than that."""
-    seeds = sampling.seeds_of(text)
-    if len(seeds) < fewest:
-        raise OptionError(f"--seeds={text}: {fewest} or more are needed.")
-    return seeds

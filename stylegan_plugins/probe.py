@@ -11,7 +11,6 @@ architecture at its random start, which says how much of the accuracy is due to 
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import sys
 from collections.abc import Callable, Iterator
@@ -23,7 +22,9 @@ import click
 import numpy as np
 import torch
 
+from stylegan_plugins import markdown
 from stylegan_plugins.errors import DataError, HostError, require
+from stylegan_plugins.files import write_json
 from training_ext.augment import GROUPS, DiffAugment
 from training_ext.features import features_of, layers_of, minibatch_std_group
 
@@ -199,7 +200,7 @@ def accuracies(values: np.ndarray, target: np.ndarray, splits: list[tuple[np.nda
 def _mean(rows: list[LayerAccuracy]) -> LayerAccuracy:
     """One row for all components of a group."""
     mean: Callable[[str], float] = lambda name: float(np.mean([getattr(row, name) for row in rows]))
-    means = {name: mean(name) for name in ("accuracy", "deviation", "untrained", "chance")}
+    means: dict[str, Any] = {name: mean(name) for name in ("accuracy", "deviation", "untrained", "chance")}
     return dataclasses.replace(rows[0], **means)
 
 
@@ -210,18 +211,18 @@ def untrained_copy(D: Any) -> torch.nn.Module:
         return type(D)(*D.init_args, **D.init_kwargs).eval().requires_grad_(False)
 
 
-def table(rows: list[LayerAccuracy]) -> str:
-    """A Markdown table."""
-    lines = [
-        "| predicted | layer | features | accuracy | untrained D | chance |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
-    lines += [
-        f"| {row.question} | {row.layer} | {row.width} | {row.accuracy:.3f} ± {row.deviation:.3f} "
-        f"| {row.untrained:.3f} | {row.chance:.3f} |"
-        for row in rows
-    ]
-    return "\n".join(lines)
+def as_markdown(rows: list[LayerAccuracy]) -> str:
+    """Return the rows as a table."""
+    return markdown.table(
+        ["predicted", "layer", "features", "accuracy", "untrained D", "chance"],
+        [
+            [
+                *(row.question, row.layer, str(row.width), f"{row.accuracy:.3f} ± {row.deviation:.3f}"),
+                *(f"{row.untrained:.3f}", f"{row.chance:.3f}"),
+            ]
+            for row in rows
+        ],
+    )
 
 
 def plot(rows: list[LayerAccuracy], path: Path, title: str) -> None:
@@ -268,7 +269,6 @@ def run(pickle: Path, data: str, task: str, outdir: Path | None, max_images: int
     name = f"{folder / f'probe-{task}-{pickle.stem}'}"
     title = f"{pickle.parent.name}/{pickle.name}: {len(images.images)} images"
     plot(rows, Path(f"{name}.png"), title)
-    record: dict[str, Any] = dict(pickle=str(pickle), data=data, task=task, images=len(images.images))
-    record["rows"] = [vars(row) for row in rows]
-    Path(f"{name}.json").write_text(json.dumps(record, indent=2) + "\n")
-    return f"{table(rows)}\n\n{name}.png\n{name}.json"
+    record = dict(pickle=str(pickle), data=data, task=task, images=len(images.images), rows=[vars(row) for row in rows])
+    write_json(Path(f"{name}.json"), record)
+    return f"{as_markdown(rows)}\n\n{name}.png\n{name}.json"

@@ -23,6 +23,7 @@ from stylegan_plugins.datacheck import BROKEN
 from stylegan_plugins.errors import DataError, OptionError, UserError, require
 from stylegan_plugins.files import whole
 from stylegan_plugins.records import Run, Table
+from stylegan_plugins.run_folders import SNAPSHOT
 
 COLORS = [  # on light and on dark ground, and a mark at the end of lines: no run is told apart by color alone
     ("#0067b1", "#5aa9f0", "M-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0z"),
@@ -441,7 +442,6 @@ def _generated(run: Run, name: str) -> list[Picture]:
     import torch
 
     from stylegan_plugins import devices, sampling
-    from stylegan_plugins.runs import SNAPSHOT
 
     G, sampler, file = sampling.load_generator(run.path, devices.device())
     columns, rows = SHOWN

@@ -5,7 +5,6 @@ from generated images with the highest accuracy on held-out ones is the one whos
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -15,10 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from stylegan_plugins import datacheck
+from stylegan_plugins import datacheck, markdown
 from stylegan_plugins.backbones import models_of
 from stylegan_plugins.errors import DataError, require
 from stylegan_plugins.extractors import batches_of, extract
+from stylegan_plugins.files import write_json
 from training_ext.backbones import Levels, from_uint8
 
 MOST = 10_000  # real images, and as many generated ones
@@ -134,18 +134,19 @@ def run(
     name = f"{folder / f'select-{pickle.stem}'}"
     plot(rows, Path(f"{name}.png"), f"Real or generated? {pickle.name}")
     record = {"pickle": str(pickle), "data": data, "rows": [vars(row) for row in rows]}
-    Path(f"{name}.json").write_text(json.dumps(record, indent=2) + "\n")
-    return f"{table(rows)}\n\n{name}.png\n{name}.json"
+    write_json(Path(f"{name}.json"), record)
+    return f"{as_markdown(rows)}\n\n{name}.png\n{name}.json"
 
 
-def table(rows: list[ProbedBackbone]) -> str:
-    """A Markdown table."""
-    lines = ["| backbone | features | accuracy | on the images fitted to |", "| --- | --- | --- | --- |"]
-    lines += [
-        f"| {row.model} | {row.features} | {row.accuracy:.3f} ± {row.deviation:.3f} | {row.training:.3f} |"
-        for row in rows
-    ]
-    return "\n".join(lines)
+def as_markdown(rows: list[ProbedBackbone]) -> str:
+    """Return the rows as a table."""
+    return markdown.table(
+        ["backbone", "features", "accuracy", "on the images fitted to"],
+        [
+            [row.model, str(row.features), f"{row.accuracy:.3f} ± {row.deviation:.3f}", f"{row.training:.3f}"]
+            for row in rows
+        ],
+    )
 
 
 def plot(rows: list[ProbedBackbone], path: Path, title: str) -> None:

@@ -16,7 +16,7 @@ import torch
 from conftest import color_crops, make_pickle, write_zip
 from test_disp import invoke
 
-from stylegan_plugins import backbones, evaluation, extractors, runs, scores
+from stylegan_plugins import backbones, evaluation, extractors, run_folders, scores
 from stylegan_plugins.errors import DataError, OptionError, UserError
 
 CPU = torch.device("cpu")
@@ -316,7 +316,7 @@ def test_bad_input_is_one_line(cache, ada_host, two, network, small_zip, color_z
             "--metrics=is takes 10 generated .* samples is 9",
         ),
         (lambda: evaluation.check_numbers(scores.METRICS, "--metrics", 3, 9), "--metrics=fid takes 4 real images"),
-        (lambda: runs.snapshots(Path("x.pkl")), "x.pkl is no run directory"),
+        (lambda: run_folders.snapshots(Path("x.pkl")), "x.pkl is no run directory"),
     ],
 )
 def test_what_cannot_be_computed_is_refused(call, message):

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_disp import invoke
 
-from stylegan_plugins import pictures
+from stylegan_plugins import pictures, sampling
 from stylegan_plugins.errors import OptionError
 
 
@@ -109,4 +109,4 @@ def test_what_cannot_be_shown_is_one_line(fetched, pickles, crops, small_zip, tm
 
 def test_too_few_seeds():
     with pytest.raises(OptionError, match="--seeds=4-5: 3 or more"):
-        pictures.seeds_for("4-5", 3)
+        sampling.seeds_of("4-5", 3)
