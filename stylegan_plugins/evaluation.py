@@ -31,7 +31,7 @@ from stylegan_plugins.selection import real_batches
 
 LOW_SHOT = 5000  # a smaller reference is compared with as many generated images, any other with 50,000
 VERSION = 1
-Line = dict[str, Any]  # a result in the host's format, with what it is of
+Result = dict[str, Any]  # a result in the host's format, with what it is of
 
 
 class Evaluated(NamedTuple):
@@ -39,7 +39,7 @@ class Evaluated(NamedTuple):
 
     name: str
     digest: str
-    found: dict[str, Line]
+    found: dict[str, Result]
 
 
 def default_samples(reference: int) -> int:
@@ -130,7 +130,7 @@ def floor_of(metric: Metric, reference: Reference | None) -> dict[str, float]:
 # Lines of results. --------------------------------------------------------------------------------
 
 
-def read_lines(file: Path) -> list[Line]:
+def read_lines(file: Path) -> list[Result]:
     """Results in a metric-*.jsonl; a line that a kill cut off is none."""
     found = []
     for line in file.read_text(errors="replace").splitlines() if file.exists() else ():
@@ -143,7 +143,7 @@ def read_lines(file: Path) -> list[Line]:
     return found
 
 
-def append_line(file: Path, record: Line) -> None:
+def append_line(file: Path, record: Result) -> None:
     """Append a result. Raises DataError if it cannot be written."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -158,7 +158,7 @@ def append_line(file: Path, record: Line) -> None:
         raise DataError(f"{file} cannot be written ({error.strerror or error}).") from error
 
 
-def best_of(key: str, higher: bool, lines: Iterable[Line], of: Mapping[str, Any] | None = None) -> Line | None:
+def best_of(key: str, higher: bool, lines: Iterable[Result], of: Mapping[str, Any] | None = None) -> Result | None:
     """The line that is best by a figure, of those that are of another pickle than `of` at most; None if it is finite in
     none. Lines of the host's own metrics do not say what they are of."""
     others = lambda of: {**(of or {}), "pickle": None}
@@ -167,7 +167,7 @@ def best_of(key: str, higher: bool, lines: Iterable[Line], of: Mapping[str, Any]
     return (max if higher else min)(same, key=lambda line: line["results"][key], default=None)
 
 
-def mark_best(folder: Path, best: Mapping[str, Line]) -> Path:
+def mark_best(folder: Path, best: Mapping[str, Result]) -> Path:
     """Write best.json: by metric, the result of the best snapshot. Other metrics' stay as they are."""
     file = folder / "best.json"
     try:
@@ -193,7 +193,7 @@ def results(
     outdir: Path | None,
     device: torch.device,
     report: Callable[[str], None],
-) -> tuple[list[Evaluated], dict[str, Line], float | None, Path]:
+) -> tuple[list[Evaluated], dict[str, Result], float | None, Path]:
     """Results of each pickle, the best by metric, the floor, and best.json, after all of them are written beside the
     pickles or to `outdir`.
 
@@ -224,7 +224,7 @@ def results(
     for pickle in pickles:
         folder = outdir or pickle.parent
         of = comparison.identity(pickle, sampling.sampler_of(pickle.parent))
-        found: dict[str, Line] = {}
+        found: dict[str, Result] = {}
         for name, label in labels.items():
             lines[name] = read_lines(folder / f"metric-{label}.jsonl")
             for line in lines[name]:
@@ -289,7 +289,7 @@ def check_numbers(chosen: Mapping[str, Metric], flag: str, real: int, generated:
             )
 
 
-def as_markdown(rows: list[Evaluated], best: dict[str, Line]) -> str:
+def as_markdown(rows: list[Evaluated], best: dict[str, Result]) -> str:
     """Return a table of pickles; the best of several is bold."""
     known = scores.known()
     keys = [(name, key) for name, line in rows[0].found.items() for key in line["results"]]

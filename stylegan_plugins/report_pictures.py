@@ -58,7 +58,7 @@ def spread(items: Sequence[Any], most: int) -> list[Any]:
 def side_of(size: tuple[int, int], recorded: int | None) -> int | None:
     """Return the side in pixels of one image in a sheet of the host; None if neither the recorded side nor the size of
     the sheet tells it. A sheet is as many images as fit in 7680x4320, 7x4 to 32x32 of them. (Sheets of images of 256
-    and of 512 pixels have one size, for which this returns 256: the excerpt has 4x2 images of 512, none of them cut.)"""
+    and of 512 pixels have one size, for which this returns 256: the excerpt has 4x2 images of 512, none cut.)"""
     for side in [recorded] if recorded else [8 << power for power in range(9)]:
         columns, rows = min(max(7680 // side, 7), 32), min(max(4320 // side, 4), 32)
         if size == (columns * side, rows * side) or (recorded and not (size[0] % side or size[1] % side)):

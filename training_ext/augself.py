@@ -83,36 +83,13 @@ def _check_groups(preds: Groups, omegas: Groups) -> None:
 
 # What the terms measure. --------------------------------------------------------------------------
 #
-# The arithmetic-harmonic-mean divergence of two densities p, q is
-#
-#     M(p || q) = int (p + q)/2 - int 2 p q / (p + q) = 1 - int 2 p q / (p + q),      0 <= M <= 1,
-#
-# symmetric, and half the Le Cam divergence int (p - q)^2 / (p + q). The talk's theorem is about p = p_data(x, y) and
-# q = p_G(x, y) of pairs of an image x and y = T(x; omega), with omega = c constant. Derivation, in this notation:
-#
-# 1. The best prediction minimises p |v - c|^2 + q |v + c|^2 for each pair: v* = r c with r = (p - q) / (p + q).
-# 2. G's term is E_q |v - c|^2 - E_q |v + c|^2 = -4 E_q[v . c]. At v = v* it is -4 |c|^2 E_q[r], and
-#        -E_q[r] = int q (q - p) / (p + q) = int q (1 - 2 p / (p + q)) = 1 - int 2 p q / (p + q) = M.
-#    This is the theorem: G's term = 4 |c|^2 M.
-# 3. D's terms at any v: E_p |v - c|^2 + E_q |v + c|^2 >= |c|^2 int (p (r - 1)^2 + q (r + 1)^2)
-#    = |c|^2 int 4 p q / (p + q) = 2 |c|^2 (1 - M), with equality for v*. So M >= 1 - (D's terms) / (2 |c|^2).
-#
-# In training omega is drawn. Assume, beyond the theorem, that the pair (x, y) determines omega, and that omega is
-# independent of x and has the same law for both sources. Then step 1 holds with omega for c, and steps 2 and 3 hold
-# with every integral weighted by w = |omega|^2 / E|omega|^2. Now w p and w q are densities, with the same ratio r, so
-#
-#     -E_q[v* . omega] / E|omega|^2 = M(w p || w q),
-#
-# exactly. It equals M(p || q) if r does not depend on omega, that is, if the pair tells no more about the source than x
-# alone does. Where the pair leaves omega open (saturation of a grey image, the shift of a blank one),
-# v* = r E[omega | x, y], and the left side is biased; step 3 stays a lower bound, as the spread of omega only adds to
-# D's terms. Dividing by the mean of |omega|^2, not per image, keeps images with omega near 0 from dominating.
+# The derivation is in docs/methods/augself.md.
 
 
 def ahm_divergence(preds: Groups, omegas: Groups) -> torch.Tensor:
     """Estimates M_AH(p_data || p_G) from generated images:  -sum_n omega_hat_n . omega_n / sum_n |omega_n|^2.
 
-    The theorem read backwards: G's term is 4 |omega|^2 M_AH when the head is optimal (derivation above). preds, omegas:
+    The theorem read backwards: G's term is 4 |omega|^2 M_AH when the head is optimal (step 2). preds, omegas:
     {group: [N, K_g]} of generated images; omega_n is the vector of all predicted groups. Returns a scalar, without
     gradient: a figure to watch, not a loss. 0: not distinguished; 1: as far apart as can be. It is only as good as the
     head: a head away from its optimum gives values outside [0, 1] too, and a head that has memorised the training
@@ -125,7 +102,7 @@ def ahm_divergence(preds: Groups, omegas: Groups) -> torch.Tensor:
 def ahm_lower_bound(
     preds_real: Groups, omegas_real: Groups, preds_generated: Groups, omegas_generated: Groups
 ) -> torch.Tensor:
-    """A lower bound of M_AH(p_data || p_G) that holds for any head, in expectation (step 3 above):
+    """A lower bound of M_AH(p_data || p_G) that holds for any head, in expectation (step 3):
 
         1 - 1/2 ( sum_n |omega_hat_n - omega_n|^2 / sum_n |omega_n|^2  over real images
                 + sum_n |omega_hat_n + omega_n|^2 / sum_n |omega_n|^2  over generated images )
