@@ -1,25 +1,26 @@
 """The edits that turn a host into a host for plug-ins: one module for each edited upstream file, reasons included.
 
-Installed as `stylegan_plugins.patches`. `edits_for(family)` is what the patch engine asks for."""
+Installed as `stylegan_plugins.patches`. The patch engine calls `edits_for(family)`."""
 
 from __future__ import annotations
 
 from stylegan_plugins.patches import metrics, scripts, train, training_loop
 
+from stylegan_plugins.host.families import FAMILIES, HOSTS
 from stylegan_plugins.host.patcher import Edit
 
-FAMILIES = ("stylegan2-ada-pytorch", "stylegan3")
+__all__ = ["FAMILIES", "edits_for", "optional_files"]
 
 
 def edits_for(family: str) -> dict[str, list[Edit]]:
-    """Edits of one family by host file, in the order in which they are applied."""
+    """Return the edits of one family by host file, in the order in which they are applied."""
     edits: dict[str, list[Edit]] = {}
     for module in (train, training_loop, metrics, scripts):
-        for edit in module.edits(family):
+        for edit in module.edits(HOSTS[family]):
             edits.setdefault(edit.file, []).append(edit)
     return edits
 
 
 def optional_files(family: str) -> frozenset[str]:
-    """Files that a fork may lack; they are patched where they exist."""
-    return frozenset(edit.file for module in (metrics, scripts) for edit in module.edits(family))
+    """Return the files that a fork may lack; they are patched where they exist."""
+    return frozenset(edit.file for module in (metrics, scripts) for edit in module.edits(HOSTS[family]))

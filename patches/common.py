@@ -1,5 +1,7 @@
 """Edits that several files share."""
 
+from __future__ import annotations
+
 from stylegan_plugins.host.patcher import Call, Edit, Imports
 
 
@@ -20,4 +22,14 @@ def pin_memory(file: str, optional: bool = False) -> Edit:
         optional=optional,
         code="bridge.pin_memory({receiver})",
         reason="pinning raises an error on a machine without a GPU",
+    )
+
+
+def process_group_backend(file: str, function: str | None = None) -> Edit:
+    return Edit(
+        file=file,
+        function=function,
+        argument=Call("torch.distributed.init_process_group", containing="nccl"),
+        code="backend=bridge.backend()",
+        reason="NCCL needs GPUs; on a CPU gloo does the same",
     )

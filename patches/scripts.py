@@ -1,18 +1,16 @@
 """Edits of the scripts beside train.py: they run on any device, with --device."""
 
-from stylegan_plugins.patches.common import bridge_import
+from __future__ import annotations
 
+from stylegan_plugins.patches.common import bridge_import, process_group_backend
+
+from stylegan_plugins.host.families import STYLEGAN3, Family
 from stylegan_plugins.host.patcher import Call, Command, Edit
 
-SCRIPTS = {
-    "stylegan2-ada-pytorch": ("generate.py", "style_mixing.py", "projector.py"),
-    "stylegan3": ("gen_images.py", "gen_video.py"),
-}
 
-
-def edits(family: str) -> list[Edit]:
+def edits(family: Family) -> list[Edit]:
     result = []
-    for file in SCRIPTS[family]:
+    for file in family.scripts:
         result += [
             bridge_import(file),
             _device_option(file),
@@ -25,7 +23,7 @@ def edits(family: str) -> list[Edit]:
                 reason="hard-wired to CUDA; --device decides",
             ),
         ]
-    if family == "stylegan3":
+    if family is STYLEGAN3:
         result.append(
             Edit(
                 file="gen_video.py",
@@ -36,8 +34,7 @@ def edits(family: str) -> list[Edit]:
         )
         result.append(bridge_import("avg_spectra.py"))
         result += [_device_option("avg_spectra.py", function) for function in ("stats", "calc")]
-    result += _calc_metrics()
-    return result
+    return result + _calc_metrics("calc_metrics.py")
 
 
 def _device_option(file: str, function: str | None = None) -> Edit:
@@ -46,17 +43,11 @@ def _device_option(file: str, function: str | None = None) -> Edit:
     )
 
 
-def _calc_metrics() -> list[Edit]:
-    file = "calc_metrics.py"
+def _calc_metrics(file: str) -> list[Edit]:
     return [
         bridge_import(file),
         _device_option(file),
-        Edit(
-            file=file,
-            argument=Call("torch.distributed.init_process_group", containing="nccl"),
-            code="backend=bridge.backend()",
-            reason="NCCL needs GPUs; on a CPU gloo does the same",
-        ),
+        process_group_backend(file),
         Edit(
             file=file,
             function="subprocess_fn",

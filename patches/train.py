@@ -1,29 +1,24 @@
 """Edits of train.py: options, configuration, and the call of the training loop."""
 
-from stylegan_plugins.patches.common import bridge_import
+from __future__ import annotations
 
+from functools import partial
+
+from stylegan_plugins.patches.common import bridge_import, process_group_backend
+
+from stylegan_plugins.host.families import ADA, Family
 from stylegan_plugins.host.patcher import Call, Command, Edit
 
 FILE = "train.py"
 
 
-def edits(family: str) -> list[Edit]:
-    configured = {
-        "stylegan2-ada-pytorch": Edit(
-            file=FILE,
-            function="main",
-            replace=Call("setup_training_loop_kwargs"),
-            code="bridge.configure(*{function}({arguments}))",
-            reason="the arguments are complete: plug-ins may now change them, before the run directory is named",
-        ),
-        "stylegan3": Edit(
-            file=FILE,
-            function="main",
-            before=Call("launch_training"),
-            code="desc, c = bridge.configure(desc, c)",
-            reason="the arguments are complete: plug-ins may now change them, before the run directory is named",
-        ),
-    }
+def edits(family: Family) -> list[Edit]:
+    configured = partial(
+        Edit,
+        file=FILE,
+        function="main",
+        reason="the arguments are complete: plug-ins may now change them, before the run directory is named",
+    )
     return [
         bridge_import(FILE),
         Edit(
@@ -32,14 +27,10 @@ def edits(family: str) -> list[Edit]:
             code="bridge.options",
             reason="--plugin, the options of every installed plug-in, --device, and what the other family has",
         ),
-        configured[family],
-        Edit(
-            file=FILE,
-            function="subprocess_fn",
-            argument=Call("torch.distributed.init_process_group", containing="nccl"),
-            code="backend=bridge.backend()",
-            reason="NCCL needs GPUs; on a CPU gloo does the same",
-        ),
+        configured(replace=Call("setup_training_loop_kwargs"), code="bridge.configure(*{function}({arguments}))")
+        if family is ADA
+        else configured(before=Call("launch_training"), code="desc, c = bridge.configure(desc, c)"),
+        process_group_backend(FILE, function="subprocess_fn"),
         Edit(
             file=FILE,
             function="subprocess_fn",

@@ -1,94 +1,79 @@
 """Edits of training/training_loop.py: device and timing, gradients of several processes, and where the session is told
 what happens."""
 
+from __future__ import annotations
+
+from functools import partial
+
 from stylegan_plugins.patches.common import bridge_import, pin_memory
 
+from stylegan_plugins.host.families import ADA, Family
 from stylegan_plugins.host.patcher import Assignment, Call, Deletion, Edit, Increment
 
 FILE = "training/training_loop.py"
-LOOP = "training_loop"
+loop_edit = partial(Edit, file=FILE, function="training_loop")
 POSITION = "cur_nimg, cur_tick, tick_start_nimg, batch_idx"
 
 
-def edits(family: str) -> list[Edit]:
+def edits(family: Family) -> list[Edit]:
     return [
         bridge_import(FILE),
-        Edit(
-            file=FILE,
-            function=LOOP,
+        loop_edit(
             replace=Call("torch.device", containing="cuda"),
             code="bridge.device(rank)",
             reason="the loop is hard-wired to CUDA; --device decides",
         ),
-        Edit(
-            file=FILE,
-            function=LOOP,
+        loop_edit(
             replace=Call("torch.cuda.Event"),
             every=True,
             code="bridge.event(device)",
             reason="CUDA events do not exist without a GPU; on a CPU a clock is read instead",
         ),
-        Edit(
-            file=FILE,
-            function=LOOP,
+        loop_edit(
             replace=Call("torch.cuda.current_stream"),
             every=True,
             code="bridge.stream({arguments})",
             reason="there is no stream without a GPU",
         ),
         pin_memory(FILE),
-        Edit(
-            file=FILE,
-            function=LOOP,
+        loop_edit(
             replace=Call("torch.cuda.max_memory_allocated"),
             every=True,
             code="bridge.peak_memory({arguments})",
             reason="the CUDA allocator has no statistics on a CPU",
         ),
-        Edit(
-            file=FILE,
-            function=LOOP,
+        loop_edit(
             replace=Call("torch.cuda.max_memory_reserved"),
             every=True,
             optional=True,
             code="bridge.peak_memory_reserved({arguments})",
             reason="the CUDA allocator has no statistics on a CPU (only newer hosts report this one)",
         ),
-        Edit(
-            file=FILE,
-            function=LOOP,
+        loop_edit(
             replace=Call("torch.cuda.reset_peak_memory_stats"),
             every=True,
             code="bridge.reset_peak_memory(device)",
             reason="the CUDA allocator has no statistics on a CPU",
         ),
-        *(_ada_gradients() if family == "stylegan2-ada-pytorch" else []),
-        Edit(
-            file=FILE,
-            function=LOOP,
+        *(_ada_gradients() if family is ADA else []),
+        loop_edit(
             before=Assignment("stats_collector"),
             code="bridge.session().attach(G=G, D=D, G_ema=G_ema, augment_pipe=augment_pipe, loss=loss, phases=phases)",
             reason="all networks, the loss and the optimisers exist; stats.jsonl is not yet opened",
         ),
         *_resume(),
         *_fine_tuning(),
-        Edit(
-            file=FILE,
-            function=LOOP,
+        loop_edit(
             after=Call("phase.opt.step"),
             code="bridge.session().step_end(phase)",
             reason="modules that are trained with D have an optimiser of their own, which steps now",
         ),
-        Edit(
-            file=FILE,
-            function=LOOP,
+        loop_edit(
             after=Increment("batch_idx"),
             code="bridge.session().batch_end(cur_nimg, batch_idx)",
             reason="one iteration is done: progress line, and plug-ins that count images",
         ),
-        Edit(
-            file=FILE,
-            function=LOOP,
+        loop_edit(
             before=Deletion("snapshot_data"),
             code="bridge.session().snapshot(snapshot_pkl, cur_nimg)",
             reason="a snapshot may just have been written: plug-ins keep what belongs to it",
@@ -99,17 +84,13 @@ def edits(family: str) -> list[Edit]:
 def _resume() -> list[Edit]:
     """Exact resume: state is written and put back where the next thing that runs is the next batch."""
     return [
-        Edit(
-            file=FILE,
-            function=LOOP,
+        loop_edit(
             replace=Call("misc.InfiniteSampler"),
             code="bridge.checkpoints().sampler({function}({arguments}))",
             reason="a resumed run goes on with the images that come next; a data loader runs ahead of the loop",
         ),
         *(
-            Edit(
-                file=FILE,
-                function=LOOP,
+            loop_edit(
                 replace=Call("save_image_grid", containing=f"'{name}'"),
                 optional=True,
                 code="bridge.checkpoints().unless_resumed({function}, {arguments})",
@@ -117,31 +98,23 @@ def _resume() -> list[Edit]:
             )
             for name in ("reals.png", "fakes_init.png")
         ),
-        Edit(
-            file=FILE,
-            function=LOOP,
+        loop_edit(
             replace=Call("open", containing="'stats.jsonl'"),
             code="bridge.checkpoints().open_log({arguments})",
             reason="the loop empties stats.jsonl when it starts; a resumed run goes on in it",
         ),
-        Edit(
-            file=FILE,
-            function=LOOP,
+        loop_edit(
             argument=Call("tensorboard.SummaryWriter"),
             optional=True,
             code="purge_step=bridge.checkpoints().purge_step",
             reason="tensorboard forgets what a killed run logged after its last state",
         ),
-        Edit(
-            file=FILE,
-            function=LOOP,
+        loop_edit(
             after=Assignment("batch_idx"),
             code=f"{POSITION} = bridge.checkpoints().position({POSITION})",
             reason="a resumed run does not begin at 0",
         ),
-        Edit(
-            file=FILE,
-            function=LOOP,
+        loop_edit(
             before=Call("next", containing="training_set_iterator"),
             code="if bridge.checkpoints().next_batch(locals()): break",
             reason="state is put back, written from time to time and at a signal, which ends the run here",
@@ -152,18 +125,14 @@ def _resume() -> list[Edit]:
 def _fine_tuning() -> list[Edit]:
     """--resume=PKL: nothing in the pickle is executed, and tensors of other shapes are not broadcast."""
     return [
-        Edit(
-            file=FILE,
-            function=LOOP,
+        loop_edit(
             replace=Call("legacy.load_network_pkl"),
             every=True,
             optional=True,
             code="bridge.load_pickle({arguments})",
             reason="a pickle is a program, and the hosts' own carry source code: tensors and names are read from it",
         ),
-        Edit(
-            file=FILE,
-            function=LOOP,
+        loop_edit(
             replace=Call("misc.copy_params_and_buffers", containing="resume_data"),
             every=True,
             optional=True,
@@ -176,16 +145,12 @@ def _fine_tuning() -> list[Edit]:
 def _ada_gradients() -> list[Edit]:
     """stylegan3's way for several processes: broadcast once, sum gradients before each step."""
     return [
-        Edit(
-            file=FILE,
-            function=LOOP,
+        loop_edit(
             replace=Call("torch.nn.parallel.DistributedDataParallel"),
             code="bridge.broadcast({argument})",
             reason="the DDP reducer refuses parameters without gradient, and device_ids on a CPU",
         ),
-        Edit(
-            file=FILE,
-            function=LOOP,
+        loop_edit(
             after=Call("phase.module.requires_grad_", containing="False"),
             code="bridge.average_gradients(phase.module, num_gpus)",
             reason="takes the place of DDP: gradients of all processes are averaged before the step",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import pickle
+import re
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import torch
 from stylegan_plugins import manager
 from stylegan_plugins.downloads import cache_directory
 from stylegan_plugins.errors import DataError, OptionError
-from training_ext.backbones import Backbone
+from training_ext.backbones import Backbone, Levels
 
 HUB = "https://huggingface.co"
 SECONDS = 5.0  # to see whether the hub answers
@@ -223,3 +224,53 @@ def _same(expected: dict[str, torch.Tensor], state: dict[str, torch.Tensor]) -> 
     """Whether two lists of tensors are alike in order, kinds and shapes."""
     pairs: Iterable = zip(expected.items(), state.items(), strict=True)
     return all(a.shape == b.shape and x.split(".")[-1] == y.split(".")[-1] for (x, a), (y, b) in pairs)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A backbone as a user names it: NAME, or NAME=FILE with weights of one's own."""
+
+    name: str
+    weights: str | None = None
+
+    def __str__(self) -> str:
+        return self.name if self.weights is None else f"{self.name}={self.weights}"
+
+    @property
+    def key(self) -> str:
+        """A name for modules, which have no dots in theirs, and for statistics."""
+        whole = self.name if self.weights is None else f"{self.name}_{Path(self.weights).stem}"
+        return re.sub(r"[^\w-]", "_", whole)
+
+    def absolute(self) -> Model:
+        """The same from any folder. Links are kept: what they point to may have lost the end of its name."""
+        return self if self.weights is None else Model(self.name, str(Path(self.weights).absolute()))
+
+    def load(self, flag: str, **how: Any) -> Levels:
+        """Return its levels, with `how` as of `Levels`. Raises OptionError or DataError as the function `load` does."""
+        backbone, recipe = self.backbone(flag), recipe_of(self.name, flag)
+        return Levels(backbone, blocks=recipe.blocks, normalised=recipe.normalised, projected=recipe.projected, **how)
+
+    def backbone(self, flag: str) -> Backbone:
+        """Return the whole network. Raises OptionError or DataError as the function `load` does."""
+        recipe_of(self.name, flag)
+        if self.weights is not None and not Path(self.weights).is_file():
+            raise DataError(f"{flag}={self}: there is no file of weights {self.weights}.")
+        return load(self.name, self.weights, flag)
+
+
+def models_of(text: str, flag: str) -> list[Model]:
+    """`clip,NAME=FILE` -> models. Raises OptionError for none, and for one that is there twice."""
+    models = []
+    for part in filter(None, map(str.strip, text.split(","))):
+        name, equals, file = map(str.strip, part.partition("="))
+        if equals and not file:
+            raise OptionError(f"{flag}={text}: {part} names no file.")
+        models.append(Model(SHORT.get(name, name), file or None))
+    if not models:
+        raise OptionError(f"{flag}={text}: no backbone is named. Known: {', '.join(known())}.")
+    keys = [model.key for model in models]
+    twice = [str(model) for model in models if keys.count(model.key) > 1]
+    if twice:
+        raise OptionError(f"{flag}={text}: {twice[0]} is there twice, or two files of one network have the same name.")
+    return models

@@ -1,4 +1,4 @@
-"""Checksums of snapshots: a pickle has none of its own, so a flipped bit in a weight would pass unseen."""
+"""Checksums of files. A pickle has none of its own, so a flipped bit in a weight would pass unseen."""
 
 from __future__ import annotations
 
@@ -27,6 +27,11 @@ def check_checksum(path: Path) -> None:
         known[name] = digest
     if path.name in known and known[path.name] != _sha256(path):
         raise DataError(f"{path} is truncated or damaged: its SHA-256 is not the one in {CHECKSUMS}. Use another one.")
+
+
+def digest_of(file: str | Path | None) -> str:
+    """Return the start of a file's SHA-256, which identifies its content; nothing for no file."""
+    return "" if file is None else _sha256(Path(file))[:16]
 
 
 def _sha256(path: Path) -> str:

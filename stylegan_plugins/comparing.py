@@ -5,7 +5,6 @@ deviation over seeds."""
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import statistics
@@ -17,11 +16,10 @@ from pathlib import Path
 
 import torch
 
-from stylegan_plugins import datacheck, downloads, evaluation, signals, states
-from stylegan_plugins import features as networks
+from stylegan_plugins import datacheck, downloads, evaluation, extractors, markdown, signals, states
 from stylegan_plugins import options as plugin_options
 from stylegan_plugins.errors import DataError, OptionError
-from stylegan_plugins.files import whole
+from stylegan_plugins.files import whole, write_json
 from stylegan_plugins.manager import catalogue, split_names
 
 LOG = "train.log"
@@ -147,7 +145,7 @@ def run(
     if len(chosen) > 1:
         raise OptionError(f"--metric={metric}: one metric at a time makes a table.")
     evaluation.require_libraries()
-    networks.load(features, {found.reads for found in chosen.values()}, device)  # or it would fail after training
+    extractors.load(features, {found.reads for found in chosen.values()}, device)  # or it would fail after training
     path = str(Path(downloads.local_data(data)).resolve())
     images, _, _ = datacheck.check_dataset(path)
     evaluation.check_numbers(chosen, "--metric", images, samples or evaluation.default_samples(images))
@@ -173,24 +171,23 @@ def run(
         values[cell] = evaluation.value_of(
             run_dir, path, metric=metric, features=features, samples=samples, device=device, report=report
         )
-    made = table(combinations, shares, values)
+    made = as_markdown(combinations, shares, values)
     record = {"metric": metric, "features": features, "kimg": kimg, "data": data, "arguments": list(more)}
     record["cells"] = [{**vars(cell), "value": value} for cell, value in values.items()]
-    for name, text in (("compare.md", made + "\n"), ("compare.json", json.dumps(record, indent=2) + "\n")):
-        with whole(outdir / name) as out:
-            out.write(text.encode())
+    with whole(outdir / "compare.md") as out:
+        out.write(f"{made}\n".encode())
+    write_json(outdir / "compare.json", record)
     return f"{made}\n\n{outdir / 'compare.md'}"
 
 
-def table(combinations: Sequence[str], shares: Sequence[float], values: dict[Cell, float]) -> str:
-    """A Markdown table: mean ± standard deviation (of a sample) over seeds; one seed has no deviation."""
-    lines = [f"| plug-ins | {' | '.join(f'{share:.0%} of the data' for share in shares)} |"]
-    lines.append("| --- " * (len(shares) + 1) + "|")
-    for names in combinations:
-        row = []
-        for share in shares:
-            found = [value for cell, value in values.items() if (cell.plugins, cell.fraction) == (names, share)]
-            spread = f" ± {statistics.stdev(found):.3g}" if len(found) > 1 else ""
-            row.append(f"{statistics.fmean(found):.4g}{spread}")
-        lines.append(f"| {names.replace(',', ' + ')} | {' | '.join(row)} |")
-    return "\n".join(lines)
+def as_markdown(combinations: Sequence[str], shares: Sequence[float], values: dict[Cell, float]) -> str:
+    """Return a table of mean ± standard deviation (of a sample) over seeds; one seed has no deviation."""
+
+    def cell_of(names: str, share: float) -> str:
+        found = [value for cell, value in values.items() if (cell.plugins, cell.fraction) == (names, share)]
+        spread = f" ± {statistics.stdev(found):.3g}" if len(found) > 1 else ""
+        return f"{statistics.fmean(found):.4g}{spread}"
+
+    head = ["plug-ins", *(f"{share:.0%} of the data" for share in shares)]
+    rows = ([names.replace(",", " + "), *(cell_of(names, share) for share in shares)] for names in combinations)
+    return markdown.table(head, rows)

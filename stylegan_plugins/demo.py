@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import zipfile
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 import PIL.Image
 
 from stylegan_plugins.errors import DataError
+from stylegan_plugins.files import whole
 
 FACES = 100  # of the 200 images of lfw_subset, the first hundred are faces, the others are not
 SIDE = 32
@@ -24,14 +24,10 @@ def write_faces(path: Path) -> int:
         import skimage.data
     except ModuleNotFoundError as error:
         raise DataError("The sample data needs scikit-image: pip install 'stylegan-plugins[demo]'.") from error
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    with zipfile.ZipFile(temporary, "w") as archive:
+    with whole(path) as file, zipfile.ZipFile(file, "w") as archive:
         for index, face in enumerate(skimage.data.lfw_subset()[:FACES]):
             image = PIL.Image.fromarray(np.rint(face * 255).astype(np.uint8))
             data = io.BytesIO()
             image.resize((SIDE, SIDE), PIL.Image.Resampling.LANCZOS).convert("RGB").save(data, "png")
             archive.writestr(f"00000/img{index:08d}.png", data.getvalue())
-    os.replace(temporary, path)
     return FACES

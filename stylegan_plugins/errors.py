@@ -1,5 +1,7 @@
 """Errors that a user can mend: one line that says what is wrong, with the value, and what to do."""
 
+import importlib.util
+
 
 class UserError(ValueError):
     """Something the user gave cannot be used. The command line prints the message alone and exits with code 2."""
@@ -27,3 +29,9 @@ class DataError(UserError):
 
 class StateError(UserError):
     """A run cannot go on: its state is damaged or missing, or the run is complete."""
+
+
+def require(package: str, extra: str = "analysis") -> None:
+    """Raise DataError if a package of an extra is not installed."""
+    if importlib.util.find_spec(package) is None:
+        raise DataError(f"This needs {package}: pip install 'stylegan-plugins[{extra}]'.")

@@ -5,35 +5,41 @@ metric-<name>.jsonl, in the host's format, with what they are of."""
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 import json
 import math
 import os
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 import numpy as np
 import torch
 
-from stylegan_plugins import datacheck, downloads, priors, runs, sampling, scores
-from stylegan_plugins import features as networks
-from stylegan_plugins.errors import DataError, OptionError
-from stylegan_plugins.files import whole
+from stylegan_plugins import datacheck, downloads, extractors, markdown, run_folders, sampling, scores
+from stylegan_plugins.checksums import digest_of
+from stylegan_plugins.errors import DataError, OptionError, require
+from stylegan_plugins.extractors import Extractor, Inception, extract
+from stylegan_plugins.files import whole, write_json
 from stylegan_plugins.host.modules import host_module
-from stylegan_plugins.probe import require
-from stylegan_plugins.scores import Metric, Reference, Values
+from stylegan_plugins.scores import Metric, Reference
 from stylegan_plugins.selection import real_batches
 
 LOW_SHOT = 5000  # a smaller reference is compared with as many generated images, any other with 50,000
 VERSION = 1
-Row = tuple[str, str, dict[str, dict[str, Any]]]  # a pickle's name, its digest, and its results by metric
+Result = dict[str, Any]  # a result in the host's format, with what it is of
+
+
+class Evaluated(NamedTuple):
+    """A pickle, by name and digest, and its results by metric."""
+
+    name: str
+    digest: str
+    found: dict[str, Result]
 
 
 def default_samples(reference: int) -> int:
@@ -54,7 +60,7 @@ def metrics_of(text: str, flag: str = "--metrics") -> dict[str, Metric]:
 def label_of(name: str, metric: Metric, key: str) -> str:
     """A metric's name with its features', fid_clip; it names files. Inception's features are clean-fid's, its logits
     torch-fidelity's."""
-    if key == networks.Inception.key and metric.reads == "features":
+    if key == Inception.key and metric.reads == "features":
         key = "clean"
     return f"{name}_{key}"
 
@@ -63,19 +69,6 @@ def require_libraries() -> None:
     """Raise DataError if what computes metrics is not installed."""
     for package in ("torch_fidelity", "cleanfid"):
         require(package, "metrics")
-
-
-def see(network: networks.Features, batches: Iterable[torch.Tensor], count: int, label: str | None) -> Values:
-    """What a network sees of `count` uint8 images in batches. label: of progress on standard error, None for none."""
-    parts: list[Values] = []
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(torch.no_grad())
-        bar = label and stack.enter_context(click.progressbar(length=count, label=label, file=sys.stderr))
-        for images in batches:
-            parts.append({name: value.cpu().numpy() for name, value in network(images).items()})
-            if bar:
-                bar.update(len(images))
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 @dataclass(frozen=True)
@@ -87,7 +80,7 @@ class Comparison:
     count       real images; samples: generated ones
     quiet       no progress is shown"""
 
-    network: networks.Features
+    network: Extractor
     dataset: Any
     fingerprint: str
     count: int
@@ -100,7 +93,7 @@ class Comparison:
         if sampler is None:
             labels = np.stack([self.dataset.get_label(index) for index in range(len(self.dataset))])
         return {
-            **{"version": VERSION, "pickle": priors.digest_of(str(pickle)), "data": self.fingerprint},
+            **{"version": VERSION, "pickle": digest_of(pickle), "data": self.fingerprint},
             **{"real": self.count, "labels": _short(labels.tobytes()), "weights": self.network.weights},
             "samples": self.samples,
         }
@@ -118,7 +111,7 @@ class Comparison:
         except (OSError, ValueError, EOFError):
             click.echo(f"{file} is damaged and is made anew.", err=True)
         batches = real_batches(self.dataset, self.count)
-        found = see(self.network, batches, self.count, None if self.quiet else f"{key}: real")["features"]
+        found = extract(self.network, batches, self.count, None if self.quiet else f"{key}: real")["features"]
         with whole(file) as out:
             np.save(out, found)
         return Reference(found)
@@ -137,7 +130,7 @@ def floor_of(metric: Metric, reference: Reference | None) -> dict[str, float]:
 # Lines of results. --------------------------------------------------------------------------------
 
 
-def read_lines(file: Path) -> list[dict[str, Any]]:
+def read_lines(file: Path) -> list[Result]:
     """Results in a metric-*.jsonl; a line that a kill cut off is none."""
     found = []
     for line in file.read_text(errors="replace").splitlines() if file.exists() else ():
@@ -150,8 +143,8 @@ def read_lines(file: Path) -> list[dict[str, Any]]:
     return found
 
 
-def append_line(file: Path, record: dict[str, Any]) -> None:
-    """Raises DataError if it cannot be written."""
+def append_line(file: Path, record: Result) -> None:
+    """Append a result. Raises DataError if it cannot be written."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with open(file, "a+b") as out:
@@ -165,9 +158,7 @@ def append_line(file: Path, record: dict[str, Any]) -> None:
         raise DataError(f"{file} cannot be written ({error.strerror or error}).") from error
 
 
-def best_of(
-    key: str, higher: bool, lines: Iterable[dict[str, Any]], of: Mapping[str, Any] | None = None
-) -> dict[str, Any] | None:
+def best_of(key: str, higher: bool, lines: Iterable[Result], of: Mapping[str, Any] | None = None) -> Result | None:
     """The line that is best by a figure, of those that are of another pickle than `of` at most; None if it is finite in
     none. Lines of the host's own metrics do not say what they are of."""
     others = lambda of: {**(of or {}), "pickle": None}
@@ -176,15 +167,14 @@ def best_of(
     return (max if higher else min)(same, key=lambda line: line["results"][key], default=None)
 
 
-def mark_best(folder: Path, best: Mapping[str, dict[str, Any]]) -> Path:
+def mark_best(folder: Path, best: Mapping[str, Result]) -> Path:
     """Write best.json: by metric, the result of the best snapshot. Other metrics' stay as they are."""
     file = folder / "best.json"
     try:
         known = json.loads(file.read_text())
     except (OSError, ValueError):
         known = None
-    with whole(file) as out:
-        out.write((json.dumps({**(known if isinstance(known, dict) else {}), **best}, indent=2) + "\n").encode())
+    write_json(file, {**(known if isinstance(known, dict) else {}), **best})
     return file
 
 
@@ -203,7 +193,7 @@ def results(
     outdir: Path | None,
     device: torch.device,
     report: Callable[[str], None],
-) -> tuple[list[Row], dict[str, dict[str, Any]], float | None, Path]:
+) -> tuple[list[Evaluated], dict[str, Result], float | None, Path]:
     """Results of each pickle, the best by metric, the floor, and best.json, after all of them are written beside the
     pickles or to `outdir`.
 
@@ -217,8 +207,8 @@ def results(
     require_libraries()
     # As the hosts' loops do it: figures of training and of this command are the same.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    pickles = runs.snapshots(path) if every else [runs.newest_pickle(path)]
-    network = networks.load(features, wanted, device)
+    pickles = run_folders.snapshots(path) if every else [run_folders.newest_pickle(path)]
+    network = extractors.load(features, wanted, device)
     local = downloads.local_data(data)
     datacheck.check_dataset(local)
     dataset = host_module("training.dataset").ImageFolderDataset(local, use_labels=True)
@@ -234,7 +224,7 @@ def results(
     for pickle in pickles:
         folder = outdir or pickle.parent
         of = comparison.identity(pickle, sampling.sampler_of(pickle.parent))
-        found: dict[str, dict[str, Any]] = {}
+        found: dict[str, Result] = {}
         for name, label in labels.items():
             lines[name] = read_lines(folder / f"metric-{label}.jsonl")
             for line in lines[name]:
@@ -245,7 +235,7 @@ def results(
         if missing:
             G, sampler, _ = sampling.load_generator(pickle, device)
             images = sampling.Generator(G, sampler, dataset).images(samples)
-            seen = see(network, images, samples, f"{network.key}: {pickle.name}")
+            seen = extract(network, images, samples, f"{network.key}: {pickle.name}")
         shared = time.time() - began
         for name in missing:
             began, label = time.time(), labels[name]
@@ -264,7 +254,7 @@ def results(
             )
             append_line(folder / f"metric-{label}.jsonl", found[name])
             lines[name].append(found[name])
-        rows.append((pickle.name, str(of["pickle"]), found))
+        rows.append(Evaluated(pickle.name, str(of["pickle"]), found))
     best = {}
     for name, metric in chosen.items():
         top = best_of(labels[name] + metric.decides, metric.higher, lines[name], of)
@@ -278,15 +268,14 @@ def run(path: Path, data: str, **how: Any) -> str:
     """`stylegan-plugins evaluate`: a table of `results`, whose arguments it takes."""
     rows, best, floor, marked = results(path, data, **how)
     end = [] if floor is None else [f"Floor, FID of two halves of the real images: {_number(floor)}"]
-    return "\n".join([table(rows, best), "", *end, str(marked)])
+    return "\n".join([as_markdown(rows, best), "", *end, str(marked)])
 
 
 def value_of(path: Path, data: str, *, metric: str, **how: Any) -> float:
     """The figure of one metric that says which snapshot is best, of the newest one. Arguments of `results`."""
     rows, *_ = results(path, data, metrics=metric, most=None, every=False, outdir=None, **how)
-    ((_, _, found),) = rows
-    (name,) = found
-    return found[name]["results"][found[name]["metric"] + scores.known()[name].decides]
+    ((name, line),) = rows[0].found.items()
+    return line["results"][line["metric"] + scores.known()[name].decides]
 
 
 def check_numbers(chosen: Mapping[str, Metric], flag: str, real: int, generated: int) -> None:
@@ -300,20 +289,19 @@ def check_numbers(chosen: Mapping[str, Metric], flag: str, real: int, generated:
             )
 
 
-def table(rows: list[Row], best: dict[str, dict[str, Any]]) -> str:
-    """A Markdown table of pickles (name, digest, results by metric); the best of several is bold."""
+def as_markdown(rows: list[Evaluated], best: dict[str, Result]) -> str:
+    """Return a table of pickles; the best of several is bold."""
     known = scores.known()
-    keys = [(name, key) for name, line in rows[0][2].items() for key in line["results"]]
+    keys = [(name, key) for name, line in rows[0].found.items() for key in line["results"]]
     keys.sort(key=lambda pair: list(known).index(pair[0]))
-    lines = [f"| pickle | {' | '.join(key for _, key in keys)} |", "| --- " * (len(keys) + 1) + "|"]
-    for pickle, digest, found in rows:
-        cells = []
-        for name, key in keys:
-            decides = name in best and key == best[name]["metric"] + known[name].decides
-            bold = "**" if decides and len(rows) > 1 and best[name]["of"]["pickle"] == digest else ""
-            cells.append(f"{bold}{_number(found[name]['results'][key])}{bold}")
-        lines.append(f"| {pickle} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+
+    def cell_of(row: Evaluated, name: str, key: str) -> str:
+        decides = name in best and key == best[name]["metric"] + known[name].decides
+        bold = "**" if decides and len(rows) > 1 and best[name]["of"]["pickle"] == row.digest else ""
+        return f"{bold}{_number(row.found[name]['results'][key])}{bold}"
+
+    cells = ([row.name, *(cell_of(row, *pair) for pair in keys)] for row in rows)
+    return markdown.table(["pickle", *(key for _, key in keys)], cells)
 
 
 def _number(value: float) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from stylegan_plugins.errors import DataError
 
@@ -27,3 +28,9 @@ def whole(path: Path) -> Iterator[BinaryIO]:
     finally:
         if path.parent.is_dir():
             partial.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON for people to read. Raises DataError if it cannot be written."""
+    with whole(path) as file:
+        file.write((json.dumps(value, indent=2) + "\n").encode())

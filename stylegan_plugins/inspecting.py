@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from stylegan_plugins.checksums import check_checksum
+from stylegan_plugins.errors import DataError
 from stylegan_plugins.pickles import Network, read_pickle
-from stylegan_plugins.runs import newest_pickle
+from stylegan_plugins.run_folders import newest_pickle, read_options
 from stylegan_plugins.states import read_state
 
 
@@ -81,8 +81,10 @@ def _state(path: Path) -> Iterator[str]:
 def _plugins(run_dir: Path) -> Iterator[str]:
     """A snapshot itself is the host's alone; what it was trained with stands beside it."""
     try:
-        args = json.loads((run_dir / "training_options.json").read_text())
-    except (OSError, ValueError):
+        args = read_options(run_dir)
+    except DataError:
+        args = None
+    if args is None:
         yield "  plug-ins: not recorded (there is no training_options.json beside it)"
         return
     plugins = args.get("plugins", {})

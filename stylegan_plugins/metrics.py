@@ -47,7 +47,7 @@ def _not_waiting_forever(util: Any) -> Iterator[None]:
     """The host downloads without a timeout: in a network that swallows packets it would wait for ever."""
 
     class Session(requests.Session):
-        def request(self, *args, **kwargs):
+        def request(self, *args: Any, **kwargs: Any) -> requests.Response:
             return super().request(*args, **{"timeout": SECONDS, **kwargs})
 
     module, util.requests = util.requests, types.SimpleNamespace(Session=Session, compat=requests.compat)

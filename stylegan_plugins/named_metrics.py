@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from stylegan_plugins import backbones, datacheck, evaluation, records, sampling, scores
-from stylegan_plugins import features as networks
+from stylegan_plugins import backbones, datacheck, evaluation, extractors, records, sampling, scores
+from stylegan_plugins.backbones import Model
+from stylegan_plugins.extractors import Outputs
 from stylegan_plugins.host.modules import host_module
-from stylegan_plugins.scores import Metric, Values
-from stylegan_plugins.selection import Model
+from stylegan_plugins.scores import Metric
 from training_ext.distributed import broadcast_patiently, gather_bytes
 
 FLAG = "--metrics"
@@ -38,9 +38,9 @@ class Named:
     metric: Metric
     features: str
 
-    def network(self, device: torch.device) -> networks.Features:
+    def network(self, device: torch.device) -> extractors.Extractor:
         """Raises DataError or OptionError."""
-        return networks.load(self.features, {self.metric.reads}, device, f"{FLAG}={self.label}: features")
+        return extractors.load(self.features, {self.metric.reads}, device, f"{FLAG}={self.label}: features")
 
     def check(self, data: str | None, samples: int | None) -> None:
         """Raise DataError or OptionError if it could not be computed. data: the reference, if known."""
@@ -56,7 +56,7 @@ class Named:
 def named() -> dict[str, Named]:
     """All of our metrics by label: each, on Inception and on each backbone that has a name."""
     found = {}
-    known = (networks.Inception.key, *backbones.known())
+    known = (extractors.Inception.key, *backbones.known())
     for name, metric in scores.known().items():
         for features in known:
             label = evaluation.label_of(name, metric, Model(features).key)
@@ -73,7 +73,7 @@ class Judge:
     def __init__(self) -> None:
         self.run_dir: Path | None = None
         self.comparisons: dict[tuple[str, str], evaluation.Comparison] = {}
-        self.seen: tuple[Callable[[], Any], dict[tuple[str, str], Values]] = (lambda: None, {})
+        self.seen: tuple[Callable[[], Any], dict[tuple[str, str], Outputs]] = (lambda: None, {})
         self.details: dict[str, Callable[[Path], dict[str, Any]]] = {}
 
     def measure(self, this: Named, options: Any) -> dict[str, float]:
@@ -106,7 +106,7 @@ class Judge:
 
     def _see(
         self, this: Named, options: Any, comparison: evaluation.Comparison, sampler: sampling.Sampler | None
-    ) -> Values:
+    ) -> Outputs:
         """What a network sees of the images that all processes generate; nothing but on the first one."""
         if self.seen[0]() is not options.G:
             self.seen = (weakref.ref(options.G), {})

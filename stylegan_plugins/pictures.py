@@ -4,7 +4,6 @@ of samples, the worst first."""
 from __future__ import annotations
 
 import itertools
-import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -16,12 +15,14 @@ import PIL.Image
 import torch
 
 from stylegan_plugins import backbones, datacheck, sampling
-from stylegan_plugins.errors import DataError, OptionError
+from stylegan_plugins.errors import DataError
+from stylegan_plugins.extractors import batches_of, extract
+from stylegan_plugins.run_folders import read_options
+from training_ext.backbones import from_uint8
 from training_ext.diagnostics import nearest, shrunk
 
-BATCH = 32
 PIXELS = "pixels"
-Features = Callable[[torch.Tensor], torch.Tensor]  # uint8 [n, C, H, W] -> [n, F]
+Describe = Callable[[torch.Tensor], torch.Tensor]  # uint8 [n, C, H, W] -> features [n, F]
 
 
 def data_of(run_dir: Path, given: str | None) -> str | None:
@@ -29,20 +30,20 @@ def data_of(run_dir: Path, given: str | None) -> str | None:
     if given is not None:
         return given
     try:
-        recorded = json.loads((run_dir / "training_options.json").read_text())["training_set_kwargs"]["path"]
-    except (OSError, ValueError, LookupError, TypeError):
+        recorded = (read_options(run_dir) or {})["training_set_kwargs"]["path"]
+    except (DataError, LookupError, TypeError):
         return None
     return recorded if Path(recorded).exists() else None
 
 
-def features_by(name: str, device: torch.device) -> Features:
+def features_by(name: str, device: torch.device) -> Describe:
     """What images are compared by: pooled features of a backbone, or `pixels`: those of the image at 32x32 or less.
 
     Raises OptionError or DataError as `backbones.load` does."""
     if name == PIXELS:
         return pixels
     backbone = backbones.load(name, flag="--features").to(device)
-    return lambda images: backbone(images.to(device).float() / 127.5 - 1)
+    return lambda images: backbone(from_uint8(images, device))
 
 
 def pixels(images: torch.Tensor) -> torch.Tensor:
@@ -54,24 +55,20 @@ def pixels(images: torch.Tensor) -> torch.Tensor:
 class Neighbours:
     """Nearest images of a data set, by the Euclidean distance of features."""
 
-    def __init__(self, data: str, features: Features, label: str) -> None:
+    def __init__(self, data: str, features: Describe, label: str) -> None:
         self.data = data
         self.features = features
         self.names, images = datacheck.read_images(data)
-        with click.progressbar(images, length=len(self.names), label=label, file=sys.stderr) as bar:
-            self.known = self._of(bar)
+        self.known = self._of(images, len(self.names), label)
 
-    def _of(self, images: Iterable[np.ndarray]) -> torch.Tensor:
-        """Features [n, F] of uint8 images [C, H, W], on the CPU."""
-        images, parts = iter(images), []
-        with torch.no_grad():
-            for batch in iter(lambda: list(itertools.islice(images, BATCH)), []):
-                parts.append(self.features(torch.from_numpy(np.stack(batch))).float().cpu())
-        return torch.cat(parts)
+    def _of(self, images: Iterable[np.ndarray], count: int, label: str | None = None) -> torch.Tensor:
+        """Return features [n, F] of uint8 images [C, H, W], on the CPU."""
+        network = lambda batch: {"": self.features(batch).float()}
+        return torch.from_numpy(extract(network, batches_of(images), count, label)[""])
 
     def nearest(self, images: Sequence[np.ndarray]) -> tuple[list[np.ndarray], np.ndarray]:
         """For images uint8 [H, W, C], the nearest of the data set each, and the distances to them [n]."""
-        means, indices = nearest(self._of(_first(images)), self.known)
+        means, indices = nearest(self._of(_first(images), len(images)), self.known)
         names = [self.names[int(index)] for index in indices]
         shown = [image.transpose(1, 2, 0) for image in datacheck.read_named(self.data, names)]
         return shown, (means * self.known.shape[1] ** 0.5).numpy()
@@ -160,11 +157,3 @@ def neighbours(run_dir: Path, data: str | None, features: str, G: Any, device: t
             f"{G.img_resolution} and {G.img_channels}."
         )
     return Neighbours(local, features_by(features, device), f"Images: {features}")
-
-
-def seeds_for(text: str, fewest: int) -> list[int]:
-    """Raises OptionError for fewer seeds than that."""
-    seeds = sampling.seeds_of(text)
-    if len(seeds) < fewest:
-        raise OptionError(f"--seeds={text}: {fewest} or more are needed.")
-    return seeds

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import itertools
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import click
 import numpy as np
 import torch
 
 from stylegan_plugins import backbones, datacheck
+from stylegan_plugins.checksums import digest_of
 from stylegan_plugins.downloads import cache_directory
 from stylegan_plugins.errors import DataError, OptionError
+from stylegan_plugins.extractors import batches_of, extract
 from stylegan_plugins.files import whole
+from training_ext.backbones import from_uint8
 
-BATCH = 32
 TEXTS = ("fingerprint", "backbone", "weights", "digest")
 VERSION = 1
 
@@ -66,22 +65,15 @@ def compute(
         return file
     backbone = backbones.load(name, weights, flag).to(device)
     names, images = datacheck.read_images(data)
-    parts: list[tuple[np.ndarray, np.ndarray | None]] = []
-    with click.progressbar(length=len(names), label=f"Priors: {name}", file=sys.stderr) as bar, torch.no_grad():
-        for pixels in iter(lambda: list(itertools.islice(images, BATCH)), []):
-            x = torch.from_numpy(np.stack(pixels)).to(device).float() / 127.5 - 1
-            seen = backbone(x).float().cpu().numpy()
-            parts.append((seen, backbone(x.flip(3)).float().cpu().numpy() if flips else None))
-            bar.update(len(pixels))
-    features = np.concatenate([seen for seen, _ in parts])
-    flipped = np.concatenate([other for _, other in parts if other is not None]) if flips else None
-    save(file, Priors(features, flipped, fingerprint, name, weights, digest_of(weights)))
+
+    def network(batch: torch.Tensor) -> dict[str, torch.Tensor]:
+        x = from_uint8(batch, device)
+        features = {"features": backbone(x).float()}
+        return {**features, "flipped": backbone(x.flip(3)).float()} if flips else features
+
+    found = extract(network, batches_of(images), len(names), f"Priors: {name}")
+    save(file, Priors(found["features"], found.get("flipped"), fingerprint, name, weights, digest_of(weights)))
     return file
-
-
-def digest_of(weights: str | None) -> str:
-    """What identifies the content of a file; nothing for no file."""
-    return "" if weights is None else hashlib.sha256(Path(weights).read_bytes()).hexdigest()[:16]
 
 
 def save(file: Path, priors: Priors) -> None:

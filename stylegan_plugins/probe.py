@@ -10,7 +10,7 @@ architecture at its random start, which says how much of the accuracy is due to 
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import math
 import sys
 from collections.abc import Callable, Iterator
@@ -22,7 +22,9 @@ import click
 import numpy as np
 import torch
 
-from stylegan_plugins.errors import DataError, HostError
+from stylegan_plugins import markdown
+from stylegan_plugins.errors import DataError, HostError, require
+from stylegan_plugins.files import write_json
 from training_ext.augment import GROUPS, DiffAugment
 from training_ext.features import features_of, layers_of
 from training_ext.passes import minibatch_std_group
@@ -32,11 +34,11 @@ SPLITS = 5
 BATCH = 32
 MEMORY = 2 << 30  # bytes of images that are held
 PAIRS = 1000  # with few images, several omega are drawn for each
-Features = dict[str, np.ndarray]
+LayerFeatures = dict[str, np.ndarray]  # [M, F] by layer of D
 
 
 @dataclass
-class Row:
+class LayerAccuracy:
     """Accuracy on test images, of one layer and one question: mean and standard deviation over splits, in [0, 1]."""
 
     question: str
@@ -49,7 +51,7 @@ class Row:
 
 
 @dataclass
-class Images:
+class LabelledImages:
     """A data set: images [M, C, H, W] uint8, classes [M] or None, labels for a conditional D [M, c_dim]."""
 
     images: torch.Tensor
@@ -61,7 +63,7 @@ class Images:
         return self.images[index].float() / 127.5 - 1
 
 
-def load_images(path: str, D: Any, max_images: int) -> Images:
+def load_images(path: str, D: Any, max_images: int) -> LabelledImages:
     """Images of a data set, in random order: minibatch-stddev groups of one class would tell the class.
 
     Raises DataError if they do not fit D."""
@@ -83,7 +85,7 @@ def load_images(path: str, D: Any, max_images: int) -> Images:
     one_hot = labels.shape[1] > 0 and ((labels == 0) | (labels == 1)).all() and (labels.sum(axis=1) == 1).all()
     classes = labels.argmax(axis=1) if one_hot else None
     given = torch.from_numpy(labels) if labels.shape[1] == D.c_dim else torch.zeros([len(images), D.c_dim])
-    return Images(images, classes, given)
+    return LabelledImages(images, classes, given)
 
 
 def batch_size(D: torch.nn.Module) -> int:
@@ -91,13 +93,13 @@ def batch_size(D: torch.nn.Module) -> int:
     return math.lcm(BATCH, minibatch_std_group(D) or 1)
 
 
-def collect(D: torch.nn.Module, images: Callable[[torch.Tensor], torch.Tensor], labels: torch.Tensor) -> Features:
+def collect(D: torch.nn.Module, images: Callable[[torch.Tensor], torch.Tensor], labels: torch.Tensor) -> LayerFeatures:
     """Features of all layers, {layer: [M, F]}; arguments as of `features_of`."""
     parts = list(features_of(D, images, labels, layers_of(D), batch_size(D)))
     return {layer: torch.cat([part[layer] for part in parts]).numpy() for layer in parts[0]}
 
 
-def probe_classes(nets: dict[str, torch.nn.Module], data: Images) -> list[Row]:
+def probe_classes(nets: dict[str, torch.nn.Module], data: LabelledImages) -> list[LayerAccuracy]:
     """The class of an image from its features, without augmentation; split so that all classes are in both parts.
 
     Raises DataError if there are no classes, or too few images of one."""
@@ -120,7 +122,7 @@ def probe_classes(nets: dict[str, torch.nn.Module], data: Images) -> list[Row]:
     return list(_rows("classes", features, data.classes, splits))
 
 
-def probe_omega(nets: dict[str, torch.nn.Module], data: Images) -> list[Row]:
+def probe_omega(nets: dict[str, torch.nn.Module], data: LabelledImages) -> list[LayerAccuracy]:
     """Each component of omega, above or below 1/2, from the difference of features; no image is in both parts.
 
     Images of the test part are other photographs than those of the training part, not other draws of the same."""
@@ -161,13 +163,13 @@ def probe_omega(nets: dict[str, torch.nn.Module], data: Images) -> list[Row]:
 
 
 def _rows(
-    question: str, features: dict[str, Features], target: np.ndarray, splits: list[tuple[np.ndarray, np.ndarray]]
-) -> Iterator[Row]:
+    question: str, features: dict[str, LayerFeatures], target: np.ndarray, splits: list[tuple[np.ndarray, np.ndarray]]
+) -> Iterator[LayerAccuracy]:
     common = [np.bincount(target[test].astype(int)).max() / len(test) for _, test in splits]
     for layer in next(iter(features.values())):
         scores = {name: accuracies(values[layer], target, splits) for name, values in features.items()}
         trained, untrained = scores["trained"], scores["untrained"]
-        yield Row(
+        yield LayerAccuracy(
             question,
             layer,
             features["trained"][layer].shape[1],
@@ -196,11 +198,11 @@ def accuracies(values: np.ndarray, target: np.ndarray, splits: list[tuple[np.nda
     return result
 
 
-def _mean(rows: list[Row]) -> Row:
+def _mean(rows: list[LayerAccuracy]) -> LayerAccuracy:
     """One row for all components of a group."""
     mean: Callable[[str], float] = lambda name: float(np.mean([getattr(row, name) for row in rows]))
-    first = rows[0]
-    return Row(first.question, first.layer, first.width, *map(mean, ("accuracy", "deviation", "untrained", "chance")))
+    means: dict[str, Any] = {name: mean(name) for name in ("accuracy", "deviation", "untrained", "chance")}
+    return dataclasses.replace(rows[0], **means)
 
 
 def untrained_copy(D: Any) -> torch.nn.Module:
@@ -210,21 +212,21 @@ def untrained_copy(D: Any) -> torch.nn.Module:
         return type(D)(*D.init_args, **D.init_kwargs).eval().requires_grad_(False)
 
 
-def table(rows: list[Row]) -> str:
-    """A Markdown table."""
-    lines = [
-        "| predicted | layer | features | accuracy | untrained D | chance |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
-    lines += [
-        f"| {row.question} | {row.layer} | {row.width} | {row.accuracy:.3f} ± {row.deviation:.3f} "
-        f"| {row.untrained:.3f} | {row.chance:.3f} |"
-        for row in rows
-    ]
-    return "\n".join(lines)
+def as_markdown(rows: list[LayerAccuracy]) -> str:
+    """Return the rows as a table."""
+    return markdown.table(
+        ["predicted", "layer", "features", "accuracy", "untrained D", "chance"],
+        [
+            [
+                *(row.question, row.layer, str(row.width), f"{row.accuracy:.3f} ± {row.deviation:.3f}"),
+                *(f"{row.untrained:.3f}", f"{row.chance:.3f}"),
+            ]
+            for row in rows
+        ],
+    )
 
 
-def plot(rows: list[Row], path: Path, title: str) -> None:
+def plot(rows: list[LayerAccuracy], path: Path, title: str) -> None:
     """Accuracy by layer: one panel for each thing that is predicted."""
     from matplotlib.figure import Figure
 
@@ -268,15 +270,6 @@ def run(pickle: Path, data: str, task: str, outdir: Path | None, max_images: int
     name = f"{folder / f'probe-{task}-{pickle.stem}'}"
     title = f"{pickle.parent.name}/{pickle.name}: {len(images.images)} images"
     plot(rows, Path(f"{name}.png"), title)
-    record: dict[str, Any] = dict(pickle=str(pickle), data=data, task=task, images=len(images.images))
-    record["rows"] = [vars(row) for row in rows]
-    Path(f"{name}.json").write_text(json.dumps(record, indent=2) + "\n")
-    return f"{table(rows)}\n\n{name}.png\n{name}.json"
-
-
-def require(package: str, extra: str = "analysis") -> None:
-    """Raise DataError if a package of an extra is not installed."""
-    import importlib.util
-
-    if importlib.util.find_spec(package) is None:
-        raise DataError(f"This needs {package}: pip install 'stylegan-plugins[{extra}]'.")
+    record = dict(pickle=str(pickle), data=data, task=task, images=len(images.images), rows=[vars(row) for row in rows])
+    write_json(Path(f"{name}.json"), record)
+    return f"{as_markdown(rows)}\n\n{name}.png\n{name}.json"

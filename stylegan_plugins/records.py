@@ -15,15 +15,15 @@ from typing import Any
 
 from stylegan_plugins import scores
 from stylegan_plugins.errors import DataError
+from stylegan_plugins.run_folders import OPTIONS, SNAPSHOT, read_options
 
 KIMG = "Progress/kimg"
 SHEET = re.compile(r"fakes(\d+|_init)\.(?:png|jpg)")
-KIMG_OF_PICKLE = re.compile(r"network-snapshot-(\d+)\.pkl$")
 # Words in names of metrics of which more is better; `f` and `score` are precision and recall in one.
 OTHER_WAY = {"precision", "recall", "density", "coverage", "accuracy", "score"}
 # First words of names: Inception Score, and equivariance in stylegan3, a PSNR; distances and path lengths.
 HIGHER, LOWER = r"is(\d+k)?|inception|eq[tr](\d+k)?", r"(fid|kid|ppl)(\d.*)?"
-Values = list[float | None]
+Curve = list[float | None]  # None: not measured
 
 
 @dataclass
@@ -31,7 +31,7 @@ class Table:
     """Curves with a common axis: kimg [N], rising, and by name N values, None where there is none."""
 
     kimg: list[float] = field(default_factory=list)
-    values: dict[str, Values] = field(default_factory=dict)
+    values: dict[str, Curve] = field(default_factory=dict)
 
     def add(self, kimg: float, row: dict[str, float | None]) -> None:
         """Append a row. What was there from this place on is dropped: the run went back, and did it again."""
@@ -88,8 +88,8 @@ def read(path: Path) -> Run:
     if not path.is_dir():
         raise DataError(f"{path} is no folder; give a run directory, such as runs/00000-faces-auto1.")
     names = {file.name for file in _listed(path)}
-    if not names & {"stats.jsonl", "training_options.json"}:
-        inner = [folder for folder in _listed(path) if (folder / "training_options.json").is_file()]
+    if not names & {"stats.jsonl", OPTIONS}:
+        inner = [folder for folder in _listed(path) if (folder / OPTIONS).is_file()]
         hint = f" There is one in it: {inner[0]}." if inner else ""
         raise DataError(f"{path} is no run directory: it has neither stats.jsonl nor training_options.json.{hint}")
     notes: list[str] = []
@@ -194,19 +194,16 @@ def _listed(path: Path) -> list[Path]:
 
 
 def _settings(path: Path, notes: list[str]) -> dict[str, Any]:
-    file = path / "training_options.json"
     try:
-        found = json.loads(file.read_text(encoding="utf-8", errors="replace"))
-        if isinstance(found, dict):
-            return dict(flattened(found))
-        notes.append("training_options.json is no JSON object; settings are left out.")
-    except FileNotFoundError:
-        notes.append("There is no training_options.json; settings are left out.")
-    except (ValueError, RecursionError):
-        notes.append("training_options.json is no JSON; settings are left out.")
-    except OSError as error:
-        raise DataError(f"{file} cannot be read ({error.strerror or error}).") from error
-    return {}
+        found = read_options(path)
+    except DataError as error:
+        if isinstance(error.__cause__, OSError):
+            raise
+        notes.append(f"{OPTIONS} is no JSON object; settings are left out.")
+        return {}
+    if found is None:
+        notes.append(f"There is no {OPTIONS}; settings are left out.")
+    return dict(flattened(found or {}))
 
 
 def _table(path: Path, notes: list[str]) -> Table:
@@ -256,7 +253,7 @@ def _metrics(path: Path, notes: list[str]) -> dict[str, Table]:
         unplaced = 0
         for line in lines(file, notes):
             results, snapshot = line.get("results"), line.get("snapshot_pkl")
-            match = KIMG_OF_PICKLE.search(snapshot) if isinstance(snapshot, str) else None
+            match = SNAPSHOT.fullmatch(re.split(r"[/\\]", snapshot)[-1]) if isinstance(snapshot, str) else None
             if not isinstance(results, dict) or match is None:
                 unplaced += 1
                 continue

@@ -1,6 +1,7 @@
 """One HTML file about one or several runs: it holds all that it shows, opens from disk, and loads nothing.
 
-records.py reads the runs, charts.py draws curves, report.html.jinja lays the page out. The template escapes whatever
+records.py reads the runs, charts.py draws curves, report_pictures.py makes pictures small, report.html.jinja lays the
+page out. The template escapes whatever
 comes from files, and is complete without report.js, which only shows values under a pointer."""
 
 from __future__ import annotations
@@ -8,22 +9,18 @@ from __future__ import annotations
 import base64
 import datetime
 import hashlib
-import io
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import PIL.Image
-
-from stylegan_plugins import __version__, charts, records
+from stylegan_plugins import __version__, charts, records, report_pictures
 from stylegan_plugins.charts import Chart, Line
-from stylegan_plugins.datacheck import BROKEN
-from stylegan_plugins.errors import DataError, OptionError, UserError
+from stylegan_plugins.errors import DataError, OptionError, UserError, require
 from stylegan_plugins.files import whole
-from stylegan_plugins.probe import require
 from stylegan_plugins.records import Run, Table
+from stylegan_plugins.report_pictures import Picture
 
 COLORS = [  # on light and on dark ground, and a mark at the end of lines: no run is told apart by color alone
     ("#0067b1", "#5aa9f0", "M-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0z"),
@@ -35,10 +32,6 @@ COLORS = [  # on light and on dark ground, and a mark at the end of lines: no ru
     ("#5b5b5b", "#c0c0c0", "M-4.5-2.5h9v5h-9z"),
     ("#7b2d12", "#e0a090", "M-2.5-4.5h5v9h-5z"),
 ]
-MOST_PICTURES = 6  # sheets of a run
-MOST_BYTES = 80_000  # of a picture: with them all, a run stays under 1 MB
-SHOWN = (8, 4)  # images of a sheet, across and down
-SIDE = 128  # pixels of an image in it, at most
 MOST_ROWS = 12  # of a run in a table of metrics
 MOST_LETTERS = 300  # of a setting
 
@@ -78,7 +71,6 @@ DIAGNOSTICS = {
         "Samples nearer than held-out images are: G repeats what it was shown.",
     ),
 }
-FIRST = list(HOST_STATISTICS)
 CLOCKS = ("Progress/", "Timing/total")  # rise with kimg, whatever a run does: in the table, not drawn
 
 
@@ -87,20 +79,9 @@ class Group:
     """Charts under a heading. further: those that few want to see. constant: statistics that never changed."""
 
     title: str
-    text: str
     charts: list[Chart]
     further: list[Chart]
     constant: list[tuple[str, str]]
-
-
-@dataclass(frozen=True)
-class Picture:
-    src: str
-    alt: str
-    caption: str
-    width: int
-    height: int
-    pixelated: bool
 
 
 @dataclass(frozen=True)
@@ -150,7 +131,7 @@ def render(runs: Sequence[Run], with_generator: bool = False) -> str:
     entries = [_entry(index, run, runs, with_generator) for index, run in enumerate(runs)]
     letters = [entry.letter for entry in entries]
     groups = stat_groups(runs, letters)
-    diagnostics = _group("Over-fitting", "", [run.diagnostics for run in runs], DIAGNOSTICS, letters)
+    diagnostics = _group("Over-fitting", [run.diagnostics for run in runs], DIAGNOSTICS, letters)
     return environment.from_string((here / "report.html.jinja").read_text(encoding="utf-8")).render(
         title=entries[0].name if len(runs) == 1 else f"{len(runs)} runs",
         entries=entries,
@@ -183,34 +164,19 @@ def stat_groups(runs: Sequence[Run], letters: Sequence[str]) -> list[Group]:
 
     names = sorted({name for table in tables for name in table.values})
     own = dict.fromkeys(name.split("/")[0] for name in names if not name.startswith(("Loss/", "Progress/", *resources)))
+    losses = named(lambda name: name.startswith("Loss/") and not name.startswith(judgement))
+    measured = named(lambda name: name.startswith(resources) and not name.startswith(CLOCKS))
     found = [
-        _group(
-            "Losses",
-            "",
-            named(lambda name: name.startswith("Loss/") and not name.startswith(judgement)),
-            HOST_STATISTICS,
-            letters,
-        ),
-        _group("What D thinks", "", named(lambda name: name.startswith(judgement)), HOST_STATISTICS, letters),
-        *(
-            _group(first, "", named(lambda name, first=first: name.split("/")[0] == first), {}, letters)  # type: ignore[misc]
-            for first in own
-        ),
-        _group(
-            "Time and memory",
-            "",
-            named(lambda name: name.startswith(resources) and not name.startswith(CLOCKS)),
-            HOST_STATISTICS,
-            letters,
-            further=lambda key: key not in HOST_STATISTICS,
-        ),
+        _group("Losses", losses, HOST_STATISTICS, letters),
+        _group("What D thinks", named(lambda name: name.startswith(judgement)), HOST_STATISTICS, letters),
+        *(_group(first, named(lambda name, first=first: name.split("/")[0] == first), {}, letters) for first in own),  # type: ignore[misc]
+        _group("Time and memory", measured, HOST_STATISTICS, letters, further=lambda key: key not in HOST_STATISTICS),
     ]
     return [group for group in found if group.charts or group.further or group.constant]
 
 
 def _group(
     title: str,
-    text: str,
     tables: Sequence[Table],
     known: dict[str, tuple[str, str]],
     letters: Sequence[str],
@@ -224,7 +190,7 @@ def _group(
             if source not in charts.SOURCES or not key:
                 key, source = name, ""
             lines.setdefault(key, []).append(Line(index, source, table.points(name)))
-    group = Group(title, text, [], [], [])
+    group = Group(title, [], [], [])
     order = [*known, *sorted(lines)]
     for key in sorted(lines, key=order.index):
         if (value := charts.is_constant(lines[key])) is not None:
@@ -243,11 +209,11 @@ def _entry(index: int, run: Run, runs: Sequence[Run], with_generator: bool) -> E
         name = f"{run.path.resolve().parent.name}/{name}"
     letter = chr(ord("A") + index)
     notes = list(run.notes)
-    pictures = _sheets(run, name, notes)
+    pictures = report_pictures.sheets(run, name, notes)
     made: list[Picture] = []
     if with_generator:
         try:
-            made = _generated(run, name)
+            made = report_pictures.generated(run, name)
         except UserError as error:
             notes.append(f"No images were made with the generator: {error}")
     return Entry(
@@ -371,97 +337,3 @@ def _last_values(runs: Sequence[Run]) -> list[tuple[str, list[tuple[str, str]]]]
                 cells.append((charts.written(measured[-1]), " … ".join(ends)) if measured else ("–", ""))
             rows.append((name if kind == "stats" else f"diagnostics: {name}", cells))
     return rows
-
-
-def _sheets(run: Run, name: str, notes: list[str]) -> list[Picture]:
-    chosen = spread(run.sheets, MOST_PICTURES)
-    side = records.number(run.settings.get("training_set_kwargs.resolution"))
-    pictures = []
-    for kimg, file in chosen:
-        when = "before training" if kimg is None else f"{kimg} kimg"
-        try:
-            with PIL.Image.open(file) as sheet:
-                image, small = excerpt(sheet, None if side is None else int(side))
-        except BROKEN as error:
-            notes.append(f"{file.name} cannot be read as an image and was left out ({' '.join(str(error).split())}).")
-            continue
-        pictures.append(_picture(image, f"Samples of {name}, {when}", when, small))
-    return pictures
-
-
-def spread(items: Sequence[Any], most: int) -> list[Any]:
-    """At most `most` of the items, the first and the last among them, evenly spread."""
-    if len(items) <= most:
-        return list(items)
-    return [items[round(index * (len(items) - 1) / (most - 1))] for index in range(most)]
-
-
-def side_of(size: tuple[int, int], recorded: int | None) -> int | None:
-    """Pixels of one image in a sheet of the host: what the run recorded, or what the sheet's size says; None if neither
-    fits. A sheet is as many images as fit in 7680x4320, 7x4 to 32x32 of them. (Those of 256 and 512 pixels are of one
-    size, for which 256 is said: so the excerpt has 4x2 images of 512, none of them cut.)"""
-    for side in [recorded] if recorded else [8 << power for power in range(9)]:
-        columns, rows = min(max(7680 // side, 7), 32), min(max(4320 // side, 4), 32)
-        if size == (columns * side, rows * side) or (recorded and not (size[0] % side or size[1] % side)):
-            return side
-    return None
-
-
-def excerpt(sheet: PIL.Image.Image, recorded: int | None) -> tuple[PIL.Image.Image, bool]:
-    """The upper left part of a sheet, and whether its images are so small that their pixels should be seen."""
-    side = side_of(sheet.size, recorded)
-    image = sheet if sheet.mode in ("L", "RGB") else sheet.convert("RGB")
-    if side is None:  # of another shape than the hosts make: all of it, smaller
-        image = image.copy()
-        image.thumbnail((SHOWN[0] * SIDE, SHOWN[1] * SIDE))
-        return image, False
-    columns, rows = min(SHOWN[0], sheet.width // side), min(SHOWN[1], sheet.height // side)
-    image = image.crop((0, 0, columns * side, rows * side))
-    if side > SIDE:
-        image = image.resize((columns * SIDE, rows * SIDE), PIL.Image.Resampling.BOX)  # no image runs into the next
-    return image, side <= 64
-
-
-def _picture(image: PIL.Image.Image, alt: str, caption: str, pixelated: bool) -> Picture:
-    """As WebP: without loss if it is small, else at a lower quality, then smaller."""
-    data = io.BytesIO()
-    small = image.width * image.height * len(image.getbands()) <= 2 * MOST_BYTES
-    ways: list[dict[str, Any]] = [{"quality": 90}, {"quality": 75}, {"quality": 50}]
-    for options in [{"lossless": True}, *ways] if small else ways:
-        data = io.BytesIO()
-        image.save(data, "webp", method=2, **options)
-        if data.tell() <= MOST_BYTES:
-            break
-    if data.tell() > MOST_BYTES:
-        return _picture(image.reduce(2), alt, caption, pixelated)
-    source = f"data:image/webp;base64,{base64.b64encode(data.getvalue()).decode()}"
-    return Picture(source, alt, caption, *image.size, pixelated)
-
-
-def _generated(run: Run, name: str) -> list[Picture]:
-    """Samples of the newest snapshot, and ways between some of them in w. Raises UserError if they cannot be made."""
-    import torch
-
-    from stylegan_plugins import devices, sampling
-    from stylegan_plugins.runs import SNAPSHOT
-
-    G, sampler, file = sampling.load_generator(run.path, devices.device())
-    columns, rows = SHOWN
-    label = 0 if G.c_dim and sampler is None else None
-    drawn = list(sampling.latents(G, range(columns * rows), sampler=sampler, label=label))
-    between = [
-        torch.lerp(drawn[row], drawn[row + 1], step / (columns - 1)) for row in (0, 1) for step in range(columns)
-    ]
-    match = SNAPSHOT.fullmatch(file.name)
-    when = f"{int(match[1])} kimg" if match else file.name
-    whose = f"{when}{'' if label is None else ', class 0'}"
-    pictures = []
-    for ws, what in ((drawn, "Seeds 0 to 31"), (between, "From seed 0 to 1, and from 1 to 2, in w")):
-        images = [sampling.render(G, w) for w in ws]
-        side = images[0].shape[1]
-        sheet = PIL.Image.new("L" if images[0].shape[2] == 1 else "RGB", (columns * side, len(ws) // columns * side))
-        for index, pixels in enumerate(images):
-            sheet.paste(sampling.picture_of(pixels), (index % columns * side, index // columns * side))
-        image, small = excerpt(sheet, side)
-        pictures.append(_picture(image, f"{what}: images of {name}, {whose}", f"{what}, {whose}", small))
-    return pictures

@@ -1,41 +1,19 @@
-"""What tools take as RUN_OR_PKL: a run directory, or a network pickle."""
+"""The host that tools use, and networks made from its code."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
-import re
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from stylegan_plugins import devices
-from stylegan_plugins.errors import DataError, HostError
+from stylegan_plugins.errors import HostError
 from stylegan_plugins.finetune import open_pickle
 from stylegan_plugins.host import networks
 from stylegan_plugins.host.modules import use_host
-
-SNAPSHOT = re.compile(r"network-snapshot-(\d+)\.pkl")
-
-
-def newest_pickle(path: Path) -> Path:
-    """The pickle itself, or the newest snapshot of a run directory. Raises DataError if there is none."""
-    if path.is_file():
-        return path
-    if not path.is_dir():
-        raise DataError(f"{path} does not exist; give a run directory or a network pickle.")
-    return snapshots(path)[-1]
-
-
-def snapshots(run_dir: Path) -> list[Path]:
-    """All snapshots of a run directory, the oldest first. Raises DataError if there is none."""
-    if not run_dir.is_dir():
-        raise DataError(f"{run_dir} is no run directory, which --all needs.")
-    found = {int(match[1]): file for file in run_dir.iterdir() if (match := SNAPSHOT.fullmatch(file.name))}
-    if not found:
-        raise DataError(f"{run_dir} has no network-snapshot-*.pkl; give a run directory or a network pickle.")
-    return [found[kimg] for kimg in sorted(found)]
 
 
 def choose_host(directory: Path | None) -> Path:

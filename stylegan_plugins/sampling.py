@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import json
 import math
 import pickle
 import re
@@ -18,7 +17,7 @@ import PIL.Image
 import PIL.ImageOps
 import torch
 
-from stylegan_plugins import datacheck, runs
+from stylegan_plugins import datacheck, run_folders, runs
 from stylegan_plugins.errors import DataError, OptionError
 from stylegan_plugins.files import whole
 from stylegan_plugins.finetune import open_pickle
@@ -47,18 +46,14 @@ def sampler_of(run_dir: Path) -> Sampler | None:
     """The sampler of the plug-ins that a run was trained with; None if they have none, or there is no run.
 
     Raises DataError or PluginError if it is damaged, or a plug-in is missing."""
-    try:
-        record = json.loads((run_dir / "training_options.json").read_text()).get("plugins", {})
-        plugins = recorded(record)
-    except FileNotFoundError:
+    args = run_folders.read_options(run_dir)
+    if args is None:
         return None
-    except (OSError, ValueError, AttributeError) as error:
-        raise DataError(f"{run_dir / 'training_options.json'} cannot be read ({error!r}).") from error
-    return plugins.only("register_sampler", run_dir=run_dir)
+    return recorded(args.get("plugins", {})).only("register_sampler", run_dir=run_dir)
 
 
-def seeds_of(text: str) -> list[int]:
-    """`0-15,20` -> [0, ..., 15, 20]. Raises OptionError."""
+def seeds_of(text: str, fewest: int = 1) -> list[int]:
+    """Read `0-15,20` as [0, ..., 15, 20]. Raises OptionError, also for fewer seeds than that."""
     seeds: list[int] = []
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d{1,9})(?:-(\d{1,9}))?\s*", part)
@@ -68,6 +63,8 @@ def seeds_of(text: str) -> list[int]:
         if len(seeds) + len(these) > MOST_SEEDS:
             raise OptionError(f"--seeds={text}: more than {MOST_SEEDS} images.")
         seeds += these
+    if len(seeds) < fewest:
+        raise OptionError(f"--seeds={text}: {fewest} or more are needed.")
     return seeds
 
 
@@ -198,7 +195,7 @@ def picture_of(image: np.ndarray) -> PIL.Image.Image:
 
 def load_generator(path: Path, device: torch.device) -> tuple[Any, Sampler | None, Path]:
     """G_ema of a run or pickle, its sampler, and the pickle."""
-    file = runs.newest_pickle(path)
+    file = run_folders.newest_pickle(path)
     G = runs.load_network(file, "G_ema").to(device)
     sampler = sampler_of(file.parent)
     return G, sampler, file

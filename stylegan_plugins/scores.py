@@ -12,11 +12,11 @@ import numpy as np
 import torch
 
 from stylegan_plugins import manager
+from stylegan_plugins.extractors import Outputs
 
 # KID: 100 subsets of up to 1000 images, torch-fidelity's and NVIDIA's numbers. Precision and recall: three neighbours;
 # distances of so many images at a time, which bounds memory and not the result.
 SUBSETS, SUBSET, NEIGHBOURS, ROWS = 100, 1000, 3, 5000
-Values = dict[str, np.ndarray]
 
 
 class Reference:
@@ -118,7 +118,7 @@ def known() -> dict[str, Metric]:
     return {**METRICS, **manager.catalogue().offered("register_metrics", Metric), **METRICS}
 
 
-def score(metric: Metric, label: str, reference: Reference | None, generated: Values) -> dict[str, float]:
+def score(metric: Metric, label: str, reference: Reference | None, generated: Outputs) -> dict[str, float]:
     """A metric's figures by name: `label`, with an end, as in the host's metrics."""
     found = metric.compute(reference, torch.from_numpy(generated[metric.reads]))  # type: ignore[arg-type]
     return {label + end: found[end] for end in metric.ends}

@@ -5,80 +5,31 @@ from generated images with the highest accuracy on held-out ones is the one whos
 
 from __future__ import annotations
 
-import json
 import math
-import re
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import click
 import numpy as np
 import torch
 
-from stylegan_plugins import backbones, datacheck
-from stylegan_plugins.errors import DataError, OptionError
-from stylegan_plugins.probe import require
-from training_ext.backbones import Levels
+from stylegan_plugins import datacheck, markdown
+from stylegan_plugins.backbones import models_of
+from stylegan_plugins.errors import DataError, require
+from stylegan_plugins.extractors import batches_of, extract
+from stylegan_plugins.files import write_json
+from training_ext.backbones import Levels, from_uint8
 
 MOST = 10_000  # real images, and as many generated ones
 FEWEST = 8
 SPLITS = 3
-BATCH = 32
 MEMORY = 2 << 30  # bytes of generated images that are held
 DEFAULT = "clip,dino,dinov2,vgg,swin,efficientnet_lite0"
 
 
 @dataclass(frozen=True)
-class Model:
-    """A backbone as a user names it: NAME, or NAME=FILE with weights of one's own."""
-
-    name: str
-    weights: str | None = None
-
-    def __str__(self) -> str:
-        return self.name if self.weights is None else f"{self.name}={self.weights}"
-
-    @property
-    def key(self) -> str:
-        """For names of modules, which have no dots, and of statistics."""
-        whole = self.name if self.weights is None else f"{self.name}_{Path(self.weights).stem}"
-        return re.sub(r"[^\w-]", "_", whole)
-
-    def absolute(self) -> Model:
-        """The same from any folder. Links are kept: what they point to may have lost the end of its name."""
-        return self if self.weights is None else Model(self.name, str(Path(self.weights).absolute()))
-
-    def load(self, flag: str, **how: Any) -> Levels:
-        """Its network, with how as of `Levels`. Raises OptionError or DataError as `backbones.load` does."""
-        recipe = backbones.recipe_of(self.name, flag)
-        if self.weights is not None and not Path(self.weights).is_file():
-            raise DataError(f"{flag}={self}: there is no file of weights {self.weights}.")
-        backbone = backbones.load(self.name, self.weights, flag)
-        return Levels(backbone, blocks=recipe.blocks, normalised=recipe.normalised, projected=recipe.projected, **how)
-
-
-def models_of(text: str, flag: str) -> list[Model]:
-    """`clip,NAME=FILE` -> models. Raises OptionError for none, and for one that is there twice."""
-    models = []
-    for part in filter(None, map(str.strip, text.split(","))):
-        name, equals, file = map(str.strip, part.partition("="))
-        if equals and not file:
-            raise OptionError(f"{flag}={text}: {part} names no file.")
-        models.append(Model(backbones.SHORT.get(name, name), file or None))
-    if not models:
-        raise OptionError(f"{flag}={text}: no backbone is named. Known: {', '.join(backbones.known())}.")
-    keys = [model.key for model in models]
-    twice = [str(model) for model in models if keys.count(model.key) > 1]
-    if twice:
-        raise OptionError(f"{flag}={text}: {twice[0]} is there twice, or two files of one network have the same name.")
-    return models
-
-
-@dataclass(frozen=True)
-class Row:
+class ProbedBackbone:
     """Accuracies of a linear probe in [0, 1], mean and standard deviation over splits."""
 
     model: str
@@ -90,21 +41,15 @@ class Row:
 
 
 def pooled(levels: Levels, batches: Iterable[torch.Tensor], label: str, count: int) -> np.ndarray:
-    """Pooled features [M, F] of `count` uint8 images, in batches [n, C, H, W], not augmented."""
+    """Return pooled features [M, F] of `count` uint8 images, in batches [n, C, H, W], not augmented."""
     device = levels.backbone.mean.device
-    found = []
-    with click.progressbar(length=count, label=label, file=sys.stderr) as bar, torch.no_grad():
-        for images in batches:
-            found.append(levels.pooled(images.to(device).float() / 127.5 - 1).cpu().numpy())
-            bar.update(len(images))
-    return np.concatenate(found)
+    return extract(lambda images: {"": levels.pooled(from_uint8(images, device))}, batches, count, label)[""]
 
 
 def real_batches(dataset: Any, count: int) -> Iterator[torch.Tensor]:
-    """`count` different images of a data set of the host, uint8 [n, C, H, W]."""
+    """Yield `count` different images of a data set of the host, uint8 [n, C, H, W]."""
     order = np.random.RandomState(0).permutation(len(dataset))[:count]
-    for start in range(0, count, BATCH):
-        yield torch.from_numpy(np.stack([dataset[int(index)][0] for index in order[start : start + BATCH]]))
+    return batches_of(dataset[int(index)][0] for index in order)
 
 
 def probe(real: np.ndarray, generated: np.ndarray) -> tuple[list[float], list[float]]:
@@ -129,7 +74,7 @@ def rank(
     dataset: Any,
     generated: Callable[[int], Iterable[torch.Tensor]],
     most: int = MOST,
-) -> list[Row]:
+) -> list[ProbedBackbone]:
     """Rows of all models, best first. One network at a time is made, used and freed.
 
     models      names, and what makes their networks
@@ -149,7 +94,7 @@ def rank(
         del levels  # before the next comes
         held_out, training = probe(real, made)
         figures = map(float, (np.mean(held_out), np.std(held_out), np.mean(training)))
-        rows.append(Row(name, real.shape[1], 2 * count, *figures))
+        rows.append(ProbedBackbone(name, real.shape[1], 2 * count, *figures))
     return sorted(rows, key=lambda row: -row.accuracy)
 
 
@@ -189,21 +134,22 @@ def run(
     name = f"{folder / f'select-{pickle.stem}'}"
     plot(rows, Path(f"{name}.png"), f"Real or generated? {pickle.name}")
     record = {"pickle": str(pickle), "data": data, "rows": [vars(row) for row in rows]}
-    Path(f"{name}.json").write_text(json.dumps(record, indent=2) + "\n")
-    return f"{table(rows)}\n\n{name}.png\n{name}.json"
+    write_json(Path(f"{name}.json"), record)
+    return f"{as_markdown(rows)}\n\n{name}.png\n{name}.json"
 
 
-def table(rows: list[Row]) -> str:
-    """A Markdown table."""
-    lines = ["| backbone | features | accuracy | on the images fitted to |", "| --- | --- | --- | --- |"]
-    lines += [
-        f"| {row.model} | {row.features} | {row.accuracy:.3f} ± {row.deviation:.3f} | {row.training:.3f} |"
-        for row in rows
-    ]
-    return "\n".join(lines)
+def as_markdown(rows: list[ProbedBackbone]) -> str:
+    """Return the rows as a table."""
+    return markdown.table(
+        ["backbone", "features", "accuracy", "on the images fitted to"],
+        [
+            [row.model, str(row.features), f"{row.accuracy:.3f} ± {row.deviation:.3f}", f"{row.training:.3f}"]
+            for row in rows
+        ],
+    )
 
 
-def plot(rows: list[Row], path: Path, title: str) -> None:
+def plot(rows: list[ProbedBackbone], path: Path, title: str) -> None:
     """A bar for each backbone, the best on top."""
     from matplotlib.figure import Figure
 

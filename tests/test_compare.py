@@ -61,7 +61,7 @@ def test_options_of_a_plugin_go_to_the_combinations_that_have_it():
 @pytest.mark.unit
 def test_the_table_has_means_and_deviations():
     values = {Cell("none", 1.0, 0): 10.0, Cell("none", 1.0, 1): 14.0, Cell("a,b", 1.0, 0): 3.0}
-    text = comparing.table(["none", "a,b"], [1.0], values)
+    text = comparing.as_markdown(["none", "a,b"], [1.0], values)
     assert text.splitlines()[0] == "| plug-ins | 100% of the data |"
     assert text.splitlines()[2:] == ["| none | 12 ± 2.83 |", "| a + b | 3 |"]
 

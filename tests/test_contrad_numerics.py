@@ -12,8 +12,7 @@ from torch.nn.functional import normalize
 
 from training_ext import augment
 from training_ext.augment import SIMCLR, SimCLR
-from training_ext.contrad import nt_xent, supcon_generated
-from training_ext.contrad import TwoLayerHead
+from training_ext.contrad import TwoLayerHead, nt_xent, supcon_generated
 
 pytestmark = pytest.mark.unit
 

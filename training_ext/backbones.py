@@ -53,6 +53,11 @@ class Backbone(torch.nn.Module):
         return self.model.forward_head(self.model.forward_features(self.prepare(images)), pre_logits=True)
 
 
+def from_uint8(images: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Scale pixel values of uint8 images to [-1, 1], on a device."""
+    return images.to(device).float() / 127.5 - 1
+
+
 def area(images: torch.Tensor, size: int) -> torch.Tensor:
     """Images [N, C, H, W] -> [N, C, size, size]: output pixel i is the mean over pixels floor(i H / size) up to, and
     without, ceil((i + 1) H / size), and likewise for columns; torch's `area` mode. As two matrix products it has the
@@ -152,12 +157,12 @@ class _Scaled(torch.autograd.Function):
     that the largest is between LARGEST / 2 and LARGEST."""
 
     @staticmethod
-    def forward(ctx, scale, *levels):
+    def forward(ctx: Any, scale: list[torch.Tensor], *levels: torch.Tensor) -> tuple[torch.Tensor, ...]:
         ctx.scale = scale
         return tuple(level.view_as(level) for level in levels)
 
     @staticmethod
-    def backward(ctx, *gradients):
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         largest = torch.stack([gradient.abs().amax() for gradient in gradients]).amax()
         factor = torch.exp2(torch.floor(torch.log2(LARGEST / largest))).nan_to_num(nan=1, posinf=1)
         ctx.scale[:] = [factor]
@@ -168,10 +173,10 @@ class _ScaledBack(torch.autograd.Function):
     """The identity, whose gradient is divided by the factor in a list."""
 
     @staticmethod
-    def forward(ctx, x, scale):
+    def forward(ctx: Any, x: torch.Tensor, scale: list[torch.Tensor]) -> torch.Tensor:
         ctx.scale = scale
         return x.view_as(x)
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
         return gradient / ctx.scale[0], None

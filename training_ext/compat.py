@@ -298,13 +298,13 @@ class GridSample(torch.autograd.Function):
     Sampling is linear in the image, so the backward of its backward is sampling again. The grid gets no gradient."""
 
     @staticmethod
-    def forward(ctx, input, grid):
+    def forward(ctx: Any, input: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
         ctx.save_for_backward(grid)
         ctx.shape = input.shape
         return _grid_sample(input, grid)
 
     @staticmethod
-    def backward(ctx, grad_output):
+    def backward(ctx: Any, grad_output: torch.Tensor) -> tuple[torch.Tensor, None]:
         (grid,) = ctx.saved_tensors
         return GridSampleTransposed.apply(grad_output, grid, ctx.shape), None
 
@@ -313,12 +313,12 @@ class GridSampleTransposed(torch.autograd.Function):
     """The transpose of GridSample: scatters a gradient of the output to where the image was read."""
 
     @staticmethod
-    def forward(ctx, grad_output, grid, shape):
+    def forward(ctx: Any, grad_output: torch.Tensor, grid: torch.Tensor, shape: torch.Size) -> torch.Tensor:
         ctx.save_for_backward(grid)
         image = grad_output.new_zeros(shape)
         return torch.ops.aten.grid_sampler_2d_backward(grad_output, image, grid, 0, 0, False, [True, False])[0]
 
     @staticmethod
-    def backward(ctx, grad_image):
+    def backward(ctx: Any, grad_image: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         (grid,) = ctx.saved_tensors
         return GridSample.apply(grad_image, grid), None, None

@@ -6,10 +6,12 @@ Symbols: N images; v projections [N, K] of unit length; s(a, b) = <a, b> / tau. 
 is left to the caller. With several processes the arguments hold the projections of all (training_ext.distributed).
 """
 
+from __future__ import annotations
+
 import torch
 
 
-def nt_xent(first, second, temperature):
+def nt_xent(first: torch.Tensor, second: torch.Tensor, temperature: float) -> torch.Tensor:
     """SimCLR's loss (Chen et al. 2020, arXiv:2002.05709, equation 1), per image, as the mean of its two views:
 
         l(a, b) = -log( exp s(a, b) / sum_{v != a} exp s(a, v) ),    l_n = ( l(v1_n, v2_n) + l(v2_n, v1_n) ) / 2
@@ -24,7 +26,9 @@ def nt_xent(first, second, temperature):
     return torch.nn.functional.cross_entropy(logits, partner, reduction="none").unflatten(0, (2, n)).mean(dim=0)
 
 
-def supcon_generated(first, second, generated, temperature):
+def supcon_generated(
+    first: torch.Tensor, second: torch.Tensor, generated: torch.Tensor, temperature: float
+) -> torch.Tensor:
     """ContraD's L_con- (section 3.1): the supervised contrastive loss (Khosla et al. 2020) of generated images alone,
 
         l_i = -1/(N-1) sum_{j != i} log( exp s(f_i, f_j) / sum_{v != f_i} exp s(f_i, v) )
@@ -42,7 +46,7 @@ def supcon_generated(first, second, generated, temperature):
     return -logs[:, :n].masked_fill(itself[:, :n], 0).sum(dim=1) / (n - 1)
 
 
-def _check(temperature, *projections):
+def _check(temperature: float, *projections: torch.Tensor) -> int:
     if not temperature > 0:
         raise ValueError(f"temperature: must be > 0, got {temperature!r}.")
     shapes = [list(value.shape) for value in projections]

@@ -79,7 +79,9 @@ def get_plugin(
     return _loaded[name]
 
 
-def _build(name: str, sources: list[Path], headers: list[Path], verbose: bool, **build_kwargs: object):
+def _build(
+    name: str, sources: list[Path], headers: list[Path], verbose: bool, **build_kwargs: object
+) -> types.ModuleType:
     from torch.utils import cpp_extension  # looks for CUDA when it is imported, and prints what it finds
 
     missing = [str(path) for path in sources if not path.is_file()]

@@ -9,12 +9,16 @@ D judges an image together with a prior (equation 2):
 Symbols: N images; y priors [N, d]; f = D_f(x) features of D's last hidden layer [N, F].
 """
 
+from __future__ import annotations
+
 import math
+from typing import Any
 
 import numpy as np
+import torch
 
 
-def unconditional(*, host_class, c_dim, **kwargs):
+def unconditional(*, host_class: str, c_dim: int, **kwargs: Any) -> torch.nn.Module:
     """The host's discriminator without labels, whatever the data set has: D_f, and D_l as its last layer. Called as a
     class by the host's training loop, through `class_name`."""
     from stylegan_plugins.host.modules import host_module
@@ -22,7 +26,7 @@ def unconditional(*, host_class, c_dim, **kwargs):
     return host_module("dnnlib").util.construct_class_by_name(class_name=host_class, c_dim=0, **kwargs)
 
 
-def projection(features, embedded):
+def projection(features: torch.Tensor, embedded: torch.Tensor) -> torch.Tensor:
     """D_emb(y) . D_f(x) / sqrt(F), [N, 1]. The factor is the host's, of its own projection; the paper has none.
 
     features, embedded: [N, F]."""
@@ -35,21 +39,21 @@ class Standard:
     """Priors on a common scale: (C(x) - m) / s, m [d] their mean over the data set, s their deviation, one number for
     all components. Ours: the paper does not say how it scales them."""
 
-    def __init__(self, mean, scale):
+    def __init__(self, mean: np.ndarray, scale: float) -> None:
         self.mean, self.scale = mean, scale
 
     @classmethod
-    def of(cls, features):
+    def of(cls, features: np.ndarray) -> Standard:
         """features: [M, d]. A data set of one image, or of equal ones, has scale 1."""
         mean = features.mean(axis=0)
         scale = float(np.sqrt(np.square(features - mean).mean()))
         return cls(mean.astype(np.float32), scale if scale > 1e-12 else 1.0)
 
-    def __call__(self, features):
+    def __call__(self, features: np.ndarray) -> np.ndarray:
         return ((features - self.mean) / self.scale).astype(np.float32)
 
 
-def mixup(priors, random):
+def mixup(priors: np.ndarray, random: np.random.RandomState) -> np.ndarray:
     """c_i + lambda (c_j - c_i) for a random pair of stored priors [M, d], lambda uniform in [0, 1]: [d].
 
     The paper conditions on mixup of priors for few images; the distribution of lambda is ours.
@@ -62,18 +66,18 @@ class Mixture:
     """A Gaussian mixture with diagonal covariances: G(z | e), e ~ N(mu_k, Sigma_k), (mu, Sigma) ~ GMM(G_emb(priors)),
     equation (3). weights [K], means and deviations [K, E]."""
 
-    def __init__(self, weights, means, deviations):
+    def __init__(self, weights: np.ndarray, means: np.ndarray, deviations: np.ndarray) -> None:
         self.weights, self.means, self.deviations = weights, means, deviations
 
     @classmethod
-    def fit(cls, embedded, components, seed=0):
+    def fit(cls, embedded: np.ndarray, components: int, seed: int = 0) -> Mixture:
         """embedded: [M, E], the priors as G embeds them. Number and covariance of the components are ours."""
         from sklearn.mixture import GaussianMixture
 
         found = GaussianMixture(components, covariance_type="diag", reg_covar=1e-6, random_state=seed).fit(embedded)
         return cls(found.weights_, found.means_.astype(np.float32), np.sqrt(found.covariances_).astype(np.float32))
 
-    def draw(self, random):
+    def draw(self, random: np.random.RandomState) -> np.ndarray:
         """One e, [E]. random: a numpy RandomState."""
         k = random.choice(len(self.weights), p=self.weights / self.weights.sum())
         noise = random.randn(self.means.shape[1]).astype(np.float32)

@@ -80,9 +80,9 @@ class Pass:
     batch: torch.Tensor
     labels: torch.Tensor
     targets: Any = None
-    host_logits: torch.Tensor | None = None
+    host_logits: Any = None  # tensors where D ran, and where the critic was asked
     layers: Mapping[str, torch.Tensor] = field(default_factory=dict)
-    logits: Any = None  # a tensor where a part may read it
+    logits: Any = None
     gradients: Mapping[str, torch.Tensor] = field(default_factory=dict)
     views: Mapping[str, Pass] = field(default_factory=dict)
 
@@ -140,7 +140,7 @@ class Augmentation:
 
     name: str
     sample: Callable[[torch.Tensor], Mapping[str, torch.Tensor]]
-    apply: Callable[[torch.Tensor, Mapping[str, torch.Tensor]], torch.Tensor]
+    apply: Callable[[torch.Tensor, Any], torch.Tensor]
     where: Callable[[Source, str], bool] = always
 
 
@@ -217,7 +217,7 @@ class Critic:
     r1: Literal["raw", "shown"] | None = "raw"
 
 
-HOST_CRITIC = Critic("host", lambda seen: seen.host_logits)  # type: ignore[arg-type, return-value]
+HOST_CRITIC = Critic("host", lambda seen: seen.host_logits)
 
 
 @dataclass(frozen=True)

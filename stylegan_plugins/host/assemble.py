@@ -2,84 +2,57 @@
 
 `slideflow-noncommercial` has both families as sub-packages of its own, with additions for its own data sets; `draggan`
 has the parts of stylegan2-ada-pytorch that it uses, unchanged. A host is a plain directory of top-level packages. So
-files are picked from the two (`PLANS`), and those of slideflow are rewritten as syntax trees: `HostImports` makes the
-imports absolute, `WithoutSlideflow` takes out what only serves slideflow. Nothing of either package is imported or run.
+files are picked from the two (`WheelParts` of the family), and those of slideflow are rewritten as syntax trees:
+`HostImports` makes the imports absolute, `WithoutSlideflow` takes out what only serves slideflow. Nothing of either
+package is imported or run.
 """
 
-import dataclasses
-import pathlib
+from __future__ import annotations
+
 import re
 import shutil
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path, PurePath, PurePosixPath
+from typing import Any
 
 import libcst as cst
 import libcst.matchers as m
 
 from stylegan_plugins.errors import HostError
+from stylegan_plugins.host.families import HOSTS
 
-OWN_FILES = pathlib.Path(__file__).parent / "files"
+OWN_FILES = Path(__file__).parent / "files"
 IGNORED = shutil.ignore_patterns("__pycache__", "*.pyc")
 
 
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """Where the parts of one family's host come from; folders and files by their path in the host."""
-
-    slideflow: str  # folder of the family in the slideflow wheel
-    package: str  # name of the family's package in there, from which its scripts import
-    folders: tuple  # folders of that package, rewritten; every *.py in them but `left_out`
-    scripts: tuple  # files beside that package, rewritten
-    draggan: tuple  # files and folders taken over from draggan's stylegan2 as they are
-    left_out: tuple = ()
-    modules: tuple = ()  # files of the package, rewritten
-
-
 DRAGGAN = "draggan/stylegan2"
-PLANS = {
-    "stylegan2-ada-pytorch": Plan(
-        slideflow="slideflow_noncommercial/stylegan2",
-        package="stylegan2",
-        folders=("training", "metrics"),
-        scripts=("style_mixing.py", "projector.py", "calc_metrics.py", "dataset_tool.py"),
-        draggan=("dnnlib", "torch_utils", "legacy.py"),
-    ),
-    "stylegan3": Plan(
-        slideflow="slideflow_noncommercial/stylegan3",
-        package="stylegan3",
-        folders=("training", "metrics", "torch_utils"),
-        modules=("legacy.py",),
-        scripts=("gen_images.py", "gen_video.py", "calc_metrics.py", "avg_spectra.py", "dataset_tool.py"),
-        # slideflow's dnnlib imports its own training package, its persistence module repairs sources of slideflow.
-        draggan=("dnnlib", "torch_utils/persistence.py"),
-        left_out=("torch_utils/legacy_fix.py",),
-    ),
-}
 
 
-def assemble(family, wheels, target):
+def assemble(family: str, wheels: Path, target: Path) -> None:
     """Write the host of `family` into the empty directory `target`; `wheels` holds both wheels, unpacked."""
-    plan = PLANS[family]
-    scripts = wheels / plan.slideflow
-    package = scripts / plan.package
-    for folder in plan.folders:
+    parts = HOSTS[family].wheels
+    scripts = wheels / parts.slideflow
+    package = scripts / parts.package
+    for folder in parts.folders:
         for source in sorted((package / folder).rglob("*.py")):
             path = source.relative_to(package)
-            if path.as_posix() not in plan.left_out:
-                _copy_rewritten(source, path, target, plan.package)
-    for name in plan.modules:
-        _copy_rewritten(package / name, pathlib.PurePosixPath(name), target, plan.package)
-    for name in plan.scripts:
-        _copy_rewritten(scripts / name, pathlib.PurePosixPath(name), target, plan.package)
-    for name in plan.draggan:
+            if path.as_posix() not in parts.left_out:
+                _copy_rewritten(source, path, target, parts.package)
+    for name in parts.modules:
+        _copy_rewritten(package / name, PurePosixPath(name), target, parts.package)
+    for name in parts.scripts:
+        _copy_rewritten(scripts / name, PurePosixPath(name), target, parts.package)
+    for name in parts.draggan:
         _copy(wheels / DRAGGAN / name, target / name)
     _copy(OWN_FILES / family, target)
 
 
-def rewrite_source(code, path, package):
+def rewrite_source(code: bytes, path: PurePath, package: str) -> bytes:
     """The host's version of a source file of slideflow: bytes in, bytes out.
 
     `path` is the file's path in the host and decides what its relative imports mean; `package` is the name under
     which scripts import the host's packages."""
-    rewriters = [HostImports(path, package), WithoutSlideflow(), DatasetAttributes()]
+    rewriters: list[Any] = [HostImports(path, package), WithoutSlideflow(), DatasetAttributes()]
     rewriters = [rewriter for rewriter in rewriters if re.search(rewriter.concerns, code)]
     if not rewriters:
         return code  # most of the time goes into parsing and visiting, so files are not visited for nothing
@@ -97,13 +70,13 @@ class HostImports(cst.CSTTransformer):
 
     concerns = rb"from\s*\.|from\s+stylegan"
 
-    def __init__(self, path, package):
+    def __init__(self, path: PurePath, package: str) -> None:
         super().__init__()
-        self.path = pathlib.PurePath(path)
+        self.path = PurePath(path)
         self.package = package
 
-    def leave_ImportFrom(self, original_node, updated_node):
-        module = cst.helpers.get_full_name_for_node(updated_node.module) if updated_node.module else ""
+    def leave_ImportFrom(self, original_node: cst.ImportFrom, updated_node: Any) -> Any:
+        module = (cst.helpers.get_full_name_for_node(updated_node.module) if updated_node.module else None) or ""
         level = len(updated_node.relative)
         if level:
             above = len(self.path.parent.parts) - (level - 1)  # how many folders of the host the dots leave standing
@@ -119,7 +92,7 @@ class HostImports(cst.CSTTransformer):
             return _absolute_import(updated_node, module[len(self.package) + 1 :], self.path)
         return updated_node
 
-    def leave_Try(self, original_node, updated_node):
+    def leave_Try(self, original_node: cst.Try, updated_node: Any) -> Any:
         """`try: from ..x import y` / `except ImportError: from x import y` has become the same import twice."""
         body = updated_node.body.body
         handlers = updated_node.handlers
@@ -142,32 +115,32 @@ class WithoutSlideflow(cst.CSTTransformer):
     flags = ("slideflow", "is_slideflow_model")  # names that are false in a host
     recorded = "train_opt_kw"  # calc_metrics: the options of the run beside the pickle
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
-        self.elifs = set()
+        self.elifs: set[cst.CSTNode] = set()
         self.bar_is_used = True
 
-    def visit_Module(self, node):
+    def visit_Module(self, node: cst.Module) -> None:
         self.bar_is_used = len(m.findall(node, m.Name("tqdm"))) != len(("module", "name"))
 
-    def leave_ImportFrom(self, original_node, updated_node):
+    def leave_ImportFrom(self, original_node: cst.ImportFrom, updated_node: Any) -> Any:
         unused = not self.bar_is_used and m.matches(updated_node, m.ImportFrom(m.Name("tqdm")))
         return cst.RemoveFromParent() if unused else updated_node
 
-    def leave_Arg(self, original_node, updated_node):
+    def leave_Arg(self, original_node: cst.Arg, updated_node: Any) -> Any:
         keyword = updated_node.keyword
         return cst.RemoveFromParent() if keyword and keyword.value in self.arguments else updated_node
 
-    def leave_Call(self, original_node, updated_node):
+    def leave_Call(self, original_node: cst.Call, updated_node: Any) -> Any:
         return updated_node.with_changes(args=_close(original_node.args, updated_node.args))
 
-    def leave_Parameters(self, original_node, updated_node):
+    def leave_Parameters(self, original_node: cst.Parameters, updated_node: Any) -> Any:
         return updated_node.with_changes(params=_close(original_node.params, updated_node.params))
 
-    def leave_Param(self, original_node, updated_node):
+    def leave_Param(self, original_node: cst.Param, updated_node: Any) -> Any:
         return cst.RemoveFromParent() if updated_node.name.value in self.parameters else updated_node
 
-    def leave_Decorator(self, original_node, updated_node):
+    def leave_Decorator(self, original_node: cst.Decorator, updated_node: Any) -> Any:
         option = m.Call(args=[m.Arg(value=m.SimpleString()), m.ZeroOrMore()])
         gone = (
             m.matches(updated_node.decorator, option)
@@ -175,11 +148,11 @@ class WithoutSlideflow(cst.CSTTransformer):
         )
         return cst.RemoveFromParent() if gone else updated_node
 
-    def leave_SimpleStatementLine(self, original_node, updated_node):
+    def leave_SimpleStatementLine(self, original_node: cst.SimpleStatementLine, updated_node: Any) -> Any:
         assignment = updated_node.body[0] if len(updated_node.body) == 1 else None
         if not (isinstance(assignment, cst.Assign) and len(assignment.targets) == 1):
             return updated_node
-        target = assignment.targets[0].target
+        target: Any = assignment.targets[0].target
         if m.matches(target, m.Name() | m.Attribute(attr=m.Name())):
             name = target if isinstance(target, cst.Name) else target.attr
             gone = name.value in (*self.flags, "slideflow_kwargs")
@@ -187,15 +160,15 @@ class WithoutSlideflow(cst.CSTTransformer):
             gone = m.matches(target, m.Subscript()) and _mentions(target.slice, lambda text: "slideflow" in text)
         return cst.RemoveFromParent() if gone else updated_node
 
-    def leave_With(self, original_node, updated_node):
+    def leave_With(self, original_node: cst.With, updated_node: Any) -> Any:
         loads = m.SimpleStatementLine([m.Assign(targets=[m.AssignTarget(m.Name(self.recorded))])])
         return cst.RemoveFromParent() if m.matches(original_node.body.body[0], loads) else updated_node
 
-    def visit_If(self, node):
+    def visit_If(self, node: cst.If) -> None:
         if isinstance(node.orelse, cst.If):
             self.elifs.add(node.orelse)
 
-    def leave_If(self, original_node, updated_node):
+    def leave_If(self, original_node: cst.If, updated_node: Any) -> Any:
         if not self._is_false(updated_node.test):
             return updated_node
         orelse = updated_node.orelse
@@ -206,7 +179,7 @@ class WithoutSlideflow(cst.CSTTransformer):
         body = orelse.body.body
         return cst.FlattenSentinel([body[0].with_changes(leading_lines=updated_node.leading_lines), *body[1:]])
 
-    def _is_false(self, test):
+    def _is_false(self, test: Any) -> bool:
         """Whether a condition cannot hold in a host: a flag, `'slideflow' in ...`, or `... and` one of these."""
         if m.matches(test, m.BooleanOperation(operator=m.And())):
             return self._is_false(test.left) or self._is_false(test.right)
@@ -220,7 +193,7 @@ class DatasetAttributes(cst.CSTTransformer):
 
     concerns = rb"def convert_dataset"
 
-    def leave_FunctionDef(self, original_node, updated_node):
+    def leave_FunctionDef(self, original_node: cst.FunctionDef, updated_node: Any) -> Any:
         if updated_node.name.value != "convert_dataset":
             return updated_node
         name = "dataset_attrs"
@@ -233,7 +206,7 @@ class DatasetAttributes(cst.CSTTransformer):
         return updated_node.with_changes(body=updated_node.body.with_changes(body=statements))
 
 
-def _absolute_import(node, module, path):
+def _absolute_import(node: cst.ImportFrom, module: str, path: PurePath) -> cst.Import | cst.ImportFrom:
     if module:
         return node.with_changes(relative=(), module=cst.parse_expression(module))
     if isinstance(node.names, cst.ImportStar):
@@ -245,33 +218,34 @@ def _absolute_import(node, module, path):
     return cst.Import(names=names, semicolon=node.semicolon)
 
 
-def _is_imports(statements):
+def _is_imports(statements: Iterable[cst.CSTNode]) -> bool:
     small = m.OneOf(m.Import(), m.ImportFrom())
     return all(m.matches(statement, m.SimpleStatementLine([small])) for statement in statements)
 
 
-def _close(before, after):
+def _close(before: Sequence[Any], after: Sequence[Any]) -> Sequence[Any]:
     """No comma behind the last argument if the one that followed it was taken out."""
     if not after or len(after) == len(before):
         return after
     return [*after[:-1], after[-1].with_changes(comma=cst.MaybeSentinel.DEFAULT)]
 
 
-def _code(statements):
+def _code(statements: Iterable[Any]) -> list[str]:
     return [cst.Module([]).code_for_node(statement.with_changes(leading_lines=())) for statement in statements]
 
 
-def _mentions(elements, test):
-    return any(test(string.evaluated_value) for element in elements for string in m.findall(element, m.SimpleString()))
+def _mentions(elements: Iterable[cst.CSTNode], test: Callable[[Any], bool]) -> bool:
+    strings: list[Any] = [string for element in elements for string in m.findall(element, m.SimpleString())]
+    return any(test(string.evaluated_value) for string in strings)
 
 
-def _copy_rewritten(source, path, target, package):
+def _copy_rewritten(source: Path, path: PurePath, target: Path, package: str) -> None:
     written = target / path
     written.parent.mkdir(parents=True, exist_ok=True)
     written.write_bytes(rewrite_source(source.read_bytes(), path, package))
 
 
-def _copy(source, target):
+def _copy(source: Path, target: Path) -> None:
     """Copy a file or a folder over what is there."""
     if source.is_dir():
         shutil.copytree(source, target, dirs_exist_ok=True, ignore=IGNORED)

@@ -12,13 +12,10 @@ from pathlib import Path
 
 import torch
 
+from stylegan_plugins.host.families import HOSTS
 from stylegan_plugins.host.recognise import recognise
 from training_ext import custom_ops
 
-OPS = {
-    "stylegan2-ada-pytorch": ("bias_act", "upfirdn2d"),
-    "stylegan3": ("bias_act", "upfirdn2d", "filtered_lrelu"),
-}
 TRY = """
 import sys
 sys.path.insert(0, sys.argv[1])
@@ -58,7 +55,7 @@ def examine(directory: Path | None) -> Iterator[str]:
         return
     host = recognise(directory)
     yield f"host: {host}"
-    for op in OPS[host.family]:
+    for op in HOSTS[host.family].ops:
         yield f"custom op {op}: {_try(Path(directory), op)}"
 
 

@@ -1,24 +1,25 @@
 """Fetch a host: a clone of NVIDIA's repository, or, where GitHub cannot be reached, one assembled from two wheels."""
 
+from __future__ import annotations
+
 import dataclasses
 import hashlib
 import json
 import os
-import pathlib
 import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
 
 from stylegan_plugins.errors import HostError
 from stylegan_plugins.host.assemble import assemble
+from stylegan_plugins.host.families import FAMILIES, HOSTS
+from stylegan_plugins.host.recognise import ORIGIN_FILE
 
-COMMITS = {
-    "stylegan2-ada-pytorch": "d72cc7d041b42ec8e806021a205ed9349f87c6a4",
-    "stylegan3": "c233a919a6faee6e36a316ddd4eddababad1adf9",
-}
 SOURCES = ("auto", "github", "pypi")
-RECORD = ".stylegan-plugins-host.json"  # in the host: where it came from
 
 ANSWER_SECONDS = 6  # how long GitHub may take to answer before we take the wheels
 TRANSFER_SECONDS = 900  # how long a clone or a download may take
@@ -33,7 +34,7 @@ class Wheel:
     sha256: str
 
     @property
-    def file(self):
+    def file(self) -> str:
         return f"{self.name.replace('-', '_')}-{self.version}-py3-none-any.whl"
 
 
@@ -44,14 +45,14 @@ WHEELS = (
 )
 
 
-def fetch(directory, family, source="auto", report=print):
+def fetch(directory: str | Path, family: str, source: str = "auto", report: Callable[[str], object] = print) -> str:
     """Put a host of `family` into `directory`, which must be missing or empty. Returns its source: github or pypi.
 
     All or nothing: the host is built beside `directory` and moved there when it is complete. `report` is given a line
     on the license, and one if GitHub does not answer."""
-    _check_choice("family", family, tuple(COMMITS))
+    _check_choice("family", family, FAMILIES)
     _check_choice("source", source, SOURCES)
-    directory = pathlib.Path(directory).resolve()
+    directory = Path(directory).resolve()
     _check_free(directory)
     if source == "auto":
         source = "github" if github_answers(family) else "pypi"
@@ -60,10 +61,10 @@ def fetch(directory, family, source="auto", report=print):
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{directory.name}-", dir=directory.parent) as work:
-            host = pathlib.Path(work, "host")
-            origin = _clone(host, family) if source == "github" else _assemble(host, family, pathlib.Path(work))
-            record = dict(family=family, source=source, **origin, license=license_url(family))
-            (host / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+            host = Path(work, "host")
+            origin = _clone(host, family) if source == "github" else _assemble(host, family, Path(work))
+            record = dict(family=family, source=source, **origin, license=HOSTS[family].license)
+            (host / ORIGIN_FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
             if directory.exists():
                 directory.rmdir()  # empty, as checked above; rename replaces an empty folder on POSIX only
             host.rename(directory)
@@ -73,17 +74,12 @@ def fetch(directory, family, source="auto", report=print):
     return source
 
 
-def license_url(family):
-    """Where NVIDIA's license of a family can be read."""
-    return f"https://github.com/NVlabs/{family}/blob/main/LICENSE.txt"
-
-
-def github_answers(family):
+def github_answers(family: str) -> bool:
     """Whether git can reach NVIDIA's repository, within ANSWER_SECONDS; without a git program it cannot."""
     try:
         # The output goes nowhere: a helper process that outlives git would keep a pipe open, and us waiting.
         answer = subprocess.run(
-            ["git", "ls-remote", _repository(family), "HEAD"],
+            ["git", "ls-remote", HOSTS[family].repository, "HEAD"],
             env=_git_environment(),
             timeout=ANSWER_SECONDS,
             stdin=subprocess.DEVNULL,
@@ -96,29 +92,17 @@ def github_answers(family):
     return answer.returncode == 0
 
 
-def download_wheels(folder):
+def download_wheels(folder: Path) -> None:
     """Download the wheels into `folder` with pip, which neither unpacks nor installs them, and check their content."""
     names = [f"{wheel.name}=={wheel.version}" for wheel in WHEELS]
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--quiet",
-        "--disable-pip-version-check",
-        "--no-input",
-        "--no-deps",
-        "--only-binary=:all:",
-        "-d",
-        str(folder),
-        *names,
-    ]
+    flags = ["--quiet", "--disable-pip-version-check", "--no-input", "--no-deps", "--only-binary=:all:"]
+    command = [sys.executable, "-m", "pip", "download", *flags, "-d", str(folder), *names]
     _run(command, f"pip cannot download {' and '.join(names)}", "Check the network and the package index of pip")
     for wheel in WHEELS:
         check_wheel(folder / wheel.file, wheel.sha256)
 
 
-def check_wheel(path, sha256):
+def check_wheel(path: Path, sha256: str) -> None:
     """Raise HostError unless the file at `path` has this checksum."""
     if not path.exists():
         raise HostError(f"pip downloaded no {path.name}; check which package index pip uses.")
@@ -130,23 +114,17 @@ def check_wheel(path, sha256):
         )
 
 
-def _clone(host, family):
-    commit = COMMITS[family]
+def _clone(host: Path, family: str) -> dict[str, Any]:
+    repository, commit = HOSTS[family].repository, HOSTS[family].commit
     advice = "Check the network, or use the package index with --source=pypi"
-    _run(
-        ["git", "clone", "--quiet", "--no-checkout", _repository(family), str(host)],
-        f"git cannot clone {_repository(family)}",
-        advice,
-    )
-    _run(
-        ["git", "-C", str(host), "checkout", "--quiet", "--detach", commit],
-        f"{_repository(family)} has no commit {commit}",
-        advice,
-    )
+    clone = ["git", "clone", "--quiet", "--no-checkout", repository, str(host)]
+    _run(clone, f"git cannot clone {repository}", advice)
+    checkout = ["git", "-C", str(host), "checkout", "--quiet", "--detach", commit]
+    _run(checkout, f"{repository} has no commit {commit}", advice)
     return {"commit": commit}
 
 
-def _assemble(host, family, work):
+def _assemble(host: Path, family: str, work: Path) -> dict[str, Any]:
     downloads, unpacked = work / "downloads", work / "unpacked"
     for folder in (host, downloads, unpacked):
         folder.mkdir()
@@ -158,7 +136,7 @@ def _assemble(host, family, work):
     return {"wheels": {wheel.file: wheel.sha256 for wheel in WHEELS}}
 
 
-def _run(command, failure, advice):
+def _run(command: list[str], failure: str, advice: str) -> None:
     """Run a program to its end; its failure becomes one line, with the last thing that it said."""
     try:
         done = subprocess.run(
@@ -180,28 +158,24 @@ def _run(command, failure, advice):
         raise HostError(f"{failure}: {said[-1].strip().rstrip('.')}. {advice}.")
 
 
-def _repository(family):
-    return f"https://github.com/NVlabs/{family}.git"
-
-
-def _git_environment():
+def _git_environment() -> dict[str, str]:
     return {**os.environ, "GIT_TERMINAL_PROMPT": "0"}
 
 
-def _check_choice(what, value, choices):
+def _check_choice(what: str, value: str, choices: Iterable[str]) -> None:
     if value not in choices:
         raise HostError(f"{what} {value!r} is not known; choose from {', '.join(choices)}.")
 
 
-def _check_free(directory):
+def _check_free(directory: Path) -> None:
     if directory.exists() and not directory.is_dir():
         raise HostError(f"{directory} is a file; name a folder that does not exist yet.")
     if directory.is_dir() and any(directory.iterdir()):
         raise HostError(f"{directory} is not empty; name a folder that does not exist yet, or remove what is in it.")
 
 
-def _license_line(directory, family, source):
-    where = directory / "LICENSE.txt" if source == "github" else license_url(family)
+def _license_line(directory: Path, family: str, source: str) -> str:
+    where = directory / "LICENSE.txt" if source == "github" else HOSTS[family].license
     return (
         f"{family} is the work of NVIDIA and comes under NVIDIA's own license, which allows non-commercial use "
         f"only: {where}"

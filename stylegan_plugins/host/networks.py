@@ -11,11 +11,13 @@ from typing import Any
 import torch
 
 from stylegan_plugins.errors import DataError, HostError
+from stylegan_plugins.host.families import HOSTS
 from stylegan_plugins.host.modules import host_module
 from stylegan_plugins.pickles import Network, Snapshot
 
-# Where the two families keep their networks; a class name alone does not say which (stylegan3 has two Generators).
-MODULES = ("training.networks", "training.networks_stylegan2", "training.networks_stylegan3", "training.augment")
+# A class name alone does not say which module it is of: stylegan3 has two Generators.
+MODULES = (*(module for family in HOSTS.values() for module in family.networks), "training.augment")
+STYLEGAN2_MODULES = tuple(family.networks[0] for family in HOSTS.values())
 
 # What the host's classes raise for arguments that they do not know, or cannot use.
 UNKNOWN = (TypeError, ValueError, LookupError, AssertionError, RuntimeError)
@@ -46,12 +48,12 @@ def build(network: Network, what: str = "The network") -> torch.nn.Module:
 def host_class(name: str) -> type[torch.nn.Module]:
     """A layer of the host's StyleGAN2 networks, by its class name. Raises HostError if the host has none."""
     host_module("dnnlib")
-    for module in MODULES[:2]:
+    for module in STYLEGAN2_MODULES:
         if importlib.util.find_spec(module) is not None:
             found = vars(importlib.import_module(module)).get(name)
             if isinstance(found, type):
                 return found
-    raise HostError(f"This host has no class {name} in {' or '.join(MODULES[:2])}.")
+    raise HostError(f"This host has no class {name} in {' or '.join(STYLEGAN2_MODULES)}.")
 
 
 def _classes(network: Network) -> Iterator[tuple[str, type[torch.nn.Module]]]:

@@ -1,4 +1,4 @@
-"""What a directory is: which family of host, pristine or not, patched or not."""
+"""Recognise a host: its family, whether it is pristine, and whether it is patched."""
 
 from __future__ import annotations
 
@@ -10,27 +10,10 @@ from pathlib import Path
 
 from stylegan_plugins.errors import HostError
 from stylegan_plugins.host import manifest
+from stylegan_plugins.host.families import ADA, HOSTS, STYLEGAN3
 
-ORIGIN_FILE = ".stylegan-plugins-host.json"
+ORIGIN_FILE = ".stylegan-plugins-host.json"  # in the host: where it came from
 NEEDED = ("train.py", "training/training_loop.py", "training/loss.py", "dnnlib", "torch_utils")
-
-# sha256 of files that every change of the training code touches, line ends and byte-order mark removed, at the
-# pinned commits of NVIDIA's repositories.
-PRISTINE = {
-    "stylegan2-ada-pytorch": {
-        "train.py": "269f2073481ab269560ff76d4a866ac98656a494884c3ad0edcf8cc99d9e4c24",
-        "training/training_loop.py": "267af6305216137b99f082abbeabc624c7654217d0e37b78fdfe7b8263d16948",
-        "training/loss.py": "e0653e15178603df5e29e831ad67706f495d4170c18b8a13b4ba8aa5fc0d5185",
-        "training/networks.py": "53b4e1ec457171d4e2c1454d48013765ab626141c35cdd383b020950effe11a5",
-    },
-    "stylegan3": {
-        "train.py": "bc3e0854d1788a6c907015c8d9513d97975a38370e0631ab885e6a83ab23910f",
-        "training/training_loop.py": "85dc3b5b84f8dc6a17fab7f7ca3e155648b5097808630a11ca8b43f355eb2e48",
-        "training/loss.py": "95cd1d2fb2db27b0c501d4913429ecc1bb21e50c090bab02044aa35c090a64ee",
-        "training/networks_stylegan2.py": "b6f14e8fa2a95de4d38218fef31380c6a70de770f585107e209ff83075c307ef",
-        "training/networks_stylegan3.py": "06082fb3e8929e477f58fb8bc78e7ecb9a9209eb01444272d1d153c85a6a89f7",
-    },
-}
 
 
 @dataclass(frozen=True)
@@ -65,7 +48,7 @@ def recognise(directory: Path) -> Host:
         )
     family = _family(directory)
     changed = []
-    for file, expected in PRISTINE[family].items():
+    for file, expected in HOSTS[family].pristine.items():
         data = manifest.original(directory, file)
         if data is None or digest(data) != expected:
             changed.append(file)
@@ -83,7 +66,7 @@ def _family(directory: Path) -> str:
         )
     signature = re.search(r"class StyleGAN2Loss.*?def __init__\((.*?)\)\s*:", loss, re.DOTALL)
     arguments = signature.group(1) if signature else ""
-    return "stylegan2-ada-pytorch" if re.search(r"\bG_mapping\b", arguments) else "stylegan3"
+    return ADA.name if re.search(r"\bG_mapping\b", arguments) else STYLEGAN3.name
 
 
 def _assembled(directory: Path) -> bool:

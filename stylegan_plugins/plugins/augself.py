@@ -9,6 +9,8 @@ Training (NeurIPS 2023, arXiv:2205.15677). omega_hat = head(phi(T(x; omega)) - p
 with means over the components of a group and sums over groups, as in the authors' code (training_ext.augself).
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -70,7 +72,7 @@ OPTIONS = AugSelfOptions
 
 
 @hookimpl
-def configure(args, options):
+def configure(args: Any, options: AugSelfOptions) -> AugSelfOptions:
     diffaugment = args["plugins"]["options"]["diffaugment"]
     applied = [name.strip() for name in diffaugment["policy"].split(",") if name.strip()]
     predicted = options.groups or applied
@@ -90,7 +92,7 @@ def configure(args, options):
 
 
 @hookimpl
-def setup(session, options):
+def setup(session: Session, options: AugSelfOptions) -> Method:
     return Method(session, options)
 
 

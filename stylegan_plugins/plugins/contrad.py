@@ -10,7 +10,10 @@ v = T(x) are views by SimCLR's augmentation, phi the encoder, D's blocks up to b
 sg stops the gradient. The numbers are in training_ext.contrad, the augmentation in training_ext.augment.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -101,7 +104,7 @@ OPTIONS = ContraDOptions
 
 
 @hookimpl
-def configure(args, options):
+def configure(args: Any, options: ContraDOptions) -> ContraDOptions:
     if args["training_set_kwargs"].get("use_labels"):
         raise OptionError("--cond: contrad's discriminator knows no labels, so G would not learn them. Leave it out.")
     together = args["batch_gpu"] * (args["num_gpus"] if options.gather else 1)
@@ -119,7 +122,7 @@ def configure(args, options):
 
 
 @hookimpl
-def setup(session, options):
+def setup(session: Session, options: ContraDOptions) -> Method:
     return Method(session, options)
 
 

@@ -58,7 +58,7 @@ OPTIONS = DiagnosticsOptions
 
 
 @hookimpl
-def configure(args, options):
+def configure(args: Any, options: DiagnosticsOptions) -> DiagnosticsOptions:
     if options.holdout:
         keep_out(args, options.holdout)
     if options.backbone is None:
@@ -138,7 +138,7 @@ class Images:
 
 
 @hookimpl
-def setup(session, options):
+def setup(session: Session, options: DiagnosticsOptions) -> Method:
     return Method(session, options)
 
 

@@ -5,6 +5,8 @@ Zhao, Liu, Lin, Zhu, Han: Differentiable Augmentation for Data-Efficient GAN Tra
     L_D = E_x[f_D(-D(T(x)))] + E_z[f_D(D(T(G(z))))],    L_G = E_z[f_G(-D(T(G(z))))]
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 from stylegan_plugins import Augmentation, OptionError, Source, hookimpl, option
@@ -59,7 +61,7 @@ OPTIONS = DiffAugmentOptions
 
 
 @hookimpl
-def setup(session, options):
+def setup(options: DiffAugmentOptions) -> Method:
     return Method(options)
 
 

@@ -82,7 +82,7 @@ OPTIONS = DISPOptions
 
 
 @hookimpl
-def register_labels(args, options):
+def register_labels(args: Any, options: DISPOptions) -> Labels:
     data = args["training_set_kwargs"]
     if "run_dir" not in args:  # the first call
         if data.get("use_labels"):
@@ -141,14 +141,14 @@ def file_of(run_dir: Path, options: DISPOptions) -> Path:
 
 
 @hookimpl
-def configure(args):
+def configure(args: Any) -> None:
     """The host's D stays without labels; G has those of the data set."""
     kwargs = args["D_kwargs"]
     kwargs["host_class"], kwargs["class_name"] = kwargs["class_name"], "training_ext.disp.unconditional"
 
 
 @hookimpl
-def setup(session, options):
+def setup(session: Session, options: DISPOptions) -> Method:
     return Method(session)
 
 
@@ -169,7 +169,7 @@ class Method:
 
 
 @hookimpl
-def register_sampler(run_dir, options):
+def register_sampler(run_dir: Path, options: DISPOptions) -> Sampler:
     file = file_of(run_dir, options)
     found = priors.load(file)
     standard = disp.Standard.of(found.of_the_run)
@@ -216,7 +216,7 @@ def register_sampler(run_dir, options):
 
 
 @hookimpl
-def register_commands(cli):
+def register_commands(cli: click.Group) -> None:
     @cli.command("priors")
     @click.option("--data", required=True, metavar="ZIP|DIR|NAME|URL", help="Images, as for train.py")
     @click.option(

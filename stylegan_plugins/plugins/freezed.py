@@ -5,12 +5,15 @@ freezing (its own --freezed): frozen weights are buffers of D. This plug-in coun
 refuses to freeze what was never trained.
 """
 
+from __future__ import annotations
+
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
-from stylegan_plugins import OptionError, hookimpl, option
+from stylegan_plugins import OptionError, Session, hookimpl, option
 
 PAPER = "Mo, Cho, Shin 2020, Freeze the Discriminator, arXiv:2002.10964"
 KEPT_SIDE = 16  # blocks of more pixels than this are frozen: the authors keep the last three of seven blocks at 256
@@ -29,7 +32,7 @@ OPTIONS = FreezeDOptions
 
 
 @hookimpl
-def configure(args, options, explicit):
+def configure(args: Any, options: FreezeDOptions, explicit: frozenset[str]) -> FreezeDOptions:
     if not args.get("resume_pkl"):
         raise OptionError("--plugin=freezed: nothing pretrained is being frozen. Give --resume=PKL.")
     if "freezed" in explicit:
@@ -49,7 +52,7 @@ def configure(args, options, explicit):
 
 
 @hookimpl
-def setup(session):
+def setup(session: Session) -> None:
     """Add nothing: D exists now, so what is frozen can be told."""
     if session.rank == 0:
         names = frozen_tensors(session.D)

@@ -4,7 +4,10 @@ Wang, Wu, Herranz, van de Weijer, Gonzalez-Garcia, Raducanu: Transferring GANs (
 what --resume does; the plug-in makes sure that there is something to start from and has the published settings.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import Any
 
 from stylegan_plugins import OptionError, Preset, hookimpl, option
 
@@ -27,7 +30,7 @@ OPTIONS = TransferGANOptions
 
 
 @hookimpl
-def configure(args, options, explicit):
+def configure(args: Any, options: TransferGANOptions, explicit: frozenset[str]) -> None:
     if not args.get("resume_pkl"):
         raise OptionError("--plugin=transfergan: there is nothing to start from. Give --resume=PKL.")
     if options.lr and explicit & {"glr", "dlr"}:

@@ -27,6 +27,7 @@ from stylegan_plugins import (
     Session,
     Step,
     Term,
+    backbones,
     devices,
     hookimpl,
     option,
@@ -112,8 +113,8 @@ class VisionAidedOptions:
             raise OptionError(f"--vision-aided-auto-kimg={self.auto_kimg}: numbers above 0, with commas.")
 
     @property
-    def candidates(self) -> list[selection.Model]:
-        return selection.models_of(self.models or ("clip,dino,vgg,swin" if self.auto else "clip"), FLAG)
+    def candidates(self) -> list[backbones.Model]:
+        return backbones.models_of(self.models or ("clip,dino,vgg,swin" if self.auto else "clip"), FLAG)
 
     @property
     def steps(self) -> list[float]:
@@ -132,7 +133,7 @@ OPTIONS = VisionAidedOptions
 
 
 @hookimpl
-def configure(args, options):
+def configure(args: Any, options: VisionAidedOptions) -> VisionAidedOptions:
     """What the run needs is looked for now; a file of weights is found again from anywhere."""
     if options.warmup_kimg is None:
         options = replace(options, warmup_kimg=0.0 if args.get("resume_pkl") else 500.0)
@@ -160,11 +161,11 @@ def configure(args, options):
 
 
 @hookimpl
-def setup(session, options):
+def setup(session: Session, options: VisionAidedOptions) -> Method:
     return Method(session, options)
 
 
-def load(model: selection.Model, options: VisionAidedOptions) -> Levels:
+def load(model: backbones.Model, options: VisionAidedOptions) -> Levels:
     return model.load(FLAG, precision=options.precision, resize=options.resize)
 
 
@@ -260,7 +261,7 @@ class Method:
         model = candidates[int(best[0])]
         self.add(model.key, self.options.target if smooth else 1.0, load(model, self.options))
 
-    def _rank(self, candidates: list[selection.Model]) -> list[selection.Row]:
+    def _rank(self, candidates: list[backbones.Model]) -> list[selection.ProbedBackbone]:
         """The data set is made anew, as the run's own is the loop's alone; without x-flips, since an image and its
         flip in both halves of a split would make the probe look better than it is."""
         session = self.session
@@ -295,7 +296,7 @@ class Method:
 
 
 @hookimpl
-def register_commands(cli):
+def register_commands(cli: click.Group) -> None:
     @cli.command("select")
     @click.argument("run_or_pkl", type=click.Path(path_type=Path))
     @click.option("--data", required=True, metavar="ZIP|DIR|NAME|URL", help="Real images, as for train.py")
@@ -308,7 +309,15 @@ def register_commands(cli):
         "--host", type=click.Path(path_type=Path), help="The host  [default: $STYLEGAN_HOST, or the current folder]"
     )
     @click.option("--device", type=click.Choice(devices.CHOICES), default="auto", show_default=True)
-    def select(run_or_pkl, data, models, max_images, outdir, host, device) -> None:
+    def select(
+        run_or_pkl: Path,
+        data: str,
+        models: str | None,
+        max_images: int,
+        outdir: Path | None,
+        host: Path | None,
+        device: str,
+    ) -> None:
         """Rank frozen networks by how well a linear probe on them tells real from generated images, best first.
 
         The best is the first to give to --vision-aided-models."""

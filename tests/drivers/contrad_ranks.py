@@ -19,7 +19,7 @@ from stylegan_plugins.host.modules import host_module
 from stylegan_plugins.manager import catalogue
 from stylegan_plugins.session import Session
 from training_ext.contrad import nt_xent, supcon_generated
-from training_ext.distributed import gather, average_gradients
+from training_ext.distributed import average_gradients, gather
 from training_ext.loss import PluginLoss
 
 networks = host_module("training.networks")

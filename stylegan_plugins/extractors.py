@@ -1,22 +1,28 @@
-"""What metrics see of an image: features of Inception or of a frozen backbone, and class logits."""
+"""Features and class logits of images: of Inception, or of a frozen backbone."""
 
 from __future__ import annotations
 
 import abc
+import contextlib
 import functools
 import hashlib
+import itertools
 import pickle
 import re
-from collections.abc import Collection
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
+import click
 import numpy as np
 import requests
 import torch
 
-from stylegan_plugins import backbones, downloads, priors
+from stylegan_plugins import backbones, downloads
+from stylegan_plugins.backbones import Model
+from stylegan_plugins.checksums import digest_of
 from stylegan_plugins.errors import DataError, OptionError
-from stylegan_plugins.selection import Model
+from training_ext.backbones import from_uint8
 
 SECONDS = 3.0  # to see whether a server answers; importing torch has taken several already
 # What the two packages download themselves, without a timeout or to a folder that the next start empties.
@@ -24,8 +30,41 @@ CLEAN = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metri
 FIDELITY = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
 
 
-class Features(abc.ABC):
-    """A network by the name that --features gives it, with what is wanted of it: `features` or `logits` or both.
+BATCH = 32
+Outputs = dict[str, np.ndarray]  # of a network, for all images: `features` [M, F], for example
+
+
+def extract(
+    network: Callable[[torch.Tensor], dict[str, torch.Tensor]],
+    batches: Iterable[torch.Tensor],
+    count: int,
+    label: str | None = None,
+) -> Outputs:
+    """Return the outputs of a frozen network for `count` images.
+
+    network   uint8 [n, C, H, W] -> outputs [n, ...] by name
+    batches   of images, as the network takes them
+    label     of a progress bar on standard error; None: no bar"""
+    parts: list[Outputs] = []
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(torch.no_grad())
+        bar = label and stack.enter_context(click.progressbar(length=count, label=label, file=sys.stderr))
+        for images in batches:
+            parts.append({name: value.cpu().numpy() for name, value in network(images).items()})
+            if bar:
+                bar.update(len(images))
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def batches_of(images: Iterable[np.ndarray]) -> Iterator[torch.Tensor]:
+    """Yield images [C, H, W] in batches [n, C, H, W]."""
+    images = iter(images)
+    while batch := list(itertools.islice(images, BATCH)):
+        yield torch.from_numpy(np.stack(batch))
+
+
+class Extractor(abc.ABC):
+    """A frozen network by the name that --features gives it, which gives `features`, `logits` or both.
 
     key       in names of metrics, and in those of files
     weights   what identifies its weights"""
@@ -35,10 +74,10 @@ class Features(abc.ABC):
 
     @abc.abstractmethod
     def __call__(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """uint8 [N, C, H, W], C 1 or 3 -> features [N, F] and logits [N, K], what is wanted of them, float32."""
+        """Map uint8 [N, C, H, W], C 1 or 3, to features [N, F] and logits [N, K], those that are wanted, float32."""
 
 
-class Inception(Features):
+class Inception(Extractor):
     """Features: clean-fid's network, on images as clean-fid resizes them, one by one, on the CPU.
     Logits: torch-fidelity's, without their bias, as its Inception Score reads them, resized as TensorFlow did."""
 
@@ -75,16 +114,14 @@ class Inception(Features):
         return found
 
 
-class OfBackbone(Features):
+class OfBackbone(Extractor):
     """Features: what the network's classifier reads, or CLIP's projection. Logits: its classifier's."""
 
     def __init__(self, model: Model, wanted: Collection[str], device: torch.device, flag: str) -> None:
         self.projected = backbones.recipe_of(model.name, flag).projected
-        if model.weights is not None and not Path(model.weights).is_file():
-            raise DataError(f"{flag}={model}: there is no file of weights {model.weights}.")
-        self.backbone = backbones.load(model.name, model.weights, flag).to(device)
+        self.backbone = model.backbone(flag).to(device)
         self.wanted = frozenset(wanted)
-        self.key, self.weights = model.key, priors.digest_of(model.weights)
+        self.key, self.weights = model.key, digest_of(model.weights)
         if "logits" in self.wanted and (self.projected or not self.backbone.model.num_classes):
             raise OptionError(
                 f"{flag}={model}: the Inception Score needs a network that names classes, which {model} does not. Use "
@@ -93,16 +130,15 @@ class OfBackbone(Features):
 
     def __call__(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         model = self.backbone.model
-        x = images.to(self.backbone.mean.device).float() / 127.5 - 1
-        last = model.forward_features(self.backbone.prepare(x))
+        last = model.forward_features(self.backbone.prepare(from_uint8(images, self.backbone.mean.device)))
         found = {"features": model.forward_head(last, pre_logits=not self.projected)}
         if "logits" in self.wanted:
             found["logits"] = model.forward_head(last)
         return {name: value.float() for name, value in found.items() if name in self.wanted}
 
 
-def load(text: str, wanted: Collection[str], device: torch.device, flag: str = "--features") -> Features:
-    """The network of --features: `inception`, a backbone, or BACKBONE=FILE with weights of one's own.
+def load(text: str, wanted: Collection[str], device: torch.device, flag: str = "--features") -> Extractor:
+    """Return the network of --features: `inception`, a backbone, or BACKBONE=FILE with weights of one's own.
 
     flag: what errors name. Raises OptionError or DataError, if its weights cannot be had or it gives no logits."""
     name, _, file = (part.strip() for part in text.partition("="))
@@ -118,7 +154,7 @@ def _addresses(wanted: Collection[str]) -> list[str]:
 
 
 def inception_file(address: str, flag: str) -> Path:
-    """A file of Inception's weights from our cache, downloaded if it is not there. Raises DataError."""
+    """Return a file of Inception's weights in our cache, downloaded if it is not there. Raises DataError."""
     folder = downloads.cache_directory() / "inception"
     here = folder / PurePosixPath(address).name
     if here.exists():

@@ -1,0 +1,122 @@
+"""The pictures of a report: excerpts of a run's sheets of samples, and images made with its generator."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import PIL.Image
+
+from stylegan_plugins import records
+from stylegan_plugins.datacheck import BROKEN
+from stylegan_plugins.records import Run
+from stylegan_plugins.run_folders import SNAPSHOT
+
+MOST_PICTURES = 6  # sheets of a run
+MOST_BYTES = 80_000  # of a picture: with them all, a run stays under 1 MB
+SHOWN = (8, 4)  # images of a sheet, across and down
+SIDE = 128  # pixels of an image in it, at most
+
+
+@dataclass(frozen=True)
+class Picture:
+    src: str
+    alt: str
+    caption: str
+    width: int
+    height: int
+    pixelated: bool
+
+
+def sheets(run: Run, name: str, notes: list[str]) -> list[Picture]:
+    """Return excerpts of a run's sheets of samples; a sheet that cannot be read becomes a note."""
+    chosen = spread(run.sheets, MOST_PICTURES)
+    side = records.number(run.settings.get("training_set_kwargs.resolution"))
+    pictures = []
+    for kimg, file in chosen:
+        when = "before training" if kimg is None else f"{kimg} kimg"
+        try:
+            with PIL.Image.open(file) as sheet:
+                image, small = excerpt(sheet, None if side is None else int(side))
+        except BROKEN as error:
+            notes.append(f"{file.name} cannot be read as an image and was left out ({' '.join(str(error).split())}).")
+            continue
+        pictures.append(_encoded(image, f"Samples of {name}, {when}", when, small))
+    return pictures
+
+
+def spread(items: Sequence[Any], most: int) -> list[Any]:
+    """Return at most `most` of the items, the first and the last among them, evenly spread."""
+    if len(items) <= most:
+        return list(items)
+    return [items[round(index * (len(items) - 1) / (most - 1))] for index in range(most)]
+
+
+def side_of(size: tuple[int, int], recorded: int | None) -> int | None:
+    """Return the side in pixels of one image in a sheet of the host; None if neither the recorded side nor the size of
+    the sheet tells it. A sheet is as many images as fit in 7680x4320, 7x4 to 32x32 of them. (Sheets of images of 256
+    and of 512 pixels have one size, for which this returns 256: the excerpt has 4x2 images of 512, none cut.)"""
+    for side in [recorded] if recorded else [8 << power for power in range(9)]:
+        columns, rows = min(max(7680 // side, 7), 32), min(max(4320 // side, 4), 32)
+        if size == (columns * side, rows * side) or (recorded and not (size[0] % side or size[1] % side)):
+            return side
+    return None
+
+
+def excerpt(sheet: PIL.Image.Image, recorded: int | None) -> tuple[PIL.Image.Image, bool]:
+    """Return the upper left part of a sheet, and whether its images are so small that their pixels should be seen."""
+    side = side_of(sheet.size, recorded)
+    image = sheet if sheet.mode in ("L", "RGB") else sheet.convert("RGB")
+    if side is None:  # of another shape than the hosts make: all of it, smaller
+        image = image.copy()
+        image.thumbnail((SHOWN[0] * SIDE, SHOWN[1] * SIDE))
+        return image, False
+    columns, rows = min(SHOWN[0], sheet.width // side), min(SHOWN[1], sheet.height // side)
+    image = image.crop((0, 0, columns * side, rows * side))
+    if side > SIDE:
+        image = image.resize((columns * SIDE, rows * SIDE), PIL.Image.Resampling.BOX)  # no image runs into the next
+    return image, side <= 64
+
+
+def _encoded(image: PIL.Image.Image, alt: str, caption: str, pixelated: bool) -> Picture:
+    """Encode as WebP: without loss if it is small, else at a lower quality, then smaller."""
+    data = io.BytesIO()
+    small = image.width * image.height * len(image.getbands()) <= 2 * MOST_BYTES
+    ways: list[dict[str, Any]] = [{"quality": 90}, {"quality": 75}, {"quality": 50}]
+    for options in [{"lossless": True}, *ways] if small else ways:
+        data = io.BytesIO()
+        image.save(data, "webp", method=2, **options)
+        if data.tell() <= MOST_BYTES:
+            break
+    if data.tell() > MOST_BYTES:
+        return _encoded(image.reduce(2), alt, caption, pixelated)
+    source = f"data:image/webp;base64,{base64.b64encode(data.getvalue()).decode()}"
+    return Picture(source, alt, caption, *image.size, pixelated)
+
+
+def generated(run: Run, name: str) -> list[Picture]:
+    """Return samples of the newest snapshot, and walks between some of them in w. Raises UserError if that fails."""
+    import torch
+
+    from stylegan_plugins import devices, pictures, sampling
+
+    G, sampler, file = sampling.load_generator(run.path, devices.device())
+    columns, rows = SHOWN
+    label = 0 if G.c_dim and sampler is None else None
+    drawn = list(sampling.latents(G, range(columns * rows), sampler=sampler, label=label))
+    between = [
+        torch.lerp(drawn[row], drawn[row + 1], step / (columns - 1)) for row in (0, 1) for step in range(columns)
+    ]
+    match = SNAPSHOT.fullmatch(file.name)
+    when = f"{int(match[1])} kimg" if match else file.name
+    whose = f"{when}{'' if label is None else ', class 0'}"
+    made = []
+    for ws, what in ((drawn, "Seeds 0 to 31"), (between, "From seed 0 to 1, and from 1 to 2, in w")):
+        images = [sampling.render(G, w) for w in ws]
+        sheet = pictures.grid([images[start : start + columns] for start in range(0, len(images), columns)])
+        image, small = excerpt(sheet, images[0].shape[1])
+        made.append(_encoded(image, f"{what}: images of {name}, {whose}", f"{what}, {whose}", small))
+    return made

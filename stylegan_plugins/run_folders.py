@@ -1,0 +1,50 @@
+"""Run directories: their snapshots, and the arguments that they were trained with."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from stylegan_plugins.errors import DataError
+
+SNAPSHOT = re.compile(r"network-snapshot-(\d+)\.pkl")
+OPTIONS = "training_options.json"
+
+
+def read_options(run_dir: Path) -> dict[str, Any] | None:
+    """Return the arguments of a run's training loop, from its training_options.json; None if there is no such file.
+
+    Raises DataError if it cannot be read or is no JSON object."""
+    file = run_dir / OPTIONS
+    try:
+        found = json.loads(file.read_text(encoding="utf-8", errors="replace"))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise DataError(f"{file} cannot be read ({error.strerror or error}).") from error
+    except (ValueError, RecursionError) as error:  # RecursionError: nested without end
+        raise DataError(f"{file} cannot be read (it is no JSON).") from error
+    if not isinstance(found, dict):
+        raise DataError(f"{file} cannot be read (it is no JSON object).")
+    return found
+
+
+def newest_pickle(path: Path) -> Path:
+    """Return the pickle itself, or the newest snapshot of a run directory. Raises DataError if there is none."""
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise DataError(f"{path} does not exist; give a run directory or a network pickle.")
+    return snapshots(path)[-1]
+
+
+def snapshots(run_dir: Path) -> list[Path]:
+    """Return all snapshots of a run directory, the oldest first. Raises DataError if there is none."""
+    if not run_dir.is_dir():
+        raise DataError(f"{run_dir} is no run directory, which --all needs.")
+    found = {int(match[1]): file for file in run_dir.iterdir() if (match := SNAPSHOT.fullmatch(file.name))}
+    if not found:
+        raise DataError(f"{run_dir} has no network-snapshot-*.pkl; give a run directory or a network pickle.")
+    return [found[kimg] for kimg in sorted(found)]
