@@ -65,6 +65,8 @@ def write_state(path: Path, state: dict[str, Any], info: dict[str, Any], keep: i
         os.replace(temporary, path)
     except (DataError, OSError, RuntimeError) as error:  # torch's writer makes a RuntimeError of a full disk
         temporary.unlink(missing_ok=True)
+        if not path.exists():
+            info_path(path).unlink(missing_ok=True)
         why = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise StateError(f"{path} cannot be written ({why}). Make room, or give --keep-states=1.") from error
     for old in states_of(path.parent)[keep:]:
@@ -112,6 +114,7 @@ def set_aside_newer(path: Path) -> None:
     for other in states_of(path.parent):
         if other.name > path.name:
             other.rename(other.with_name(other.name + ".damaged"))
+            info_path(other).unlink(missing_ok=True)
 
 
 def read_state(path: Path) -> dict[str, Any]:

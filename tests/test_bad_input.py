@@ -31,13 +31,13 @@ PLUGINS = {  # third-party plug-ins with something odd about them
     "unfinished": "from stylegan_plugins import hookimpl, nothing_of_that_name",
     "garbled": "def options(:",
     "crashing": "1 / 0",
-    "misspelt": "from stylegan_plugins import hookimpl\n@hookimpl\ndef optoins(): pass",
-    "greedy": "from stylegan_plugins import hookimpl\n@hookimpl\ndef tick(session, colour): pass",
-    "optionless": "from stylegan_plugins import hookimpl\n@hookimpl\ndef options(): return undefined",
+    "misspelt": "from stylegan_plugins import hookimpl\n@hookimpl\ndef confugire(): pass",
+    "greedy": "from stylegan_plugins import hookimpl\n@hookimpl\ndef setup(session, colour): pass",
+    "optionless": "OPTIONS = 3",
     "measuring": "from stylegan_plugins import hookimpl\n@hookimpl\ndef register_metrics(): return {'length': len}",
     "untyped": (
         "from dataclasses import dataclass\nfrom stylegan_plugins import hookimpl\n"
-        "@dataclass(frozen=True)\nclass Options:\n    sizes: list = ()\n@hookimpl\ndef options(): return Options"
+        "@dataclass(frozen=True)\nclass Options:\n    sizes: list = ()\nOPTIONS = Options"
     ),
 }
 
@@ -65,10 +65,10 @@ ADA_ONLY = {
     "plug-in whose imports fail": (["--plugin=unfinished"], "ImportError: cannot import name 'nothing_of_that_name'"),
     "plug-in that is no Python": (["--plugin=garbled"], "'garbled' is installed but cannot be imported: SyntaxError"),
     "plug-in that crashes on import": (["--plugin=crashing"], "ZeroDivisionError: division by zero"),
-    "plug-in with a misspelt hook": (["--plugin=misspelt"], "'misspelt' has a faulty hook: unknown hook 'optoins'"),
+    "plug-in with a misspelt hook": (["--plugin=misspelt"], "'misspelt' has a faulty hook: unknown hook 'confugire'"),
     "plug-in with an unknown argument": (
         ["--plugin=greedy"],
-        "'greedy' for hook 'tick' hookimpl definition: tick(sess",
+        "'greedy' for hook 'setup' hookimpl definition: setup(sess",
     ),
     "plug-in with a list for an option": (["--plugin=untyped"], "option 'sizes' of 'untyped' has no help"),
     "option that is infinite": (["--plugin=diffaugment", "--diffaugment-brightness=inf"], "not a finite number"),
@@ -258,9 +258,9 @@ def test_list_says_what_is_wrong_with_each_faulty_plugin(plugins):
         "unfinished": "ImportError",
         "garbled": "SyntaxError",
         "crashing": "ZeroDivisionError",
-        "misspelt": "unknown hook 'optoins'",
+        "misspelt": "unknown hook 'confugire'",
         "greedy": "{'colour'}",
-        "optionless": "name 'undefined' is not defined",
+        "optionless": "OPTIONS of 'optionless' is 3",
         "untyped": "'sizes'",
         "measuring": "not Metrics by name",
     }.items():

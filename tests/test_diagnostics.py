@@ -224,15 +224,13 @@ def test_a_run_that_is_killed_measures_as_one_that_was_not(ada_host, run, tmp_pa
 @pytest.mark.run
 def test_a_run_that_goes_on_needs_the_data_set_that_it_began_with(run, monkeypatch):
     _, run_dir = run
-    _, state = newest_state(run_dir, print)
-    assert state["ranks"][0]["plugins"] == {"diagnostics": {"images": 64}}
+    _, _, state = newest_state(run_dir, print)
+    assert state["ranks"][0]["session"]["methods"] == {"diagnostics": {"images": 64}}
 
-    class Other:
-        all, data = range(65), {"path": "crops.zip"}
-
-    monkeypatch.setattr(plugin, "diagnostics_of", lambda session: Other)
+    method = plugin.Method(None, plugin.DiagnosticsOptions(holdout=8))
+    method.all, method.data = range(65), {"path": "crops.zip"}
     with pytest.raises(DataError, match=r"--resume-run: crops.zip has 65 images, the run began with 64"):
-        plugin.load_state_dict(session=None, state={"images": 64})
+        method.load_state_dict({"images": 64})
 
 
 @pytest.mark.run
@@ -243,7 +241,7 @@ def test_a_run_trains_with_diagnostics_as_without_bit_for_bit(ada_host, run, tmp
     run_to_its_end(ada_host, args | {"plugins": plugins}, tmp_path / "without")
     drop = lambda line: {key: value for key, value in line.items() if not key.startswith("Diagnostics/")}
     assert [drop(line) for line in statistics(run_dir)] == statistics(tmp_path / "without")
-    without, measured = (newest_state(path, print)[1] for path in (tmp_path / "without", run_dir))
+    without, measured = (newest_state(path, print)[2] for path in (tmp_path / "without", run_dir))
     this = measured["ranks"][0]
     assert this.pop("plugins") == {"diagnostics": {"images": 64}} and without["ranks"][0].pop("plugins") == {}
     this |= {name: drop(this[name]) for name in ("counters", "cumulative")}

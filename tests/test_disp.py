@@ -30,8 +30,9 @@ from support.runs import (
 )
 from support.scripts import DRIVERS, invoke, run_script
 
-from stylegan_plugins import manager, priors, sampling, training
+from stylegan_plugins import priors, sampling, training
 from stylegan_plugins.errors import DataError, OptionError, PluginError
+from stylegan_plugins.manager import catalogue
 from stylegan_plugins.pickles import read_pickle
 from stylegan_plugins.plugins import disp as plugin
 
@@ -173,9 +174,8 @@ def test_samples_for_an_image_are_nearer_to_it_than_to_the_median_image(cache, a
 
 
 def refused(args: dict, **options) -> None:
-    chosen = {"disp": plugin.DISPOptions(**options)}
-    args = {"plugins": {"active": ["disp"], "options": {"disp": {}}}, **args}
-    training.use_labels(args, chosen)
+    plugins = catalogue().activate(["disp"], {"disp": options})
+    training.use_labels({"plugins": plugins.record(), **args}, plugins)
 
 
 @pytest.mark.unit
@@ -227,7 +227,7 @@ def test_a_data_set_that_changed_stops_a_resumed_run(ada_host, trained, crops, t
 @pytest.mark.unit
 def test_contrad_and_disp_are_told_apart():
     with pytest.raises(PluginError, match="disp and contrad cannot be active together"):
-        manager.build(["disp", "contrad"])
+        catalogue().activate(["disp", "contrad"], {})
 
 
 @pytest.mark.unit
@@ -336,7 +336,8 @@ def test_many_images_are_sampled_from_a_mixture_that_is_kept(ada_host, trained, 
 def test_way_of_sampling_goes_with_the_number_of_images(cache, tmp_path):
     for count, way in ((5, "mixup"), (plugin.MANY, "mixture")):
         priors.save(tmp_path / "priors.npz", priors.Priors(np.random.rand(count, 3), None, None, None))
-        assert plugin.register_sampler(tmp_path, plugin.DISPOptions(features="none")).name == way
+        assert plugin.way_of_sampling(plugin.DISPOptions(), count) == way
+        assert plugin.register_sampler(tmp_path, plugin.DISPOptions(features="none", sampling=way)).name == way
     sampler = plugin.register_sampler(tmp_path, plugin.DISPOptions(features="none", sampling="images"))
     assert sampler.name == "images"
     with pytest.raises(DataError, match="features of your own"):

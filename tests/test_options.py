@@ -19,6 +19,7 @@ from support.scripts import run_many
 from stylegan_plugins import options as plugin_options
 from stylegan_plugins import training
 from stylegan_plugins.errors import OptionError, PluginError
+from stylegan_plugins.manager import split_names
 from stylegan_plugins.options import option
 from stylegan_plugins.plugins.diffaugment import DiffAugmentOptions
 
@@ -57,7 +58,9 @@ everything = st.fixed_dictionaries(
 
 def parse(plugin: str, cls: type, args: list[str]) -> dict:
     """What click makes of a command line, by field; options that are not given left out."""
-    command = click.Command("train", params=plugin_options.click_options(plugin, cls), callback=lambda **values: values)
+    command = click.Command(
+        "train", params=plugin_options.click_options(plugin, cls, {}), callback=lambda **values: values
+    )
     values = command.main(args, standalone_mode=False)
     names = {plugin_options.parameter(plugin, field.name): field.name for field in fields(cls)}
     return {names[name]: value for name, value in values.items() if value is not None}
@@ -111,7 +114,7 @@ def test_a_field_that_a_plugin_does_not_have_is_refused_with_those_it_has():
 
 @pytest.mark.unit
 def test_help_shows_default_bounds_and_the_plugin_an_option_needs():
-    command = click.Command("train", params=plugin_options.click_options("my-plugin", Everything))
+    command = click.Command("train", params=plugin_options.click_options("my-plugin", Everything, {}))
     text = " ".join(command.get_help(click.Context(command, max_content_width=500, terminal_width=500)).split())
     assert "--my-plugin-weight FLOAT a number [default: 0.2; needs --plugin=my-plugin] [x>=0]" in text
     assert "--my-plugin-limit INT a whole number or nothing [default: none;" in text
@@ -127,7 +130,7 @@ def test_options_of_an_unknown_kind_are_refused():
 
     with pytest.raises(PluginError, match="'sizes' of 'my-plugin' is annotated .*tuple.*; options are bool, int"):
         plugin_options.check("my-plugin", Sizes)
-    with pytest.raises(PluginError, match="options\\(\\) returned 3, which is no dataclass"):
+    with pytest.raises(PluginError, match="OPTIONS of 'my-plugin' is 3; give a frozen dataclass"):
         plugin_options.check("my-plugin", 3)
 
 
@@ -147,13 +150,13 @@ def test_plugins_are_active_in_the_order_given_however_they_are_written(names, d
         written = [data.draw(blanks) + name + data.draw(blanks) for name in rest[:count]]
         values.append(",".join(written) + data.draw(st.sampled_from(["", ","])))
         rest = rest[count:]
-    assert training.split_names(tuple(values)) == list(dict.fromkeys(names))
+    assert split_names(tuple(values)) == list(dict.fromkeys(names))
 
 
 @pytest.mark.unit
 @pytest.mark.parametrize("values", [(), ("",), ("none",), ("None", ""), (" , ",)])
 def test_nothing_and_none_mean_no_plugin(values):
-    assert training.split_names(values) == []
+    assert split_names(values) == []
 
 
 # --- The host's training command -----------------------------------------------------------------------------------
@@ -350,8 +353,8 @@ def test_metrics_that_were_given_are_kept_on_a_cpu_and_not_looked_for_in_a_dry_r
 GIVEN = """
 from stylegan_plugins import hookimpl
 @hookimpl
-def configure(given):
-    print("given:", *sorted(given))
+def configure(explicit):
+    print("given:", *sorted(explicit))
 """
 
 

@@ -107,8 +107,13 @@ FAULTY = """
 from stylegan_plugins import hookimpl
 
 @hookimpl
-def batch_end(session, cur_nimg, batch_idx):
-    raise RuntimeError("of a plug-in")
+def setup():
+    return Faulty()
+
+class Faulty:
+    @hookimpl
+    def batch_end(self):
+        raise RuntimeError("of a plug-in")
 """
 
 
@@ -130,19 +135,23 @@ REMEMBERS = """
 from stylegan_plugins import hookimpl
 import torch
 
-seen = []
-
 @hookimpl
-def batch_end(session, cur_nimg, batch_idx):
-    seen.append((session.rank + 1) * cur_nimg)
+def setup(session):
+    return Remembers(session)
 
-@hookimpl
-def state_dict(session):
-    return {"seen": torch.tensor(seen)}
+class Remembers:
+    def __init__(self, session):
+        self.session, self.seen = session, []
 
-@hookimpl
-def load_state_dict(session, state):
-    seen[:] = state["seen"].tolist()
+    @hookimpl
+    def batch_end(self, nimg):
+        self.seen.append((self.session.rank + 1) * nimg)
+
+    def state_dict(self):
+        return {"seen": torch.tensor(self.seen)}
+
+    def load_state_dict(self, state):
+        self.seen = state["seen"].tolist()
 """
 
 
@@ -164,7 +173,10 @@ def test_two_processes_of_stylegan3_go_on_exactly_with_what_a_plugin_remembers(s
     assert differences(tmp_path / "killed", tmp_path / "whole") == []
     ranks = states.read_state(states.states_of(tmp_path / "killed")[0])["ranks"]
     for index, rank in enumerate(ranks):
-        assert rank["plugins"]["remembers"]["seen"].tolist() == [(index + 1) * 16 * n for n in range(1, 13)]
+        assert rank["session"]["methods"]["remembers"]["seen"].tolist() == [(index + 1) * 16 * n for n in range(1, 13)]
+
+
+INFO = {"nimg": 0, "ranks": 1, "lengths": {}}
 
 
 @pytest.mark.unit
@@ -172,7 +184,7 @@ def test_two_processes_of_stylegan3_go_on_exactly_with_what_a_plugin_remembers(s
 def test_a_damaged_state_is_told_and_the_one_before_is_used(damage, tmp_path):
     for nimg in (8, 16):
         state = {"format": states.FORMAT, "x": torch.arange(10000.0), "position": {"cur_nimg": nimg}}
-        states.write_state(states.state_path(tmp_path, nimg), state, keep=2)
+        states.write_state(states.state_path(tmp_path, nimg), state, INFO, keep=2)
     newest = states.state_path(tmp_path, 16)
     content = bytearray(newest.read_bytes())
     if damage == "truncated":
@@ -183,7 +195,7 @@ def test_a_damaged_state_is_told_and_the_one_before_is_used(damage, tmp_path):
         content[len(content) // 2] ^= 4
     newest.write_bytes(content)
     told: list[str] = []
-    path, state = states.newest_state(tmp_path, told.append)
+    path, _, state = states.newest_state(tmp_path, told.append)
     assert state["position"]["cur_nimg"] == 8 and path == states.state_path(tmp_path, 8)
     assert len(told) == 1 and "training-state-000000016.pt is truncated or damaged" in told[0]
     path.write_bytes(b"")
@@ -206,21 +218,21 @@ def test_a_state_is_never_loaded_as_a_pickle(tmp_path):
 @pytest.mark.unit
 def test_as_many_states_are_kept_as_asked_for(tmp_path):
     for nimg in range(5):
-        states.write_state(states.state_path(tmp_path, nimg), {"format": states.FORMAT}, keep=3)
+        states.write_state(states.state_path(tmp_path, nimg), {"format": states.FORMAT}, INFO, keep=3)
     assert [int(path.stem[-1]) for path in states.states_of(tmp_path)] == [4, 3, 2]
 
 
 @pytest.mark.unit
 def test_a_disk_that_is_full_leaves_older_states(tmp_path, monkeypatch):
-    states.write_state(states.state_path(tmp_path, 1), {"format": states.FORMAT}, keep=1)
+    states.write_state(states.state_path(tmp_path, 1), {"format": states.FORMAT}, INFO, keep=1)
 
     def full(descriptor):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(StateError, match="No space left on device"):
-        states.write_state(states.state_path(tmp_path, 2), {"format": states.FORMAT}, keep=1)
-    assert [path.name for path in tmp_path.iterdir()] == ["training-state-000000001.pt"]
+        states.write_state(states.state_path(tmp_path, 2), {"format": states.FORMAT}, INFO, keep=1)
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".pt"]
 
 
 @pytest.mark.unit
@@ -231,18 +243,18 @@ def test_torchs_own_error_of_a_full_disk_is_told_in_one_line(tmp_path, monkeypat
 
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(StateError, match="cannot be written .*unexpected pos"):
-        states.write_state(states.state_path(tmp_path, 2), {}, keep=1)
+        states.write_state(states.state_path(tmp_path, 2), {}, INFO, keep=1)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.unit
 def test_a_damaged_state_does_not_count_as_the_newest_any_more(tmp_path):
     for nimg in (8, 16):
-        states.write_state(states.state_path(tmp_path, nimg), {"format": states.FORMAT}, keep=2)
+        states.write_state(states.state_path(tmp_path, nimg), {"format": states.FORMAT}, INFO, keep=2)
     states.state_path(tmp_path, 16).write_bytes(b"damaged")
-    path, _ = states.newest_state(tmp_path, lambda line: None)
+    path, _, _ = states.newest_state(tmp_path, lambda line: None)
     states.set_aside_newer(path)
-    states.write_state(states.state_path(tmp_path, 12), {"format": states.FORMAT}, keep=1)
+    states.write_state(states.state_path(tmp_path, 12), {"format": states.FORMAT}, INFO, keep=1)
     assert [path.name for path in states.states_of(tmp_path)] == ["training-state-000000012.pt"]
 
 

@@ -121,7 +121,9 @@ def test_the_whole_way_from_one_data_set_to_another_and_to_an_unpatched_host(
         torch.equal(before.network("G").tensors[n], after.network("G").tensors[n]) for n in ("mapping.fc0.weight",)
     )
     heads = states.read_state(states.states_of(run_dir)[0])["session"]
-    assert all(int(item["step"]) == 8 for item in heads["heads_opt"]["state"].values())  # frozen D or not, they learn
+    assert all(
+        int(item["step"]) == 8 for item in heads["optimizers"]["augself"]["state"].values()
+    )  # frozen D or not, they learn
     assert_stock_script_makes_images(fetched[family], family, max(run_dir.glob("*.pkl")), tmp_path / "pictures")
 
 

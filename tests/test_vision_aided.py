@@ -18,8 +18,9 @@ from support.images import color_crops, write_zip
 from support.runs import killed_and_resumed, loop, options, run_to_its_end, snapshot
 from support.scripts import invoke, report_of
 
-from stylegan_plugins import backbones, manager, selection, training
+from stylegan_plugins import backbones, selection, training
 from stylegan_plugins.errors import DataError, OptionError
+from stylegan_plugins.manager import catalogue
 from stylegan_plugins.pickles import read_pickle
 from stylegan_plugins.plugins.vision_aided import PRESETS, VisionAidedOptions
 from stylegan_plugins.states import newest_state
@@ -160,8 +161,8 @@ def test_backbones_are_added_at_the_published_times():
 @pytest.mark.unit
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_are_published_settings_and_what_is_given_wins(name):
-    pm = manager.build(["vision-aided"])
-    resolved = lambda **given: training._build_options(pm, {"vision-aided": {"preset": name, **given}})["vision-aided"]
+    given_options = lambda given: {"vision-aided": {"preset": name, **given}}
+    resolved = lambda **given: catalogue().activate(["vision-aided"], given_options(given)).options["vision-aided"]
     assert all(getattr(resolved(), field) == value for field, value in PRESETS[name].values.items())
     assert PRESETS[name].source and resolved(auto=1).auto == 1
 
@@ -200,7 +201,8 @@ def test_networks_of_many_kinds_can_be_read(name):
 def configured(kimg=1000, images=64, **given):
     data = {"max_size": images}
     args = {"loss_kwargs": {"class_name": training.HOST_LOSS}, "training_set_kwargs": data, "total_kimg": kimg}
-    request = training.Request(plugins=["vision-aided"], options={"vision-aided": given}, dry_run=True)
+    plugins = catalogue().activate(["vision-aided"], {"vision-aided": given})
+    request = training.Request(plugins=plugins, dry_run=True)
     return training.configure("run", args, request)[1]["plugins"]["options"]["vision-aided"]
 
 
@@ -280,7 +282,7 @@ def test_a_snapshot_is_stock_and_no_backbone_is_in_it_or_in_a_state(fetched, run
     pickle = max(run_dir.glob("network-snapshot-*.pkl"))
     assert snapshot(fetched[ADA], pickle, "--stock")["finite"]
     assert set(read_pickle(pickle).networks) == {"G", "D", "G_ema", "augment_pipe"}
-    _, state = newest_state(run_dir, print)
+    _, _, state = newest_state(run_dir, print)
     names = list(state["session"]["heads"])
     assert names and all(name.split(".")[0] == "vision-aided" for name in names)
     assert {name.split(".")[2] for name in names} == {"maps", "last", "out"}  # decoders' alone
