@@ -1,0 +1,214 @@
+"""A kit for tests of plug-ins: small networks of a host on a CPU, trained as the host's loop does.
+
+    from stylegan_plugins.testing import TinyRun, assert_off_is_off, assert_resumes_exactly, use_host
+
+    use_host(Path("stylegan2-ada-pytorch"))            # patched or not; one host a process
+    TinyRun(["augself"]).train(2)
+    assert_off_is_off("./mine.py", {"mine": {"weight": 0}})
+    assert_resumes_exactly("./mine.py")
+
+Plug-ins are names, .py files, or modules. Their `configure` is not called: there is no command line and no data set
+here. Give options as they are after it."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import io
+from collections.abc import Iterable, Mapping
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import torch
+
+from stylegan_plugins.checkpoints import POSITION, capture, restore
+from stylegan_plugins.host.modules import host_module, use_host
+from stylegan_plugins.manager import Plugins, catalogue
+from stylegan_plugins.session import Session
+
+__all__ = ["TinyRun", "activate", "assert_off_is_off", "assert_resumes_exactly", "differences", "use_host"]
+
+Given = str | ModuleType | Iterable[str | ModuleType]
+Options = Mapping[str, Mapping[str, Any]]
+
+
+def activate(plugins: Given, options: Options | None = None) -> Plugins:
+    """Return active plug-ins with options by plug-in and field. Raises PluginError and OptionError."""
+    given = [plugins] if isinstance(plugins, str | ModuleType) else list(plugins)
+    found = catalogue()
+    names = []
+    for plugin in given:
+        if isinstance(plugin, ModuleType):
+            name = plugin.__name__.replace("_", "-")
+            if name not in found.sources:
+                found.add(name, plugin)
+            names.append(name)
+        else:
+            names.append(plugin)
+    return found.activate(names, options or {})
+
+
+class TinyRun:
+    """A training run on random images, without a data set and without files.
+
+    side      of the images, in pixels; channels: 1 or 3; labels: their width
+    batch     images of an iteration; rounds: of gradient accumulation in it
+    ada       the host's ADA pipe at p = 0.5, or none
+    lazy      lazy regularisation, G's in every second iteration, D's too; False: Gboth and Dboth
+    loss      arguments of the host's loss, and gan_loss; D: those of the host's discriminator
+    seed      of everything: two runs of the same seed are equal bit for bit"""
+
+    def __init__(
+        self,
+        plugins: Given = (),
+        options: Options | None = None,
+        *,
+        side: int = 16,
+        channels: int = 3,
+        labels: int = 0,
+        batch: int = 4,
+        rounds: int = 1,
+        ada: bool = False,
+        lazy: bool = True,
+        seed: int = 0,
+        loss: Mapping[str, Any] | None = None,
+        D: Mapping[str, Any] | None = None,
+    ) -> None:
+        host_module("training.loss")
+        from training_ext.loss import PluginLoss  # it needs the host
+
+        torch.manual_seed(seed)
+        self.batch, self.rounds = batch, rounds
+        is_ada = importlib.util.find_spec("training.networks") is not None
+        networks: Any = host_module("training.networks" if is_ada else "training.networks_stylegan2")
+        widths: dict[str, Any] = dict(channel_base=8 * side, channel_max=8)
+        common = dict(c_dim=labels, img_resolution=side, img_channels=channels)
+        of_G = dict(synthesis_kwargs=widths) if is_ada else widths
+        self.G = networks.Generator(z_dim=8, w_dim=8, mapping_kwargs=dict(num_layers=2), **of_G, **common)
+        of_D = {"epilogue_kwargs": dict(mbstd_group_size=min(4, batch // rounds)), **(D or {})}
+        self.D = networks.Discriminator(**{**widths, **common, **of_D})
+        self.G_ema = copy.deepcopy(self.G).eval()
+        pipe = host_module("training.augment").AugmentPipe(xflip=1, brightness=1) if ada else None
+        for module in filter(None, (self.G, self.D, self.G_ema, pipe)):
+            module.train(module is not self.G_ema).requires_grad_(False)
+        if pipe is not None:
+            pipe.p.fill_(0.5)
+        given = dict(augment_pipe=pipe, r1_gamma=1, pl_weight=2, pl_batch_shrink=1) | dict(loss or {})
+        of_loss = (self.G.mapping, self.G.synthesis, self.D) if is_ada else (self.G, self.D)
+        self.loss = PluginLoss(torch.device("cpu"), *of_loss, **given)
+        self._host = (lambda: dict(sync=True)) if is_ada else (lambda: dict(cur_nimg=self.session.nimg))
+        self.phases = []
+        for name, module in (("G", self.G), ("D", self.D)):
+            opt = torch.optim.Adam(module.parameters(), lr=0.002, betas=(0.0, 0.99))
+            for part, interval in (("main", 1), ("reg", 2)) if lazy else (("both", 1),):
+                self.phases.append(SimpleNamespace(name=name + part, module=module, opt=opt, interval=interval))
+        self.session = Session(activate(plugins, options), random_seed=seed, rounds=rounds, total_nimg=1000)
+        self.session.attach(self.G, self.D, self.G_ema, pipe, self.loss, self.phases)
+
+    def method(self, plugin: str) -> Any:
+        """Return what the `setup` of a plug-in returned."""
+        return self.session.methods[plugin].made
+
+    def train(self, iterations: int) -> TinyRun:
+        """Train on, and return the run."""
+        for index in range(self.session.batch_idx, self.session.batch_idx + iterations):
+            for phase in self.phases:
+                if index % phase.interval == 0:
+                    phase.opt.zero_grad(set_to_none=True)
+                    self.accumulate(phase.name, gain=phase.interval)
+                    for parameter in phase.module.parameters():
+                        if parameter.grad is not None:
+                            torch.nan_to_num(parameter.grad, nan=0, posinf=1e5, neginf=-1e5, out=parameter.grad)
+                    phase.opt.step()
+                    self.session.step_end(phase)
+            with torch.no_grad():
+                for average, parameter in zip(self.G_ema.parameters(), self.G.parameters(), strict=True):
+                    average.copy_(parameter.lerp(average, 0.5))
+                for average, buffer in zip(self.G_ema.buffers(), self.G.buffers(), strict=True):
+                    average.copy_(buffer)
+            self.session.batch_end((index + 1) * self.batch, index + 1)
+        return self
+
+    def accumulate(self, phase: str, gain: float = 1) -> None:
+        """Add the gradients of all rounds of one phase, on images and latents that are drawn now."""
+        module = self.G if phase[0] == "G" else self.D
+        n, G = self.batch // self.rounds, self.G
+        module.requires_grad_(True)
+        for _ in range(self.rounds):
+            real = torch.rand([n, G.img_channels, G.img_resolution, G.img_resolution]) * 2 - 1
+            z, c = torch.randn([n, G.z_dim]), torch.randn([2, n, G.c_dim])
+            self.loss.accumulate_gradients(
+                phase, real_img=real, real_c=c[0], gen_z=z, gen_c=c[1], gain=gain, **self._host()
+            )
+        module.requires_grad_(False)
+
+    def gradients(self, phase: str, seed: int = 1) -> dict[str, torch.Tensor]:
+        """Return the gradients of one phase by name (`D.b4.fc.weight`, `heads.augself...`), with images of this seed.
+        Parameters without gradient are left out; nothing is trained."""
+        modules = {"G": self.G, "D": self.D, "heads": self.session.heads}
+        for module in modules.values():
+            module.zero_grad(set_to_none=True)
+        torch.manual_seed(seed)
+        self.accumulate(phase)
+        self.session.round = 0
+        return {
+            f"{kind}.{name}": parameter.grad.clone()
+            for kind, module in modules.items()
+            for name, parameter in module.named_parameters()
+            if parameter.grad is not None
+        }
+
+    def state(self) -> dict[str, Any]:
+        """Return the training state, as it is written to a file and read again."""
+        session, buffer = self.session, io.BytesIO()
+        values = (session.nimg, 0, 0, session.batch_idx)
+        torch.save(capture(session, {}, dict(zip(POSITION, values, strict=True))), buffer)
+        buffer.seek(0)
+        return torch.load(buffer, map_location="cpu", weights_only=True)
+
+    def load(self, state: Mapping[str, Any]) -> TinyRun:
+        """Take the state of another run back, and return the run."""
+        restore(self.session, {}, state)
+        return self
+
+
+def differences(one: Any, other: Any, where: str = "") -> list[str]:
+    """Return the places where two states differ in any bit."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        alone = [f"{where}/{key}" for key in one.keys() ^ other.keys()]
+        return alone + [
+            found for key in one if key in other for found in differences(one[key], other[key], f"{where}/{key}")
+        ]
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple) and len(one) == len(other):
+        pairs = enumerate(zip(one, other, strict=True))
+        return [found for index, (a, b) in pairs for found in differences(a, b, f"{where}/{index}")]
+    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
+        equal = one.dtype == other.dtype and torch.equal(one.nan_to_num(), other.nan_to_num())
+    else:
+        equal = one == other or (one != one and other != other)
+    return [] if equal else [where]
+
+
+def assert_off_is_off(plugins: Given, options: Options | None = None, iterations: int = 3, **how: Any) -> None:
+    """Fail unless a run with the plug-ins, switched off by these options, ends as one without any: G, D, their
+    optimisers and all random numbers are the same bit for bit. how: arguments of `TinyRun`."""
+    off, without = (TinyRun(*given, **how).train(iterations).state() for given in ((plugins, options), ()))
+    parts = ("networks", "optimizers")
+    found = differences({part: off[part] for part in parts}, {part: without[part] for part in parts})
+    random = ("torch", "numpy", "python")
+    found += differences(*({name: state["ranks"][0][name] for name in random} for state in (off, without)), "/random")
+    assert not found, f"switched off, {plugins} changes {', '.join(found[:5])}"
+
+
+def assert_resumes_exactly(
+    plugins: Given, options: Options | None = None, iterations: int = 6, at: int = 3, **how: Any
+) -> None:
+    """Fail unless a run that is ended after `at` iterations and goes on from its training state in a new session ends
+    as one that was not, bit for bit. how: arguments of `TinyRun`."""
+    whole = TinyRun(plugins, options, **how).train(iterations).state()
+    saved = TinyRun(plugins, options, **how).train(at).state()
+    resumed = TinyRun(plugins, options, **how).load(saved).train(iterations - at).state()
+    drop = lambda state: {key: value for key, value in state.items() if key != "ranks"}
+    ranks = lambda state: {k: v for k, v in state["ranks"][0].items() if k not in ("python", "counters", "cumulative")}
+    found = differences(drop(whole), drop(resumed)) + differences(ranks(whole), ranks(resumed), "/process")
+    assert not found, f"{plugins}: resumed, the run differs in {', '.join(found[:5])}"
