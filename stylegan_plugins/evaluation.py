@@ -20,7 +20,7 @@ import click
 import numpy as np
 import torch
 
-from stylegan_plugins import datacheck, downloads, extractors, markdown, run_folders, sampling, scores
+from stylegan_plugins import datacheck, downloads, extractors, markdown, run_folders, runs, sampling, scores
 from stylegan_plugins.checksums import digest_of
 from stylegan_plugins.errors import DataError, OptionError, require
 from stylegan_plugins.extractors import Extractor, Inception, extract
@@ -209,9 +209,7 @@ def results(
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     pickles = run_folders.snapshots(path) if every else [run_folders.newest_pickle(path)]
     network = extractors.load(features, wanted, device)
-    local = downloads.local_data(data)
-    datacheck.check_dataset(local)
-    dataset = host_module("training.dataset").ImageFolderDataset(local, use_labels=True)
+    local, dataset = runs.open_dataset(data)
     count = min(len(dataset), most or len(dataset))
     samples = samples or default_samples(count)
     check_numbers(chosen, "--metrics", count, samples)

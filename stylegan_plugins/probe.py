@@ -62,13 +62,10 @@ class LabelledImages:
         return self.images[index].float() / 127.5 - 1
 
 
-def load_images(path: str, D: Any, max_images: int) -> LabelledImages:
-    """Images of a data set, in random order: minibatch-stddev groups of one class would tell the class.
+def load_images(path: str, dataset: Any, D: Any, max_images: int) -> LabelledImages:
+    """Read images of a data set in random order: minibatch-stddev groups of one class would tell the class.
 
     Raises DataError if they do not fit D."""
-    from stylegan_plugins.host.modules import host_module
-
-    dataset = host_module("training.dataset").ImageFolderDataset(path, use_labels=True)
     if dataset.image_shape != [D.img_channels, D.img_resolution, D.img_resolution]:
         raise DataError(
             f"--data: images in {path} are {dataset.image_shape}, the discriminator takes "
@@ -251,15 +248,13 @@ def run(pickle: Path, data: str, task: str, outdir: Path | None, max_images: int
     """Probe D of a pickle. Writes a plot and the figures as JSON beside it, or to `outdir`; returns the table."""
     for package in ("sklearn", "matplotlib"):
         require(package)
-    from stylegan_plugins import datacheck, downloads
-    from stylegan_plugins.runs import load_network
+    from stylegan_plugins import runs
 
-    path = downloads.local_data(data)
-    datacheck.check_dataset(path)
-    D = load_network(pickle, "D").to(device)
+    path, dataset = runs.open_dataset(data)
+    D = runs.load_network(pickle, "D").to(device)
     if not set(layers_of(D)) >= {"conv", "fc"}:
         raise HostError(f"{pickle}: D has no b4.conv and b4.fc, which are probed.")
-    images = load_images(path, D, max_images)
+    images = load_images(path, dataset, D, max_images)
     nets = {"trained": D, "untrained": untrained_copy(D).to(device)}
     if task == "auto":
         task = "omega" if images.classes is None else "classes"

@@ -104,15 +104,12 @@ def run(
     """`stylegan-plugins select`: the table, after plot and JSON are written beside the pickle or to `outdir`.
 
     models: None for all of DEFAULT whose weights can be had; report is told of the others."""
-    from stylegan_plugins import downloads, sampling
-    from stylegan_plugins.host.modules import host_module
+    from stylegan_plugins import runs, sampling
 
     require("matplotlib")
     require("sklearn")
-    local = downloads.local_data(data)
-    datacheck.check_dataset(local)
+    _, dataset = runs.open_dataset(data)
     chosen = models_of(DEFAULT if models is None else models, "--models")
-    dataset = host_module("training.dataset").ImageFolderDataset(local, use_labels=True)
     G, sampler, pickle = sampling.load_generator(path, device)
     generator = sampling.Generator(G, sampler, dataset)
     found: dict[str, Callable[[], Levels]] = {}
