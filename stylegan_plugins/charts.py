@@ -63,7 +63,7 @@ class Chart:
 
 
 def thin(points: Sequence[Point], most: int = MOST_POINTS) -> list[Point]:
-    """At most `most` points, in their order: the first and the last, of each stretch the lowest and the highest.
+    """Return at most `most` points, in their order: the first and the last, of each stretch the lowest and the highest.
 
     A value of None is a gap; in a stretch that has gaps one of them stays. most: 5 or more."""
     assert most >= 5
@@ -81,7 +81,7 @@ def thin(points: Sequence[Point], most: int = MOST_POINTS) -> list[Point]:
 
 
 def ticks(low: float, high: float, most: int) -> list[float]:
-    """Round numbers between low and high, at most `most` of them, evenly spaced."""
+    """Return round numbers between low and high, at most `most` of them, evenly spaced."""
     if not low < high or not math.isfinite(high - low):
         return [low]
     power = 10.0 ** math.floor(math.log10((high - low) / most))
@@ -96,14 +96,14 @@ def ticks(low: float, high: float, most: int) -> list[float]:
 
 
 def written(value: float) -> str:
-    """A number, short: four digits that count."""
+    """Write a number with four significant digits."""
     if value and not 1e-4 <= abs(value) < 1e6:
         return f"{value:.3g}".replace("e+0", "e").replace("e-0", "e-").replace("e+", "e")
     return f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"
 
 
 def is_constant(lines: Iterable[Line]) -> float | None:
-    """The value that all lines have everywhere, if there is one and it was measured more than once."""
+    """Return the value that all lines have everywhere, if there is one and it was measured more than once."""
     values = [value for line in lines for _, value in line.points if value is not None]
     return values[0] if len(values) > 1 and min(values) == max(values) else None
 
@@ -184,7 +184,7 @@ def _drawn(line: Line, place: Callable[[float, float], tuple[float, float]]) -> 
 
 
 def _described(title: str, lines: Sequence[Line], names: Sequence[str]) -> str:
-    """The chart in words: where each line starts, ends, and how far it goes."""
+    """Describe the chart: where each line starts, ends, and how far it goes."""
     parts = []
     for line in lines:
         measured = [(x, y) for x, y in line.points if y is not None]

@@ -58,7 +58,7 @@ class LabelledImages:
     labels: torch.Tensor
 
     def clean(self, index: torch.Tensor) -> torch.Tensor:
-        """Images [n, C, H, W] in [-1, 1]."""
+        """Return images [n, C, H, W] in [-1, 1]."""
         return self.images[index].float() / 127.5 - 1
 
 
@@ -85,18 +85,18 @@ def load_images(path: str, dataset: Any, D: Any, max_images: int) -> LabelledIma
 
 
 def batch_size(D: torch.nn.Module) -> int:
-    """A batch that D's minibatch-stddev layer can split."""
+    """Return a batch size that D's minibatch-stddev layer can split."""
     return math.lcm(BATCH, minibatch_std_group(D) or 1)
 
 
 def collect(D: torch.nn.Module, images: Callable[[torch.Tensor], torch.Tensor], labels: torch.Tensor) -> LayerFeatures:
-    """Features of all layers, {layer: [M, F]}; arguments as of `features_of`."""
+    """Return the features of all layers, {layer: [M, F]}; arguments as of `features_of`."""
     parts = list(features_of(D, images, labels, layers_of(D), batch_size(D)))
     return {layer: torch.cat([part[layer] for part in parts]).numpy() for layer in parts[0]}
 
 
 def probe_classes(nets: dict[str, torch.nn.Module], data: LabelledImages) -> list[LayerAccuracy]:
-    """The class of an image from its features, without augmentation; split so that all classes are in both parts.
+    """Predict the class of an image from its features, without augmentation; all classes are in both parts of a split.
 
     Raises DataError if there are no classes, or too few images of one."""
     from sklearn.model_selection import StratifiedShuffleSplit
@@ -119,7 +119,7 @@ def probe_classes(nets: dict[str, torch.nn.Module], data: LabelledImages) -> lis
 
 
 def probe_omega(nets: dict[str, torch.nn.Module], data: LabelledImages) -> list[LayerAccuracy]:
-    """Each component of omega, above or below 1/2, from the difference of features; no image is in both parts.
+    """Predict whether each component of omega is above 1/2, from the difference of features.
 
     Images of the test part are other photographs than those of the training part, not other draws of the same."""
     from sklearn.model_selection import GroupShuffleSplit
@@ -177,7 +177,8 @@ def _rows(
 
 
 def accuracies(values: np.ndarray, target: np.ndarray, splits: list[tuple[np.ndarray, np.ndarray]]) -> list[float]:
-    """Share of test items whose class a logistic regression gets right, for each split. values [M, F], target [M].
+    """Return the share of test items that a logistic regression classifies correctly, for each split. values [M, F],
+    target [M].
 
     Features are scaled to unit variance on the training part; apart from that it is scikit-learn's default, as in the
     authors' evaluation."""
@@ -195,14 +196,14 @@ def accuracies(values: np.ndarray, target: np.ndarray, splits: list[tuple[np.nda
 
 
 def _mean(rows: list[LayerAccuracy]) -> LayerAccuracy:
-    """One row for all components of a group."""
+    """Average the rows of all components of a group."""
     mean: Callable[[str], float] = lambda name: float(np.mean([getattr(row, name) for row in rows]))
     means: dict[str, Any] = {name: mean(name) for name in ("accuracy", "deviation", "untrained", "chance")}
     return dataclasses.replace(rows[0], **means)
 
 
 def untrained_copy(D: Any) -> torch.nn.Module:
-    """The same architecture with random weights, always the same ones."""
+    """Make a network of the same architecture with random weights, always the same ones."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         return type(D)(*D.init_args, **D.init_kwargs).eval().requires_grad_(False)
@@ -223,7 +224,7 @@ def as_markdown(rows: list[LayerAccuracy]) -> str:
 
 
 def plot(rows: list[LayerAccuracy], path: Path, title: str) -> None:
-    """Accuracy by layer: one panel for each thing that is predicted."""
+    """Plot accuracy by layer, with a panel for each thing that is predicted."""
     from matplotlib.figure import Figure
 
     questions = list(dict.fromkeys(row.question for row in rows))

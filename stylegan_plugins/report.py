@@ -98,7 +98,7 @@ class Entry:
 
 
 def write(paths: Sequence[Path], out: Path, host: Path | None = None) -> int:
-    """`stylegan-plugins report`. Returns the number of bytes written.
+    """Write the report of `stylegan-plugins report`, and return its number of bytes.
 
     Raises DataError if a path is no run or `out` cannot be written, OptionError for too many runs, HostError if `host`
     is none."""
@@ -120,7 +120,7 @@ def write(paths: Sequence[Path], out: Path, host: Path | None = None) -> int:
 
 
 def render(runs: Sequence[Run], with_generator: bool = False) -> str:
-    """The page. with_generator: a host is in use, from which generators can be made."""
+    """Return the page. with_generator: a host is in use, from which generators can be made."""
     import jinja2
 
     here = Path(__file__).parent
@@ -153,8 +153,8 @@ def render(runs: Sequence[Run], with_generator: bool = False) -> str:
 
 
 def stat_groups(runs: Sequence[Run], letters: Sequence[str]) -> list[Group]:
-    """Charts of stats.jsonl: the host's losses, D's judgement, then what plug-ins wrote, by the first word of its name,
-    and time and memory at the end."""
+    """Return charts of stats.jsonl: the host's losses, D's judgement, then what plug-ins wrote, by the first word of
+    its name, and time and memory at the end."""
     tables = [run.stats for run in runs]
     judgement = ("Loss/scores/", "Loss/signs/", "Progress/augment")
     resources = ("Timing/", "Resources/")
@@ -182,7 +182,7 @@ def _group(
     letters: Sequence[str],
     further: Callable[[str], bool] = lambda key: False,
 ) -> Group:
-    """One chart for each statistic; what was measured on several kinds of images shares one."""
+    """Draw one chart for each statistic; what was measured on several kinds of images shares one."""
     lines: dict[str, list[Line]] = {}
     for index, table in enumerate(tables):
         for name in table.values:
@@ -222,7 +222,7 @@ def _entry(index: int, run: Run, runs: Sequence[Run], with_generator: bool) -> E
 
 
 def facts(run: Run) -> list[tuple[str, str, str]]:
-    """What the table at the top says about a run: heading, value, and what is to be said about the value."""
+    """Return the rows of the table at the top: heading, value, and a remark on the value."""
 
     def last(name: str) -> str:
         measured = [value for value in run.stats.values.get(name, []) if value is not None]
@@ -256,7 +256,8 @@ def facts(run: Run) -> list[tuple[str, str, str]]:
 
 
 def best_of(points: Iterable[charts.Point], metric: str) -> tuple[float, float] | None:
-    """(kimg, value) of the best; None if there are no values or the metric goes no way. Of equals, the earliest."""
+    """Return (kimg, value) of the best; None if there are no values or the metric is not ranked. Of equals, the
+    earliest."""
     higher = records.is_higher_better(metric)
     measured = [(kimg, value) for kimg, value in points if value is not None]
     if higher is None or not measured:
@@ -276,7 +277,7 @@ def duration(seconds: float) -> str:
 
 
 def _metrics(runs: Sequence[Run], letters: Sequence[str]) -> list[dict[str, Any]]:
-    """For each metric a chart, and a table of snapshots and runs with the best of each run marked."""
+    """Return for each metric a chart, and a table of snapshots and runs with the best of each run marked."""
     found = []
     for name in sorted({name for run in runs for name in run.metrics}):
         points = {index: run.metrics[name].points(name) for index, run in enumerate(runs) if name in run.metrics}
@@ -309,7 +310,7 @@ def _metrics(runs: Sequence[Run], letters: Sequence[str]) -> list[dict[str, Any]
 
 
 def shown(value: Any) -> str:
-    """A setting as text, cut if it is long."""
+    """Write a setting as text, cut if it is long."""
     text = value if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= MOST_LETTERS else f"{text[:MOST_LETTERS]} ..."
 
@@ -320,12 +321,12 @@ def _settings(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
 
 
 def differing(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
-    """Settings that are not the same in all runs, but for the folder of the run, which never is."""
+    """Return the settings that are not the same in all runs, but for the folder of the run, which never is."""
     return [(name, values) for name, values in _settings(runs) if len(set(values)) > 1 and name != "run_dir"]
 
 
 def _last_values(runs: Sequence[Run]) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Every statistic of stats.jsonl and diagnostics.jsonl: the last value and the range, for each run."""
+    """Return every statistic of stats.jsonl and diagnostics.jsonl: the last value and the range, for each run."""
     rows = []
     for kind in ("stats", "diagnostics"):
         tables: list[Table] = [getattr(run, kind) for run in runs]

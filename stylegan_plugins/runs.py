@@ -45,7 +45,7 @@ def open_dataset(data: str) -> tuple[str, Any]:
 
 
 def load_network(pickle: Path, key: str) -> torch.nn.Module:
-    """A network of a pickle, made from the host's classes: G, D or G_ema."""
+    """Make a network of a pickle from the host's classes: G, D or G_ema."""
     network = open_pickle(pickle).network(key)
     if devices.device().type == "cpu":  # half precision is for GPUs
         network = dataclasses.replace(network, init_kwargs=_in_single_precision(network.init_kwargs))

@@ -53,7 +53,7 @@ def real_batches(dataset: Any, count: int) -> Iterator[torch.Tensor]:
 
 
 def probe(real: np.ndarray, generated: np.ndarray) -> tuple[list[float], list[float]]:
-    """Accuracies on the half that is held out and on the other, for each split. real, generated: [M, F].
+    """Return accuracies on the half that is held out and on the other, for each split. real, generated: [M, F].
 
     The classifier is the authors': a logistic regression on raw features, C = 0.2."""
     from sklearn.linear_model import LogisticRegression
@@ -75,7 +75,7 @@ def rank(
     generated: Callable[[int], Iterable[torch.Tensor]],
     most: int = MOST,
 ) -> list[ProbedBackbone]:
-    """Rows of all models, best first. One network at a time is made, used and freed.
+    """Return the rows of all models, best first. One network at a time is made, used and freed.
 
     models      names, and what makes their networks
     dataset     the host's; generated: from a number to batches of so many images, uint8, always the same ones
@@ -101,7 +101,7 @@ def rank(
 def run(
     path: Path, data: str, models: str | None, most: int, outdir: Path | None, device: torch.device, report: Callable
 ) -> str:
-    """`stylegan-plugins select`: the table, after plot and JSON are written beside the pickle or to `outdir`.
+    """Return the table of `stylegan-plugins select`. Plot and JSON are written beside the pickle or to `outdir`.
 
     models: None for all of DEFAULT whose weights can be had; report is told of the others."""
     from stylegan_plugins import runs, sampling
@@ -147,7 +147,7 @@ def as_markdown(rows: list[ProbedBackbone]) -> str:
 
 
 def plot(rows: list[ProbedBackbone], path: Path, title: str) -> None:
-    """A bar for each backbone, the best on top."""
+    """Plot a bar for each backbone, the best on top."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 1.2 + 0.4 * len(rows)), layout="constrained")
