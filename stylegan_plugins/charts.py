@@ -151,16 +151,15 @@ def chart(title: str, key: str, lines: Sequence[Line], names: Sequence[str], tex
         text,
         _described(title, lines, names),
         logarithmic,
-        sorted({(line.source, SOURCES.get(line.source, "")) for line in lines if line.source}, key=_order),
+        sorted(
+            {(line.source, SOURCES.get(line.source, "")) for line in lines if line.source},
+            key=lambda pair: list(SOURCES).index(pair[0]),
+        ),
         [_drawn(line, place) for line in lines],
         [(place(x, ys[0])[0], written(x)) for x in ticks(x_low, x_high, 6)],
         [(place(x_low, y)[1], written(y)) for y in y_marks or ticks(y_low, y_high, 5) if not logarithmic or y > 0],
         (x_low, x_high),
     )
-
-
-def _order(source: tuple[str, str]) -> int:
-    return list(SOURCES).index(source[0])
 
 
 def _drawn(line: Line, place: Callable[[float, float], tuple[float, float]]) -> Drawn:

@@ -211,16 +211,9 @@ def untrained_copy(D: Any) -> torch.nn.Module:
 
 def as_markdown(rows: list[LayerAccuracy]) -> str:
     """Return the rows as a table."""
-    return markdown.table(
-        ["predicted", "layer", "features", "accuracy", "untrained D", "chance"],
-        [
-            [
-                *(row.question, row.layer, str(row.width), f"{row.accuracy:.3f} ± {row.deviation:.3f}"),
-                *(f"{row.untrained:.3f}", f"{row.chance:.3f}"),
-            ]
-            for row in rows
-        ],
-    )
+    accuracy = lambda row: f"{row.accuracy:.3f} ± {row.deviation:.3f}"
+    cells = [(r.question, r.layer, r.width, accuracy(r), f"{r.untrained:.3f}", f"{r.chance:.3f}") for r in rows]
+    return markdown.table(["predicted", "layer", "features", "accuracy", "untrained D", "chance"], cells)
 
 
 def plot(rows: list[LayerAccuracy], path: Path, title: str) -> None:

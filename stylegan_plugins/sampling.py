@@ -145,10 +145,8 @@ def random_images(
     G: Any,
     count: int,
     *,
-    batch: int = BATCH,
     sampler: Sampler | None = None,
     dataset: Any = None,
-    seed: int = 0,
     share: tuple[int, int] = (0, 1),
 ) -> Iterator[torch.Tensor]:
     """Yield `count` images in batches, uint8 [n, C, H, W], without truncation, with random noise. Torch's random
@@ -157,9 +155,9 @@ def random_images(
     dataset     one of the host's, whose labels are drawn, for a G that has labels and no sampler
     share       (k, n): of the batches, k, k + n, k + 2n, ..., the same as they are among all"""
     device = next(G.parameters()).device
-    random = np.random.RandomState(seed)
-    for start in range(0, count, batch):
-        n = min(batch, count - start)
+    random = np.random.RandomState(0)
+    for start in range(0, count, BATCH):
+        n = min(BATCH, count - start)
         z = torch.from_numpy(random.randn(n, G.z_dim)).to(device)
         if G.c_dim and sampler is not None:
             ws = map_embedded(G, z, torch.stack([sampler.draw(G, random) for _ in range(n)]))
@@ -168,10 +166,10 @@ def random_images(
             if G.c_dim:
                 drawn = np.stack([dataset.get_label(index) for index in random.randint(len(dataset), size=n)])
             ws = G.mapping(z, torch.from_numpy(drawn).to(device))
-        if start // batch % share[1] != share[0]:
+        if start // BATCH % share[1] != share[0]:
             continue
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(seed + start)
+            torch.manual_seed(start)
             images = G.synthesis(ws)
         yield (images * 127.5 + 128).clamp(0, 255).to(torch.uint8)
 

@@ -137,13 +137,8 @@ def run(
 
 def as_markdown(rows: list[ProbedBackbone]) -> str:
     """Return the rows as a table."""
-    return markdown.table(
-        ["backbone", "features", "accuracy", "on the images fitted to"],
-        [
-            [row.model, str(row.features), f"{row.accuracy:.3f} ± {row.deviation:.3f}", f"{row.training:.3f}"]
-            for row in rows
-        ],
-    )
+    cells = [(r.model, r.features, f"{r.accuracy:.3f} ± {r.deviation:.3f}", f"{r.training:.3f}") for r in rows]
+    return markdown.table(["backbone", "features", "accuracy", "on the images fitted to"], cells)
 
 
 def plot(rows: list[ProbedBackbone], path: Path, title: str) -> None:

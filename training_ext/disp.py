@@ -70,11 +70,11 @@ class Mixture:
         self.weights, self.means, self.deviations = weights, means, deviations
 
     @classmethod
-    def fit(cls, embedded: np.ndarray, components: int, seed: int = 0) -> Mixture:
+    def fit(cls, embedded: np.ndarray, components: int) -> Mixture:
         """Fit embedded [M, E], the priors as G embeds them. Number and covariance of the components are ours."""
         from sklearn.mixture import GaussianMixture
 
-        found = GaussianMixture(components, covariance_type="diag", reg_covar=1e-6, random_state=seed).fit(embedded)
+        found = GaussianMixture(components, covariance_type="diag", reg_covar=1e-6, random_state=0).fit(embedded)
         return cls(found.weights_, found.means_.astype(np.float32), np.sqrt(found.covariances_).astype(np.float32))
 
     def draw(self, random: np.random.RandomState) -> np.ndarray:
