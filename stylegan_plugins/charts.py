@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 WIDTH, HEIGHT = 360, 210  # of the drawing; on a phone it is shown at about this size
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 10, 32
@@ -112,19 +112,14 @@ def chart(title: str, key: str, lines: Sequence[Line], names: Sequence[str], tex
     """Draw lines, which are thinned first; None if there is not one value. names: of the runs, for the text.
 
     The axis is logarithmic where all values are above 0 and the highest is more than 1000 times the lowest."""
-    lines = [
-        Line(line.run, line.source, thin(line.points), line.dots)
-        for line in lines
-        if any(value is not None for _, value in line.points)
-    ]
+    lines = [replace(line, points=thin(line.points)) for line in lines if any(y is not None for _, y in line.points)]
     if not lines:
         return None
     xs = [x for line in lines for x, _ in line.points]
     ys = [y for line in lines for _, y in line.points if y is not None]
     logarithmic = min(ys) > 0 and max(ys) / min(ys) > 1000
     scale = math.log10 if logarithmic else float
-    left = 0.0 if 0 <= min(xs) <= 0.5 * max(xs) else min(xs)
-    x_low, x_high = left, max(xs)
+    x_low, x_high = 0.0 if 0 <= min(xs) <= 0.5 * max(xs) else min(xs), max(xs)
     if x_low == x_high:  # a single tick
         x_low, x_high = min(x_low, 0.0), max(x_high, 0.0) or 1.0
     y_low, y_high = scale(min(ys)), scale(max(ys))
@@ -151,10 +146,7 @@ def chart(title: str, key: str, lines: Sequence[Line], names: Sequence[str], tex
         text,
         _described(title, lines, names),
         logarithmic,
-        sorted(
-            {(line.source, SOURCES.get(line.source, "")) for line in lines if line.source},
-            key=lambda pair: list(SOURCES).index(pair[0]),
-        ),
+        [(source, dash) for source, dash in SOURCES.items() if any(line.source == source for line in lines)],
         [_drawn(line, place) for line in lines],
         [(place(x, ys[0])[0], written(x)) for x in ticks(x_low, x_high, 6)],
         [(place(x_low, y)[1], written(y)) for y in y_marks or ticks(y_low, y_high, 5) if not logarithmic or y > 0],

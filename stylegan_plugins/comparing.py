@@ -83,14 +83,8 @@ def arguments_for(plugins: Sequence[str], arguments: Sequence[str]) -> list[str]
 
 def command(cell: Cell, data: str, images: int, kimg: int, outdir: Path, more: Sequence[str]) -> list[str]:
     """Return the command line of one run, for the host's folder."""
-    found = [
-        sys.executable,
-        "train.py",
-        f"--outdir={outdir}",
-        f"--data={data}",
-        f"--kimg={kimg}",
-        f"--seed={cell.seed}",
-    ]
+    found = [sys.executable, "train.py"]
+    found += [f"--outdir={outdir}", f"--data={data}", f"--kimg={kimg}", f"--seed={cell.seed}"]
     if cell.plugins != "none":
         found.append(f"--plugin={cell.plugins}")
     if cell.fraction < 1:

@@ -109,11 +109,8 @@ def probe_classes(nets: dict[str, torch.nn.Module], data: LabelledImages) -> lis
             f"--task=classes needs two classes or more, of four images or more; there are {len(names)}, the smallest "
             f"of {counts.min()}. Use --task=omega."
         )
-    splits = list(
-        StratifiedShuffleSplit(SPLITS, test_size=max(TEST_SHARE, len(names) / len(data.classes)), random_state=0).split(
-            data.classes, data.classes
-        )
-    )
+    share = max(TEST_SHARE, len(names) / len(data.classes))
+    splits = list(StratifiedShuffleSplit(SPLITS, test_size=share, random_state=0).split(data.classes, data.classes))
     features = {name: collect(D, data.clean, data.labels) for name, D in nets.items()}
     return list(_rows("classes", features, data.classes, splits))
 
@@ -165,15 +162,8 @@ def _rows(
     for layer in next(iter(features.values())):
         scores = {name: accuracies(values[layer], target, splits) for name, values in features.items()}
         trained, untrained = scores["trained"], scores["untrained"]
-        yield LayerAccuracy(
-            question,
-            layer,
-            features["trained"][layer].shape[1],
-            float(np.mean(trained)),
-            float(np.std(trained)),
-            float(np.mean(untrained)),
-            float(np.mean(common)),
-        )
+        figures = map(float, (np.mean(trained), np.std(trained), np.mean(untrained), np.mean(common)))
+        yield LayerAccuracy(question, layer, features["trained"][layer].shape[1], *figures)
 
 
 def accuracies(values: np.ndarray, target: np.ndarray, splits: list[tuple[np.ndarray, np.ndarray]]) -> list[float]:

@@ -216,13 +216,11 @@ def _entry(index: int, run: Run, runs: Sequence[Run], with_generator: bool) -> E
             made = report_pictures.generated(run, name)
         except UserError as error:
             notes.append(f"No images were made with the generator: {error}")
-    return Entry(
-        letter, name, run, pictures, made, {heading: (value, about) for heading, value, about in facts(run)}, notes
-    )
+    return Entry(letter, name, run, pictures, made, facts(run), notes)
 
 
-def facts(run: Run) -> list[tuple[str, str, str]]:
-    """Return the rows of the table at the top: heading, value, and a remark on the value."""
+def facts(run: Run) -> dict[str, tuple[str, str]]:
+    """Return the table at the top: by heading a value, and a remark on it."""
 
     def last(name: str) -> str:
         measured = [value for value in run.stats.values.get(name, []) if value is not None]
@@ -234,24 +232,21 @@ def facts(run: Run) -> list[tuple[str, str, str]]:
     seconds = [value for value in run.stats.values.get("Timing/total_sec", []) if value is not None]
     total = run.total_kimg
     state = ", not complete" if total is not None and (run.kimg is None or run.kimg < total) else ""
-    result = [
-        ("Plug-ins", ", ".join(run.plugins) or "none", ""),
-        ("Images", setting("training_set_kwargs.max_size"), ""),
-        ("Batch", setting("batch_size"), ""),
-        (
-            "kimg",
-            "–" if run.kimg is None else f"{run.kimg:.6g}",
-            f"of {'?' if total is None else f'{total:.6g}'}{state}",
-        ),
-        ("Time", duration(seconds[-1]) if seconds else "–", ""),
-        ("Sec/kimg", last("Timing/sec_per_kimg"), ""),
-        ("Loss G, D", f"{last('Loss/G/loss')}, {last('Loss/D/loss')}", ""),
-        ("Signs real, generated", f"{last('Loss/signs/real')}, {last('Loss/signs/fake')}", ""),
-        ("ADA's p", last("Progress/augment"), ""),
-    ]
+    kimg = "–" if run.kimg is None else f"{run.kimg:.6g}"
+    result = {
+        "Plug-ins": (", ".join(run.plugins) or "none", ""),
+        "Images": (setting("training_set_kwargs.max_size"), ""),
+        "Batch": (setting("batch_size"), ""),
+        "kimg": (kimg, f"of {'?' if total is None else f'{total:.6g}'}{state}"),
+        "Time": (duration(seconds[-1]) if seconds else "–", ""),
+        "Sec/kimg": (last("Timing/sec_per_kimg"), ""),
+        "Loss G, D": (f"{last('Loss/G/loss')}, {last('Loss/D/loss')}", ""),
+        "Signs real, generated": (f"{last('Loss/signs/real')}, {last('Loss/signs/fake')}", ""),
+        "ADA's p": (last("Progress/augment"), ""),
+    }
     for name, table in run.metrics.items():
         if (best := best_of(table.points(name), name)) is not None:
-            result.append((f"Best {name}", charts.written(best[1]), f"at {best[0]:.6g} kimg"))
+            result[f"Best {name}"] = (charts.written(best[1]), f"at {best[0]:.6g} kimg")
     return result
 
 
