@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from stylegan_plugins.patches import metrics, scripts, train, training_loop
 
+from stylegan_plugins.host.edits import Edit
 from stylegan_plugins.host.families import FAMILIES, HOSTS
-from stylegan_plugins.host.patcher import Edit
 
 __all__ = ["FAMILIES", "edits_for", "optional_files"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stylegan_plugins.host.patcher import Call, Edit, Imports
+from stylegan_plugins.host.edits import Call, Edit, Imports
 
 
 def bridge_import(file: str) -> Edit:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from stylegan_plugins.patches.common import bridge_import, pin_memory
 
+from stylegan_plugins.host.edits import Edit
 from stylegan_plugins.host.families import Family
-from stylegan_plugins.host.patcher import Edit
 
 
 def edits(family: Family) -> list[Edit]:

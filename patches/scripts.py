@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from stylegan_plugins.patches.common import bridge_import, process_group_backend
 
+from stylegan_plugins.host.edits import Call, Command, Edit
 from stylegan_plugins.host.families import STYLEGAN3, Family
-from stylegan_plugins.host.patcher import Call, Command, Edit
 
 
 def edits(family: Family) -> list[Edit]:

@@ -6,8 +6,8 @@ from functools import partial
 
 from stylegan_plugins.patches.common import bridge_import, process_group_backend
 
+from stylegan_plugins.host.edits import Call, Command, Edit
 from stylegan_plugins.host.families import ADA, Family
-from stylegan_plugins.host.patcher import Call, Command, Edit
 
 FILE = "train.py"
 

@@ -7,8 +7,8 @@ from functools import partial
 
 from stylegan_plugins.patches.common import bridge_import, pin_memory
 
+from stylegan_plugins.host.edits import Assignment, Call, Deletion, Edit, Increment
 from stylegan_plugins.host.families import ADA, Family
-from stylegan_plugins.host.patcher import Assignment, Call, Deletion, Edit, Increment
 
 FILE = "training/training_loop.py"
 loop_edit = partial(Edit, file=FILE, function="training_loop")
@@ -152,7 +152,7 @@ def _ada_gradients() -> list[Edit]:
         ),
         loop_edit(
             after=Call("phase.module.requires_grad_", containing="False"),
-            code="bridge.sum_gradients(phase.module, num_gpus)",
+            code="bridge.average_gradients(phase.module, num_gpus)",
             reason="takes the place of DDP: gradients of all processes are averaged before the step",
         ),
     ]

@@ -1,8 +1,89 @@
-"""Plug-ins for NVIDIA's StyleGAN2-ADA and StyleGAN3 training code. A plug-in imports `hookimpl` from here."""
+"""Plug-ins for NVIDIA's StyleGAN2-ADA and StyleGAN3 training code. The whole contract for authors of plug-ins is here:
+`from stylegan_plugins import Head, Term, hookimpl, option`. Importing it imports no torch."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 import pluggy
+
+from stylegan_plugins.errors import DataError, OptionError, PluginError, UserError
+from stylegan_plugins.options import Preset, option
+from training_ext.parts import (
+    Augmentation,
+    Average,
+    Batch,
+    Critic,
+    Head,
+    Images,
+    Pass,
+    Source,
+    Step,
+    Term,
+    View,
+)
+
+if TYPE_CHECKING:
+    from stylegan_plugins.backbones import Recipe
+    from stylegan_plugins.sampling import Sampler
+    from stylegan_plugins.scores import Metric
+    from stylegan_plugins.session import Session
+    from training_ext.ada import AdaptiveProbability
+    from training_ext.dataset import Labels
+    from training_ext.gan_losses import GanLoss
+    from training_ext.heads import EqualizedLinear
+    from training_ext.passes import read
 
 __version__ = "0.1.0"
 
 hookimpl = pluggy.HookimplMarker("stylegan_plugins")
-"""Marks a function of a plug-in as the implementation of a hook of the same name (see hookspecs.py)."""
+"""Marks a function of a plug-in, or a method of what its `setup` returns, as the implementation of the hook of that
+name (see hookspecs.py)."""
+
+# What needs torch or NumPy is imported when it is first asked for.
+_LATER = {
+    "AdaptiveProbability": "training_ext.ada",
+    "EqualizedLinear": "training_ext.heads",
+    "GanLoss": "training_ext.gan_losses",
+    "Labels": "training_ext.dataset",
+    "Metric": "stylegan_plugins.scores",
+    "Recipe": "stylegan_plugins.backbones",
+    "Sampler": "stylegan_plugins.sampling",
+    "Session": "stylegan_plugins.session",
+    "read": "training_ext.passes",
+}
+
+__all__ = [
+    "AdaptiveProbability",
+    "Augmentation",
+    "Average",
+    "Batch",
+    "Critic",
+    "DataError",
+    "EqualizedLinear",
+    "GanLoss",
+    "Head",
+    "Images",
+    "Labels",
+    "Metric",
+    "OptionError",
+    "Pass",
+    "PluginError",
+    "Preset",
+    "Recipe",
+    "Sampler",
+    "Session",
+    "Source",
+    "Step",
+    "Term",
+    "UserError",
+    "View",
+    "hookimpl",
+    "option",
+    "read",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LATER:
+        return getattr(importlib.import_module(_LATER[name]), name)
+    raise AttributeError(f"module 'stylegan_plugins' has no attribute {name!r}")

@@ -68,7 +68,7 @@ BACKBONES = {
 
 def known() -> dict[str, Recipe]:
     """Return all backbones by name: ours, and those of installed plug-ins."""
-    return {**BACKBONES, **manager.offered("register_backbones", Recipe), **BACKBONES}
+    return {**BACKBONES, **manager.catalogue().offered("register_backbones", Recipe), **BACKBONES}
 
 
 def recipe_of(name: str, flag: str) -> Recipe:

@@ -9,6 +9,7 @@ import inspect
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
 from typing import Any, NoReturn
@@ -21,6 +22,7 @@ from stylegan_plugins import (
     devices,
     downloads,
     finetune,
+    generators,
     metrics,
     named_metrics,
     resume,
@@ -40,12 +42,15 @@ from stylegan_plugins.devices import (
     stream,
 )
 from stylegan_plugins.errors import UserError
+from stylegan_plugins.host.modules import host_module
+from stylegan_plugins.manager import Plugins, recorded
 from stylegan_plugins.progress import Progress
 from stylegan_plugins.session import Session
 from training_ext import compat
-from training_ext.distributed import broadcast, sum_gradients
+from training_ext.distributed import average_gradients, broadcast
 
 __all__ = [
+    "average_gradients",
     "backend",
     "broadcast",
     "checkpoints",
@@ -54,6 +59,7 @@ __all__ = [
     "device",
     "device_option",
     "event",
+    "generator",
     "load_pickle",
     "options",
     "peak_memory",
@@ -63,33 +69,47 @@ __all__ = [
     "run",
     "session",
     "stream",
-    "sum_gradients",
 ]
 
 compat.install()
 
 _META = "stylegan_plugins.request"
-_session: Session | None = None
-_checkpoints = Checkpoints()
-_trust_pickle = False
+
+
+@dataclass
+class _Run:
+    """The run in this process. The host calls the functions of this module without saying for which run, and builds its
+    networks by class name: this is the one place that remembers it."""
+
+    session: Session = field(default_factory=lambda: Session(Plugins()))
+    checkpoints: Checkpoints = field(default_factory=Checkpoints)  # it does nothing if train.py did not start a run
+    plugins: Plugins = field(default_factory=Plugins)
+    random_seed: int = 0
+    trust_pickle: bool = False
+
+
+_run = _Run()
 
 
 def session() -> Session:
-    """The session of the run in this process; one without plug-ins if nobody made one."""
-    global _session
-    if _session is None:
-        _session = Session([], {})
-    return _session
+    """Return the session of the run in this process; one without plug-ins if nobody made one."""
+    return _run.session
 
 
 def checkpoints() -> Checkpoints:
-    """What writes and restores the state of the run in this process; it does nothing if train.py did not start one."""
-    return _checkpoints
+    """Return what writes and restores the state of the run in this process."""
+    return _run.checkpoints
+
+
+def generator(host_class: str, **kwargs: Any) -> torch.nn.Module:
+    """Build the host's G with the module of a plug-in before its mapping network. Called as a class by the host."""
+    G = host_module("dnnlib").util.construct_class_by_name(class_name=host_class, **kwargs)
+    return generators.with_module(G, _run.plugins, _run.random_seed)
 
 
 def load_pickle(file: Any, *args: Any, **kwargs: Any) -> dict[str, tuple[str, Any]]:
     """What --resume starts from, for `copy_network`: networks by name, None for one that the pickle lacks."""
-    snapshot = finetune.open_pickle(Path(file.name), _trust_pickle)
+    snapshot = finetune.open_pickle(Path(file.name), _run.trust_pickle)
     return {name: (name, finetune.network_for(snapshot, name)) for name in ("G", "D", "G_ema")}
 
 
@@ -107,26 +127,24 @@ def options(command: click.Command) -> click.Command:
         ours = training.options_for(command)
     except UserError as error:
         fail(error)
+    theirs = {parameter.name for parameter in command.params}
     command.params.extend(ours)
-    names = [option.name for option in ours]
+    training.take_files(command)
     callback = _callback(command)
 
     @wraps(callback)
     def checked(*args: Any, **kwargs: Any) -> Any:
         context = click.get_current_context()
-        given = frozenset(name for name in kwargs if _was_given(context, name))
-        values = {name: kwargs.pop(name) for name in names}
+        explicit = frozenset(name for name in kwargs if _was_given(context, name))
+        values = {name: kwargs.pop(name) for name in list(kwargs) if name not in theirs}
         devices.choose(values.pop("device") or "auto")
         run_dir = values.pop("resume_run")
         if run_dir is not None:
-            if "device" not in given:
+            if "device" not in explicit:
                 devices.choose(training.recorded_device(run_dir))
-            recorded, lengths = resume.arguments(Path(run_dir), given, {**kwargs, **values}, click.echo)
-            signals.forward()
-            if not kwargs.get("dry_run"):
-                resume.launch(command, recorded, lengths)
+            resume.resume(command, Path(run_dir), explicit, {**kwargs, **values}, click.echo)
             return _ended()
-        request = training.Request.parse(values, given)
+        request = training.Request.parse(values, explicit)
         if kwargs.get("workers") == 0:
             kwargs["workers"], request.no_workers = None, True
         if kwargs.get("outdir"):
@@ -176,34 +194,35 @@ def configure(desc: str, args: Any) -> tuple[str, Any]:
 
 def run(training_loop: Callable[..., None], rank: int, **args: Any) -> None:
     """Run the host's training loop in this process, with the session of its plug-ins."""
-    global _session, _checkpoints, _trust_pickle
+    global _run
     signals.install()
     named_metrics.register()
     named_metrics.begin(Path(args.get("run_dir", ".")), args.pop("metric_samples", None))
-    plugins = args.pop("plugins", {})
+    plugins = recorded(args.pop("plugins", {}))
     args.pop("device", None)
     resumed = args.pop("resumed", None)
-    _trust_pickle = args.pop("trust_pickle", False)
     settings = {"minutes": args.pop("state_minutes", 10.0), "keep": args.pop("keep_states", 2)}
-    labels = training.use_labels(args, training.recorded_options(plugins))
+    trust_pickle = args.pop("trust_pickle", False)
+    labels = training.use_labels({**args, "plugins": plugins.record()}, plugins)
     training.adapt(args, device(rank), labels)
-    progress = Progress(args.get("total_kimg", 0)) if rank == 0 else None
-    _session = Session(
-        plugins.get("active", []),
-        plugins.get("options", {}),
+    session = Session(
+        plugins,
         random_seed=args.get("random_seed", 0),
         rank=rank,
         num_gpus=args.get("num_gpus", 1),
+        total_nimg=round(args.get("total_kimg", 0) * 1000),
+        rounds=args["batch_size"] // (args["batch_gpu"] * args.get("num_gpus", 1)),
         run_dir=args.get("run_dir", "."),
-        progress=progress,
+        progress=Progress(args.get("total_kimg", 0)) if rank == 0 else None,
     )
-    state = None if resumed is None else states.read_state(Path(resumed))
-    if rank == 0:
-        states.lock(Path(_session.run_dir))
-    _checkpoints = Checkpoints(_session, resumed=state, batch=args["batch_size"], **settings)
+    if resumed is None and rank == 0:
+        states.lock(session.run_dir)  # a resumed run is locked by what started it
+    state = states.read_state(Path(resumed)) if isinstance(resumed, str) else resumed
+    checkpoints = Checkpoints(session, resumed=state, batch=args["batch_size"], **settings)
+    _run = _Run(session, checkpoints, plugins, args.get("random_seed", 0), trust_pickle)
     try:
-        training_loop(rank=rank, **{"progress_fn": _session.tick, **args})
-        _checkpoints.finish()
+        training_loop(rank=rank, **{"progress_fn": session.tick, **args})
+        checkpoints.finish()
     finally:
         signals.end_workers()
 

@@ -18,6 +18,7 @@ import torch
 
 from stylegan_plugins import signals
 from stylegan_plugins.errors import StateError
+from stylegan_plugins.host.modules import host_module
 from stylegan_plugins.session import Session
 from stylegan_plugins.states import FORMAT, state_path, write_state
 from training_ext.distributed import agree, gather_bytes
@@ -58,10 +59,12 @@ class Checkpoints:
     # --- Before the first iteration. ---
 
     def sampler(self, sampler: torch.utils.data.Sampler) -> torch.utils.data.Sampler:
-        """The loop's sampler, without the items that were used before."""
-        if self.resumed is None or self.session is None:
+        """Return the loop's sampler, without the items that were used before; the session is told what it draws."""
+        if self.session is None:
             return sampler
-        return _From(sampler, self.resumed["position"]["batch_idx"] * (self.batch // self.session.num_gpus))
+        done = 0 if self.resumed is None else self.resumed["position"]["batch_idx"]
+        self.session.dataset = sampler.dataset  # type: ignore[attr-defined]
+        return _Sampler(sampler, done * (self.batch // self.session.num_gpus), self.session.drawn.append)
 
     def unless_resumed(self, function: Callable, *args: Any, **kwargs: Any) -> None:
         """Call a function that writes a file of a run's beginning."""
@@ -109,16 +112,16 @@ class Checkpoints:
                 print(f"{error} Training goes on.", flush=True)  # the disk may have room again next time
         if stop and self.session.rank == 0:
             program = f"{shlex.quote(sys.executable)} {shlex.quote(sys.argv[0])}"
-            command = f"{program} --resume-run={shlex.quote(self.session.run_dir)}"
+            command = f"{program} --resume-run={shlex.quote(str(self.session.run_dir))}"
             print(f"\nThe run ended at {loop['cur_nimg'] / 1000:.1f} kimg. It goes on with:\n  {command}\n", flush=True)
         self._stopped = stop
         return stop
 
     def finish(self) -> None:
         """The loop came to its end: a longer run may go on from here."""
-        if self.session is None or self._loop is None or self.session.cur_nimg is None or self._stopped:
+        if self.session is None or self._loop is None or not self.session.batch_idx or self._stopped:
             return
-        nimg, batches = self.session.cur_nimg, self.session.batch_idx
+        nimg, batches = self.session.nimg, self.session.batch_idx
         self._write(dict(zip(POSITION, (nimg, self._loop["cur_tick"] + 1, nimg, batches), strict=True)))
 
     def _write(self, position: dict[str, int]) -> None:
@@ -126,18 +129,24 @@ class Checkpoints:
         state = capture(self.session, self._loop, position)
         self._written = self.clock()
         if self.session.rank == 0:
-            write_state(state_path(self.session.run_dir, position["cur_nimg"]), state, self.keep)
+            info: dict[str, Any] = {"nimg": int(position["cur_nimg"]), "ranks": self.session.num_gpus}
+            info["lengths"] = log_lengths(self.session.run_dir)
+            write_state(state_path(self.session.run_dir, position["cur_nimg"]), state, info, self.keep)
 
 
-class _From(torch.utils.data.Sampler):
-    """A sampler from its item number `start` on."""
+class _Sampler(torch.utils.data.Sampler):
+    """A sampler from its item number `start` on, which tells `drawn` each item: loaders ask for them in the main
+    process, ahead of the loop."""
 
-    def __init__(self, sampler: torch.utils.data.Sampler, start: int) -> None:
+    def __init__(self, sampler: torch.utils.data.Sampler, start: int, drawn: Callable[[int], None]) -> None:
         self.sampler = sampler
         self.start = start
+        self.drawn = drawn
 
     def __iter__(self) -> Iterator:
-        return itertools.islice(iter(self.sampler), self.start, None)
+        for item in itertools.islice(iter(self.sampler), self.start, None):
+            self.drawn(int(item))
+            yield item
 
 
 def capture(session: Session, loop: Mapping[str, Any], position: Mapping[str, int]) -> dict[str, Any]:
@@ -154,7 +163,6 @@ def capture(session: Session, loop: Mapping[str, Any], position: Mapping[str, in
         "optimizers": {name: opt.state_dict() for name, opt in _optimizers(session).items()},
         "session": session.state_dict(),
         "grid_z": None if grid is None else torch.cat([part.cpu() for part in grid]),
-        "lengths": log_lengths(session.run_dir),
         "ranks": [_from_bytes(data) for data in ranks],
     }
 
@@ -166,8 +174,7 @@ def restore(session: Session, loop: Mapping[str, Any], state: Mapping[str, Any])
     for name, opt in _optimizers(session).items():
         opt.load_state_dict(state["optimizers"][name])
     session.load_state_dict(state["session"])
-    if state["position"]["batch_idx"]:
-        session.cur_nimg, session.batch_idx = state["position"]["cur_nimg"], state["position"]["batch_idx"]
+    session.nimg, session.batch_idx = state["position"]["cur_nimg"], state["position"]["batch_idx"]
     if loop.get("grid_z") is not None:
         for part, saved in zip(loop["grid_z"], state["grid_z"].split([len(p) for p in loop["grid_z"]]), strict=True):
             part.copy_(saved)
@@ -197,8 +204,6 @@ def _optimizers(session: Session) -> dict[str, torch.optim.Optimizer]:
 
 def _of_this_process(session: Session, loop: Mapping[str, Any]) -> dict[str, Any]:
     """What differs between processes: random states, running averages, statistics that are not yet collected."""
-    from stylegan_plugins.host.modules import host_module
-
     stats = host_module("torch_utils.training_stats")
     name, keys, *rest = np.random.get_state()
     version, words, gauss = random.getstate()
@@ -219,13 +224,11 @@ def _of_this_process(session: Session, loop: Mapping[str, Any]) -> dict[str, Any
             name: {"cumulative": dict(loop[name]._cumulative), "moments": dict(loop[name]._moments)}
             for name in _collectors(loop)
         },
-        "plugins": session.plugin_state(),
+        "session": session.process_state(),
     }
 
 
 def _restore_process(session: Session, loop: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
-    from stylegan_plugins.host.modules import host_module
-
     stats = host_module("torch_utils.training_stats")
     for name, value in saved["loss"].items():
         setattr(session.loss, name, value.to(session.device))
@@ -244,7 +247,7 @@ def _restore_process(session: Session, loop: Mapping[str, Any], saved: Mapping[s
         for kind, values in saved["collectors"][name].items():
             getattr(loop[name], f"_{kind}").clear()
             getattr(loop[name], f"_{kind}").update(values)
-    session.load_plugin_state(saved["plugins"])
+    session.load_process_state(saved["session"])
     name, keys, *rest = saved["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
     version, words, gauss = saved["python"]

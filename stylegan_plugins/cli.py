@@ -1,29 +1,31 @@
-"""The `stylegan-plugins` command."""
+"""The `stylegan-plugins` command. What needs torch or libcst is imported inside of the commands that need it."""
 
 from __future__ import annotations
 
 import dataclasses
-from inspect import getdoc
 from pathlib import Path
 from typing import Any
 
 import click
 
-from stylegan_plugins import __version__, backbones, inspecting, manager, run_commands, scores
+from stylegan_plugins import __version__, manager
 from stylegan_plugins import options as plugin_options
 from stylegan_plugins.errors import PluginError, UserError
-from stylegan_plugins.host import doctor as host_doctor
 from stylegan_plugins.host import patch as host_patch
+from stylegan_plugins.host.families import FAMILIES
 from stylegan_plugins.host.recognise import recognise
-from stylegan_plugins.patches import FAMILIES, edits_for
-from stylegan_plugins.session import options_class
+from stylegan_plugins.patches import edits_for
 
 LOSS = "training/loss.py"
 Directory = click.Path(path_type=Path)
 
 
 class Cli(click.Group):
-    """A group whose commands end with one line and exit code 2 for what a user can mend."""
+    """A group whose commands end with one line and exit code 2 for what a user can mend.
+
+    Commands about runs, which import torch, and those of plug-ins are added when they are asked for."""
+
+    complete = False
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -31,6 +33,30 @@ class Cli(click.Group):
         except UserError as error:
             click.echo(f"Error: {error}", err=True)
             ctx.exit(2)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        self._add_all()
+        return super().list_commands(ctx)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.commands:
+            self._add_all()
+        return super().get_command(ctx, cmd_name)
+
+    def _add_all(self) -> None:
+        if self.complete:
+            return
+        from stylegan_plugins import run_commands
+
+        for command in run_commands.COMMANDS:
+            self.add_command(command)
+        found = manager.catalogue()
+        for name in found.usable():
+            try:
+                found.call(name, "register_commands", cli=self)
+            except manager.FAULTS as error:
+                click.echo(f"Left out: commands of {name}, whose register_commands() raised {error!r}.", err=True)
+        self.complete = True
 
 
 @click.group(cls=Cli)
@@ -42,51 +68,59 @@ def cli() -> None:
 @cli.command("list")
 def list_plugins() -> None:
     """List installed plug-ins, with the hooks that each implements."""
-    for name in manager.installed():
+    found = manager.catalogue()
+    for name in found.sources:
         try:
-            plugin = manager.load(name)
-            summary = f"{_headline(plugin)}\n    hooks: {', '.join(manager.hooks_of(plugin))}"
-            cls = options_class(manager.build_alone(name), name)
-            if cls is not None:
-                plugin_options.check(name, cls)
-            for hook, kind in (("register_backbones", backbones.Recipe), ("register_metrics", scores.Metric)):
-                manager.offer_of(name, hook, kind)
+            headline, hooks = found.summary(name)
+            _check_offers(found, name, hooks)
         except PluginError as error:
-            summary = f"cannot be used: {error}"
+            click.echo(f"{name}\n    cannot be used: {error}")
+            continue
         except manager.FAULTS as error:
-            summary = f"cannot be used: a hook raised {type(error).__name__}: {error}"
-        click.echo(f"{name}\n    {summary}")
+            click.echo(f"{name}\n    cannot be used: a hook raised {type(error).__name__}: {error}")
+            continue
+        click.echo(f"{name}\n    {headline}\n    hooks: {', '.join(hooks)}")
+
+
+def _check_offers(found: manager.Catalogue, name: str, hooks: list[str]) -> None:
+    """Call the hooks of a plug-in that give something by name. A faulty one raises one of `manager.FAULTS`."""
+    if "register_backbones" in hooks:
+        from stylegan_plugins.backbones import Recipe
+
+        found.offer_of(name, "register_backbones", Recipe)
+    if "register_metrics" in hooks:
+        from stylegan_plugins.scores import Metric
+
+        found.offer_of(name, "register_metrics", Metric)
 
 
 @cli.command()
 @click.argument("name")
 def info(name: str) -> None:
     """Show a plug-in: its paper, options and defaults."""
-    plugin = manager.load(name)
-    click.echo(f"{name}: {_headline(plugin)}")
+    found = manager.catalogue()
+    plugin = found.load(name)
+    click.echo(f"{name}: {manager.headline(plugin.__doc__)}")
     if hasattr(plugin, "PAPER"):
         click.echo(f"paper: {plugin.PAPER}")
     for attribute in ("brings", "requires", "conflicts"):
         if getattr(plugin, attribute, ()):
             click.echo(f"{attribute}: {', '.join(getattr(plugin, attribute))}")
-    cls = options_class(manager.build_alone(name), name)
+    cls = found.options_class(name)
     if cls is not None:
         click.echo("options:")
-        for option, field in zip(plugin_options.click_options(name, cls), dataclasses.fields(cls), strict=True):
-            choices = f" One of {', '.join(field.metadata['choices'])}." if field.metadata.get("choices") else ""
-            click.echo(f"  {option.opts[0]} (default {field.default})\n      {field.metadata['help']}.{choices}")
-    for preset, values in getattr(plugin, "PRESETS", {}).items():
+    for field in dataclasses.fields(cls) if cls else ():
+        choices = f" One of {', '.join(field.metadata['choices'])}." if field.metadata.get("choices") else ""
+        flag = plugin_options.flag(name, field.name)
+        click.echo(f"  {flag} (default {field.default})\n      {field.metadata['help']}.{choices}")
+    for preset, values in found.presets(name).items():
         flags = [
-            f"{plugin_options.flag(owner, field)}={value}"
+            f"{plugin_options.flag(owner, field_name)}={value}"
             for owner, fields in values.values_for(name).items()
-            for field, value in fields.items()
+            for field_name, value in fields.items()
         ]
         click.echo(f"preset {preset}: {' '.join(flags)}\n      source: {values.source}")
-    click.echo(f"hooks: {', '.join(manager.hooks_of(plugin))}")
-
-
-def _headline(plugin: object) -> str:
-    return (getdoc(plugin) or "no description").splitlines()[0]
+    click.echo(f"hooks: {', '.join(found.hooks_of(name))}")
 
 
 @cli.group()
@@ -156,6 +190,8 @@ def status(directory: Path) -> None:
 @click.argument("directory", type=Directory, required=False)
 def doctor(directory: Path | None) -> None:
     """Say which host DIRECTORY is, which PyTorch and device there are, and whether custom CUDA ops can be built."""
+    from stylegan_plugins.host import doctor as host_doctor
+
     for line in host_doctor.examine(directory):
         click.echo(line)
 
@@ -175,23 +211,12 @@ def inspect(file: Path) -> None:
     """Print what is in FILE, a network pickle or a training state, or in the newest pickle of a run directory.
 
     Nothing in it is executed."""
+    from stylegan_plugins import inspecting
+
     for line in inspecting.describe(file):
         click.echo(line)
 
 
-for command in run_commands.COMMANDS:
-    cli.add_command(command)
-
-
 def main() -> None:
-    """Entry point: installed plug-ins may add commands."""
-    for name in manager.installed():
-        try:
-            pm = manager.build_alone(name)
-        except PluginError:
-            continue  # `list` says so
-        try:
-            manager.call(pm, name, "register_commands", cli=cli)
-        except manager.FAULTS as error:
-            click.echo(f"Left out: commands of {name}, whose register_commands() raised {error!r}.", err=True)
+    """Run the command."""
     cli()

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import torch
 
-from stylegan_plugins import datacheck, downloads, evaluation, extractors, manager, markdown, signals, states, training
+from stylegan_plugins import datacheck, downloads, evaluation, extractors, markdown, signals, states
 from stylegan_plugins import options as plugin_options
 from stylegan_plugins.errors import DataError, OptionError
 from stylegan_plugins.files import whole, write_json
-from stylegan_plugins.training import split_names
+from stylegan_plugins.manager import catalogue, split_names
 
 LOG = "train.log"
 
@@ -62,12 +62,12 @@ def fractions_of(text: str) -> list[float]:
 
 def arguments_for(plugins: Sequence[str], arguments: Sequence[str]) -> list[str]:
     """Return the arguments of train.py without options of plug-ins that are not active, which it would refuse."""
-    active = manager.expand(plugins)
+    found_plugins = catalogue()
+    active = found_plugins.activate(plugins, {}).names
     others = {
-        plugin_options.flag(name, field)
-        for name, cls in training.installed_options().items()
+        plugin_options.flag(name, field_name)
+        for name, field_name in found_plugins.parameters().values()
         if name not in active
-        for field in plugin_options.fields(cls)
     }
     found: list[str] = []
     left_out = False

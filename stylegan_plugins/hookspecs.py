@@ -1,198 +1,180 @@
-"""A plug-in is a module (or any object) with functions that are marked as hook implementations. It implements the hooks
-that it needs, with the arguments that it uses, by name, without defaults. The heading of each section is the hook's
-full signature. [Writing plug-ins](writing_plugins.md) starts from nothing; [testing plug-ins](testing_plugins.md)
-goes on from there. The examples are parts of [examples/every_hook.py](../examples/every_hook.py), which the tests
-train.
+"""A plug-in is a module (or any object) with plain attributes and with functions that are marked as hook
+implementations. It implements the hooks that it needs, with the arguments that it uses, by name, without defaults. The
+heading of each section is the hook's full signature. [Writing plug-ins](writing_plugins.md) starts from nothing;
+[testing plug-ins](testing_plugins.md) comes next; [the contract](contract.md) has every part and every field. The
+examples are parts of [examples/every_hook.py](../examples/every_hook.py), which the tests train.
 
-Hooks are called in the order of `--plugin`, one plug-in after the other. Where a list is returned, `None` means an
-empty one. The order decides no number but one: augmentations are chained in it. Loss terms are summed by name.
+| attribute | meaning |
+| --- | --- |
+| `OPTIONS` | a frozen dataclass; its fields become the options `--<plugin>-<field>` of `train.py`, see `option` |
+| `PRESETS` | published settings, `{name: Preset}`; they become the choices of `--<plugin>-preset` |
+| `PAPER` | a line that `stylegan-plugins info` shows |
+| `requires`, `conflicts` | names of plug-ins that must, or must not, be active with it |
+| `brings` | names of plug-ins that are activated along with it, before it |
+| `ada` | what becomes of the hosts' default ADA: `"keep"`, `"off"` unless the user asked for ADA, or `"refuse"` |
 
-Besides hooks, a plug-in may have plain attributes: `requires` and `conflicts`, tuples of names of plug-ins that
-must, or must not, be active with it; `brings`, names of plug-ins that are activated along with it; `PAPER`, a line,
-and `PRESETS`, a dictionary of `stylegan_plugins.options.Preset`, which `stylegan-plugins info` shows.
-
-In a run, hooks are called in this order:
+Two kinds of hooks exist. Those of a plug-in are functions of its module. One of them, `setup`, returns the method in
+this run, an object that holds the parts and the state of the method; the hooks of a method are methods of that object.
+All are called in the order of `--plugin`. The order decides no number but one: augmentations are chained in it. Terms
+are summed by name.
 
 | when | hooks |
 | --- | --- |
-| `train.py` reads its command line | `options`, `presets` |
-| the host's arguments are complete, nothing is written | `register_dataset`, `configure` |
-| each process that trains starts | `register_dataset` |
-| networks, loss and optimisers exist | `register_augmentations`, `register_heads`, `register_loss_terms` |
-| a run goes on from a saved state | `load_state_dict` |
+| the host's arguments are complete, nothing is written | `register_labels`, `configure` |
+| each process that trains starts | `register_labels`, then `register_generator_module` where G is built |
+| networks, loss and optimisers exist | `setup`, `attached` |
+| a round of a phase | `trains`, `real_images`, `sample_weights`, `observe` |
 | each optimiser step, each iteration | `step_end`, `batch_end` |
 | each network snapshot | `snapshot` |
 | each tick, before and after its statistics are written | `statistics`, `tick` |
-| a state is saved | `state_dict` |
 | the `stylegan-plugins` command starts | `register_commands` |
-| images are made without the data set | `register_sampler` |
+| images are generated without the data set | `register_sampler` |
 | a frozen network or a metric is asked for | `register_backbones`, `register_metrics` |"""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 import pluggy
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import click
+    import torch
+
+    from training_ext.parts import Step
 
 hookspec = pluggy.HookspecMarker("stylegan_plugins")
 
 
 @hookspec
-def options():
-    """Return a frozen dataclass. Its fields become the options `--<plugin>-<field>` of `train.py`, and are saved with
-    defaults in `training_options.json`. Make fields with `stylegan_plugins.options.option(default, help)`; they may
-    be `bool`, `int`, `float` or `str`, or one of them `| None`, with `choices`, `minimum` and `maximum`. Values that
-    do not go together: raise `OptionError` in `__post_init__`.
-
-    Called whenever the installed plug-ins' options are needed, `train.py --help` included, so it must be quick."""
-
-
-@hookspec
-def presets(options, given):
-    """Return values that take the place of defaults, `{plug-in: {field: value}}`: of the plug-in itself, or of others
-    that it `brings`. What the user gave wins. `None`, or no implementation: the defaults stay. Called once or twice,
-    in the starting process, before `configure`.
-
-    - `options` - the plug-in's own options, made of what was given.
-    - `given` - dict: all options of active plug-ins that were given, `{plug-in: {field: value}}`; do not change it.
-
-    Raise `OptionError` if given options contradict each other."""
-
-
-@hookspec
-def configure(args, options, given):
-    """Change the training arguments, or refuse them. Called once, in the starting process, before the run directory is
-    named and before anything is written.
+def configure(args: Any, options: Any, explicit: frozenset[str]) -> Any:
+    """Change the training arguments, or refuse them. Return the options that the run has, if they are not those that
+    were given: a value that depends on the arguments is filled in here, with `dataclasses.replace`. Called once, in
+    the starting process, before the run directory is named and before anything is written.
 
     - `args` - dict: the host's arguments of `training_loop()`, nested; change it in place. It becomes
-      `training_options.json`, so what you put in must be JSON.
-    - `options` - the plug-in's own options, an instance of its dataclass; `None` if it has none.
-    - `given` - frozenset of str: the options that the user gave (`aug`, `batch_gpu`). Change a default only if its
+      `training_options.json`, so what you put in must be JSON. Options of the plug-ins before this one stand under
+      `args["plugins"]["options"]`.
+    - `options` - the plug-in's own options, an instance of `OPTIONS`; `None` if it has none.
+    - `explicit` - frozenset of str: the options that the user gave (`aug`, `batch_gpu`). Change a default only if its
       name is not in it, and print that you did.
 
     Raise `OptionError` or `PluginError` if the arguments do not go with the plug-in: the user sees one line."""
 
 
 @hookspec
-def register_dataset(args, options):
-    """Return `training_ext.dataset.Labels` for the data set to have instead of its own: vectors [M, d], one for each
-    image in the host's order (sorted names), and, if x-flips have others, as many for them. G then has labels of
-    width d, and D, unless `configure` says otherwise. `None`: the data set stays as it is. At most one active
-    plug-in may have labels.
+def register_labels(args: Any, options: Any) -> Any:
+    """Return `Labels` for the data set to have instead of its own: vectors [M, d], one for each image in the host's
+    order (sorted names), and, if x-flips have others, as many for them. G then has labels of width d, and D, unless
+    `configure` says otherwise. `None`: the data set stays as it is. At most one active plug-in may have labels.
 
     Called before `configure` in the starting process, and again in each process that trains, before the data set is
-    made, and when a run goes on. `args` - dict: as in `configure`, with `run_dir` in the latter two; what was looked
-    for once can be noted in `args["plugins"]["options"]`. `options` - the plug-in's own. Raise `DataError` if images
-    and labels do not fit together.
+    made, and when a run is resumed. `args` - dict: as in `configure`, with `run_dir` in the latter two; what was
+    looked for once can be noted in `args["plugins"]["options"]`. `options` - the plug-in's own. Raise `DataError` if
+    images and labels do not fit together.
 
     The host's classes stay: the loop, its metrics and the workers of its data loader see the same labels, and
-    snapshots name no class of ours."""
+    snapshots name no class of ours. Labels that change during a run: see `session.relabel`."""
 
 
 @hookspec
-def register_backbones():
-    """Return frozen networks by name, `{name: stylegan_plugins.backbones.Recipe}`: a model of timm with published
-    weights, and which of its features vision-aided's decoders read. They can then be named wherever a backbone is. A
-    name that exists already keeps its meaning."""
+def register_generator_module(G: torch.nn.Module, options: Any) -> Any:
+    """Return a module [N, z_dim] -> [N, z_dim] that comes before `G.mapping`, or `None`. It is trained with G, and the
+    host's copies, averages, image grids, metrics and snapshots all have it. Make it of modules of torch.nn and of the
+    host's layers only: stock tools load it from a snapshot without our package. Called where G is built, in each
+    process, and when a snapshot of the run is loaded; its random numbers are its own, and the same in all processes.
+    At most one active plug-in may have one. `G` - the host's generator; do not change it."""
 
 
 @hookspec
-def register_metrics():
-    """Return metrics by name, `{name: stylegan_plugins.scores.Metric}`: functions of features of real and of generated
-    images. They can then be named in `stylegan-plugins evaluate` and `compare`, with any `--features`, and in
-    train.py's `--metrics` as `<name>_<features>`, on Inception `<name>_clean`. Of installed plug-ins, active or
-    not. A name that exists already keeps its meaning."""
+def register_sampler(run_dir: Path, options: Any) -> Any:
+    """Return `Sampler`: where labels come from when images are generated without the data set. It gives them as G's
+    mapping network embeds them, `G.mapping.embed(c)`, so that they may lie anywhere in that space. Called by
+    `stylegan-plugins sample` and `export` for each plug-in that was active in a run. `run_dir` - Path of the run;
+    `options` - the plug-in's own, as they were. At most one active plug-in may have one."""
 
 
 @hookspec
-def register_sampler(run_dir, options):
-    """Return `stylegan_plugins.sampling.Sampler`: where labels come from when images are made without the data set. It
-    gives them as G's mapping network embeds them, `G.mapping.embed(c)`, so that they may lie anywhere in that space.
-    Called by `stylegan-plugins sample` and `export` for each plug-in that was active in a run. `run_dir` - Path of
-    the run; `options` - the plug-in's own, as they were. At most one active plug-in may have one."""
+def register_backbones() -> Any:
+    """Return frozen networks by name, `{name: Recipe}`: a model of timm with published weights, and which of its
+    features vision-aided's decoders read. They can then be named wherever a backbone is. A name that exists already
+    keeps its meaning."""
 
 
 @hookspec
-def register_augmentations(session):
-    """Return a list of `training_ext.parts.Augmentation`: differentiable transformations of D's input, real and
-    generated. Called once, when networks, loss and optimisers exist and nothing is trained yet. They come after the
-    host's ADA.
-
-    A transformation takes images [N, C, H, W] with pixel values in [-1, 1], and returns the transformed images and
-    omega: what was drawn, a dictionary of tensors [N, k] with values in [0, 1]. It must be differentiable twice, for
-    R1. `applies` says for which source and phase it is used."""
+def register_metrics() -> Any:
+    """Return metrics by name, `{name: Metric}`: functions of features of real and of generated images. They can then
+    be named in `stylegan-plugins evaluate` and `compare`, with any `--features`, and in train.py's `--metrics` as
+    `<name>_<features>`, on Inception `<name>_clean`. Of installed plug-ins, active or not. A name that exists already
+    keeps its meaning."""
 
 
 @hookspec
-def register_heads(session):
-    """Return a list of `training_ext.parts.Head`: modules that are trained with D, by an optimiser with D's settings
-    that steps after D's phases; heads without gradient, as most are after R1, stay as they are. Called once, after
-    `register_augmentations`. `session.feature_size(layer)` gives the width of what a head reads: `conv` (the last
-    convolution, flattened) or `fc` (the last hidden layer).
-
-    A head is float32 and stays outside of D: snapshots, EMA and freezing never see it. The random numbers that its
-    initialisation draws are hidden from the host, and the same in all processes."""
+def register_commands(cli: click.Group) -> None:
+    """Add sub-commands to the `stylegan-plugins` command. Called for every installed plug-in, active or not, when a
+    command is not one of ours or all commands are listed, so import what is slow inside of a command."""
 
 
 @hookspec
-def register_loss_terms(session):
-    """Return a list of `training_ext.parts.LossTerm`, or of one `AdversarialTerm`, which takes the place of the
-    adversarial loss; at most one active plug-in may do that. Called once, after `register_heads`; `session.heads`
-    has the modules of all heads by name.
+def setup(session: Any, options: Any) -> Any:
+    """Return the method in this run: an object whose attributes are its parts (`augmentations`, `heads`, `averages`,
+    `terms`, `critic`) and whose methods that are marked with `hookimpl` are its hooks. `None` adds nothing.
 
-    A term belongs to a network, `"D"` or `"G"`, and is computed in that network's main phase: for D once on
-    generated and once on real images. It reads a `training_ext.parts.Pass` and returns [N], neither reduced nor
-    weighted; with weight 0 it is not computed at all. Layers whose features it reads are named in `features`, those
-    of the images before augmentation in `clean_features`: they cost a larger batch. `Pass.raw` are the images before
-    ADA. A term that takes part at times has a function `active`, asked in each pass; what a plug-in keeps between
-    its hooks can be put in `session.kept`. The value is reported before weighting as `Loss/<network>/<name>`.
-
-    An `AdversarialTerm` makes the logits, from which loss, R1, ADA and statistics follow. It may add a term of D
-    that needs both passes at once (`joint`), have real images augmented several times in D's main phase (`views`,
-    read from `Pass.views`), and have R1 taken with respect to the augmented images. R1 then has a pass of its own,
-    with phase `Dreg`."""
+    Called once in each process, when networks, loss and optimisers exist and nothing is trained yet. Random numbers
+    drawn here are the plug-in's own, hidden from the host, and the same in all processes. What the object remembers
+    between iterations beyond its heads and averages is returned by its `state_dict()`, and taken back by its
+    `load_state_dict(state)`. `session` - see [the contract](contract.md#session); do not change networks here."""
 
 
-@hookspec
-def step_end(session, phase):
-    """An optimiser made a step. `phase` - str: `Gmain`, `Greg`, `Dmain` or `Dreg`; `Gboth` or `Dboth` where the host
-    does not regularise lazily."""
+class MethodHooks:
+    """Hooks of what `setup` returns. The session is what `setup` was given: keep it in `self`."""
 
+    @hookspec
+    def attached(self) -> None:
+        """All methods are set up, and the heads' optimisers exist."""
 
-@hookspec
-def batch_end(session, cur_nimg, batch_idx):
-    """An iteration is done. `cur_nimg` - int: real images shown so far. `batch_idx` - int: iterations done."""
+    @hookspec
+    def trains(self, name: str, nimg: int) -> bool:  # type: ignore[empty-body]
+        """Return whether a parameter of G or D is trained now. `name` - str: `G.mapping.fc0.weight`, `D.b4.out.bias`.
+        `nimg` - int: real images shown so far. A parameter is trained if all methods that have this hook say so; a
+        phase in which nothing is trained is skipped. Asked in each round: the host switches everything on."""
 
+    @hookspec
+    def real_images(self, images: torch.Tensor, labels: torch.Tensor, phase: str) -> Any:
+        """Return `(images, labels)` to show to D as real instead: [N, C, H, W] in [-1, 1] before ADA, [N, c_dim].
+        Called in each round of a phase in which D sees real images, R1's among them."""
 
-@hookspec
-def statistics(session, cur_nimg):
-    """A tick ends and its statistics are collected next: what is reported to the host's `training_stats` now is among
-    them, in `stats.jsonl` and tensorboard. `cur_nimg` - int: real images shown so far. Called on each process, after
-    metrics and snapshot; all must report the same names in the same order, which is what `report0` is for. Leave
-    random numbers as they were."""
+    @hookspec
+    def sample_weights(self, step: Step) -> Any:
+        """Return the weight of each generated image in G's adversarial loss, [N], or `None` for 1. `step` has the
+        generated pass. Weights of several methods are multiplied."""
 
+    @hookspec
+    def observe(self, step: Step) -> None:
+        """A pass was made and its terms are computed. `step` has that pass alone. Gradients are switched off."""
 
-@hookspec
-def tick(session, cur_nimg):
-    """A tick is done and its statistics are written. `cur_nimg` - int: real images shown so far; the host rounds it
-    down to whole thousands."""
+    @hookspec
+    def step_end(self, phase: str) -> None:
+        """An optimiser made a step. `phase` - str: `Gmain`, `Greg`, `Dmain` or `Dreg`; `Gboth` or `Dboth` where the
+        host does not regularise lazily."""
 
+    @hookspec
+    def batch_end(self, nimg: int, batch_idx: int) -> None:
+        """An iteration is done. `nimg` - int: real images shown so far. `batch_idx` - int: iterations done."""
 
-@hookspec
-def snapshot(session, path, cur_nimg):
-    """A network snapshot was written. Called in the first process alone. `path` - str: the pickle; write what belongs
-    to it beside it. `cur_nimg` - int: real images shown so far."""
+    @hookspec
+    def statistics(self, nimg: int) -> None:
+        """A tick ends and its statistics are collected next: what is reported now is among them, in `stats.jsonl` and
+        tensorboard. Called on each process, after metrics and snapshot; all must report the same names in the same
+        order. Leave random numbers as they were."""
 
+    @hookspec
+    def tick(self, nimg: int) -> None:
+        """A tick is done and its statistics are written. `nimg` - int: real images shown so far."""
 
-@hookspec
-def state_dict(session):
-    """Return what the plug-in must remember between two runs, beyond its heads: a dictionary of tensors, numbers,
-    strings, lists and dictionaries, as `torch.load(weights_only=True)` reads them. `None`: nothing. Called on each
-    process whenever a training state is written, between two iterations; each gets its own back."""
-
-
-@hookspec
-def load_state_dict(session, state):
-    """Take back what `state_dict` returned. Called after all parts are registered, and only if there is a state."""
-
-
-@hookspec
-def register_commands(cli):
-    """Add sub-commands to the `stylegan-plugins` command. `cli` - `click.Group`. Called for every installed plug-in,
-    active or not, whenever the command starts, so import what is slow inside of a command."""
+    @hookspec
+    def snapshot(self, path: str, nimg: int) -> None:
+        """A network snapshot was written. Called in the first process alone. `path` - str: the pickle; write what
+        belongs to it beside it."""

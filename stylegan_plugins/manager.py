@@ -1,25 +1,32 @@
-"""Discovery of plug-ins and calls of their hooks. Nothing happens on import: naming a plug-in is what activates it."""
+"""The installed plug-ins of this process, and those that are active. Nothing happens on import: naming a plug-in is
+what activates it."""
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import difflib
+import functools
 import importlib
 import importlib.metadata
+import importlib.util
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import pluggy
 
 from stylegan_plugins import hookspecs
-from stylegan_plugins.errors import PluginError
+from stylegan_plugins import options as plugin_options
+from stylegan_plugins.errors import OptionError, PluginError
 
 ENTRY_POINTS = "stylegan_plugins"
-Source = str | importlib.metadata.EntryPoint
-BUILTIN = ("diffaugment", "augself", "contrad", "disp", "vision-aided", "diagnostics", "freezed", "transfergan")
 TRACE = "STYLEGAN_PLUGINS_TRACE"
+ADA = ("keep", "off", "refuse")
+Source = Path | importlib.metadata.EntryPoint
 
 # What a faulty module raises when it is imported, and a faulty hook when it is called.
 FAULTS = (
@@ -28,138 +35,325 @@ FAULTS = (
 )
 
 
-def installed() -> dict[str, Source]:
-    """All installed plug-ins by name, not imported yet: a module name, or an entry point. Built-in ones first."""
-    found: dict[str, Source] = {name: f"stylegan_plugins.plugins.{name.replace('-', '_')}" for name in BUILTIN}
-    for entry in sorted(importlib.metadata.entry_points(group=ENTRY_POINTS), key=lambda entry: entry.name):
-        found.setdefault(entry.name, entry)
-    return found
+def builtin() -> dict[str, Path]:
+    """Return the built-in plug-ins by name: the files of the folder `plugins`."""
+    files = sorted(Path(__file__).with_name("plugins").glob("[a-z]*.py"))
+    return {file.stem.replace("_", "-"): file for file in files}
 
 
-def load(name: str) -> object:
-    """The plug-in of that name. Raises PluginError if there is none, or if it cannot be imported."""
-    found = installed()
-    if name not in found:
-        near = difflib.get_close_matches(name, found, n=1, cutoff=0.4)
-        hint = f" Did you mean {near[0]}?" if near else ""
-        raise PluginError(f"--plugin: there is no plug-in {name!r}.{hint} Installed: {', '.join(found)}.")
-    source = found[name]
-    try:
-        return importlib.import_module(source) if isinstance(source, str) else source.load()
-    except FAULTS as error:
-        raise PluginError(
-            f"--plugin: {name!r} is installed but cannot be imported: {type(error).__name__}: {_one_line(error)}."
-        ) from error
+def split_names(values: Iterable[str]) -> list[str]:
+    """Return the names in values of --plugin, which is repeatable and takes commas; each once. `none` and nothing mean
+    no plug-in."""
+    names = [name.strip() for value in values for name in value.split(",")]
+    return list(dict.fromkeys(name for name in names if name and name.lower() != "none"))
 
 
-def expand(names: Iterable[str]) -> list[str]:
-    """The names with those that the plug-ins bring along, which come before them; each once."""
-    result: list[str] = []
-    for name in names:
-        for other in (*getattr(load(name), "brings", ()), name):
-            if other not in result:
-                result.append(other)
-    return result
+def is_file(name: str) -> bool:
+    """Return whether a value of --plugin is a file, not the name of an installed plug-in."""
+    return name.endswith(".py")
 
 
-def build_alone(name: str) -> pluggy.PluginManager:
-    """A manager with one plug-in, whatever it requires: to ask what it offers, not to train."""
-    pm = _empty()
-    _register(pm, name, load(name))
-    return pm
+# The installed plug-ins. --------------------------------------------------------------------------
 
 
-def build(names: Iterable[str]) -> pluggy.PluginManager:
-    """A manager with these plug-ins: hooks are called in this order.
+class Catalogue:
+    """All plug-ins that are installed, by name: one scan of entry points, and one plug-in manager, in which a plug-in
+    is registered when it is first used.
 
-    Raises PluginError for an unknown plug-in, a misspelt hook, a missing requirement or a conflict."""
-    names = list(names)
-    pm = _empty()
-    for name in reversed(names):  # pluggy calls first what was registered last
-        _register(pm, name, load(name))
-    for name in names:
-        plugin = pm.get_plugin(name)
-        for other in getattr(plugin, "requires", ()):
-            if other not in names:
-                raise PluginError(f"--plugin: {name} needs {other}: give --plugin={other},{name}.")
-        for other in getattr(plugin, "conflicts", ()):
-            if other in names:
-                raise PluginError(f"--plugin: {name} and {other} cannot be active together: leave one of them out.")
-    if os.environ.get(TRACE, "0") not in ("", "0"):
-        trace(pm)
-    return pm
+    sources  a file, or an entry point; built-in ones come first, and a package cannot take their names"""
 
+    def __init__(self) -> None:
+        self.sources: dict[str, Source] = dict(builtin())
+        for entry in sorted(importlib.metadata.entry_points(group=ENTRY_POINTS), key=lambda entry: entry.name):
+            self.sources.setdefault(entry.name, entry)
+        self.pm = pluggy.PluginManager("stylegan_plugins")
+        self.pm.add_hookspecs(hookspecs)
+        self.traced = os.environ.get(TRACE, "0") not in ("", "0")
+        if self.traced:
+            trace(self.pm)
 
-def _empty() -> pluggy.PluginManager:
-    pm = pluggy.PluginManager("stylegan_plugins")
-    pm.add_hookspecs(hookspecs)
-    return pm
+    def add(self, name: str, plugin: Any) -> None:
+        """Add a plug-in that is there already, a module or an object, for tests. Raises PluginError if it is faulty."""
+        self._register(name, plugin)
+        self.sources[name] = Path(name)
 
+    def add_file(self, file: str | Path) -> str:
+        """Add the plug-in in a Python file, and return its name. Raises PluginError."""
+        path = Path(file).resolve()
+        name = path.stem.replace("_", "-")
+        if not path.is_file():
+            raise PluginError(f"--plugin={file}: there is no such file.")
+        if self.sources.setdefault(name, path) != path:
+            raise PluginError(f"--plugin={file}: a plug-in named {name!r} is installed already. Rename the file.")
+        return name
 
-def _register(pm: pluggy.PluginManager, name: str, plugin: object) -> None:
-    try:
-        pm.register(plugin, name)
-        pm.check_pending()  # a misspelt hook fails here, not silently 400 kimg later
-    except pluggy.PluginValidationError as error:
-        raise PluginError(f"--plugin: {name!r} has a faulty hook: {_one_line(error)}.") from error
+    def load(self, name: str) -> Any:
+        """Return the plug-in of that name, imported and checked. Raises PluginError."""
+        plugin = self.pm.get_plugin(name)
+        if plugin is not None:
+            return plugin
+        if name not in self.sources:
+            near = difflib.get_close_matches(name, self.sources, n=1, cutoff=0.4)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            raise PluginError(f"--plugin: there is no plug-in {name!r}.{hint} Installed: {', '.join(self.sources)}.")
+        try:
+            plugin = self._imported(name, self.sources[name])
+        except FAULTS as error:
+            raise PluginError(
+                f"--plugin: {name!r} is installed but cannot be imported: {type(error).__name__}: {_one_line(error)}."
+            ) from error
+        self._register(name, plugin)
+        return plugin
 
+    def _imported(self, name: str, source: Source) -> Any:
+        if not isinstance(source, Path):
+            return source.load()
+        if source.parent.name == "plugins" and source.parent.parent == Path(__file__).parent:
+            return importlib.import_module(f"stylegan_plugins.plugins.{source.stem}")
+        module_name = f"stylegan_plugins_file_{source.stem}"
+        spec = importlib.util.spec_from_file_location(module_name, source)
+        assert spec is not None and spec.loader is not None  # a .py file has a loader
+        module = sys.modules[module_name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    def _register(self, name: str, plugin: Any) -> None:
+        try:
+            self.pm.register(plugin, name)
+            self.pm.check_pending()  # a misspelt hook fails here, not silently 400 kimg later
+            if self.options_class(name) is not None:
+                plugin_options.check(name, self.options_class(name))
+            if getattr(plugin, "ada", "keep") not in ADA:
+                raise PluginError(f"--plugin: ada of {name!r} is {plugin.ada!r}; it is one of {', '.join(ADA)}.")
+        except pluggy.PluginValidationError as error:
+            self.pm.unregister(name=name)
+            of_method = [hook for hook in vars(hookspecs.MethodHooks) if f"unknown hook '{hook}'" in str(error)]
+            hint = " It is a hook of the object that setup() returns." if of_method else ""
+            raise PluginError(f"--plugin: {name!r} has a faulty hook: {_one_line(error)}.{hint}") from error
+        except PluginError:
+            self.pm.unregister(name=name)
+            raise
 
+    def usable(self) -> Iterator[str]:
+        """Yield the names of all plug-ins that can be loaded. A faulty one spoils no run without it; `stylegan-plugins
+        list` says what is wrong."""
+        for name in list(self.sources):
+            with contextlib.suppress(PluginError):
+                self.load(name)
+                yield name
 
-def call(pm: pluggy.PluginManager, name: str, hook: str, **arguments: object) -> list:
-    """Call one hook of one plug-in. Returns its result in a list; empty if it has no such hook or returned None."""
-    others = [plugin for other, plugin in pm.list_name_plugin() if other != name]
-    return pm.subset_hook_caller(hook, others)(**arguments)
+    def options_class(self, name: str) -> type | None:
+        """Return the options dataclass of a plug-in, None if it has no options."""
+        return getattr(self.load(name), "OPTIONS", None)
 
+    def presets(self, name: str) -> Mapping[str, plugin_options.Preset]:
+        return getattr(self.load(name), "PRESETS", {})
 
-def hooks_of(plugin: object) -> list[str]:
-    """Names of the hooks that a plug-in implements, sorted. Raises PluginError if one is faulty."""
-    pm = _empty()
-    _register(pm, getattr(plugin, "__name__", type(plugin).__name__), plugin)
-    return sorted(caller.name for caller in pm.get_hookcallers(plugin) or ())
+    def click_options(self, name: str) -> list[Any]:
+        """Return the click options of a plug-in."""
+        return plugin_options.click_options(name, self.options_class(name), self.presets(name))
 
+    def parameters(self) -> dict[str, tuple[str, str]]:
+        """Return the plug-in and the field of every option of every usable plug-in, by click's parameter name."""
+        found: dict[str, tuple[str, str]] = {}
+        for name in self.usable():
+            cls, presets = self.options_class(name), self.presets(name)
+            names = [*(plugin_options.fields(cls) if cls else ()), *([plugin_options.PRESET] if presets else [])]
+            found |= {plugin_options.parameter(name, field_name): (name, field_name) for field_name in names}
+        return found
 
-def offered(hook: str, kind: type) -> dict[str, Any]:
-    """What all installed plug-ins give by name, active or not; of two of one name, that of the first. A faulty plug-in
-    is left out: `stylegan-plugins list` says what is wrong."""
-    found: dict[str, Any] = {}
-    for name in installed():
-        with contextlib.suppress(*FAULTS):  # PluginError is one of them
-            found = {**offer_of(name, hook, kind), **found}
-    return found
+    def hooks_of(self, name: str) -> list[str]:
+        """Return the names of the hooks that a plug-in implements, sorted. Raises PluginError if one is faulty."""
+        return sorted(caller.name for caller in self.pm.get_hookcallers(self.load(name)) or ())
 
+    def call(self, name: str, hook: str, **arguments: Any) -> Any:
+        """Call one hook of one plug-in, and return its result; None if it has no such hook."""
+        plugin = self.load(name)
+        others = [other for other in self.pm.get_plugins() if other is not plugin]
+        return next(iter(self.pm.subset_hook_caller(hook, others)(**arguments)), None)
 
-def offer_of(name: str, hook: str, kind: type) -> dict[str, Any]:
-    """What one installed plug-in gives by name. Raises PluginError if it is not {name: `kind`}; a faulty plug-in may
-    raise any of FAULTS."""
-    found: dict[str, Any] = {}
-    for parts in call(build_alone(name), name, hook):
+    def offered(self, hook: str, kind: type) -> dict[str, Any]:
+        """Return what all usable plug-ins give by name, active or not; of two of one name, that of the first."""
+        found: dict[str, Any] = {}
+        for name in self.usable():
+            with contextlib.suppress(*FAULTS):  # PluginError is one of them
+                found = {**self.offer_of(name, hook, kind), **found}
+        return found
+
+    def offer_of(self, name: str, hook: str, kind: type) -> dict[str, Any]:
+        """Return what one plug-in gives by name. Raises PluginError if it is not {name: `kind`}; a faulty plug-in may
+        raise any of FAULTS."""
+        parts = self.call(name, hook) or {}
         if not isinstance(parts, dict) or not all(isinstance(part, kind) for part in parts.values()):
             raise PluginError(
                 f"--plugin: {name!r} has a faulty hook: {hook}() returned {parts!r}, not {kind.__name__}s by name."
             )
-        found |= parts
-    return found
+        return parts
+
+    def summary(self, name: str) -> tuple[str, list[str]]:
+        """Return the headline and the hooks of a plug-in; built-in ones are read, not imported."""
+        source = self.sources[name]
+        if isinstance(source, Path):
+            tree = ast.parse(source.read_text(encoding="utf-8"))
+            doc = ast.get_docstring(tree)
+            hooks = [
+                node.name
+                for node in tree.body
+                if isinstance(node, ast.FunctionDef) and "hookimpl" in map(ast.unparse, node.decorator_list)
+            ]
+        else:
+            doc, hooks = self.load(name).__doc__, self.hooks_of(name)
+        return headline(doc), sorted(hooks)
+
+    # Activation.
+
+    def activate(self, names: Iterable[str], given: Mapping[str, Mapping[str, Any]]) -> Plugins:
+        """Return the plug-ins of these names with those that they bring along, and their options: what was given, then
+        presets, then defaults.
+
+        given  {plug-in: {field: value}}. Raises PluginError for an unknown plug-in, a missing requirement or a
+               conflict, and OptionError for options that do not go together, or belong to a plug-in that is not active
+        """
+        files: dict[str, str] = {}
+        plain = []
+        for name in names:
+            plain.append(self.add_file(name) if is_file(name) else name)
+            if is_file(name):
+                files[plain[-1]] = str(Path(name).resolve())
+        active = self._with_brought(plain)
+        for name in active:
+            for other in getattr(self.load(name), "requires", ()):
+                if other not in active:
+                    raise PluginError(f"--plugin: {name} needs {other}: give --plugin={other},{name}.")
+            for other in getattr(self.load(name), "conflicts", ()):
+                if other in active:
+                    raise PluginError(f"--plugin: {name} and {other} cannot be active together: leave one of them out.")
+        for name, values in given.items():
+            if name not in active:
+                field_name, value = next(iter(values.items()))
+                raise OptionError(
+                    f"{plugin_options.flag(name, field_name)}={value}: {name} is not active. Add --plugin={name}, "
+                    "or leave the option out."
+                )
+        presets = {
+            name: values[plugin_options.PRESET] for name, values in given.items() if plugin_options.PRESET in values
+        }
+        chosen: dict[str, dict[str, Any]] = {name: {} for name in active}
+        for name, preset in presets.items():
+            for other, values in self.presets(name)[preset].values_for(name).items():
+                chosen[other].update(values)
+        for name, values in given.items():
+            chosen[name].update({key: value for key, value in values.items() if key != plugin_options.PRESET})
+        options = {name: plugin_options.build(name, self.options_class(name), chosen[name]) for name in active}
+        return Plugins(tuple(active), options, presets, files, self)
+
+    def _with_brought(self, names: Iterable[str]) -> list[str]:
+        result: list[str] = []
+        for name in names:
+            for other in (*getattr(self.load(name), "brings", ()), name):
+                if other not in result:
+                    result.append(other)
+        return result
 
 
-def trace(pm: pluggy.PluginManager, write=None):
-    """Print every hook call and its result: tensors by shape, not by value. Returns a function that stops it."""
-    write = write or (lambda line: print(line, file=sys.stderr, flush=True))
+@functools.cache
+def catalogue() -> Catalogue:
+    """Return the installed plug-ins of this process."""
+    return Catalogue()
 
-    def before(hook_name, hook_impls, kwargs):
+
+# The active plug-ins. -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Plugins:
+    """The active plug-ins of a run in the order of --plugin, with their options: made once in a process, and handed on
+    to everything that comes after.
+
+    names    in order
+    options  instances of their dataclasses by plug-in; None for one without options
+    presets  names of chosen presets by plug-in; files: paths of plug-ins that are given as files"""
+
+    names: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+    presets: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+    catalogue: Catalogue | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.names)
+
+    def object(self, name: str) -> Any:
+        """Return a plug-in's module or object."""
+        assert self.catalogue is not None  # there is one with every name
+        return self.catalogue.load(name)
+
+    def call(self, name: str, hook: str, **arguments: Any) -> Any:
+        """Call one hook of one active plug-in with its options; None if it has no such hook."""
+        assert self.catalogue is not None
+        return self.catalogue.call(name, hook, options=self.options[name], **arguments)
+
+    def hooks_of(self, name: str) -> list[str]:
+        assert self.catalogue is not None
+        return self.catalogue.hooks_of(name)
+
+    def only(self, hook: str, **arguments: Any) -> Any:
+        """Return what the one plug-in that has this hook gives, None if none gives anything. Raises PluginError if
+        several do."""
+        results = {name: self.call(name, hook, **arguments) for name in self.names}
+        found = {name: result for name, result in results.items() if result is not None}
+        if len(found) > 1:
+            raise PluginError(f"--plugin: {' and '.join(found)} both have a {hook}, and one can: leave the others out.")
+        return next(iter(found.values()), None)
+
+    def with_options(self, name: str, options: Any) -> Plugins:
+        """Return the same plug-ins, one of them with other options."""
+        return replace(self, options={**self.options, name: options})
+
+    def record(self) -> dict[str, Any]:
+        """Return what training_options.json has under `plugins`."""
+        values = {name: plugin_options.as_dict(options) for name, options in self.options.items()}
+        more = {"presets": dict(self.presets), "files": dict(self.files)}
+        return {"active": list(self.names), "options": values, **{key: value for key, value in more.items() if value}}
+
+
+def recorded(record: Mapping[str, Any]) -> Plugins:
+    """Return the active plug-ins of a run from its record; see `Plugins.record`. Raises PluginError."""
+    if not record.get("active"):
+        return Plugins()
+    found = catalogue()
+    files = record.get("files", {})
+    plugins = found.activate([files.get(name, name) for name in record["active"]], record.get("options", {}))
+    return replace(plugins, presets=record.get("presets", {}))
+
+
+# Tracing. -----------------------------------------------------------------------------------------
+
+
+def trace(pm: pluggy.PluginManager, write: Callable[[str], None] | None = None) -> Callable[[], None]:
+    """Print every hook call and its result: tensors by shape, not by value. Return a function that stops it."""
+    write = write or write_trace
+
+    def before(hook_name: str, hook_impls: Any, kwargs: Any) -> None:
         who = ", ".join(impl.plugin_name for impl in hook_impls) or "nobody"
-        write(f"[hook] {hook_name}({', '.join(f'{k}={_brief(v)}' for k, v in kwargs.items())}) -> {who}")
+        write(call_line(hook_name, kwargs, who))
 
-    def after(outcome, hook_name, hook_impls, kwargs):
+    def after(outcome: Any, hook_name: str, hook_impls: Any, kwargs: Any) -> None:
         if hook_impls:
             write(f"[hook] {hook_name} returned {_brief(outcome.get_result())}")
 
     return pm.add_hookcall_monitoring(before, after)
 
 
-def _brief(value: object) -> str:
+def write_trace(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def call_line(hook: str, arguments: Mapping[str, Any], who: str) -> str:
+    return f"[hook] {hook}({', '.join(f'{name}={_brief(value)}' for name, value in arguments.items())}) -> {who}"
+
+
+def _brief(value: Any) -> str:
     if hasattr(value, "shape") and hasattr(value, "dtype"):
         return f"{type(value).__name__}{list(value.shape)}"
     if isinstance(value, list | tuple):
@@ -170,3 +364,11 @@ def _brief(value: object) -> str:
         return value.__name__
     text = repr(value) if value is None or isinstance(value, bool | int | float | str | frozenset) else ""
     return text if 0 < len(text) <= 60 else type(value).__name__
+
+
+def headline(doc: str | None) -> str:
+    return (doc or "no description").strip().splitlines()[0]
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

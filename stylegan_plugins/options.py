@@ -12,6 +12,7 @@ import click
 from stylegan_plugins.errors import OptionError, PluginError
 
 KINDS = (bool, int, float, str)
+PRESET = "preset"  # the option that chooses one of a plug-in's PRESETS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Preset:
     others: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
 
     def values_for(self, plugin: str) -> dict[str, dict[str, Any]]:
-        """All values by plug-in, as the `presets` hook returns them."""
+        """Return all values by plug-in, of which `plugin` has the preset."""
         return {plugin: dict(self.values), **{name: dict(values) for name, values in self.others.items()}}
 
 
@@ -56,35 +57,35 @@ def parameter(plugin: str, field: str) -> str:
     return flag(plugin, field)[2:].replace("-", "_")
 
 
-def check(plugin: str, cls: type) -> None:
-    """Raise PluginError if a plug-in's options are not what `option` describes."""
+def check(plugin: str, cls: Any) -> None:
+    """Raise PluginError if a plug-in's OPTIONS are not what `option` describes."""
     if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
-        raise PluginError(f"--plugin: {plugin!r} has a faulty hook: options() returned {cls!r}, which is no dataclass.")
+        raise PluginError(f"--plugin: OPTIONS of {plugin!r} is {cls!r}; give a frozen dataclass.")
     hints = typing.get_type_hints(cls)
     for field in dataclasses.fields(cls):
         if "help" not in field.metadata:
             raise PluginError(
-                f"--plugin: the option {field.name!r} of {plugin!r} has no help: make it with "
-                "stylegan_plugins.options.option."
+                f"--plugin: the option {field.name!r} of {plugin!r} has no help: make it with stylegan_plugins.option."
             )
         if _type(hints[field.name])[0] not in KINDS:
             raise PluginError(
                 f"--plugin: the option {field.name!r} of {plugin!r} is annotated {hints[field.name]!r}; options are "
                 "bool, int, float or str, or one of them `| None`."
             )
+        if field.name == PRESET:
+            raise PluginError(f"--plugin: {plugin!r} has an option {PRESET!r}; that name is for its PRESETS.")
 
 
 def fields(cls: type) -> list[str]:
-    """Names of the options of a dataclass."""
+    """Return the names of the options of a dataclass."""
     return [field.name for field in dataclasses.fields(cls)]
 
 
-def click_options(plugin: str, cls: type) -> list[click.Option]:
-    """The click options of a plug-in. All default to None, "not given"; defaults come from the dataclass."""
-    check(plugin, cls)
-    hints = typing.get_type_hints(cls)
+def click_options(plugin: str, cls: type | None, presets: typing.Mapping[str, Preset]) -> list[click.Option]:
+    """Return the click options of a plug-in. All default to None, "not given"; defaults come from the dataclass."""
     result = []
-    for field in dataclasses.fields(cls):
+    hints = typing.get_type_hints(cls) if cls else {}
+    for field in dataclasses.fields(cls) if cls else ():
         kind, _ = _type(hints[field.name])
         default = "none" if field.default is None else str(field.default).lower() if kind is bool else field.default
         result.append(
@@ -95,16 +96,23 @@ def click_options(plugin: str, cls: type) -> list[click.Option]:
                 help=f"{field.metadata['help']}  [default: {default}; needs --plugin={plugin}]",
             )
         )
+    if presets:
+        result.append(
+            click.Option(
+                [flag(plugin, PRESET), parameter(plugin, PRESET)],
+                type=click.Choice(list(presets)),
+                help=f"published settings; options that are given win over them  [needs --plugin={plugin}]",
+            )
+        )
     return result
 
 
-def build(plugin: str, cls: type, values: dict[str, Any]) -> Any:
-    """An options object from given values by field name; defaults for the rest.
+def build(plugin: str, cls: type | None, values: typing.Mapping[str, Any]) -> Any:
+    """Return an options object from given values by field name, with defaults for the rest; None without a class.
 
-    Raises OptionError for an unknown field, a wrong type or a value out of bounds, PluginError for a faulty class."""
-    check(plugin, cls)
-    known = {field.name: field for field in dataclasses.fields(cls)}
-    hints = typing.get_type_hints(cls)
+    Raises OptionError for an unknown field, a wrong type or a value out of bounds."""
+    known = {field.name: field for field in dataclasses.fields(cls)} if cls else {}
+    hints = typing.get_type_hints(cls) if cls else {}
     checked: dict[str, Any] = {}
     for name, value in values.items():
         if name not in known:
@@ -118,16 +126,16 @@ def build(plugin: str, cls: type, values: dict[str, Any]) -> Any:
             checked[name] = _click_type(kind, known[name].metadata).convert(value, None, None)
         except click.BadParameter as error:
             raise OptionError(f"{flag(plugin, name)}: {error.message}") from error
-    return cls(**checked)
+    return cls(**checked) if cls else None
 
 
 def as_dict(options: Any) -> dict[str, Any]:
-    """For training_options.json: all fields, defaults included."""
+    """Return all fields by name, defaults included, for training_options.json."""
     return {} if options is None else dataclasses.asdict(options)
 
 
 def _type(hint: Any) -> tuple[type, bool]:
-    """The plain type of an annotation, and whether None is allowed."""
+    """Return the plain type of an annotation, and whether None is allowed."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         plain = [arg for arg in typing.get_args(hint) if arg is not type(None)]
         return (plain[0] if len(plain) == 1 else object), len(plain) < len(typing.get_args(hint))
@@ -146,7 +154,7 @@ def _click_type(kind: type, metadata: typing.Mapping[str, Any]) -> click.ParamTy
 
 
 class _Finite(click.FloatRange):
-    """A number that is one: click lets nan and inf through."""
+    """A finite number: click lets nan and inf through."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         number = super().convert(value, param, ctx)

@@ -26,7 +26,8 @@ from stylegan_plugins import markdown
 from stylegan_plugins.errors import DataError, HostError, require
 from stylegan_plugins.files import write_json
 from training_ext.augment import GROUPS, DiffAugment
-from training_ext.features import features_of, layers_of, minibatch_std_group
+from training_ext.features import features_of, layers_of
+from training_ext.passes import minibatch_std_group
 
 TEST_SHARE = 0.25
 SPLITS = 5

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import os
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,22 +12,40 @@ from typing import Any
 import click
 import torch
 
-from stylegan_plugins import checkpoints, datacheck, devices, metrics, states, training
+from stylegan_plugins import checkpoints, datacheck, devices, metrics, signals, states, training
 from stylegan_plugins.errors import OptionError, StateError
 from stylegan_plugins.host.modules import host_module
+from stylegan_plugins.manager import recorded
 
 # Options that may be given anew.
 CHANGEABLE = ("kimg", "snap", "tick", *training.KEPT, "metrics", "workers", "device")
 
 
-def arguments(
-    run_dir: Path, given: frozenset[str], values: Mapping[str, Any], report: Callable[[str], None]
-) -> tuple[dict[str, Any], dict[str, int]]:
-    """The arguments of a run that goes on, with the path of its state under 'resumed', and the lengths of its logs.
+def resume(
+    command: click.Command,
+    run_dir: Path,
+    explicit: frozenset[str],
+    values: Mapping[str, Any],
+    report: Callable[[str], None],
+) -> None:
+    """Go on with a run, as the host's train.py trains. It is locked from the first look at it to its end.
 
-    given, values   the options of this call. Raises OptionError for one that cannot change in the middle of a run, and
-                    StateError if there is nothing to go on from."""
-    refused = sorted(given - {*CHANGEABLE, "resume_run", "dry_run"})
+    explicit, values  the options of this call. Raises OptionError for one that cannot change in the middle of a run,
+                      and StateError if there is nothing to go on from."""
+    with states.locked(run_dir):
+        args, path, info, state = _prepared(run_dir, explicit, values, report)
+        signals.forward()
+        if not values.get("dry_run"):
+            states.set_aside_newer(path)
+            checkpoints.truncate_logs(run_dir, info["lengths"])
+            _launch(command, args, path, state)
+
+
+def _prepared(
+    run_dir: Path, explicit: frozenset[str], values: Mapping[str, Any], report: Callable[[str], None]
+) -> tuple[dict[str, Any], Path, dict[str, Any], dict[str, Any]]:
+    """Return the arguments of the training loop, the path of the newest state, its info and the state itself."""
+    refused = sorted(explicit - {*CHANGEABLE, "resume_run", "dry_run"})
     if refused:
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in refused)
         may = ", ".join(f"--{name.replace('_', '-')}" for name in CHANGEABLE)
@@ -43,7 +60,7 @@ def arguments(
         ) from error
     args["run_dir"] = str(run_dir)  # it may have been moved
     args["resume_pkl"] = None  # the state has what came from it
-    _change(args, {name: values[name] for name in given if name in CHANGEABLE})
+    _change(args, {name: values[name] for name in explicit if name in CHANGEABLE})
     data = args["training_set_kwargs"]
     if not Path(data["path"]).exists():
         raise StateError(f"--resume-run: the data set {data['path']} is not there. Put it, or a link to it, back.")
@@ -52,45 +69,40 @@ def arguments(
         raise StateError(
             f"--resume-run: {data['path']} has {count} images, the run began with {data['max_size']}. Put it back."
         )
-    training.use_labels(args, training.recorded_options(args.get("plugins", {})))
+    training.use_labels(args, recorded(args.get("plugins", {})))
     metrics.check_metrics(args.get("metrics", []), data["path"], args.get("metric_samples"))
-    held = states.lock(run_dir)
-    if held is not None:
-        os.close(held)  # the process that trains takes it
-    path, state = states.newest_state(run_dir, report)
-    nimg = state["position"]["cur_nimg"]
+    path, info, state = states.newest_state(run_dir, report)
     gpus = args.get("num_gpus", 1)
     if devices.device().type == "cuda" and torch.cuda.device_count() < gpus:
         raise StateError(
             f"--resume-run: the run has {gpus} GPUs, here are {torch.cuda.device_count()}. Or start a new run "
             "from its newest snapshot: --resume=PKL."
         )
-    if len(state["ranks"]) != gpus:
+    if info["ranks"] != gpus:
         raise StateError(
-            f"--resume-run: {path} is of {len(state['ranks'])} processes, not {gpus}: num_gpus in "
+            f"--resume-run: {path} is of {info['ranks']} processes, not {gpus}: num_gpus in "
             "training_options.json was changed. Put it back."
         )
-    if nimg >= args["total_kimg"] * 1000:
+    if info["nimg"] >= args["total_kimg"] * 1000:
         raise StateError(
-            f"--resume-run: the run is complete at {nimg / 1000:g} kimg. Give a larger --kimg to train longer."
+            f"--resume-run: the run is complete at {info['nimg'] / 1000:g} kimg. Give a larger --kimg to train longer."
         )
-    args["resumed"] = str(path)
-    report(f"Going on from {path}, at {nimg / 1000:.1f} of {args['total_kimg']} kimg.")
-    return args, state["lengths"]
+    report(f"Going on from {path}, at {info['nimg'] / 1000:.1f} of {args['total_kimg']} kimg.")
+    return args, path, info, state
 
 
-def launch(command: click.Command, args: dict[str, Any], lengths: Mapping[str, int]) -> None:
+def _launch(command: click.Command, args: dict[str, Any], path: Path, state: dict[str, Any]) -> None:
     """Train as the host's train.py does: its subprocess_fn, in this process or in one for each GPU."""
-    states.set_aside_newer(Path(args["resumed"]))
-    checkpoints.truncate_logs(args["run_dir"], lengths)
     easy = _easy(args)
     callback = inspect.unwrap(command.callback)  # type: ignore[arg-type]
     subprocess_fn = callback.__globals__["subprocess_fn"]
     torch.multiprocessing.set_start_method("spawn")
     with tempfile.TemporaryDirectory() as temporary:
         if args["num_gpus"] == 1:
+            easy["resumed"] = state
             subprocess_fn(0, easy, temporary)
         else:
+            easy["resumed"] = str(path)  # each process reads it
             torch.multiprocessing.spawn(fn=subprocess_fn, args=(easy, temporary), nprocs=args["num_gpus"])
 
 

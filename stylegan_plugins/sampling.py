@@ -17,11 +17,12 @@ import PIL.Image
 import PIL.ImageOps
 import torch
 
-from stylegan_plugins import datacheck, run_folders, runs, training
+from stylegan_plugins import datacheck, run_folders, runs
 from stylegan_plugins.errors import DataError, OptionError
 from stylegan_plugins.files import whole
 from stylegan_plugins.finetune import open_pickle
 from stylegan_plugins.host import networks
+from stylegan_plugins.manager import recorded
 from training_ext.mapping import map_embedded
 
 MOST_SEEDS = 100_000
@@ -48,7 +49,7 @@ def sampler_of(run_dir: Path) -> Sampler | None:
     args = run_folders.read_options(run_dir)
     if args is None:
         return None
-    return training.the_one("register_sampler", training.recorded_options(args.get("plugins", {})), run_dir=run_dir)
+    return recorded(args.get("plugins", {})).only("register_sampler", run_dir=run_dir)
 
 
 def seeds_of(text: str, fewest: int = 1) -> list[int]:

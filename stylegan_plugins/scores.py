@@ -115,7 +115,7 @@ METRICS = {
 
 def known() -> dict[str, Metric]:
     """Return all metrics by name: these, and those of installed plug-ins."""
-    return {**METRICS, **manager.offered("register_metrics", Metric), **METRICS}
+    return {**METRICS, **manager.catalogue().offered("register_metrics", Metric), **METRICS}
 
 
 def score(metric: Metric, label: str, reference: Reference | None, generated: Outputs) -> dict[str, float]:

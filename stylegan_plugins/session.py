@@ -1,183 +1,362 @@
-"""The active plug-ins of one training run, wired together, with their state."""
+"""The active methods of one training run, wired together, with their state."""
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Iterable, Mapping
+import itertools
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pluggy
 import torch
 
-from stylegan_plugins import manager
-from stylegan_plugins import options as plugin_options
 from stylegan_plugins.checksums import record_checksum
 from stylegan_plugins.errors import PluginError
+from stylegan_plugins.host.modules import host_module
+from stylegan_plugins.manager import Plugins, call_line, write_trace
+from stylegan_plugins.method import Method, check_terms, check_value, own_random
 from stylegan_plugins.progress import Progress
-from training_ext.distributed import broadcast, sum_gradients
-from training_ext.parts import LAYERS, AdversarialTerm, Head, Parts
+from training_ext.distributed import average_gradients, broadcast
+from training_ext.heads import update_average
+from training_ext.parts import HOST_CRITIC, Augmentation, Average, Head, Images, Source, Step, Term
 
 
 class Session:
-    """What patched host files talk to. Without active plug-ins it prints progress and does nothing else.
+    """What the patched host files talk to, and what a method is given in `setup`. Without active plug-ins it prints
+    progress and does nothing else.
 
-    active      names of the active plug-ins, in the order of --plugin
-    heads       modules that are trained with D, by name
-    kept        what plug-ins keep between their hooks, by plug-in; no part of any state
-    After attach(): G, D, G_ema, device, loss."""
+    For methods, after `attach`:
+    G, D, G_ema    the host's networks
+    device         of this process; rank, num_gpus: its place among the processes
+    nimg           real images shown before this iteration; total_nimg: those of the whole run
+    batch_idx      iterations done
+    round          of gradient accumulation in this optimiser step; rounds: how many there are
+    run_dir        the run directory, a Path
+    dataset        the host's data set in this process: dataset[i] is (image uint8 [C, H, W], label [c_dim]); None in a
+                   loop that does not take its indices from our sampler"""
 
     def __init__(
         self,
-        active: list[str],
-        options: Mapping[str, Mapping[str, Any]],
+        plugins: Plugins,
         *,
         random_seed: int = 0,
         rank: int = 0,
         num_gpus: int = 1,
-        run_dir: str = ".",
+        total_nimg: int = 0,
+        rounds: int = 1,
+        run_dir: str | Path = ".",
         progress: Progress | None = None,
     ) -> None:
-        self.active = list(active)
+        self.plugins = plugins
         self.random_seed = random_seed
         self.rank = rank
         self.num_gpus = num_gpus
-        self.run_dir = run_dir
+        self.total_nimg = total_nimg
+        self.rounds = rounds
+        self.run_dir = Path(run_dir)
+        self.nimg = self.batch_idx = self.round = 0
+        self.methods: dict[str, Method] = {}
+        self.augmentations: list[Augmentation] = []
+        self.averages: list[Average] = []
+        self.critic = HOST_CRITIC
         self.heads = torch.nn.ModuleDict()
-        self.kept: dict[str, Any] = {}
-        self.heads_opt: torch.optim.Optimizer | None = None
-        self.pm: pluggy.PluginManager = manager.build(self.active)
-        self.cur_nimg: int | None = None  # None before the first iteration
-        self.batch_idx = 0
+        self.dataset: Any = None
+        self.drawn: deque[int] = deque()  # places of the images that the loop has fetched and not yet trained on
+        self._labels: torch.Tensor | None = None  # that took the place of the data set's
+        self._terms: list[tuple[Method, Term]] = []
+        self._heads: list[Head] = []
+        self._head_optimizers: dict[str, torch.optim.Optimizer] = {}
         self._progress = progress
-        self._options = build_options(self.pm, self.active, options)
+        self._silent = False
+
+    # --- For methods. ---
 
     def options(self, plugin: str) -> Any:
-        """The options of an active plug-in, an instance of its dataclass."""
-        return self._options[plugin]
+        """Return the options of an active plug-in."""
+        return self.plugins.options[plugin]
 
-    def feature_size(self, layer: str) -> int:
-        """Width F of the features [N, F] that D has in a layer of `training_ext.parts.LAYERS`."""
-        module = self.D.get_submodule(LAYERS[layer])
-        if layer == "conv":  # 4x4 pixels, flattened
-            return module.weight.shape[0] * 16
-        return module.weight.shape[0]
+    def report(self, name: str, value: Any) -> None:
+        """Report values of a statistic, which `stats.jsonl` has as mean and deviation over a tick. All processes must
+        report the same names in the same order."""
+        if not self._silent:
+            host_module("torch_utils.training_stats").report(name, value)
+
+    def generate(self, z: torch.Tensor, c: torch.Tensor, mixing: bool = True) -> torch.Tensor:
+        """Return images of G for latents [N, z_dim] and labels [N, c_dim], with style mixing as in training unless
+        `mixing` is False; G's moving averages stay as they are."""
+        w_avg = self.G.mapping.w_avg.clone()
+        probability = self.loss.style_mixing_prob
+        if not mixing:
+            self.loss.style_mixing_prob = 0
+        try:
+            return self.loss.run_G_reading(z, c)[0]
+        finally:
+            self.loss.style_mixing_prob = probability
+            self.G.mapping.w_avg.copy_(w_avg)
+
+    def augment(self, images: Images, ada: bool = True) -> torch.Tensor:
+        """Return images after another draw of all that D's input passes through: of the raw images, or, without
+        `ada`, of the clean ones, [N, C, H, W]."""
+        clean = self.loss.clean(images.raw, images.labels)[0] if ada else images.clean
+        return self.loss.augmented(clean, images.source, images.phase)[0]
+
+    def judge(self, images: torch.Tensor, labels: torch.Tensor, source: Source = "real") -> torch.Tensor:
+        """Return the critic's logits [N, K] of images [N, C, H, W] in [-1, 1] as they are, without ADA and
+        augmentations. No statistic is reported."""
+        with self.silent():
+            return self.loss.judge(images, labels, source)
+
+    def average(self, values: torch.Tensor) -> torch.Tensor:
+        """Return the mean of values of all processes, [], without gradient."""
+        total = torch.stack([values.detach().sum(), values.new_tensor(float(values.numel()))])
+        if self.num_gpus > 1:
+            torch.distributed.all_reduce(total)
+        return total[0] / total[1]
+
+    def relabel(self, labels: torch.Tensor) -> None:
+        """Let the images of the host's data set have these labels [M, c_dim] from the next round on, in the order of
+        the data set. `register_labels` gives placeholders of the same shape. All processes must do it."""
+        self._labels = labels.to(self.device)
+        values = labels.cpu().numpy()
+        self.dataset.get_label = lambda index: values[index].copy()  # for generated images; workers have theirs
 
     @property
     def optimizers(self) -> list[torch.optim.Optimizer]:
-        """All optimisers, each once: G's and D's, which their phases share, and that of the heads."""
+        """All optimisers, each once: G's and D's, which their phases share, and those of the heads."""
         found = {id(phase.opt): phase.opt for phase in self.phases}
-        return [*found.values(), *([self.heads_opt] if self.heads_opt is not None else [])]
+        return [*found.values(), *self._head_optimizers.values()]
+
+    # --- Called by the loss. ---
+
+    def begin(self, phase: str) -> bool:
+        """Switch on what this phase trains. Returns whether there is anything."""
+        for head in self._heads:
+            head.module.requires_grad_(head.network == phase[0])  # a critic's head may get gradients of R1
+        frozen = self._hooks("trains")
+        if not frozen:
+            return True
+        network = self.G if phase[0] == "G" else self.D
+        for name, parameter in network.named_parameters():
+            parameter.requires_grad_(all(asks(name=f"{phase[0]}.{name}", nimg=self.nimg) for asks in frozen))
+        trained = any(parameter.requires_grad for parameter in network.parameters())
+        return trained or any(head.network == phase[0] for head in self._heads)
+
+    def regularises_G(self) -> bool:
+        """Return whether path lengths have a gradient: not while the whole mapping network is frozen."""
+        return any(parameter.requires_grad for parameter in self.G.mapping.parameters())
+
+    def terms(self, network: str, phase: str, main: bool, reg: bool) -> list[Term]:
+        """Return the terms of a network that are computed now, by name: the order of plug-ins decides no sum."""
+        wanted = {"main": main, "reg": reg}
+        return [
+            term
+            for _, term in self._terms
+            if term.network == network and term.weight != 0 and wanted[term.when] and term.active(phase)
+        ]
+
+    def real_images(self, images: torch.Tensor, labels: torch.Tensor, phase: str) -> Any:
+        """Return what is shown to D as real, [N, C, H, W], with its labels [N, c_dim]."""
+        if self._labels is not None:
+            labels = self._labels[self.index(len(images))]
+        for change in self._hooks("real_images"):
+            images, labels = change(images=images, labels=labels, phase=phase)
+        return images, labels
+
+    def index(self, count: int) -> torch.Tensor | None:
+        """Return the places of the real images of this round in the host's data set, [count]."""
+        if len(self.drawn) < (self.round + 1) * count:
+            return None
+        start = self.round * count
+        return torch.tensor(list(itertools.islice(self.drawn, start, start + count)), device=self.device)
+
+    def sample_weights(self, step: Step) -> torch.Tensor | None:
+        weights = [found for asks in self._hooks("sample_weights") if (found := asks(step=step)) is not None]
+        return torch.stack(weights).prod(dim=0) if weights else None
+
+    def observe(self, step: Step) -> None:
+        with torch.no_grad():
+            for hook in self._hooks("observe"):
+                hook(step=step)
+
+    def check(self, term: Term, value: Any, step: Step) -> torch.Tensor:
+        """Return the value of a term, [N], or [M] of one of its views. Raises PluginError for another one, and, now or
+        at the end of an iteration, for one that is not finite."""
+        method = self._owners[id(term)]
+        passes = [made for made in (step.real, step.generated) if made is not None]
+        sizes = {len(made.labels) for made in passes} or {1}
+        sizes |= {len(view.labels) for made in passes for view in made.views.values()}
+        check_value(method, term, value, sizes)
+        self._finite[method.name, term.name] &= value.detach().isfinite().all()
+        return value
+
+    @contextmanager
+    def silent(self) -> Iterator[None]:
+        before, self._silent = self._silent, True
+        try:
+            yield
+        finally:
+            self._silent = before
 
     # --- Called by the patched training loop. ---
 
-    def attach(self, G, D, G_ema, augment_pipe, loss, phases) -> None:
-        """Register all parts. Called when networks, loss and optimisers exist and nothing is trained yet."""
+    def attach(self, G: Any, D: Any, G_ema: Any, augment_pipe: Any, loss: Any, phases: Sequence[Any]) -> None:
+        """Set up all methods. Called when networks, loss and optimisers exist and nothing is trained yet."""
         self.G, self.D, self.G_ema, self.loss, self.phases = G, D, G_ema, loss, phases
         self.augment_pipe = augment_pipe
         self.device = next(D.parameters()).device
-        parts = Parts(augmentations=self.collect("register_augmentations"))
-        self._make_heads(self.collect("register_heads"), phases)
-        terms = self.collect("register_loss_terms")
-        replacing = [term for term in terms if isinstance(term, AdversarialTerm)]
-        if len(replacing) > 1:
-            names = " and ".join(term.name for term in replacing)
-            raise PluginError(f"--plugin: {names} both replace the adversarial loss: leave one of them out.")
-        parts.adversarial = replacing[0] if replacing else None
-        parts.terms = [term for term in terms if not isinstance(term, AdversarialTerm)]
-        if self.active:
-            loss.set_parts(parts, self.heads if len(self.heads) else None)
+        for name in self.plugins.names:
+            with own_random(name, self.random_seed, self.device):
+                made = self.plugins.call(name, "setup", session=self)
+            if made is not None:
+                self.methods[name] = Method(name, made)
+                check_terms(self.methods[name], D, G.synthesis)
+        self._wire()
+        self._make_optimizers()
+        if hasattr(loss, "session"):
+            loss.session = self
+        self._call("attached")
 
-    def step_end(self, phase) -> None:
-        """An optimiser stepped; the heads' own follows D's. Heads without gradient, as most are after R1, stay."""
-        if self.heads_opt is not None and phase.name.startswith("D"):
-            self.heads.requires_grad_(False)
-            sum_gradients(self.heads, self.num_gpus)
-            for parameter in self.heads.parameters():
-                if parameter.grad is not None:  # as the host does it for its networks
-                    torch.nan_to_num(parameter.grad, nan=0, posinf=1e5, neginf=-1e5, out=parameter.grad)
-            self.heads_opt.step()
-            self.heads_opt.zero_grad(set_to_none=True)
-        if self.active:
-            self.pm.hook.step_end(session=self, phase=phase.name)
+    def step_end(self, phase: Any) -> None:
+        """An optimiser stepped; those of the heads of its network follow. Heads without gradient stay as they are."""
+        self.round = 0
+        network = phase.name[0]
+        heads = [head for head in self._heads if head.network == network and head.name in self._head_optimizers]
+        modules = torch.nn.ModuleList(head.module for head in heads).requires_grad_(False)
+        average_gradients(modules, self.num_gpus)
+        for parameter in modules.parameters():
+            if parameter.grad is not None:  # as the host does it for its networks
+                torch.nan_to_num(parameter.grad, nan=0, posinf=1e5, neginf=-1e5, out=parameter.grad)
+        for head in heads:
+            self._head_optimizers[head.name].step()
+            self._head_optimizers[head.name].zero_grad(set_to_none=True)
+        if phase.name in ("Dmain", "Dboth"):
+            for average in self.averages:
+                update_average(average)
+        self._call("step_end", phase=phase.name)
 
-    def batch_end(self, cur_nimg: int, batch_idx: int) -> None:
-        self.cur_nimg, self.batch_idx = cur_nimg, batch_idx
+    def batch_end(self, nimg: int, batch_idx: int) -> None:
+        images = (nimg - self.nimg) // self.num_gpus
+        self.nimg, self.batch_idx = nimg, batch_idx
+        for _ in range(min(images, len(self.drawn))):
+            self.drawn.popleft()
+        if self.device.type == "cpu" or batch_idx % 16 == 0:  # reading a flag waits for a GPU
+            self._check_finite()
         if self._progress is not None:
-            self._progress.update(cur_nimg)
-        if self.active:
-            self.pm.hook.batch_end(session=self, cur_nimg=cur_nimg, batch_idx=batch_idx)
+            self._progress.update(nimg)
+        self._call("batch_end", nimg=nimg, batch_idx=batch_idx)
 
     def tick(self, cur_kimg: int, total_kimg: int) -> None:
         """The host's progress_fn: called once before training, which is no tick, and after each tick."""
-        if self.active and self.cur_nimg is not None:
-            self.pm.hook.tick(session=self, cur_nimg=self.cur_nimg)
+        if self.batch_idx:
+            self._call("tick", nimg=self.nimg)
 
-    def snapshot(self, path: str | None, cur_nimg: int) -> None:
+    def snapshot(self, path: str | None, nimg: int) -> None:
         """Called in each tick, before its statistics are collected. path: of a network snapshot, if one was written."""
         if path is not None and self.rank == 0:
             record_checksum(Path(path))
-            if self.active:
-                self.pm.hook.snapshot(session=self, path=path, cur_nimg=cur_nimg)
-        if self.active:
-            self.pm.hook.statistics(session=self, cur_nimg=cur_nimg)
+            self._call("snapshot", path=path, nimg=nimg)
+        self._call("statistics", nimg=nimg)
 
     # --- State. ---
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything of ours that a run must remember and that is the same on all processes: heads."""
+        """Return what a run must remember and is the same on all processes: heads, their optimisers, averages."""
         return {
             "heads": self.heads.state_dict(),
-            "heads_opt": None if self.heads_opt is None else self.heads_opt.state_dict(),
+            "optimizers": {name: opt.state_dict() for name, opt in self._head_optimizers.items()},
+            "averages": {average.name: average.module.state_dict() for average in self.averages},
+            "labels": self._labels,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.heads.load_state_dict(state["heads"])
-        if self.heads_opt is not None:
-            self.heads_opt.load_state_dict(state["heads_opt"])
+        for name, opt in self._head_optimizers.items():
+            opt.load_state_dict(state["optimizers"][name])
+        for average in self.averages:
+            average.module.load_state_dict(state["averages"][average.name])
+        if state["labels"] is not None:
+            self.relabel(state["labels"])
 
-    def plugin_state(self) -> dict[str, Any]:
-        """What plug-ins remember, on this process."""
-        found = {name: manager.call(self.pm, name, "state_dict", session=self) for name in self.active}
-        return {name: state[0] for name, state in found.items() if state}
+    def process_state(self) -> dict[str, Any]:
+        """Return what differs between processes: states of methods, and buffers of heads."""
+        return {
+            "methods": {name: method.state_dict() for name, method in self.methods.items() if method.has_state},
+            "buffers": dict(self.heads.named_buffers()),
+        }
 
-    def load_plugin_state(self, state: Mapping[str, Any]) -> None:
-        for name, value in state.items():
-            manager.call(self.pm, name, "load_state_dict", session=self, state=value)
+    def load_process_state(self, state: Mapping[str, Any]) -> None:
+        for name, value in state["methods"].items():
+            self.methods[name].load_state_dict(value)
+        for name, buffer in self.heads.named_buffers():
+            buffer.copy_(state["buffers"][name])
 
-    def collect(self, hook: str) -> list:
-        """The parts of all plug-ins that one hook returns, as one list in the order of --plugin."""
-        return [
-            part for name in self.active for parts in manager.call(self.pm, name, hook, session=self) for part in parts
-        ]
+    # --- Set-up. ---
 
-    def _make_heads(self, heads: list[Head], phases) -> None:
-        """Heads are float32, start equal on all processes, and leave the host's random numbers as they were."""
-        for head in heads:
-            if head.name in self.heads:
-                raise PluginError(f"--plugin: two plug-ins have a head named {head.name!r}: leave one of them out.")
-            with torch.random.fork_rng(devices=[]):
-                # Not torch.manual_seed: it would seed all GPUs, too, and alike on every process.
-                torch.default_generator.manual_seed(self.random_seed + zlib.crc32(head.name.encode()))
-                self.heads[head.name] = head.module().float().to(self.device)
-        if not any(True for _ in self.heads.parameters()):
-            return
-        if self.num_gpus > 1:
-            broadcast(self.heads)
-        self.heads.requires_grad_(False)
-        d_opt = next(phase.opt for phase in phases if phase.module is self.D)
-        self.heads_opt = type(d_opt)(self.heads.parameters(), **d_opt.defaults)
+    def _wire(self) -> None:
+        """Collect the parts of all methods. Raises PluginError for what cannot be together."""
+        methods = self.methods.values()
+        self.augmentations = [part for method in methods for part in method.augmentations]
+        self.averages = [part for method in methods for part in method.averages]
+        self._heads = [part for method in methods for part in method.heads]
+        self._terms = sorted(((m, term) for m in methods for term in m.terms), key=lambda item: item[1].name)
+        self._owners = {id(term): method for method, term in self._terms}
+        self._finite = {
+            (m.name, term.name): torch.ones([], dtype=torch.bool, device=self.device) for m, term in self._terms
+        }
+        critics = [method.critic for method in methods if method.critic is not None]
+        if len(critics) > 1:
+            both = " and ".join(critic.name for critic in critics)
+            raise PluginError(f"--plugin: {both} both replace the adversarial loss: leave one of them out.")
+        self.critic = critics[0] if critics else HOST_CRITIC
+        kinds: dict[str, Sequence[Any]] = {"augmentations": self.augmentations, "averages": self.averages}
+        kinds |= {"heads": self._heads, "terms of G": [t for _, t in self._terms if t.network == "G"]}
+        kinds |= {"terms of D": [t for _, t in self._terms if t.network == "D"]}
+        for kind, parts in kinds.items():
+            names = [part.name for part in parts]
+            twice = next((name for name in names if names.count(name) > 1), None)
+            if twice is not None:
+                raise PluginError(f"--plugin: two {kind} are named {twice!r}: leave one of the plug-ins out.")
+        tracing = self.plugins.catalogue is not None and self.plugins.catalogue.traced
+        self._by_hook: dict[str, list[Any]] = {}
+        for method in methods:
+            for name, hook in method.hooks.items():
+                self._by_hook.setdefault(name, []).append(_traced(name, method.name, hook) if tracing else hook)
+
+    def _make_optimizers(self) -> None:
+        """Heads are float32, start equal on all processes, and have optimisers of the kind of their network's."""
+        of_host = {id(parameter) for network in (self.G, self.D) for parameter in network.parameters()}
+        for head in self._heads:
+            if any(id(parameter) in of_host for parameter in head.module.parameters()):
+                raise PluginError(f"--plugin: the head {head.name} contains parameters of G or D, which train already.")
+            self.heads[head.name] = head.module.float().to(self.device).requires_grad_(False)
+            parameters = list(head.module.parameters())
+            if parameters:
+                opt = next(phase.opt for phase in self.phases if phase.name[0] == head.network)
+                self._head_optimizers[head.name] = type(opt)(parameters, **{**opt.defaults, **head.settings})
+        for module in (self.heads, *(average.module.to(self.device) for average in self.averages)):
+            if self.num_gpus > 1:
+                broadcast(module)
+
+    def _check_finite(self) -> None:
+        for (method, term), finite in self._finite.items():
+            if not finite:
+                raise PluginError(
+                    f"--plugin={method}: the term {term} was not finite before {self.nimg / 1000:g} kimg. Give it a "
+                    "smaller weight or learning rate, or train without it."
+                )
+
+    def _hooks(self, name: str) -> list[Any]:
+        return self._by_hook.get(name, [])
+
+    def _call(self, name: str, **arguments: Any) -> None:
+        for hook in self._hooks(name):
+            hook(**arguments)
 
 
-def build_options(
-    pm: pluggy.PluginManager, names: Iterable[str], values: Mapping[str, Mapping[str, Any]]
-) -> dict[str, Any]:
-    """Options objects of active plug-ins from values by plug-in and field; None for a plug-in without options."""
-    classes = {name: options_class(pm, name) for name in names}
-    return {n: plugin_options.build(n, cls, dict(values.get(n, {}))) if cls else None for n, cls in classes.items()}
+def _traced(hook: str, plugin: str, function: Any) -> Any:
+    def traced(**arguments: Any) -> Any:
+        write_trace(call_line(hook, arguments, plugin))
+        return function(**arguments)
 
-
-def options_class(pm: pluggy.PluginManager, name: str) -> type | None:
-    """A plug-in's options dataclass, None if it has no options."""
-    found = manager.call(pm, name, "options")
-    return found[0] if found else None
+    return traced

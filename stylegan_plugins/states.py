@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import lzma
 import os
 import pickle
@@ -9,16 +11,17 @@ import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from stylegan_plugins.errors import StateError
+from stylegan_plugins.errors import DataError, StateError
+from stylegan_plugins.files import whole
 
 PATTERN = re.compile(r"training-state-(\d+)\.pt")
-FORMAT = 1
+FORMAT = 2
 
 # What a damaged file raises: zipfile and torch have no base class for it.
 _DAMAGE = (
@@ -38,25 +41,37 @@ def states_of(run_dir: str | Path) -> list[Path]:
     return sorted(found, key=lambda file: -found[file])
 
 
-def write_state(path: Path, state: dict[str, Any], keep: int) -> None:
+def info_path(path: Path) -> Path:
+    """The small file beside a state that says what it is."""
+    return path.with_suffix(".json")
+
+
+def write_state(path: Path, state: dict[str, Any], info: dict[str, Any], keep: int) -> None:
     """Write a state beside its final name, move it there when it is on the disk, then remove all but the `keep` newest.
 
+    info    what can be told without reading the state: images shown, processes, lengths of the logs; written first, so
+            that no state is without it
     Raises StateError if it cannot be written; older states stay."""
     temporary = path.with_name(path.name + ".tmp")
     try:
         for left in path.parent.glob("training-state-*.pt.tmp"):  # of a run that was killed while it wrote
             left.unlink()
+        with whole(info_path(path)) as out:
+            out.write(json.dumps({"format": FORMAT, **info}).encode())
         with open(temporary, "wb") as file:
             torch.save(state, file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:  # torch's writer makes a RuntimeError of a full disk
+    except (DataError, OSError, RuntimeError) as error:  # torch's writer makes a RuntimeError of a full disk
         temporary.unlink(missing_ok=True)
+        if not path.exists():
+            info_path(path).unlink(missing_ok=True)
         why = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise StateError(f"{path} cannot be written ({why}). Make room, or give --keep-states=1.") from error
     for old in states_of(path.parent)[keep:]:
         old.unlink()
+        info_path(old).unlink(missing_ok=True)
 
 
 def lock(run_dir: Path) -> int | None:
@@ -83,11 +98,23 @@ def lock(run_dir: Path) -> int | None:
     return descriptor
 
 
+@contextlib.contextmanager
+def locked(run_dir: Path) -> Iterator[None]:
+    """A context in which a run directory is held. Raises StateError if another process holds it."""
+    descriptor = lock(run_dir)
+    try:
+        yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
 def set_aside_newer(path: Path) -> None:
     """Rename states newer than the one that a run goes on from: they could not be read, yet would count as newest."""
     for other in states_of(path.parent):
         if other.name > path.name:
             other.rename(other.with_name(other.name + ".damaged"))
+            info_path(other).unlink(missing_ok=True)
 
 
 def read_state(path: Path) -> dict[str, Any]:
@@ -109,13 +136,27 @@ def read_state(path: Path) -> dict[str, Any]:
     return state
 
 
-def newest_state(run_dir: Path, report: Callable[[str], None]) -> tuple[Path, dict[str, Any]]:
-    """The newest state of a run that can be read; `report` is told of each that cannot. Raises StateError if none is
-    left."""
+def read_info(path: Path) -> dict[str, Any]:
+    """Read what a state is from the file beside it. Raises StateError."""
+    try:
+        info = json.loads(info_path(path).read_text())
+    except (OSError, ValueError) as error:
+        raise StateError(f"{info_path(path)} is missing or cannot be read, so {path.name} is of no use.") from error
+    if not isinstance(info, dict) or info.get("format") != FORMAT:
+        raise StateError(
+            f"{path} is no training state of this version of stylegan-plugins. Start a new run from a snapshot: "
+            "--resume=PKL."
+        )
+    return info
+
+
+def newest_state(run_dir: Path, report: Callable[[str], None]) -> tuple[Path, dict[str, Any], dict[str, Any]]:
+    """Return the newest state of a run that can be read: its path, its info and the state; `report` is told of each
+    that cannot. Raises StateError if none is left."""
     found = states_of(run_dir)
     for path in found:
         try:
-            return path, read_state(path)
+            return path, read_info(path), read_state(path)
         except StateError as error:
             report(f"{error} Going back to the one before.")
     raise StateError(

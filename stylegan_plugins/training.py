@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import click
-import pluggy
 import torch
 
-from stylegan_plugins import datacheck, devices, finetune, manager, metrics, signals
-from stylegan_plugins import options as plugin_options
+from stylegan_plugins import datacheck, devices, finetune, metrics, signals
 from stylegan_plugins.errors import HostError, OptionError, PluginError
 from stylegan_plugins.host.modules import host_module
-from stylegan_plugins.session import build_options, options_class
+from stylegan_plugins.manager import Plugins, catalogue, is_file, recorded, split_names
 from training_ext import dataset
 from training_ext.dataset import Labels
 from training_ext.gan_losses import GAN_LOSSES
 
 HOST_LOSS = "training.loss.StyleGAN2Loss"
 PLUGIN_LOSS = "training_ext.loss.PluginLoss"
+GENERATOR = "stylegan_plugins.bridge.generator"
 # Options of ours that are arguments of `bridge.run` and may change when a run goes on.
 KEPT = ("state_minutes", "keep_states", "metric_samples")
 
@@ -32,87 +32,54 @@ KEPT = ("state_minutes", "keep_states", "metric_samples")
 class Request:
     """What the user asked for beyond the host's own options.
 
-    plugins   active plug-ins, in order; options: given ones, by plug-in and field
-    given     names of all options of the command line that were given, the host's and ours
-    extra     options of the other host family, by name"""
+    plugins   the active plug-ins with their options
+    explicit  names of all options of the command line that were given, the host's and ours
+    extra     options of the other host family, by name
+    kept      those of KEPT that were given"""
 
-    plugins: list[str] = field(default_factory=list)
-    options: dict[str, dict[str, Any]] = field(default_factory=dict)
-    given: frozenset[str] = frozenset()
+    plugins: Plugins = field(default_factory=Plugins)
+    explicit: frozenset[str] = frozenset()
     gan_loss: str | None = None
     extra: dict[str, int] = field(default_factory=dict)
     no_workers: bool = False
     dry_run: bool = False
-    kept: dict[str, Any] = field(default_factory=dict)  # those of KEPT that were given
+    kept: dict[str, Any] = field(default_factory=dict)
     trust_pickle: bool = False
 
     @classmethod
-    def parse(cls, values: dict[str, Any], given: frozenset[str]) -> Request:
+    def parse(cls, values: dict[str, Any], explicit: frozenset[str]) -> Request:
         """Sort the values of our options. Raises PluginError or OptionError before anything else happens."""
-        plugins = manager.expand(split_names(values.pop("plugin")))
-        pm = manager.build(plugins)
-        request = cls(plugins=plugins, given=given, gan_loss=values.pop("gan_loss"))
+        names = split_names(values.pop("plugin"))
+        request = cls(explicit=explicit, gan_loss=values.pop("gan_loss"))
         request.trust_pickle = bool(values.pop("trust_pickle", False))
-        for name in KEPT:
-            value = values.pop(name, None)
+        request.kept = {name: value for name in KEPT if (value := values.pop(name, None)) is not None}
+        found = catalogue()
+        given: dict[str, dict[str, Any]] = {}
+        for parameter, (plugin, field_name) in found.parameters().items():
+            value = values.pop(parameter, None)
             if value is not None:
-                request.kept[name] = value
-        for name, fields in _plugin_fields().items():
-            for parameter, field_name in fields.items():
-                value = values.pop(parameter, None)
-                if value is None:
-                    continue
-                if name not in plugins:
-                    raise OptionError(
-                        f"{plugin_options.flag(name, field_name)}={value}: {name} is not active. Add --plugin={name}, "
-                        "or leave the option out."
-                    )
-                request.options.setdefault(name, {})[field_name] = value
+                given.setdefault(plugin, {})[field_name] = value
         request.extra = {name: value for name, value in values.items() if value is not None}
-        _build_options(pm, request.options)  # what does not go together fails here, before the data set is read
+        request.plugins = found.activate(names, given)
         return request
 
 
-def split_names(values: tuple[str, ...] | list[str]) -> list[str]:
-    """--plugin is repeatable and takes commas; a name twice counts once. `none` and nothing mean no plug-in."""
-    names = [name.strip() for value in values for name in value.split(",")]
-    return list(dict.fromkeys(name for name in names if name and name.lower() != "none"))
+def take_files(command: click.Command) -> None:
+    """Let a command take --plugin=FILE.py: the options of a file become known before the command line is parsed."""
+    parse_args = command.parse_args
 
+    def parse_with_files(context: click.Context, args: list[str]) -> list[str]:
+        values = [arg.partition("=")[2] for arg in args if arg.startswith("--plugin=")]
+        values += [value for flag, value in itertools.pairwise(args) if flag == "--plugin"]
+        found = catalogue()
+        for name in filter(is_file, split_names(values)):
+            known = set(found.sources)
+            plugin = found.add_file(name)
+            if plugin not in known:
+                command.params.extend(found.click_options(plugin))
+        return parse_args(context, args)
 
-def _build_options(pm: pluggy.PluginManager, given: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Options objects of all active plug-ins: what was given, then presets, then defaults."""
-    names = [name for name, _ in reversed(pm.list_name_plugin())]
-    values: dict[str, dict[str, Any]] = {name: {} for name in names}
-    for name, options in build_options(pm, names, given).items():
-        for preset in manager.call(pm, name, "presets", options=options, given=given):
-            for other, fields in preset.items():
-                values[other].update(fields)
-    for name in names:
-        values[name].update(given.get(name, {}))
-    return build_options(pm, names, values)
-
-
-def _plugin_fields() -> dict[str, dict[str, str]]:
-    """By plug-in: click's parameter name -> field."""
-    return {
-        name: {plugin_options.parameter(name, field_name): field_name for field_name in plugin_options.fields(cls)}
-        for name, cls in installed_options().items()
-    }
-
-
-def installed_options() -> dict[str, type]:
-    """Options dataclasses of all installed plug-ins that have one. A faulty plug-in is left out here, so that it spoils
-    no run without it; `stylegan-plugins list` says what is wrong."""
-    found = {}
-    for name in manager.installed():
-        try:
-            cls = options_class(manager.build_alone(name), name)
-            if cls is not None:
-                plugin_options.check(name, cls)
-                found[name] = cls
-        except manager.FAULTS:  # PluginError is one of them
-            continue
-    return found
+    command.parse_args = parse_with_files  # type: ignore[method-assign, assignment]
 
 
 def device_click_option() -> click.Option:
@@ -161,7 +128,7 @@ def options_for(command: click.Command) -> list[click.Option]:
             ["--plugin"],
             multiple=True,
             metavar="NAME,...",
-            help="Plug-ins to train with, repeatable; see: stylegan-plugins list",
+            help="Plug-ins to train with, or .py files of them, repeatable; see: stylegan-plugins list",
         ),
         device_click_option(),
         click.Option(
@@ -189,8 +156,8 @@ def options_for(command: click.Command) -> list[click.Option]:
             ["--gan-loss"], type=click.Choice(list(GAN_LOSSES)), help="Adversarial loss  [default: nonsaturating]"
         ),
     ]
-    for name, cls in installed_options().items():
-        ours += plugin_options.click_options(name, cls)
+    found = catalogue()
+    ours += [option for name in found.usable() for option in found.click_options(name)]
     taken = sorted(existing & {flag for option in ours for flag in option.opts})
     if taken:
         raise HostError(
@@ -225,28 +192,23 @@ def configure(desc: str, args: Any, request: Request) -> tuple[str, Any]:
     if request.no_workers:
         args["data_loader_kwargs"]["num_workers"] = 0
         args["data_loader_kwargs"].pop("prefetch_factor", None)
-    if devices.device().type == "cpu" and "metrics" not in request.given:
+    if devices.device().type == "cpu" and "metrics" not in request.explicit:
         args["metrics"] = []  # the default would make 50,000 images at the first tick
     args.update(request.kept)
-    pm = manager.build(request.plugins)
-    chosen = _build_options(pm, request.options)
-    if request.plugins:
-        args["plugins"] = {
-            "active": request.plugins,
-            "options": {name: plugin_options.as_dict(value) for name, value in chosen.items()},
-        }
-    labels = use_labels(args, chosen)
+    plugins = request.plugins
+    if plugins:
+        args["plugins"] = plugins.record()
+    labels = use_labels(args, plugins)
     lacking: set[str] = set()
     if args.get("resume_pkl"):
-        lacking = finetune.configure(args, request.given, request.trust_pickle, labels is not None)
-    if "device" in request.given:
+        lacking = finetune.configure(args, request.explicit, request.trust_pickle, labels is not None)
+    if "device" in request.explicit:
         args["device"] = os.environ[devices.VARIABLE]
-    if request.plugins or request.gan_loss:
+    if plugins or request.gan_loss:
         _use_plugin_loss(args, request.gan_loss)
-    if request.plugins:
-        for name, options in chosen.items():
-            manager.call(pm, name, "configure", args=args, options=options, given=request.given)
-        desc += "-" + "-".join(request.plugins)
+    if plugins:
+        _configure_plugins(args, replace(recorded(args["plugins"]), presets=plugins.presets), request.explicit)
+        desc += "-" + "-".join(plugins.names)
     if lacking:
         finetune.check_frozen(args, lacking)
     if args.get("metrics") and not request.dry_run:
@@ -254,38 +216,44 @@ def configure(desc: str, args: Any, request: Request) -> tuple[str, Any]:
     return desc, args
 
 
-def use_labels(args: Any, chosen: Mapping[str, Any]) -> Labels | None:
-    """Let the data set have the labels of a plug-in, if one has any, in this process. chosen: options by plug-in.
+def _configure_plugins(args: Any, plugins: Plugins, explicit: frozenset[str]) -> None:
+    """Let each plug-in change the arguments, in order; what it has as options then is what the run has."""
+    for name in plugins.names:
+        _set_ada(args, name, getattr(plugins.object(name), "ada", "keep"), explicit)
+        options = plugins.call(name, "configure", args=args, explicit=explicit)
+        if options is not None:
+            plugins = plugins.with_options(name, options)
+        args["plugins"] = plugins.record()
+    if any("register_generator_module" in plugins.hooks_of(name) for name in plugins.names):
+        kwargs = args["G_kwargs"]
+        kwargs["host_class"], kwargs["class_name"] = kwargs["class_name"], GENERATOR
 
-    Raises PluginError if two have labels."""
-    labels = the_one("register_dataset", chosen, args=args)
+
+def _set_ada(args: Any, plugin: str, ada: str, explicit: frozenset[str]) -> None:
+    """Switch the hosts' default ADA off for a plug-in whose authors do, unless the user asked for ADA: with --aug, or
+    with an option that means something with it alone. Raises OptionError if it was asked for and is refused."""
+    asked = explicit & {"aug", "target", "augpipe"}
+    if ada == "keep" or "augment_kwargs" not in args or (ada == "off" and asked):
+        return
+    if asked:
+        flags = ", ".join(f"--{name}" for name in sorted(asked))
+        raise OptionError(f"{flags}: {plugin} does not go with ADA. Leave it out, or give --aug=noaug.")
+    for name in ("augment_kwargs", "ada_target", "augment_p"):
+        args.pop(name, None)
+    give = "" if ada == "refuse" else "; give --aug=ada to train with ADA in front of it"
+    print(f"{plugin}: --aug=noaug, the authors' setting{give}.")
+
+
+def use_labels(args: Any, plugins: Plugins) -> Labels | None:
+    """Let the data set have the labels of a plug-in, if one has any, in this process. Raises PluginError if two have
+    labels."""
+    labels = plugins.only("register_labels", args=args)
     if labels is not None:
         data = args["training_set_kwargs"]
         data["use_labels"] = True
         module, _, cls = data["class_name"].rpartition(".")
         dataset.use_labels(getattr(host_module(module), cls), data["path"], labels)
     return labels
-
-
-def the_one(hook: str, chosen: Mapping[str, Any], **arguments: Any) -> Any:
-    """What the one active plug-in that has this hook gives, None if none gives anything. chosen: options by plug-in.
-
-    Raises PluginError if several do."""
-    pm = manager.build(chosen)
-    found = {
-        name: part
-        for name, options in chosen.items()
-        for part in manager.call(pm, name, hook, options=options, **arguments)
-    }
-    if len(found) > 1:
-        raise PluginError(f"--plugin: {' and '.join(found)} both have a {hook}, and one can: leave the others out.")
-    return next(iter(found.values()), None)
-
-
-def recorded_options(plugins: Mapping[str, Any]) -> dict[str, Any]:
-    """Options objects by plug-in, as training_options.json has them under `plugins`."""
-    active = plugins.get("active", [])
-    return build_options(manager.build(active), active, plugins.get("options", {}))
 
 
 def _use_plugin_loss(args: Any, gan_loss: str | None) -> None:

@@ -7,19 +7,21 @@ import math
 from pathlib import Path
 
 import pytest
-from conftest import ADA, STYLEGAN3, TINY, last_run, run_script
+from support.hosts import ADA, STYLEGAN3
+from support.runs import TINY, last_run, loop, options, snapshot
+from support.scripts import DRIVERS, run_script
 
-from stylegan_plugins import manager, training
+from stylegan_plugins import training
 from stylegan_plugins.errors import OptionError
+from stylegan_plugins.manager import catalogue
 from stylegan_plugins.plugins.augself import PRESETS, AugSelfOptions
 
-DRIVERS = Path(__file__).parent / "drivers"
 GOLDEN = Path(__file__).parent / "golden" / "augself.npz"
 
 
 def resolved(names: list[str], given: dict | None = None) -> dict:
     """Options objects of active plug-ins, presets applied."""
-    return training._build_options(manager.build(manager.expand(names)), given or {})
+    return dict(catalogue().activate(names, given or {}).options)
 
 
 def assert_equals_the_authors(host: Path) -> None:
@@ -32,21 +34,24 @@ def assert_equals_the_authors(host: Path) -> None:
     assert {name: value for name, value in differences.items() if value > 1e-6} == {}
 
 
+@pytest.mark.host
 def test_gradients_equal_the_authors_bb0760e(fetched):
     assert_equals_the_authors(fetched[ADA])
 
 
+@pytest.mark.host
 @pytest.mark.parametrize("pristine", [ADA], indirect=True)
 def test_in_nvidias_checkout_gradients_equal_the_authors_bb0760e(pristine):
     assert_equals_the_authors(pristine)
 
 
+@pytest.mark.unit
 def test_augself_brings_diffaugment_along_once():
-    assert manager.expand(["augself"]) == ["diffaugment", "augself"]
-    assert manager.expand(["diffaugment", "augself"]) == ["diffaugment", "augself"]
-    assert manager.expand(["augself", "diffaugment"]) == ["diffaugment", "augself"]
+    for names in (["augself"], ["diffaugment", "augself"], ["augself", "diffaugment"]):
+        assert catalogue().activate(names, {}).names == ("diffaugment", "augself")
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_takes_the_place_of_defaults_and_what_is_given_wins(name):
     options = resolved(["augself"], {"augself": {"preset": name}})
@@ -58,44 +63,42 @@ def test_a_preset_takes_the_place_of_defaults_and_what_is_given_wins(name):
     assert PRESETS[name].source
 
 
+@pytest.mark.unit
 def test_the_plus_preset_strengthens_what_diffaugment_applies():
     options = resolved(["augself"], {"augself": {"preset": "plus"}, "diffaugment": {"cutout": 0.6}})
     assert options["diffaugment"].translation == 0.25 and options["diffaugment"].cutout == 0.6
     assert resolved(["augself"])["diffaugment"].translation == 0.125
 
 
-def test_the_policy_is_shared_with_diffaugment():
-    options = resolved(["augself"], {"augself": {"policy": "color,cutout"}})
-    assert options["diffaugment"].policy == "color,cutout"
-    with pytest.raises(OptionError, match="--augself-policy=color and --diffaugment-policy=cutout differ"):
-        resolved(["augself"], {"augself": {"policy": "color"}, "diffaugment": {"policy": "cutout"}})
-
-
+@pytest.mark.unit
 @pytest.mark.parametrize("predict", ["", "hue", "color,hue"])
 def test_groups_that_do_not_exist_cannot_be_predicted(predict):
     with pytest.raises(OptionError, match="--augself-predict"):
         AugSelfOptions(predict=predict)
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"diffaugment": {"policy": "color"}, "augself": {"predict": "cutout"}}, "--augself-predict: cutout can be"),
-        ({"diffaugment": {"policy": ""}}, "--augself-predict: nothing can be"),
+        (
+            {"diffaugment": {"policy": "color"}, "augself": {"predict": "cutout"}},
+            "--augself-predict: cutout cannot be predicted, since --diffaugment-policy=color applies color",
+        ),
+        ({"diffaugment": {"policy": ""}}, "--augself-predict: there is nothing to predict"),
         ({"diffaugment": {"where": "d"}}, "--diffaugment-where=d"),
     ],
 )
 def test_what_the_head_could_not_learn_is_refused(given, message):
-    request = training.Request(plugins=["diffaugment", "augself"], options=given, dry_run=True)
+    request = training.Request(plugins=catalogue().activate(["augself"], given), dry_run=True)
     args = {"loss_kwargs": {"class_name": training.HOST_LOSS}}
     with pytest.raises(OptionError, match=message):
         training.configure("run", args, request)
 
 
+@pytest.mark.run
 @pytest.mark.parametrize("family", [ADA, STYLEGAN3])
 def test_a_run_reports_what_shows_that_it_works(fetched, patched, family, small_zip, tmp_path):
-    from test_training import snapshot
-
     run_script(
         patched[family],
         "train.py",
@@ -114,9 +117,8 @@ def test_a_run_reports_what_shows_that_it_works(fetched, patched, family, small_
     assert snapshot(fetched[family], max(run_dir.glob("network-snapshot-*.pkl")), "--stock")["finite"]
 
 
+@pytest.mark.run
 def test_weights_of_0_leave_diffaugment_alone(ada_host, small_zip, tmp_path):
-    from test_training import loop, options, snapshot
-
     alone = options(ada_host, ADA, small_zip, tmp_path, "--plugin=diffaugment")
     off = options(
         ada_host, ADA, small_zip, tmp_path, "--plugin=augself", "--augself-d-weight=0", "--augself-g-weight=0"

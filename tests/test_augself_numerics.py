@@ -11,7 +11,10 @@ from hypothesis import strategies as st
 
 from training_ext import augself
 from training_ext.augment import GROUPS
-from training_ext.heads import EqualizedLinear, OmegaHead
+from training_ext.augself import OmegaHead
+from training_ext.heads import EqualizedLinear
+
+pytestmark = pytest.mark.unit
 
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "augself.npz"
 PROPERTY = settings(max_examples=50, deadline=None)

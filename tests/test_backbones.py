@@ -14,6 +14,8 @@ from stylegan_plugins import backbones
 from stylegan_plugins.errors import DataError, OptionError
 from training_ext.backbones import Backbone
 
+pytestmark = pytest.mark.unit
+
 
 @pytest.fixture(scope="module")
 def lite0():

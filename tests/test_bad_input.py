@@ -15,15 +15,15 @@ import numpy as np
 import PIL.Image
 import pytest
 from click.testing import CliRunner
-from conftest import ADA, FAMILIES, STYLEGAN3, color_crops, copy_host, install_plugin, run_script, write_zip
+from support.hosts import ADA, FAMILIES, STYLEGAN3, copy_host, install_plugin
+from support.images import color_crops, write_zip
+from support.scripts import UNREACHABLE, run_many, run_script
 
 from stylegan_plugins import datacheck
 from stylegan_plugins.cli import cli
 from stylegan_plugins.errors import DataError
 
-RUN_MANY = Path(__file__).parent / "drivers/run_many.py"
 REQUIRED = {ADA: [], STYLEGAN3: ["--cfg=stylegan2", "--gpus=1", "--batch=8", "--gamma=1"]}
-UNREACHABLE = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9", "no_proxy": ""}
 
 PLUGINS = {  # third-party plug-ins with something odd about them
     "rival": 'conflicts = ("diffaugment",)',
@@ -31,13 +31,13 @@ PLUGINS = {  # third-party plug-ins with something odd about them
     "unfinished": "from stylegan_plugins import hookimpl, nothing_of_that_name",
     "garbled": "def options(:",
     "crashing": "1 / 0",
-    "misspelt": "from stylegan_plugins import hookimpl\n@hookimpl\ndef optoins(): pass",
-    "greedy": "from stylegan_plugins import hookimpl\n@hookimpl\ndef tick(session, colour): pass",
-    "optionless": "from stylegan_plugins import hookimpl\n@hookimpl\ndef options(): return undefined",
+    "misspelt": "from stylegan_plugins import hookimpl\n@hookimpl\ndef confugire(): pass",
+    "greedy": "from stylegan_plugins import hookimpl\n@hookimpl\ndef setup(session, colour): pass",
+    "optionless": "OPTIONS = 3",
     "measuring": "from stylegan_plugins import hookimpl\n@hookimpl\ndef register_metrics(): return {'length': len}",
     "untyped": (
         "from dataclasses import dataclass\nfrom stylegan_plugins import hookimpl\n"
-        "@dataclass(frozen=True)\nclass Options:\n    sizes: list = ()\n@hookimpl\ndef options(): return Options"
+        "@dataclass(frozen=True)\nclass Options:\n    sizes: list = ()\nOPTIONS = Options"
     ),
 }
 
@@ -65,10 +65,10 @@ ADA_ONLY = {
     "plug-in whose imports fail": (["--plugin=unfinished"], "ImportError: cannot import name 'nothing_of_that_name'"),
     "plug-in that is no Python": (["--plugin=garbled"], "'garbled' is installed but cannot be imported: SyntaxError"),
     "plug-in that crashes on import": (["--plugin=crashing"], "ZeroDivisionError: division by zero"),
-    "plug-in with a misspelt hook": (["--plugin=misspelt"], "'misspelt' has a faulty hook: unknown hook 'optoins'"),
+    "plug-in with a misspelt hook": (["--plugin=misspelt"], "'misspelt' has a faulty hook: unknown hook 'confugire'"),
     "plug-in with an unknown argument": (
         ["--plugin=greedy"],
-        "'greedy' for hook 'tick' hookimpl definition: tick(sess",
+        "'greedy' for hook 'setup' hookimpl definition: setup(sess",
     ),
     "plug-in with a list for an option": (["--plugin=untyped"], "option 'sizes' of 'untyped' has no help"),
     "option that is infinite": (["--plugin=diffaugment", "--diffaugment-brightness=inf"], "not a finite number"),
@@ -169,21 +169,6 @@ def plugins(tmp_path_factory):
     return str(top)
 
 
-def run_many(host: Path, runs: list[list[str]], script: str = "train.py", **env: str) -> list[dict]:
-    """Run a script of a host once for each list of arguments, on the CPU. Returns code, stdout and stderr of each."""
-    done = subprocess.run(
-        [sys.executable, str(RUN_MANY), script],
-        input=json.dumps([{"args": args} for args in runs]),
-        cwd=host,
-        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "CUDA_VISIBLE_DEVICES": "", **env},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
 def arguments(family: str, args: list[str], out: Path, good: Path, bad: Path) -> list[str]:
     given = [f"--outdir={out}", f"--data={good}", *REQUIRED[family]]
     return given + [arg.format(bad=bad) for arg in args]
@@ -215,6 +200,7 @@ def tree(top: Path) -> set[Path]:
     return set(top.rglob("*"))
 
 
+@pytest.mark.host
 @pytest.mark.parametrize(("family", "name"), EACH)
 def test_bad_input_ends_with_one_line_and_code_2_and_leaves_nothing(family, name, answers):
     result, out = answers[family, name]
@@ -230,6 +216,7 @@ def test_bad_input_ends_with_one_line_and_code_2_and_leaves_nothing(family, name
     assert result["seconds"] < 15
 
 
+@pytest.mark.host
 @pytest.mark.parametrize("name", [name for name, (args, _) in BOTH.items() if args[0].startswith("--plugin")])
 def test_what_is_wrong_with_a_plugin_takes_no_usage_to_say(name, answers):
     result, _ = answers[ADA, name]
@@ -237,6 +224,7 @@ def test_what_is_wrong_with_a_plugin_takes_no_usage_to_say(name, answers):
         assert result["stderr"].count("\n") == 1
 
 
+@pytest.mark.run
 @pytest.mark.parametrize("name", ["two plug-ins that conflict", "truncated zip"])
 def test_a_script_started_by_a_user_answers_as_in_these_tests(
     name, answers, ada_host, color_zip, bad_data, plugins, tmp_path
@@ -247,6 +235,7 @@ def test_a_script_started_by_a_user_answers_as_in_these_tests(
     assert said(done.stderr) == said(answers[ADA, name][0]["stderr"])
 
 
+@pytest.mark.host
 def test_faulty_plugins_spoil_neither_help_nor_a_run_without_them(ada_host, plugins, color_zip, tmp_path):
     plain = ["--dry-run", f"--outdir={tmp_path}", f"--data={color_zip}"]
     shown, run, again = run_many(ada_host, [["--help"], plain, [*plain, "--plugin=rival"]], PYTHONPATH=plugins)
@@ -256,6 +245,7 @@ def test_faulty_plugins_spoil_neither_help_nor_a_run_without_them(ada_host, plug
     assert "-rival" in again["stdout"]
 
 
+@pytest.mark.host
 def test_list_says_what_is_wrong_with_each_faulty_plugin(plugins):
     command = [sys.executable, "-c", "from stylegan_plugins.cli import main; main()", "list"]
     done = subprocess.run(command, env={**os.environ, "PYTHONPATH": plugins}, capture_output=True, text=True)
@@ -268,15 +258,16 @@ def test_list_says_what_is_wrong_with_each_faulty_plugin(plugins):
         "unfinished": "ImportError",
         "garbled": "SyntaxError",
         "crashing": "ZeroDivisionError",
-        "misspelt": "unknown hook 'optoins'",
+        "misspelt": "unknown hook 'confugire'",
         "greedy": "{'colour'}",
-        "optionless": "name 'undefined' is not defined",
+        "optionless": "OPTIONS of 'optionless' is 3",
         "untyped": "'sizes'",
         "measuring": "not Metrics by name",
     }.items():
         assert reason in said[name]
 
 
+@pytest.mark.unit
 def test_an_output_folder_without_permission_is_refused(monkeypatch, tmp_path):
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)  # tests may run as root
     with pytest.raises(DataError, match=f"--outdir: {tmp_path} is not writable"):
@@ -302,6 +293,7 @@ COMMANDS = {
 }
 
 
+@pytest.mark.host
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_command_with_bad_input_ends_with_one_line_and_code_2_and_changes_nothing(name, fetched, tmp_path):
     (tmp_path / "empty").mkdir()

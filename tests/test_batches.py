@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from training_ext.batches import can_join, join, split
 
+pytestmark = pytest.mark.unit
+
 PROPERTY = settings(max_examples=50, deadline=None)
 
 

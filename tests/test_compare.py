@@ -11,16 +11,18 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import ADA, TINY
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_disp import invoke
+from support.hosts import ADA
+from support.runs import TINY
+from support.scripts import invoke
 
 from stylegan_plugins import comparing
 from stylegan_plugins.comparing import Cell
 from stylegan_plugins.errors import DataError, OptionError
 
 
+@pytest.mark.unit
 def test_combinations_and_fractions():
     assert comparing.combinations_of("none, augself,diffaugment+freezed,none") == [
         "none",
@@ -35,6 +37,7 @@ def test_combinations_and_fractions():
         comparing.combinations_of(" , ")
 
 
+@pytest.mark.unit
 @settings(deadline=None)  # the first time plug-ins are imported
 @given(st.sampled_from(["none", "augself", "disp,freezed"]), st.floats(0.01, 1), st.integers(1, 10_000))
 def test_a_share_of_the_data_is_as_many_images_as_it_says(plugins, share, images):
@@ -45,6 +48,7 @@ def test_a_share_of_the_data_is_as_many_images_as_it_says(plugins, share, images
     assert found[-1] == "--batch=8" and "--seed=3" in found
 
 
+@pytest.mark.unit
 def test_options_of_a_plugin_go_to_the_combinations_that_have_it():
     given = ["--gamma=1", "--contrad-warmup=50", "--snap", "9", "--diffaugment-cutout", "0.2", "--mirror=1", "--x-y=1"]
     rest = ["--gamma=1", "--snap", "9", "--mirror=1", "--x-y=1"]
@@ -54,6 +58,7 @@ def test_options_of_a_plugin_go_to_the_combinations_that_have_it():
     assert comparing.arguments_for(["augself"], given) == [*rest[:3], "--diffaugment-cutout", "0.2", *rest[3:]]
 
 
+@pytest.mark.unit
 def test_the_table_has_means_and_deviations():
     values = {Cell("none", 1.0, 0): 10.0, Cell("none", 1.0, 1): 14.0, Cell("a,b", 1.0, 0): 3.0}
     text = comparing.as_markdown(["none", "a,b"], [1.0], values)
@@ -61,6 +66,7 @@ def test_the_table_has_means_and_deviations():
     assert text.splitlines()[2:] == ["| none | 12 ± 2.83 |", "| a + b | 3 |"]
 
 
+@pytest.mark.run
 def test_combinations_are_trained_and_after_ctrl_c_the_same_command_goes_on(ada_host, small_zip, tmp_path):
     """The run that it ends has its state written; what is done is not done again."""
     tiny = [flag for flag in TINY[ADA] if not flag.startswith(("--kimg", "--snap"))]
@@ -100,6 +106,7 @@ def test_combinations_are_trained_and_after_ctrl_c_the_same_command_goes_on(ada_
     assert json.loads((tmp_path / "compare.json").read_text())["cells"] == record["cells"]
 
 
+@pytest.mark.unit
 def test_the_error_of_a_run_is_its_own_and_not_that_of_an_earlier_one(tmp_path):
     log = tmp_path / "train.log"
     for code, why in (("print('Error: too dark.'); raise SystemExit(2)", "too dark."), ("1 / 0", "it ended with 1")):
@@ -108,6 +115,7 @@ def test_the_error_of_a_run_is_its_own_and_not_that_of_an_earlier_one(tmp_path):
     assert "too dark" in log.read_text() and "ZeroDivisionError" in log.read_text()
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("first", [signal.SIGHUP, signal.SIGTERM])
 def test_a_signal_is_handed_on_and_a_second_one_ends_all_processes(first, tmp_path):
     """The program here has a child, and neither of them ends when it is told to."""
@@ -139,6 +147,7 @@ def with_ctrl_c() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.mark.run
 def test_what_cannot_be_trained_is_said_before_anything_is(ada_host, small_zip, tmp_path):
     flags = ["--plugins=none,freezed", f"--data={small_zip}", "--kimg=1", f"--outdir={tmp_path / 'out'}"]
     done = invoke(ada_host, "compare", *flags, "--features=efficientnet_lite0", "--", *TINY[ADA][:2], "--device=cpu")

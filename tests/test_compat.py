@@ -13,7 +13,7 @@ import warnings
 
 import pytest
 import torch
-from conftest import ADA, CHECKOUTS, STYLEGAN3
+from support.hosts import ADA, CHECKOUTS, STYLEGAN3
 
 from stylegan_plugins import training
 from training_ext import compat
@@ -265,58 +265,68 @@ def report(host):
 # --- each breakage, and its repair -----------------------------------------------------------------------------------
 
 
+@pytest.mark.host
 def test_the_infinite_sampler_dies_at_once_and_is_repaired(report):
     assert report["before"]["sampler"].startswith("TypeError")
     drawn = report["after"]["sampler"]
     assert len(drawn) == 8 and set(drawn) <= {0, 1, 2, 3}
 
 
+@pytest.mark.host
 def test_the_module_summary_moves_w_avg_and_is_kept_from_it(report):
     # stylegan3 moves it only when its training loop says so.
     assert report["before"]["summary_moves_w_avg"] is (report["family"] == ADA)
     assert report["after"]["summary_moves_w_avg"] is False
 
 
+@pytest.mark.host
 def test_a_deeper_mapping_loads_into_a_shallower_one_without_a_word_and_is_refused(report):
     assert report["before"]["deep_mapping_into_shallow"] is None
     refusal = report["after"]["deep_mapping_into_shallow"]
     assert refusal.startswith("UserError") and "mapping.fc2.weight has no place here" in refusal
 
 
+@pytest.mark.host
 def test_tensors_of_another_shape_are_broadcast_and_are_refused(report):
     assert report["before"]["broadcast_copy"] is None
     refusal = report["after"]["broadcast_copy"]
     assert refusal.startswith("UserError") and "weight is [1, 3] in the pickle and [3, 3] here" in refusal
 
 
+@pytest.mark.host
 def test_what_fits_is_copied_as_before(report):
     for moment in ("before", "after"):
         assert report[moment]["copy_that_fits"] is True
         assert report[moment]["copy_of_less"] is True
 
 
+@pytest.mark.host
 def test_statistics_are_exchanged_over_a_gpu_that_is_not_there_and_go_over_the_cpu(report):
     assert isinstance(report["before"]["statistics_under_gloo"], str)
     assert report["after"]["statistics_under_gloo"] == 2.0
 
 
+@pytest.mark.host
 def test_pickles_of_half_precision_run_in_float32_without_a_gpu(report):
     assert report["before"]["half_precision_blocks_of_a_pickle"] > 0
     assert report["after"]["half_precision_blocks_of_a_pickle"] == 0
 
 
+@pytest.mark.host
 def test_gradient_fixes_warn_on_no_call(report):
     # stylegan3 knows torch 1.11 and is silent already.
     assert (report["before"]["warnings_of_gradient_fixes"] == 0) == (report["family"] == STYLEGAN3)
     assert report["after"]["warnings_of_gradient_fixes"] == 0
 
 
+@pytest.mark.host
 def test_no_weight_gradients_takes_both_signatures(report):
     if report["family"] == ADA:
         assert report["before"]["without_weight_gradients"].startswith("TypeError")
     assert report["after"]["without_weight_gradients"] == [True, True, False, False]
 
 
+@pytest.mark.host
 def test_r1_through_the_ada_pipe_works_where_torch_has_no_second_derivative_of_grid_sample(report):
     if report["family"] == ADA:  # stylegan3 brings a second derivative of its own
         assert "differentiate twice" in report["before"]["r1_where_torch_lacks_the_second_derivative"]
@@ -325,11 +335,13 @@ def test_r1_through_the_ada_pipe_works_where_torch_has_no_second_derivative_of_g
     assert report["after"]["r1_where_torch_lacks_the_second_derivative"] == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.host
 def test_repairs_leave_the_numbers_of_r1_through_the_ada_pipe_alone(report):
     if compat.grid_sample_has_second_derivative():
         assert report["after"]["r1_through_ada"] == report["before"]["r1_through_ada"]
 
 
+@pytest.mark.host
 def test_an_op_that_cannot_be_built_falls_back_with_one_report(report):
     # Before: ada warns, stylegan3 dies for want of a GPU.
     before = report["before"]["op_that_cannot_be_built"]
@@ -338,6 +350,7 @@ def test_an_op_that_cannot_be_built_falls_back_with_one_report(report):
     assert report["stderr"].count("custom CUDA op bias_act_plugin cannot be built: ") == 1
 
 
+@pytest.mark.host
 @pytest.mark.parametrize("setuptools", ["with distutils", "without distutils"])
 def test_hosts_import_without_modules_that_newer_pythons_lack(host, setuptools):
     unrepaired = _python(WITHOUT, str(host[0]), "as it comes", setuptools)
@@ -348,6 +361,7 @@ def test_hosts_import_without_modules_that_newer_pythons_lack(host, setuptools):
     assert "istutils" not in repaired.stderr  # no warning about it either
 
 
+@pytest.mark.unit
 def test_adam_refuses_an_int_beta_which_lazy_regularisation_off_leaves():
     parameter = torch.nn.Parameter(torch.zeros(1))
     args = {"G_opt_kwargs": {"betas": [0, 0.99]}, "D_opt_kwargs": {"lr": 0.1}, "G_kwargs": {}, "D_kwargs": {}}
@@ -364,6 +378,7 @@ def test_adam_refuses_an_int_beta_which_lazy_regularisation_off_leaves():
 # --- install() -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.host
 def test_all_modules_with_a_repair_are_repaired_and_only_once(report):
     known = set(compat._REPAIRS)
     if report["family"] == ADA:
@@ -372,10 +387,12 @@ def test_all_modules_with_a_repair_are_repaired_and_only_once(report):
     assert report["idempotent"] is True
 
 
+@pytest.mark.host
 def test_nothing_of_torch_changes(report):
     assert report["changed"] == []
 
 
+@pytest.mark.host
 def test_without_a_host_there_is_nothing_to_repair(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", "from training_ext import compat; print(compat.install())"],
@@ -390,6 +407,7 @@ def test_without_a_host_there_is_nothing_to_repair(tmp_path):
 # --- stand-ins and GridSample by themselves --------------------------------------------------------------------------
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     "older, newer", [("1.9.1", "1.11.0a"), ("1.9", "1.10"), ("2.9.1+cu128", "2.14.1+cpu"), ("1.11.0", "2.0")]
 )
@@ -397,6 +415,7 @@ def test_versions_compare_by_number_not_by_letter(older, newer):
     assert compat._parse_version(older) < compat._parse_version(newer)
 
 
+@pytest.mark.unit
 def test_truth_values_are_read_as_distutils_read_them():
     assert [compat._strtobool(text) for text in ("Yes", "on", "1", "no", "False", "0")] == [1, 1, 1, 0, 0, 0]
     with pytest.raises(ValueError, match="maybe"):
@@ -411,12 +430,14 @@ def _batch(dtype: torch.dtype = torch.float64) -> tuple[torch.Tensor, torch.Tens
     return image, grid
 
 
+@pytest.mark.unit
 def test_grid_sample_has_the_derivatives_of_first_and_second_order_that_differences_show():
     image, grid = _batch()
     assert torch.autograd.gradcheck(lambda x: compat.GridSample.apply(x, grid), image)
     assert torch.autograd.gradgradcheck(lambda x: compat.GridSample.apply(x, grid).square(), image)
 
 
+@pytest.mark.unit
 @pytest.mark.skipif(not compat.grid_sample_has_second_derivative(), reason="this torch has none to compare with")
 def test_grid_sample_equals_torchs_own():
     image, grid = _batch()
@@ -430,6 +451,7 @@ def test_grid_sample_equals_torchs_own():
         torch.testing.assert_close(ours, torchs, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.unit
 def test_asking_torch_for_a_second_derivative_is_silent():
     with warnings.catch_warnings():
         warnings.simplefilter("error")

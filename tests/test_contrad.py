@@ -10,26 +10,27 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import ADA, STYLEGAN3, color_crops, run_script, write_zip
 from drivers.states import differences
+from support.hosts import ADA, STYLEGAN3
+from support.images import color_crops, write_zip
+from support.runs import killed_and_resumed, loop, options, run_to_its_end, snapshot
+from support.scripts import report_of
 
-from stylegan_plugins import manager, training
+from stylegan_plugins import training
 from stylegan_plugins.errors import OptionError
+from stylegan_plugins.manager import builtin, catalogue
 from stylegan_plugins.plugins import contrad
 from stylegan_plugins.plugins.contrad import PRESETS, ContraDOptions
-from training_ext.parts import Pass
+from training_ext import contrad as contrad_numbers
+from training_ext.parts import Images, Pass, Step
 
-DRIVERS = Path(__file__).parent / "drivers"
 GOLDEN = Path(__file__).parent / "golden" / "contrad.npz"
-
-
-def report_of(host: Path, driver: str, *args: str) -> dict:
-    return json.loads(run_script(host, str(DRIVERS / driver), *args).stdout.splitlines()[-1])
 
 
 # Numbers. -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.unit
 def test_the_step_of_d_and_of_g_equals_the_authors_4ac8ce5():
     """Their L_D and L_G on given features and heads: values, and gradients of features and of all heads."""
     with np.load(GOLDEN, allow_pickle=False) as file:
@@ -37,11 +38,11 @@ def test_the_step_of_d_and_of_g_equals_the_authors_4ac8ce5():
     chosen = ContraDOptions(
         hidden=16, projection=8, lambda_con=golden["step/lambda_con"].item(), temperature=0.1, warmup=0
     )
-    session = SimpleNamespace(
-        options=lambda _: chosen, feature_size=lambda _: 20, rank=0, num_gpus=1, optimizers=[], heads={}
-    )
-    heads = contrad.register_heads(session)[0].module().double()
-    session.heads["contrad"] = heads
+    conv = SimpleNamespace(weight=torch.zeros([5, 1]))  # 20 = 5 * 2 * 2 features; their layer gives 4x4 pixels
+    D = SimpleNamespace(b4=SimpleNamespace(conv=conv), img_resolution=32)
+    session = SimpleNamespace(D=D, rank=0, num_gpus=1, report=lambda name, value: None)
+    method = contrad.Method(session, chosen)
+    heads = method.h = contrad_numbers.heads(20, 16, 8).double()
     theirs = {"real": "projection", "generated": "projection2", "logits": "linear"}
     layers = {"0": "0", "2": "2"}
     name_of = lambda name, layer: f"{theirs[name]}.{('l1' if layer == '0' else 'l2') if name == 'logits' else layer}"
@@ -53,17 +54,18 @@ def test_the_step_of_d_and_of_g_equals_the_authors_4ac8ce5():
     features = golden["step/features"].clone().requires_grad_(True)
     first, second, generated = features.chunk(3)
 
-    def passed(source, phase, *views):
-        n = len(views[0])
-        read = [{"conv": view} for view in views]
-        blank = torch.zeros([n, 1])
-        return Pass(source, phase, blank, blank, blank, blank, {}, blank, read[0], {}, read, lambda *_: None)
+    blank = torch.zeros([len(first), 1])
 
-    (term,) = contrad.register_loss_terms(session)
-    real, fake = passed("real", "Dmain", first, second), passed("generated", "Dmain", generated)
-    contrast = term.joint(fake, real).mean()
-    softplus = torch.nn.functional.softplus
-    adversarial = (softplus(term.logits(fake)) + softplus(-term.logits(real))).mean()
+    def passed(source, phase, features, **views):
+        images = Images(source, phase, blank, blank, blank, blank)
+        return Pass(images, None, blank, blank, layers={"b4.conv": features}, views=views)
+
+    real = passed("real", "Dmain", first, second=passed("real", "Dmain", second))
+    fake = passed("generated", "Dmain", generated)
+    (term,) = method.terms
+    contrast = term.compute(Step("Dmain", 0, 0, real, fake)).mean()
+    softplus, logits = torch.nn.functional.softplus, method.critic.logits
+    adversarial = (softplus(logits(fake)) + softplus(-logits(real))).mean()
     assert contrast.item() == pytest.approx(golden["step/contrast"].item(), rel=1e-12)
     assert adversarial.item() == pytest.approx(golden["step/adversarial"].item(), rel=1e-12)
     (contrast + adversarial).backward()
@@ -73,21 +75,24 @@ def test_the_step_of_d_and_of_g_equals_the_authors_4ac8ce5():
             for kind in ("weight", "bias"):
                 expected = golden[f"step/grad/heads/{name_of(name, layer)}.{kind}"]
                 torch.testing.assert_close(getattr(head[int(layer)], kind).grad, expected, rtol=1e-9, atol=1e-12)
-    loss = softplus(-term.logits(passed("generated", "Gmain", features))).mean()  # theirs was given all
+    loss = softplus(-logits(passed("generated", "Gmain", features))).mean()  # theirs was given all
     (gradient,) = torch.autograd.grad(loss, [features])
     torch.testing.assert_close(gradient, golden["step/grad/features/G"], rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.host
 def test_each_phase_trains_what_the_paper_says(fetched):
     truths = report_of(fetched[ADA], "contrad_step.py")
     assert len(truths) > 18 and [name for name, holds in truths.items() if not holds] == []
 
 
+@pytest.mark.host
 @pytest.mark.parametrize("pristine", [ADA], indirect=True)
 def test_in_nvidias_checkout_each_phase_trains_what_the_paper_says(pristine):
     assert [name for name, holds in report_of(pristine, "contrad_step.py").items() if not holds] == []
 
 
+@pytest.mark.host
 def test_two_processes_give_the_gradients_of_one_with_all_images(fetched, tmp_path):
     relative = report_of(fetched[ADA], "contrad_ranks.py", str(tmp_path / "two"))
     assert relative["loss"] < 1e-12 and relative["vectors"] < 1e-12  # double precision
@@ -96,9 +101,10 @@ def test_two_processes_give_the_gradients_of_one_with_all_images(fetched, tmp_pa
     assert relative["ranks"] == 0
 
 
+@pytest.mark.host
 def test_every_pair_of_plugins_trains(fetched):
     faults = report_of(fetched[ADA], "combine.py")
-    pairs = len(manager.BUILTIN) * (len(manager.BUILTIN) - 1) // 2
+    pairs = len(builtin()) * (len(builtin()) - 1) // 2
     assert len(faults) == pairs
     assert {pair: fault for pair, fault in faults.items() if fault} == {"contrad,disp": "refused"}
 
@@ -107,9 +113,10 @@ def test_every_pair_of_plugins_trains(fetched):
 
 
 def resolved(given: dict) -> ContraDOptions:
-    return training._build_options(manager.build(["contrad"]), {"contrad": given})["contrad"]
+    return catalogue().activate(["contrad"], {"contrad": given}).options["contrad"]
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_takes_the_place_of_defaults_and_what_is_given_wins(name):
     options = resolved({"preset": name})
@@ -118,6 +125,7 @@ def test_a_preset_takes_the_place_of_defaults_and_what_is_given_wins(name):
     assert resolved({"preset": name, "augment": "simclr"}).augment == "simclr"
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("resolution, blur", [(32, 0), (64, 0), (128, 0.5), (1024, 0.5)])
 def test_the_augmentation_goes_with_the_resolution(resolution, blur):
     assert ContraDOptions().transform(resolution).blur == blur
@@ -127,7 +135,7 @@ def test_the_augmentation_goes_with_the_resolution(resolution, blur):
 def arguments(**changes) -> dict:
     return {
         "loss_kwargs": {"class_name": training.HOST_LOSS},
-        "training_set_kwargs": {"use_labels": False},
+        "training_set_kwargs": {"use_labels": False, "resolution": 32},
         "D_kwargs": {"epilogue_kwargs": {"mbstd_group_size": 4}},
         "batch_size": 8,
         "batch_gpu": 8,
@@ -137,10 +145,12 @@ def arguments(**changes) -> dict:
 
 
 def configured(args: dict, **options) -> dict:
-    request = training.Request(plugins=["contrad"], options={"contrad": options}, dry_run=True)
+    plugins = catalogue().activate(["contrad"], {"contrad": options})
+    request = training.Request(plugins=plugins, dry_run=True)
     return training.configure("run", args, request)[1]
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     "changes, options, message",
     [
@@ -154,28 +164,29 @@ def test_what_cannot_be_contrasted_is_refused(changes, options, message):
         configured(arguments(**changes), **options)
 
 
+@pytest.mark.unit
 def test_two_gpus_with_an_image_each_are_enough_when_they_share():
     configured(arguments(batch_size=2, batch_gpu=1, num_gpus=2))
 
 
+@pytest.mark.unit
 def test_the_minibatch_stddev_layer_can_be_left_out():
     assert configured(arguments(), mbstd="off")["D_kwargs"]["epilogue_kwargs"]["mbstd_num_channels"] == 0
     assert "mbstd_num_channels" not in configured(arguments())["D_kwargs"]["epilogue_kwargs"]
 
 
+@pytest.mark.unit
 def test_a_pretrained_d_keeps_its_minibatch_stddev_layer():
     with pytest.raises(OptionError, match="--contrad-mbstd=off.*--resume"):
-        contrad.configure(arguments(resume_pkl="x.pkl"), ContraDOptions(mbstd="off"), frozenset())
+        contrad.configure(arguments(resume_pkl="x.pkl"), ContraDOptions(mbstd="off"))
 
 
 # Runs. --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.run
 def test_a_killed_run_ends_as_one_that_was_not_and_its_snapshot_is_stock(fetched, ada_host, tmp_path):
     """32 iterations, in the warm-up of the learning rates; killed and resumed once."""
-    from test_resume import killed_and_resumed, run_to_its_end
-    from test_training import options, snapshot
-
     data = write_zip(tmp_path / "crops.zip", color_crops(32, side=16))
     args = options(ada_host, ADA, data, tmp_path, "--plugin=contrad", "--contrad-warmup=100", "--device=cpu")
     args |= {"total_kimg": 32 * args["batch_size"] / 1000, "kimg_per_tick": 9, "state_minutes": 10.0}
@@ -191,9 +202,8 @@ def test_a_killed_run_ends_as_one_that_was_not_and_its_snapshot_is_stock(fetched
     assert snapshot(fetched[ADA], max(whole.glob("network-snapshot-*.pkl")), "--stock")["finite"]
 
 
+@pytest.mark.run
 def test_stylegan3_trains_on_gray_images(fetched, patched, gray_zip, tmp_path):
-    from test_training import loop, options, snapshot
-
     flags = ["--plugin=contrad", "--contrad-mbstd=off", "--contrad-augment=simclr-hq-cutout"]
     args = options(patched[STYLEGAN3], STYLEGAN3, gray_zip, tmp_path, *flags)
     assert "augment_kwargs" not in args

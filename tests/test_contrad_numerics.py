@@ -12,8 +12,9 @@ from torch.nn.functional import normalize
 
 from training_ext import augment
 from training_ext.augment import SIMCLR, SimCLR
-from training_ext.contrad import nt_xent, supcon_generated
-from training_ext.heads import TwoLayerHead
+from training_ext.contrad import TwoLayerHead, nt_xent, supcon_generated
+
+pytestmark = pytest.mark.unit
 
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "contrad.npz"
 PROPERTY = settings(max_examples=40, deadline=None)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ADA, CHECKOUTS, STYLEGAN3
+from support.hosts import ADA, CHECKOUTS, STYLEGAN3
 from torch.utils import cpp_extension
 
 from stylegan_plugins.host import doctor
@@ -101,6 +101,7 @@ def finish(process: subprocess.Popen) -> list[str]:
 # --- what works ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.unit
 def test_an_op_is_built_loaded_and_kept(sources, without_cuda, capsys):
     module = build(sources)
     assert module.answer() == 42
@@ -110,12 +111,14 @@ def test_an_op_is_built_loaded_and_kept(sources, without_cuda, capsys):
     assert not custom_ops.failed("tiny") and custom_ops.reason("tiny") is None
 
 
+@pytest.mark.unit
 def test_verbosity_none_says_nothing_when_all_is_well(sources, without_cuda, capsys):
     build(sources, verbosity="none")
     captured = capsys.readouterr()
     assert captured.out == ""
 
 
+@pytest.mark.unit
 def test_two_processes_build_at_once_and_a_third_uses_what_they_built(sources):
     first, second = start_build(sources), start_build(sources)
     results = [finish(first), finish(second)]
@@ -126,6 +129,7 @@ def test_two_processes_build_at_once_and_a_third_uses_what_they_built(sources):
     assert library.stat().st_mtime_ns == built
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("file, old, new", [("tiny.h", "42", "43"), ("tiny.cpp", "ANSWER)", "ANSWER + 1)")])
 def test_a_changed_source_or_header_is_built_anew(sources, without_cuda, monkeypatch, file, old, new):
     before = build(sources)
@@ -136,6 +140,7 @@ def test_a_changed_source_or_header_is_built_anew(sources, without_cuda, monkeyp
     assert Path(before.__file__).parent != Path(after.__file__).parent
 
 
+@pytest.mark.unit
 def test_each_architecture_is_built_in_a_folder_of_its_own(sources, monkeypatch):
     folders = []
     monkeypatch.setattr(cpp_extension, "load", lambda **kwargs: folders.append(kwargs["build_directory"]))
@@ -146,6 +151,7 @@ def test_each_architecture_is_built_in_a_folder_of_its_own(sources, monkeypatch)
     assert folders[0] == folders[2] != folders[1]
 
 
+@pytest.mark.unit
 def test_the_same_sources_in_another_checkout_are_not_built_again(sources, monkeypatch, tmp_path):
     folders = []
     monkeypatch.setattr(cpp_extension, "load", lambda **kwargs: folders.append(kwargs["build_directory"]))
@@ -155,12 +161,14 @@ def test_the_same_sources_in_another_checkout_are_not_built_again(sources, monke
     assert folders[0] == folders[1]
 
 
+@pytest.mark.host
 @pytest.mark.parametrize("family", [ADA, STYLEGAN3])
 def test_a_hosts_own_loader_builds_ahead_of_time_and_keeps_torch_cuda_arch_list(family, fetched, sources):
     answer, architectures, _ = finish(start_build(sources, fetched[family], family))
     assert (answer, architectures) == ("42", "9.0")
 
 
+@pytest.mark.unit
 def test_headers_and_runtime_of_the_wheels_are_used_where_the_toolkit_lacks_them(tmp_path, monkeypatch):
     site, home, directory = tmp_path / "site-packages", tmp_path / "cuda", tmp_path / "build"
     for folder in (site / "torch", site / "nvidia/cu13/include", site / "nvidia/cu13/lib", home / "include", directory):
@@ -222,6 +230,7 @@ def _no_architecture(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     "cause, reason, advice",
     [
@@ -256,6 +265,7 @@ def test_a_build_that_fails_says_once_why_and_what_to_do(sources, monkeypatch, c
     assert custom_ops.failed("tiny") and custom_ops.reason("tiny") == message
 
 
+@pytest.mark.unit
 def test_a_pytorch_without_cuda_is_named_as_the_reason(sources, monkeypatch, capsys):
     monkeypatch.setattr(torch.version, "cuda", None)
     monkeypatch.setattr(cpp_extension, "CUDA_HOME", None)
@@ -266,6 +276,7 @@ def test_a_pytorch_without_cuda_is_named_as_the_reason(sources, monkeypatch, cap
 # --- doctor ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.host
 def test_doctor_says_which_ops_have_no_source_and_which_need_an_architecture(fetched, monkeypatch):
     monkeypatch.delenv("TORCH_CUDA_ARCH_LIST", raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -275,6 +286,7 @@ def test_doctor_says_which_ops_have_no_source_and_which_need_an_architecture(fet
     assert "filtered_lrelu" not in ada
 
 
+@pytest.mark.host
 def test_doctor_gives_the_reason_of_a_build_that_fails(fetched, monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "banana")  # fails before anything is compiled
     monkeypatch.setenv("CUDA_HOME", str(tmp_path))
@@ -289,6 +301,7 @@ def test_doctor_gives_the_reason_of_a_build_that_fails(fetched, monkeypatch, tmp
 # --- NVIDIA's own sources --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.host
 @pytest.mark.parametrize("family", [ADA, f"{STYLEGAN3} pristine"])
 def test_nvidias_bias_act_is_built_and_loaded(family, fetched, monkeypatch, tmp_path):
     if os.environ.get("STYLEGAN_PLUGINS_BUILD_OPS") != "1":

@@ -16,13 +16,15 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
-from conftest import color_crops, write_zip
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.images import color_crops, write_zip
 
 from stylegan_plugins import datacheck, metrics
 from stylegan_plugins.datacheck import check_dataset, check_output
 from stylegan_plugins.errors import DataError, OptionError
+
+pytestmark = pytest.mark.unit
 
 sides = st.sampled_from([8, 16, 32, 64])
 relaxed = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import timm
 import torch
-from conftest import ADA, STYLEGAN3, color_crops, run_script, write_zip
 from drivers.states import _compare, differences, statistics
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_contrad import report_of
-from test_resume import driver, killed_and_resumed, run_to_its_end
-from test_training import options
+from support.hosts import ADA, STYLEGAN3
+from support.images import color_crops, write_zip
+from support.runs import driver, killed_and_resumed, options, run_to_its_end
+from support.scripts import report_of, run_script
 
 from stylegan_plugins import training
 from stylegan_plugins.errors import DataError, OptionError
@@ -30,6 +30,7 @@ from training_ext import diagnostics
 LOGITS = st.lists(st.floats(-20, 20, width=32), min_size=1, max_size=9)
 
 
+@pytest.mark.unit
 @settings(max_examples=100, deadline=None)
 @given(LOGITS, LOGITS, LOGITS)
 def test_the_summary_is_that_of_the_equations(train, held_out, generated):
@@ -46,6 +47,7 @@ def test_the_summary_is_that_of_the_equations(train, held_out, generated):
     assert found["accuracy"] == pytest.approx({kind: sum(values) / len(values) for kind, values in right.items()})
 
 
+@pytest.mark.unit
 def test_what_there_is_no_number_for_is_none():
     one = torch.ones([4])
     found = diagnostics.summary({"train": one, "generated": one})
@@ -55,11 +57,13 @@ def test_what_there_is_no_number_for_is_none():
     assert found["scores"]["train"] is None and json.loads(json.dumps(found, allow_nan=False)) == found
 
 
+@pytest.mark.unit
 def test_r_v_is_0_for_unseen_images_like_training_ones_and_1_for_such_like_generated_ones():
     train, generated = torch.tensor([1.0, 3.0]), torch.tensor([-1.0, -2.0])
     assert diagnostics.r_v(train, train, generated) == 0 and diagnostics.r_v(train, generated, generated) == 1
 
 
+@pytest.mark.unit
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 9), st.integers(1, 40), st.integers(1, 7), st.integers(1, 50), st.integers(0, 2**31))
 def test_the_nearest_distance_is_the_least_of_all(queries, among, width, chunk, seed):
@@ -70,6 +74,7 @@ def test_the_nearest_distance_is_the_least_of_all(queries, among, width, chunk, 
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.unit
 def test_a_copy_of_a_training_image_has_distance_0_at_any_size():
     torch.manual_seed(0)
     images = torch.rand([5, 3, 64, 64]) * 2 - 1
@@ -81,6 +86,7 @@ def test_a_copy_of_a_training_image_has_distance_0_at_any_size():
     assert distances.tolist() == [0, 0] and index.tolist() == [3, 1]
 
 
+@pytest.mark.unit
 @settings(max_examples=300, deadline=None)
 @given(st.integers(1, 100), st.integers(1, 8), st.sampled_from([1, 2, 4, 8]))
 def test_all_images_are_scored_once_in_full_groups_that_hold_no_image_twice(count, rounds, group):
@@ -95,6 +101,7 @@ def test_all_images_are_scored_once_in_full_groups_that_hold_no_image_twice(coun
                 assert len(set(column.tolist())) == group
 
 
+@pytest.mark.host
 def test_logits_are_those_that_train_and_nothing_else_changes(fetched):
     holds = report_of(fetched[ADA], "diagnostics_logits.py")
     assert len(holds) == 18 and [claim for claim, true in holds.items() if not true] == []
@@ -103,11 +110,13 @@ def test_logits_are_those_that_train_and_nothing_else_changes(fetched):
 # What is held out. --------------------------------------------------------------------------------
 
 
+@pytest.mark.host
 def test_no_image_is_both_trained_on_and_held_out_whatever_the_sizes(fetched):
     """Any data set, subset, seed, with and without x-flips and labels, by the host's own choice of images."""
     assert report_of(fetched[ADA], "diagnostics_split.py")["cases"] >= 200
 
 
+@pytest.mark.host
 def test_a_run_trains_on_what_is_not_held_out(ada_host, small_zip, tmp_path):
     flags = ["--plugin=diagnostics", "--diagnostics-holdout=16"]
     data = options(ada_host, ADA, small_zip, tmp_path, *flags, "--mirror=1", "--seed=3")["training_set_kwargs"]
@@ -116,6 +125,7 @@ def test_a_run_trains_on_what_is_not_held_out(ada_host, small_zip, tmp_path):
     assert data["max_size"] == 40  # which leaves 24 out already
 
 
+@pytest.mark.host
 @pytest.mark.parametrize(
     "flag, message",
     [
@@ -131,6 +141,7 @@ def test_what_cannot_be_held_out_is_one_line(ada_host, small_zip, tmp_path, flag
     assert re.search(message, line), line
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     "given, message",
     [
@@ -172,6 +183,7 @@ def run(shared, ada_host, small_zip):
     return json.loads((top / "run.json").read_text()), top / "run"
 
 
+@pytest.mark.run
 def test_each_tick_has_a_record_and_its_statistics(run):
     _, run_dir = run
     found, lines = records(run_dir), lines_of(run_dir)
@@ -192,6 +204,7 @@ def test_each_tick_has_a_record_and_its_statistics(run):
     assert len({record["nearest"]["held_out"] for record in found}) == 1  # images stay the same
 
 
+@pytest.mark.run
 def test_the_last_record_follows_from_the_last_snapshot_and_the_images(fetched, run):
     _, run_dir = run
     expected, found = report_of(fetched[ADA], "diagnostics_again.py", str(run_dir), "16"), records(run_dir)[-1]
@@ -200,6 +213,7 @@ def test_the_last_record_follows_from_the_last_snapshot_and_the_images(fetched, 
         assert found[key] == pytest.approx(value, rel=1e-4, abs=1e-5), key
 
 
+@pytest.mark.run
 def test_a_run_that_is_killed_measures_as_one_that_was_not(ada_host, run, tmp_path):
     args, whole = run
     killed_and_resumed(ada_host, args, tmp_path / "killed", 3 * args["batch_size"])
@@ -207,19 +221,19 @@ def test_a_run_that_is_killed_measures_as_one_that_was_not(ada_host, run, tmp_pa
     assert records(tmp_path / "killed") == records(whole)
 
 
+@pytest.mark.run
 def test_a_run_that_goes_on_needs_the_data_set_that_it_began_with(run, monkeypatch):
     _, run_dir = run
-    _, state = newest_state(run_dir, print)
-    assert state["ranks"][0]["plugins"] == {"diagnostics": {"images": 64}}
+    _, _, state = newest_state(run_dir, print)
+    assert state["ranks"][0]["session"]["methods"] == {"diagnostics": {"images": 64}}
 
-    class Other:
-        all, data = range(65), {"path": "crops.zip"}
-
-    monkeypatch.setattr(plugin, "diagnostics_of", lambda session: Other)
+    method = plugin.Method(None, plugin.DiagnosticsOptions(holdout=8))
+    method.all, method.data = range(65), {"path": "crops.zip"}
     with pytest.raises(DataError, match=r"--resume-run: crops.zip has 65 images, the run began with 64"):
-        plugin.load_state_dict(session=None, state={"images": 64})
+        method.load_state_dict({"images": 64})
 
 
+@pytest.mark.run
 def test_a_run_trains_with_diagnostics_as_without_bit_for_bit(ada_host, run, tmp_path):
     """On the same images: networks, optimisers, random states and all other statistics."""
     args, run_dir = run
@@ -227,7 +241,7 @@ def test_a_run_trains_with_diagnostics_as_without_bit_for_bit(ada_host, run, tmp
     run_to_its_end(ada_host, args | {"plugins": plugins}, tmp_path / "without")
     drop = lambda line: {key: value for key, value in line.items() if not key.startswith("Diagnostics/")}
     assert [drop(line) for line in statistics(run_dir)] == statistics(tmp_path / "without")
-    without, measured = (newest_state(path, print)[1] for path in (tmp_path / "without", run_dir))
+    without, measured = (newest_state(path, print)[2] for path in (tmp_path / "without", run_dir))
     this = measured["ranks"][0]
     assert this.pop("plugins") == {"diagnostics": {"images": 64}} and without["ranks"][0].pop("plugins") == {}
     this |= {name: drop(this[name]) for name in ("counters", "cumulative")}
@@ -236,6 +250,7 @@ def test_a_run_trains_with_diagnostics_as_without_bit_for_bit(ada_host, run, tmp
     assert list(_compare(without, measured, ())) == []
 
 
+@pytest.mark.run
 def test_disp_has_no_prior_of_a_held_out_image_among_its_own(ada_host, small_zip, tmp_path):
     np.save(tmp_path / "own.npy", np.random.RandomState(0).randn(64, 6).astype(np.float32))
     flags = ["--plugin=disp,diagnostics", f"--disp-features={tmp_path / 'own.npy'}", "--diagnostics-holdout=16"]
@@ -249,6 +264,7 @@ def test_disp_has_no_prior_of_a_held_out_image_among_its_own(ada_host, small_zip
     assert all(math.isfinite(value) for value in records(tmp_path / "run")[-1]["scores"].values())
 
 
+@pytest.mark.host
 def test_two_processes_measure_once_and_without_held_out_images_nothing_is_said_of_them(ada_host, small_zip, tmp_path):
     flags = ["--plugin=contrad,diagnostics", "--gpus=2", "--diagnostics-images=12"]
     args = options(ada_host, ADA, small_zip, tmp_path, *flags, "--device=cpu")
@@ -260,6 +276,7 @@ def test_two_processes_measure_once_and_without_held_out_images_nothing_is_said_
     assert not [name for name in last if name.startswith("Diagnostics/") and ("held_out" in name or "r_v" in name)]
 
 
+@pytest.mark.run
 def test_stylegan3_measures_gray_images_with_labels_by_features(patched, tmp_path):
     crops = [np.asarray(crop).mean(axis=2).astype(np.uint8) for crop in color_crops(24, side=16)]
     data = write_zip(tmp_path / "gray.zip", crops, [i % 3 for i in range(24)])

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from training_ext.augment import GROUPS, DiffAugment
 
+pytestmark = pytest.mark.unit
+
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "diffaugment.npz"
 SIZES = ("5x3x16x16", "4x1x9x14")
 PROPERTY = settings(max_examples=40, deadline=None)

@@ -12,19 +12,29 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
-from conftest import ADA, STYLEGAN3, TINY, color_crops, last_run, make_pickle, run_script, write_zip
 from drivers.states import differences
-from test_resume import killed_and_resumed, run_to_its_end
-from test_training import loop, options, snapshot
-from test_transfer import arguments, still
+from support.hosts import ADA, STYLEGAN3
+from support.images import color_crops, write_zip
+from support.pickles import make_pickle
+from support.runs import (
+    LITE0,
+    TINY,
+    arguments,
+    killed_and_resumed,
+    last_run,
+    loop,
+    options,
+    run_to_its_end,
+    snapshot,
+    still,
+)
+from support.scripts import DRIVERS, invoke, run_script
 
-from stylegan_plugins import manager, priors, sampling, training
+from stylegan_plugins import priors, sampling, training
 from stylegan_plugins.errors import DataError, OptionError, PluginError
+from stylegan_plugins.manager import catalogue
 from stylegan_plugins.pickles import read_pickle
 from stylegan_plugins.plugins import disp as plugin
-
-DRIVERS = Path(__file__).parent / "drivers"
-LITE0 = "--disp-features=efficientnet_lite0"
 
 
 @pytest.fixture(scope="module")
@@ -64,15 +74,10 @@ def trained(shared, cache, ada_host, crops):
     return json.loads((top / "run.json").read_text()), top / "run"
 
 
-def invoke(host: Path, *args: str):
-    """The command as a user runs it, in the host's folder."""
-    code = "import sys; from stylegan_plugins.cli import main; sys.argv[0] = 'stylegan-plugins'; main()"
-    return run_script(host, "-c", code, *args, check=False)
-
-
 # The discriminator, and the start from a pickle. --------------------------------------------------
 
 
+@pytest.mark.run
 def test_the_discriminator_and_its_start(cache, fetched, ada_host, pickles, large_crops, tmp_path):
     args = arguments(ada_host, ADA, large_crops, tmp_path, "--plugin=disp", LITE0, f"--resume={pickles[ADA]}")
     output = run_to_its_end(ada_host, still(args), tmp_path / "run")
@@ -83,6 +88,7 @@ def test_the_discriminator_and_its_start(cache, fetched, ada_host, pickles, larg
     assert len(truths) == 10 and [name for name, holds in truths.items() if not holds] == []
 
 
+@pytest.mark.run
 def test_a_run_of_disp_starts_another_with_its_conditioning(ada_host, trained, crops, tmp_path):
     _, run_dir = trained
     source = max(run_dir.glob("network-snapshot-*.pkl"))
@@ -98,6 +104,7 @@ def test_a_run_of_disp_starts_another_with_its_conditioning(ada_host, trained, c
 # Runs. --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.run
 def test_a_killed_run_ends_as_one_that_was_not_and_its_snapshot_is_stock(fetched, ada_host, trained, tmp_path):
     args, whole = trained
     killed = tmp_path / "killed"
@@ -113,6 +120,7 @@ def test_a_killed_run_ends_as_one_that_was_not_and_its_snapshot_is_stock(fetched
     assert recorded["class_name"] == "training.dataset.ImageFolderDataset"
 
 
+@pytest.mark.run
 def test_images_and_their_flips_have_priors_of_their_own(cache, ada_host, trained):
     args, _ = trained
     data = args["training_set_kwargs"]
@@ -138,6 +146,7 @@ def test_images_and_their_flips_have_priors_of_their_own(cache, ada_host, traine
     assert np.abs(np.array(labels[3]) - labels[1]).max() < np.abs(np.array(labels[3]) - labels[0]).max()
 
 
+@pytest.mark.run
 def test_two_processes_of_stylegan3_with_workers_have_the_priors(cache, stylegan3_host, crops, tmp_path):
     small = [flag for flag in TINY[STYLEGAN3] if not flag.startswith(("--gpus", "--workers"))]
     more = ["--plugin=disp,augself", LITE0, "--gpus=2", "--workers=1", "--device=cpu", "--batch=64"]
@@ -150,6 +159,7 @@ def test_two_processes_of_stylegan3_with_workers_have_the_priors(cache, stylegan
     assert read_pickle(max(run_dir.glob("*.pkl"))).network("G_ema").init_kwargs["c_dim"] == 1280
 
 
+@pytest.mark.run
 def test_samples_for_an_image_are_nearer_to_it_than_to_the_median_image(cache, ada_host, tmp_path):
     """In the feature space of the priors, after 190 iterations: a permutation test. The long form is the benchmark."""
     benchmark = Path(__file__).parents[1] / "benchmarks" / "disp_like.py"
@@ -164,16 +174,17 @@ def test_samples_for_an_image_are_nearer_to_it_than_to_the_median_image(cache, a
 
 
 def refused(args: dict, **options) -> None:
-    chosen = {"disp": plugin.DISPOptions(**options)}
-    args = {"plugins": {"active": ["disp"], "options": {"disp": {}}}, **args}
-    training.use_labels(args, chosen)
+    plugins = catalogue().activate(["disp"], {"disp": options})
+    training.use_labels({"plugins": plugins.record(), **args}, plugins)
 
 
+@pytest.mark.unit
 def test_labels_of_the_data_set_and_priors_exclude_each_other(crops):
     with pytest.raises(OptionError, match="--cond=1"):
         refused({"training_set_kwargs": {"path": str(crops), "use_labels": True}})
 
 
+@pytest.mark.unit
 def test_priors_of_other_images_are_refused(cache, crops, tmp_path):
     other = write_zip(tmp_path / "other.zip", color_crops(24, side=16, seed=3))
     file = priors.compute(
@@ -183,6 +194,7 @@ def test_priors_of_other_images_are_refused(cache, crops, tmp_path):
         refused({"training_set_kwargs": {"path": str(crops), "use_labels": False}}, features=str(file))
 
 
+@pytest.mark.host
 def test_a_missing_backbone_is_one_line_before_anything_is_written(ada_host, crops, tmp_path):
     done = run_script(
         ada_host,
@@ -194,6 +206,7 @@ def test_a_missing_backbone_is_one_line_before_anything_is_written(ada_host, cro
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.run
 def test_a_data_set_that_changed_stops_a_resumed_run(ada_host, trained, crops, tmp_path):
     _, run_dir = trained
     moved = tmp_path / "run"
@@ -211,16 +224,19 @@ def test_a_data_set_that_changed_stops_a_resumed_run(ada_host, trained, crops, t
     assert done.returncode == 2 and "made from other images" in done.stderr, done.stderr[-2000:]
 
 
+@pytest.mark.unit
 def test_contrad_and_disp_are_told_apart():
     with pytest.raises(PluginError, match="disp and contrad cannot be active together"):
-        manager.build(["disp", "contrad"])
+        catalogue().activate(["disp", "contrad"], {})
 
 
+@pytest.mark.unit
 def test_one_image_has_no_mixture():
     with pytest.raises(OptionError, match="--disp-sampling=mixture: one image"):
         plugin.way_of_sampling(plugin.DISPOptions(sampling="mixture"), 1)
 
 
+@pytest.mark.host
 def test_a_pickle_of_classes_is_not_conditioned_by_priors(cache, fetched, ada_host, large_crops, tmp_path):
     classes = make_pickle(fetched[ADA], tmp_path / "classes.pkl", c_dim=3)
     flags = [f"--data={large_crops}", f"--outdir={tmp_path}/runs", f"--resume={classes}", "--plugin=disp", LITE0]
@@ -228,6 +244,7 @@ def test_a_pickle_of_classes_is_not_conditioned_by_priors(cache, fetched, ada_ho
     assert done.returncode == 2 and "trained with labels of width 3, those of the plug-in have 1280" in done.stderr
 
 
+@pytest.mark.run
 def test_a_subset_is_all_that_samples_know_of(cache, ada_host, crops, tmp_path):
     """--subset keeps 10 of 24 images: scale and samples are of these."""
     args = options(ada_host, ADA, crops, tmp_path, "--plugin=disp", LITE0, "--subset=10", "--device=cpu")
@@ -240,6 +257,7 @@ def test_a_subset_is_all_that_samples_know_of(cache, ada_host, crops, tmp_path):
 # Images without the data set. ---------------------------------------------------------------------
 
 
+@pytest.mark.run
 def test_samples_need_no_data_set_and_depend_on_their_seed_alone(ada_host, trained, tmp_path):
     moved = tmp_path / "run"
     shutil.copytree(trained[1], moved)
@@ -252,6 +270,7 @@ def test_samples_need_no_data_set_and_depend_on_their_seed_alone(ada_host, train
     assert PIL.Image.open(tmp_path / "many" / "sheet.png").size == (48, 32)
 
 
+@pytest.mark.run
 def test_variants_of_a_picture_and_what_has_none(ada_host, trained, crops, tmp_path):
     PIL.Image.fromarray(color_crops(1, side=64)[0]).save(tmp_path / "one.png")
     done = invoke(
@@ -269,6 +288,7 @@ def test_variants_of_a_picture_and_what_has_none(ada_host, trained, crops, tmp_p
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.run
 def test_plain_and_class_conditional_generators_are_sampled_too(ada_host, pickles, tmp_path):
     done = invoke(ada_host, "sample", str(pickles[ADA]), "--seeds=0", f"--outdir={tmp_path}")
     assert done.returncode == 0 and (tmp_path / "seed0000.png").exists(), done.stderr
@@ -279,6 +299,7 @@ def test_plain_and_class_conditional_generators_are_sampled_too(ada_host, pickle
     assert not (tmp_path / "x.pkl").exists()
 
 
+@pytest.mark.run
 def test_an_exported_pickle_makes_the_same_images_with_the_stock_script(fetched, ada_host, trained, tmp_path):
     done = invoke(ada_host, "export", str(trained[1]), "--classes=3", f"--out={tmp_path / 'stock.pkl'}")
     assert done.returncode == 0, done.stderr
@@ -293,6 +314,7 @@ def test_an_exported_pickle_makes_the_same_images_with_the_stock_script(fetched,
     assert np.abs(ours - theirs).max() <= 1 and ours.std() > 1
 
 
+@pytest.mark.run
 def test_many_images_are_sampled_from_a_mixture_that_is_kept(ada_host, trained, tmp_path):
     moved = tmp_path / "run"
     shutil.copytree(trained[1], moved)
@@ -310,16 +332,19 @@ def test_many_images_are_sampled_from_a_mixture_that_is_kept(ada_host, trained, 
     assert sheets[0] == sheets[1]
 
 
+@pytest.mark.unit
 def test_way_of_sampling_goes_with_the_number_of_images(cache, tmp_path):
     for count, way in ((5, "mixup"), (plugin.MANY, "mixture")):
         priors.save(tmp_path / "priors.npz", priors.Priors(np.random.rand(count, 3), None, None, None))
-        assert plugin.register_sampler(tmp_path, plugin.DISPOptions(features="none")).name == way
+        assert plugin.way_of_sampling(plugin.DISPOptions(), count) == way
+        assert plugin.register_sampler(tmp_path, plugin.DISPOptions(features="none", sampling=way)).name == way
     sampler = plugin.register_sampler(tmp_path, plugin.DISPOptions(features="none", sampling="images"))
     assert sampler.name == "images"
     with pytest.raises(DataError, match="features of your own"):
         sampler.like(None, torch.zeros([1, 3, 8, 8]))
 
 
+@pytest.mark.unit
 def test_pictures_come_upright_on_white_and_damaged_ones_are_told(tmp_path):
     class G(torch.nn.Linear):
         img_channels, img_resolution = 3, 16
@@ -349,11 +374,13 @@ def test_pictures_come_upright_on_white_and_damaged_ones_are_told(tmp_path):
             assert "--like" in str(error) and "\n" not in str(error)
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("text, seeds", [("0-3", [0, 1, 2, 3]), ("7", [7]), ("1, 3-4", [1, 3, 4])])
 def test_seeds_are_numbers_and_ranges(text, seeds):
     assert sampling.seeds_of(text) == seeds
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("text", ["", "a", "3-1", "-1", "1,,2", "0-100000", "0-999999999"])
 def test_what_is_no_seed_is_told(text):
     with pytest.raises(OptionError, match="--seeds"):

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from training_ext import disp
 
+pytestmark = pytest.mark.unit
+
 PROPERTY = settings(max_examples=40, deadline=None)
 
 

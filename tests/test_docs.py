@@ -13,12 +13,14 @@ import pytest
 
 from stylegan_plugins import hookspecs, manager
 from stylegan_plugins import options as plugin_options
-from stylegan_plugins.session import options_class
+
+pytestmark = pytest.mark.unit
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md")])
 HOOKS_PAGE = (ROOT / "docs/hooks.md").read_text(encoding="utf-8")
-HOOKS = [name for name, value in vars(hookspecs).items() if hasattr(value, "stylegan_plugins_spec")]
+SPECS = {**vars(hookspecs), **vars(hookspecs.MethodHooks)}
+HOOKS = [name for name, value in SPECS.items() if hasattr(value, "stylegan_plugins_spec")]
 PAGE = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -33,16 +35,16 @@ def test_the_page_of_hooks_is_made_from_the_specification():
 
 @pytest.mark.parametrize("hook", HOOKS)
 def test_every_hook_has_a_text_and_its_place_in_the_order_of_calls(hook):
-    assert len(getattr(hookspecs, hook).__doc__) > 50
+    assert len(SPECS[hook].__doc__) > 50
     assert f"`{hook}`" in HOOKS_PAGE.split("\n## ")[0]
 
 
-@pytest.mark.parametrize("name", manager.BUILTIN)
+@pytest.mark.parametrize("name", manager.builtin())
 def test_every_plugin_has_a_page_that_mentions_every_option(name):
     page = ROOT / f"docs/methods/{name.replace('-', '_')}.md"
     assert page.is_file(), f"{page} is missing"
     text = page.read_text(encoding="utf-8")
-    cls = options_class(manager.build_alone(name), name)
+    cls = manager.catalogue().options_class(name)
     for field in dataclasses.fields(cls) if cls else ():
         assert f"{plugin_options.flag(name, field.name)}`" in text.replace("=", "`"), field.name
 

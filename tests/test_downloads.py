@@ -10,7 +10,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from conftest import ADA, STYLEGAN3, TINY, color_crops, run_script, write_zip
+from support.hosts import ADA, STYLEGAN3
+from support.images import color_crops, write_zip
+from support.runs import TINY
+from support.scripts import run_script
 
 from stylegan_plugins import downloads
 from stylegan_plugins.errors import DataError
@@ -89,6 +92,7 @@ def files(cache: Path) -> list[str]:
     return sorted(path.name for path in cache.rglob("*") if path.is_file() and not path.name.endswith(".lock"))
 
 
+@pytest.mark.unit
 def test_a_data_set_is_downloaded_once(body, cache):
     with serving(body) as server:
         first = downloads.local_data(f"{server.address}/some/crops.zip?dl=1")
@@ -98,11 +102,13 @@ def test_a_data_set_is_downloaded_once(body, cache):
     assert files(cache) == ["crops.zip"]
 
 
+@pytest.mark.unit
 def test_two_addresses_with_the_same_file_name_are_two_data_sets(body, cache):
     with serving(body) as server:
         assert downloads.local_data(f"{server.address}/a/x.zip") != downloads.local_data(f"{server.address}/b/x.zip")
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("name", downloads.NAMED)
 def test_a_named_data_set_comes_from_its_address(name, body, cache, monkeypatch):
     assert downloads.address_of(name) == f"https://data-efficient-gans.mit.edu/datasets/{name}.zip"
@@ -112,17 +118,20 @@ def test_a_named_data_set_comes_from_its_address(name, body, cache, monkeypatch)
     assert server.requests == [(f"/mirror/{name}.zip", None)]
 
 
+@pytest.mark.unit
 def test_a_folder_of_that_name_wins(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "100-shot-panda").mkdir()
     assert downloads.local_data("100-shot-panda") == "100-shot-panda"
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("data", ["my.zip", "100-shot-obama.zip", "100-shot", "ftp://x/y.zip", "/a/b", "C:\\x"])
 def test_everything_else_is_a_path(data):
     assert downloads.local_data(data) == data
 
 
+@pytest.mark.unit
 def test_a_download_that_breaks_off_goes_on_where_it_stopped(body, cache):
     with serving(body) as server:
         server.break_after = len(body) // 3 + 1
@@ -134,6 +143,7 @@ def test_a_download_that_breaks_off_goes_on_where_it_stopped(body, cache):
         assert 0 <= previous + server.break_after - start < downloads.CHUNK
 
 
+@pytest.mark.unit
 def test_a_later_run_goes_on_where_an_earlier_one_gave_up(body, cache):
     with serving(body) as server:
         server.break_after = len(body) // 10
@@ -147,6 +157,7 @@ def test_a_later_run_goes_on_where_an_earlier_one_gave_up(body, cache):
     assert files(cache) == ["x.zip"]
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("change", ["other file", "no tag", "no ranges"])
 def test_a_part_that_does_not_belong_to_the_file_is_not_used(change, body, cache, tmp_path):
     new = write_zip(tmp_path / "new.zip", color_crops(30, seed=1)).read_bytes()
@@ -163,6 +174,7 @@ def test_a_part_that_does_not_belong_to_the_file_is_not_used(change, body, cache
         assert Path(downloads.local_data(f"{server.address}/x.zip")).read_bytes() == new
 
 
+@pytest.mark.unit
 def test_a_part_longer_than_the_file_is_thrown_away(body, cache):
     with serving(body) as server:
         address = f"{server.address}/x.zip"
@@ -173,6 +185,7 @@ def test_a_part_longer_than_the_file_is_thrown_away(body, cache):
         assert Path(downloads.local_data(address)).read_bytes() == body
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("wrong", [b"<html>Sorry, moved.</html>", b"", b"PK\x03\x04 and then nothing"])
 def test_what_is_no_zip_is_refused_and_not_kept(wrong, cache):
     with serving(wrong) as server:
@@ -181,6 +194,7 @@ def test_what_is_no_zip_is_refused_and_not_kept(wrong, cache):
     assert not [name for name in files(cache) if not name.endswith(".tag")]
 
 
+@pytest.mark.unit
 def test_a_zip_with_a_damaged_image_is_refused_and_not_kept(body, cache):
     damaged = bytearray(body)
     damaged[len(body) // 2] ^= 0xFF
@@ -190,6 +204,7 @@ def test_a_zip_with_a_damaged_image_is_refused_and_not_kept(body, cache):
     assert not [name for name in files(cache) if not name.endswith(".tag")]
 
 
+@pytest.mark.unit
 def test_an_error_of_the_server_is_one_line_with_its_status(body, cache):
     with serving(body) as server:
         server.status = 404
@@ -198,6 +213,7 @@ def test_an_error_of_the_server_is_one_line_with_its_status(body, cache):
     assert "\n" not in str(told.value) and files(cache) == []
 
 
+@pytest.mark.unit
 def test_without_a_network_the_error_says_what_to_do(cache, monkeypatch):
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))  # and nobody listens
@@ -207,6 +223,7 @@ def test_without_a_network_the_error_says_what_to_do(cache, monkeypatch):
     assert "100-shot-obama.zip cannot be had (ConnectionError)" in str(told.value)
 
 
+@pytest.mark.unit
 def test_two_processes_do_not_write_the_same_file(body, cache):
     with serving(body) as server:
         address = f"{server.address}/x.zip"
@@ -218,6 +235,7 @@ def test_two_processes_do_not_write_the_same_file(body, cache):
         assert Path(downloads.local_data(address)).read_bytes() == body
 
 
+@pytest.mark.run
 @pytest.mark.parametrize("family", [ADA, STYLEGAN3])
 def test_train_takes_an_address(patched, family, body, tmp_path):
     with serving(body) as server:
@@ -230,6 +248,7 @@ def test_train_takes_an_address(patched, family, body, tmp_path):
     assert str(tmp_path / "cache" / "data") in done.stdout and "crops.zip" in done.stdout
 
 
+@pytest.mark.host
 def test_train_without_a_network_ends_with_one_line(ada_host, tmp_path):
     done = run_script(
         ada_host,

@@ -13,8 +13,9 @@ import PIL.Image
 import pytest
 import timm
 import torch
-from conftest import color_crops, make_pickle, write_zip
-from test_disp import invoke
+from support.images import color_crops, write_zip
+from support.pickles import make_pickle
+from support.scripts import invoke
 
 from stylegan_plugins import backbones, evaluation, extractors, run_folders, scores
 from stylegan_plugins.errors import DataError, OptionError, UserError
@@ -61,6 +62,7 @@ def close(ours: dict[str, float], theirs: dict[str, float]) -> None:
 # Figures. -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.unit
 def test_all_metrics_equal_those_of_torch_fidelity_on_the_same_folders(network, folders):
     import torch_fidelity
     from torch_fidelity.feature_extractor_base import FeatureExtractorBase
@@ -103,6 +105,7 @@ def test_all_metrics_equal_those_of_torch_fidelity_on_the_same_folders(network, 
         )
 
 
+@pytest.mark.unit
 def test_fid_and_kid_equal_those_of_clean_fid_on_the_same_features():
     from cleanfid import fid
 
@@ -115,6 +118,7 @@ def test_fid_and_kid_equal_those_of_clean_fid_on_the_same_features():
     assert found["kid"] == pytest.approx(fid.kernel_distance(one, other, num_subsets=2), rel=1e-6)
 
 
+@pytest.mark.unit
 def test_fid_of_a_set_against_itself_is_0_and_the_floor_is_that_of_its_halves(network, folders):
     (_, images), _ = folders
     values = extractors.extract(extractors.load(network, {"features"}, CPU), images.split(8), 40, "")
@@ -142,6 +146,7 @@ class StandIn(torch.nn.Module):
         return self.layers(x)
 
 
+@pytest.mark.unit
 def test_inception_features_are_clean_fids_of_its_resized_images(cache, folders):
     from cleanfid import fid
     from cleanfid.inception_torchscript import InceptionV3W
@@ -160,6 +165,7 @@ def test_inception_features_are_clean_fids_of_its_resized_images(cache, folders)
     assert torch.equal(inception(gray)["features"], inception(gray.repeat(1, 3, 1, 1))["features"])
 
 
+@pytest.mark.unit
 def test_the_inception_score_is_torch_fidelitys_with_its_network(cache, tmp_path, monkeypatch):
     import torch_fidelity
     from torch_fidelity import feature_extractor_inceptionv3 as theirs
@@ -186,6 +192,7 @@ def test_the_inception_score_is_torch_fidelitys_with_its_network(cache, tmp_path
     close(found, {"x_mean": expected["inception_score_mean"], "x_std": expected["inception_score_std"]})
 
 
+@pytest.mark.unit
 def test_missing_inception_weights_are_one_error_that_names_what_can_be_had(cache, monkeypatch):
     monkeypatch.setattr(extractors, "CLEAN", "http://127.0.0.1:9/inception-2015-12-05.pt")
     begin_at = time.monotonic()
@@ -201,6 +208,7 @@ def test_missing_inception_weights_are_one_error_that_names_what_can_be_had(cach
         extractors.load("inception", {"features"}, CPU)
 
 
+@pytest.mark.unit
 def test_damaged_inception_weights_are_one_error(cache):
     (cache / "inception").mkdir(parents=True)
     for wanted, name in (("features", extractors.CLEAN), ("logits", extractors.FIDELITY)):
@@ -209,6 +217,7 @@ def test_damaged_inception_weights_are_one_error(cache):
             extractors.load("inception", {wanted}, CPU)
 
 
+@pytest.mark.unit
 def test_clip_is_its_projection_and_has_no_classes(monkeypatch):
     monkeypatch.setattr(backbones, "load", lambda name, *args: backbones.create(backbones.BACKBONES[name]))
     clip = extractors.load("clip", {"features"}, CPU)
@@ -244,6 +253,7 @@ def made(done) -> list[str]:
     return re.findall(r": (network-snapshot-\S+)$", done.stderr, re.MULTILINE)
 
 
+@pytest.mark.run
 def test_what_is_done_is_not_done_again_and_the_best_is_marked(cache, two, ada_host, network, small_zip, tmp_path):
     run = shutil.copytree(two, tmp_path / "run")
     last = run / "network-snapshot-000001.pkl"
@@ -273,6 +283,7 @@ def test_what_is_done_is_not_done_again_and_the_best_is_marked(cache, two, ada_h
     assert f"Floor, FID of two halves of the real images: {lines[0]['floor_fid']:.5g}" in again.stdout
 
 
+@pytest.mark.run
 def test_labels_are_drawn_from_the_data(cache, fetched, ada_host, network, labelled_zip, color_zip, tmp_path):
     pickle = make_pickle(fetched["stylegan2-ada-pytorch"], tmp_path / "c.pkl", c_dim=3)
     args = [pickle, f"--features={network}", "--samples=8"]
@@ -281,6 +292,7 @@ def test_labels_are_drawn_from_the_data(cache, fetched, ada_host, network, label
     assert done.returncode == 2 and "Error: --data: the generator has 3 classes" in done.stderr
 
 
+@pytest.mark.host
 @pytest.mark.parametrize(
     "args, message",
     [
@@ -303,6 +315,7 @@ def test_bad_input_is_one_line(cache, ada_host, two, network, small_zip, color_z
     assert not list(two.glob("metric-*"))
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     "call, message",
     [
@@ -324,6 +337,7 @@ def test_what_cannot_be_computed_is_refused(call, message):
         call()
 
 
+@pytest.mark.unit
 def test_damaged_files_of_results_stop_nothing(tmp_path):
     for content in (b"[]", b"null", b"{", b"\xff\xfe"):
         (tmp_path / "best.json").write_bytes(content)
@@ -334,11 +348,13 @@ def test_damaged_files_of_results_stop_nothing(tmp_path):
     assert [line["results"]["x"] for line in evaluation.read_lines(lines)] == [1, 2]
 
 
+@pytest.mark.unit
 def test_too_few_images_for_a_floor_have_none():
     few = scores.Reference(np.random.RandomState(0).randn(3, 4).astype(np.float32))
     assert few.floor is None and evaluation.floor_of(scores.METRICS["kid"], few) == {}
     assert scores.score(scores.METRICS["kid"], "x", few, {"features": few.features.numpy()})
 
 
+@pytest.mark.unit
 def test_the_number_of_samples_is_that_of_the_papers():
     assert [evaluation.default_samples(count) for count in (100, 4999, 5000, 70_000)] == [5000, 5000, 50_000, 50_000]

@@ -10,7 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ADA, TINY, install_plugin, last_run, run_script
+from support.hosts import ADA, install_plugin
+from support.runs import TINY, last_run
+from support.scripts import run_script
 
 from stylegan_plugins.pickles import read_pickle
 
@@ -28,6 +30,7 @@ def installed(tmp_path_factory):
     return top / "installed"
 
 
+@pytest.mark.host
 def test_the_installed_package_passes_its_own_tests(installed, tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", PACKAGE / "tests"],
@@ -39,6 +42,7 @@ def test_the_installed_package_passes_its_own_tests(installed, tmp_path):
     assert done.returncode == 0, done.stdout[-3000:]
 
 
+@pytest.mark.run
 def test_the_installed_package_trains_with_a_builtin_plugin_and_the_other_examples(
     installed, ada_host, small_zip, tmp_path
 ):

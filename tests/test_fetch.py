@@ -109,18 +109,21 @@ def module_names(host):
 # The assembled hosts.
 
 
+@pytest.mark.host
 def test_the_record_names_family_source_and_wheels(host):
     record = json.loads((host / fetching.ORIGIN_FILE).read_text())
     assert (record["family"], record["source"]) == (host.name, "pypi")
     assert sorted(record["wheels"].values()) == sorted(wheel.sha256 for wheel in fetching.WHEELS)
 
 
+@pytest.mark.host
 def test_every_file_compiles_and_none_is_empty(host):
     for path in modules(host):
         compile((host / path).read_bytes(), str(path), "exec")
     assert {"train.py", "legacy.py", "calc_metrics.py", "dataset_tool.py"} <= {str(path) for path in modules(host)}
 
 
+@pytest.mark.host
 def test_no_import_leads_out_of_the_host_or_to_slideflow(host):
     for path in modules(host):
         for node in ast.walk(ast.parse((host / path).read_bytes())):
@@ -134,10 +137,12 @@ def test_no_import_leads_out_of_the_host_or_to_slideflow(host):
                 assert not re.match("slideflow|stylegan|draggan", name), f"{path}: line {node.lineno}"
 
 
+@pytest.mark.host
 def test_every_module_imports(probes, host):
     assert set(probes(host, host.name)["imported"]) == set(module_names(host))
 
 
+@pytest.mark.host
 def test_the_ada_host_has_the_cuda_sources_and_draggans_modules_byte_for_byte(hosts, wheels, tmp_path):
     shutil.unpack_archive(wheels / "draggan-1.1.6-py3-none-any.whl", tmp_path, "zip")
     ada = hosts / "stylegan2-ada-pytorch"
@@ -147,6 +152,7 @@ def test_the_ada_host_has_the_cuda_sources_and_draggans_modules_byte_for_byte(ho
             assert source.read_bytes() == (ada / source.relative_to(tmp_path / "draggan/stylegan2")).read_bytes()
 
 
+@pytest.mark.run
 def test_dataset_tool_packs_a_folder(host, tmp_path):
     source = image_folder(tmp_path / "images", size=8, count=3)
     run_python(
@@ -159,6 +165,7 @@ def test_dataset_tool_packs_a_folder(host, tmp_path):
     assert len(list((tmp_path / "unpacked").rglob("*.png"))) == 3
 
 
+@pytest.mark.host
 @pytest.mark.parametrize("family", FAMILIES)
 def test_source_embedded_in_pickles_imports_in_a_pristine_checkout(probes, hosts, family):
     """persistence writes the source of a network's module into snapshots; stock tools execute it."""
@@ -312,6 +319,7 @@ def read_dry_run(status, output):
     return options.group(1), re.search(r"Output directory: *(.*)", output).group(1)
 
 
+@pytest.mark.host
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_dry_run_prints_nvidias_options_and_run_name(probes, hosts, family):
     theirs, ours = probes(pristine_host(family), family), probes(hosts / family, family)
@@ -320,6 +328,7 @@ def test_a_dry_run_prints_nvidias_options_and_run_name(probes, hosts, family):
     assert sum(isinstance(run, tuple) for run in theirs["runs"]) > 40
 
 
+@pytest.mark.host
 def test_a_dry_run_names_the_run_after_what_was_given(probes, hosts):
     ada, sg3 = (probes(hosts / family, family) for family in FAMILIES)
     first = json.loads(ada["runs"][0][0])
@@ -333,6 +342,7 @@ def test_a_dry_run_names_the_run_after_what_was_given(probes, hosts):
 # Fetching, and what can go wrong.
 
 
+@pytest.mark.unit
 def test_a_folder_that_is_not_empty_is_refused_and_left_alone(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(HostError, match="is not empty"):
@@ -342,12 +352,14 @@ def test_a_folder_that_is_not_empty_is_refused_and_left_alone(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("arguments", [("stylegan4", "pypi"), ("stylegan3", "gitlab")])
 def test_unknown_families_and_sources_list_the_known_ones(tmp_path, arguments):
     with pytest.raises(HostError, match="choose from .*(stylegan3|github)"):
         fetching.fetch(tmp_path / "host", *arguments)
 
 
+@pytest.mark.host
 def test_a_wheel_with_another_checksum_is_refused_and_nothing_is_left(no_download, monkeypatch, tmp_path):
     changed = fetching.dataclasses.replace(fetching.WHEELS[1], sha256="0" * 64)
     monkeypatch.setattr(fetching, "WHEELS", (fetching.WHEELS[0], changed))
@@ -356,6 +368,7 @@ def test_a_wheel_with_another_checksum_is_refused_and_nothing_is_left(no_downloa
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.host
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError("No space left on device")])
 def test_an_interruption_leaves_nothing(no_download, monkeypatch, tmp_path, error):
     def assemble_half(family, unpacked, host):
@@ -368,6 +381,7 @@ def test_an_interruption_leaves_nothing(no_download, monkeypatch, tmp_path, erro
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.unit
 def test_pip_that_fails_is_one_line_with_what_it_said(monkeypatch, tmp_path):
     monkeypatch.setattr(fetching, "WHEELS", (fetching.Wheel("no such name", "1", ""),))
     with pytest.raises(HostError, match="^pip cannot download no such name==1: .*Check the network") as caught:
@@ -395,6 +409,7 @@ def repository(tmp_path, monkeypatch):
     return folder
 
 
+@pytest.mark.unit
 def test_auto_clones_the_pinned_commit_where_the_repository_answers(repository, tmp_path):
     lines = []
     assert fetching.fetch(tmp_path / "new/host", "stylegan3", report=lines.append) == "github"
@@ -404,6 +419,7 @@ def test_auto_clones_the_pinned_commit_where_the_repository_answers(repository, 
     assert len(lines) == 1 and "non-commercial" in lines[0] and "LICENSE.txt" in lines[0]
 
 
+@pytest.mark.unit
 def test_a_commit_that_is_missing_is_an_error_and_nothing_is_left(repository, tmp_path, monkeypatch):
     change_family(monkeypatch, commit="1" * 40)
     with pytest.raises(HostError, match="has no commit 1111"):
@@ -411,6 +427,7 @@ def test_a_commit_that_is_missing_is_an_error_and_nothing_is_left(repository, tm
     assert [path.name for path in tmp_path.iterdir()] == ["upstream"]
 
 
+@pytest.mark.unit
 def test_github_does_not_answer_without_git_or_in_time(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert not fetching.github_answers("stylegan3")
@@ -420,6 +437,7 @@ def test_github_does_not_answer_without_git_or_in_time(monkeypatch, tmp_path):
     assert not fetching.github_answers("stylegan3")
 
 
+@pytest.mark.host
 def test_an_empty_folder_is_filled_and_the_license_is_named_once(no_download, monkeypatch, tmp_path):
     lines = []
     monkeypatch.setattr(fetching, "github_answers", lambda family: False)
@@ -471,6 +489,7 @@ def bindings(code, package):
     return found
 
 
+@pytest.mark.unit
 @settings(max_examples=200, deadline=None)
 @given(sources())
 def test_rewriting_keeps_what_every_import_binds(source):
@@ -487,6 +506,7 @@ def rewrite(code, path="training/file.py"):
     return rewrite_source(code.encode(), path, "stylegan2").decode()
 
 
+@pytest.mark.unit
 def test_an_import_that_leads_out_of_the_host_is_refused():
     with pytest.raises(HostError, match="training/file.py: the import of misc with 3 dots leads out"):
         rewrite("from ...misc import x\n")
@@ -494,6 +514,7 @@ def test_an_import_that_leads_out_of_the_host_is_refused():
         rewrite("from .. import *\n")
 
 
+@pytest.mark.unit
 def test_two_ways_to_the_same_import_become_one():
     pair = "# why\ntry:\n    from ..ops import a\nexcept ImportError:\n    # here\n    from ops import a\nx = 1\n"
     assert rewrite(pair) == "# why\nfrom ops import a\nx = 1\n"
@@ -501,6 +522,7 @@ def test_two_ways_to_the_same_import_become_one():
     assert rewrite(other) == other
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     "before, after",
     [

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from conftest import CHECKOUTS, copy_host
 from stylegan_plugins.patches import FAMILIES, edits_for
+from support.hosts import CHECKOUTS, copy_host
 
 from stylegan_plugins.cli import cli
 from stylegan_plugins.errors import HostError
@@ -38,6 +38,7 @@ def assert_refused(result: Result, message: str) -> None:
 # --- What a folder is. ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.host
 @pytest.mark.parametrize("pristine", CHECKOUTS, indirect=True)
 def test_nvidias_checkout_is_pristine_patched_or_not_and_with_any_line_ends(pristine, tmp_path):
     host = copy_host(pristine, tmp_path / "host")
@@ -53,6 +54,7 @@ def test_nvidias_checkout_is_pristine_patched_or_not_and_with_any_line_ends(pris
     assert (found.kind, found.patched, found.changed) == ("pristine", True, ())
 
 
+@pytest.mark.host
 @pytest.mark.parametrize("pristine", CHECKOUTS, indirect=True)
 def test_a_checkout_with_one_changed_file_is_a_fork_and_the_file_is_named(pristine, tmp_path):
     host = copy_host(pristine, tmp_path / "host")
@@ -63,28 +65,33 @@ def test_a_checkout_with_one_changed_file_is_a_fork_and_the_file_is_named(pristi
     assert str(found) == f"a fork of {found.family} (differs in {LOOP}), not patched"
 
 
+@pytest.mark.host
 def test_an_assembled_host_says_so_and_has_its_family(host, family):
     found = recognise(host)
     assert (found.family, found.kind, found.patched) == (family, "assembled", False)
     assert str(found) == f"{family}, assembled from the package index, not patched"
 
 
+@pytest.mark.host
 def test_an_assembled_host_without_its_record_is_a_fork(host, family):
     (host / ".stylegan-plugins-host.json").unlink()
     assert (recognise(host).family, recognise(host).kind) == (family, "fork")
 
 
+@pytest.mark.host
 def test_a_damaged_record_makes_no_traceback(host):
     (host / ".stylegan-plugins-host.json").write_text("{")
     assert recognise(host).kind == "fork"
 
 
+@pytest.mark.host
 def test_patching_changes_nothing_of_what_a_host_is_but_patched(fetched, patched, family):
     before, after = recognise(fetched[family]), recognise(patched[family])
     assert (after.family, after.kind, after.changed) == (before.family, before.kind, before.changed)
     assert (before.patched, after.patched) == (False, True)
 
 
+@pytest.mark.host
 @pytest.mark.parametrize("missing", ["train.py", LOOP, "training/loss.py"])
 def test_a_folder_without_a_needed_file_is_no_host_and_the_file_is_named(host, missing):
     (host / missing).unlink()
@@ -92,6 +99,7 @@ def test_a_folder_without_a_needed_file_is_no_host_and_the_file_is_named(host, m
         recognise(host)
 
 
+@pytest.mark.host
 def test_a_code_base_with_another_loss_is_refused(host):
     loss = host / "training/loss.py"
     loss.write_text(loss.read_text(encoding="utf-8-sig").replace("StyleGAN2Loss", "ProjectedGANLoss"))
@@ -104,6 +112,7 @@ def test_a_code_base_with_another_loss_is_refused(host):
 NO_HOST = ["patch", "unpatch", "status", "doctor"]
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("command", NO_HOST)
 def test_commands_refuse_a_folder_that_is_no_host(command, tmp_path):
     result = run(command, tmp_path)
@@ -114,6 +123,7 @@ def test_commands_refuse_a_folder_that_is_no_host(command, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("command", NO_HOST)
 def test_commands_refuse_a_folder_that_does_not_exist_and_say_how_to_fetch_one(command, tmp_path):
     result = run(command, tmp_path / "nowhere")
@@ -121,18 +131,21 @@ def test_commands_refuse_a_folder_that_does_not_exist_and_say_how_to_fetch_one(c
     assert f"Fetch a host with: stylegan-plugins host fetch {tmp_path / 'nowhere'}" in result.stderr
 
 
+@pytest.mark.unit
 def test_fetching_into_a_folder_that_is_not_empty_is_refused_and_the_folder_left_alone(tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     assert_refused(run("host", "fetch", tmp_path), f"{tmp_path} is not empty; name a folder that does not exist yet")
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
+@pytest.mark.unit
 def test_fetching_an_unknown_family_lists_the_known_ones(tmp_path):
     result = run("host", "fetch", tmp_path / "host", "--family=stylegan4")
     assert result.exit_code == 2
     assert all(family in result.stderr for family in FAMILIES)
 
 
+@pytest.mark.host
 def test_patch_status_and_unpatch_name_every_patched_file(host, family):
     files = list(host_patch.plan(host).patched)
     result = run("patch", host)
@@ -154,6 +167,7 @@ def test_patch_status_and_unpatch_name_every_patched_file(host, family):
     assert re.findall(r"^(\S+): not patched$", run("status", host).stdout, re.MULTILINE) == files
 
 
+@pytest.mark.host
 def test_a_dry_run_prints_a_diff_and_writes_nothing(host):
     before = {path: path.read_bytes() for path in host.rglob("*") if path.is_file()}
     result = run("patch", "--dry-run", host)
@@ -164,11 +178,13 @@ def test_a_dry_run_prints_a_diff_and_writes_nothing(host):
     assert {path: path.read_bytes() for path in host.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.host
 def test_a_dry_run_on_a_patched_host_shows_no_second_patch(patched, family):
     result = run("patch", "--dry-run", patched[family])
     assert (result.exit_code, result.stdout) == (0, f"{patched[family]} is patched already; nothing was changed.\n")
 
 
+@pytest.mark.host
 def test_a_training_file_without_an_anchor_is_one_line(host):
     data = (host / LOOP).read_bytes()
     (host / LOOP).write_bytes(data.replace(b"stats_collector", b"my_collector"))
@@ -176,6 +192,7 @@ def test_a_training_file_without_an_anchor_is_one_line(host):
         assert_refused(run(*arguments, host), f"{LOOP} lacks an assignment to stats_collector of training_loop()")
 
 
+@pytest.mark.host
 @pytest.mark.parametrize("family", [ADA])
 def test_a_script_that_is_left_as_it_is_is_named(host):
     (host / "generate.py").write_text("print('mine')\n")
@@ -185,6 +202,7 @@ def test_a_script_that_is_left_as_it_is_is_named(host):
     assert "generate.py: not patched\n" in run("status", host).stdout
 
 
+@pytest.mark.host
 @pytest.mark.parametrize("family", [ADA])
 def test_patching_a_fork_with_a_loss_of_its_own_says_what_plugins_leave_out(host):
     (host / ".stylegan-plugins-host.json").unlink()
@@ -195,6 +213,7 @@ def test_patching_a_fork_with_a_loss_of_its_own_says_what_plugins_leave_out(host
     assert "training/loss.py of this fork is not NVIDIA's" in result.stdout
 
 
+@pytest.mark.host
 def test_unpatch_refuses_a_changed_file_in_one_line(host):
     run("patch", host)
     with (host / LOOP).open("ab") as file:
@@ -203,6 +222,7 @@ def test_unpatch_refuses_a_changed_file_in_one_line(host):
     assert f"{LOOP}: changed after patching\n" in run("status", host).stdout
 
 
+@pytest.mark.unit
 def test_doctor_without_a_folder_describes_python_torch_and_device():
     result = run("doctor")
     assert result.exit_code == 0
@@ -215,6 +235,7 @@ def test_doctor_without_a_folder_describes_python_torch_and_device():
     ]
 
 
+@pytest.mark.host
 def test_doctor_describes_a_host_and_each_of_its_custom_ops(fetched, family, monkeypatch):
     # Without a GPU or an architecture to build for, nothing is compiled.
     monkeypatch.delenv("TORCH_CUDA_ARCH_LIST", raising=False)
@@ -229,6 +250,7 @@ def test_doctor_describes_a_host_and_each_of_its_custom_ops(fetched, family, mon
 # --- What the page says. -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("which", FAMILIES)
 def test_every_edit_is_in_the_docs_with_its_file_code_and_reason(which):
     text = DOCS.read_text(encoding="utf-8")

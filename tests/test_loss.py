@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ADA, CHECKOUTS, STYLEGAN3, run_script
+from support.hosts import ADA, CHECKOUTS, STYLEGAN3
+from support.scripts import DRIVERS, run_script
 
 from training_ext.gan_losses import GAN_LOSSES
-
-DRIVERS = Path(__file__).parent / "drivers"
 
 
 def driver(host: Path, name: str, *args: object, **options) -> dict:
@@ -19,6 +18,7 @@ def driver(host: Path, name: str, *args: object, **options) -> dict:
     return json.loads(run_script(host, str(DRIVERS / name), *map(str, args), **options).stdout.splitlines()[-1])
 
 
+@pytest.mark.host
 @pytest.mark.parametrize("family", [ADA, STYLEGAN3])
 def test_without_parts_gradients_are_those_of_the_host_bit_for_bit(fetched, family):
     differences = driver(fetched[family], "loss_equality.py", family)
@@ -26,6 +26,7 @@ def test_without_parts_gradients_are_those_of_the_host_bit_for_bit(fetched, fami
     assert {case: names for case, names in differences.items() if names} == {}
 
 
+@pytest.mark.host
 @pytest.mark.parametrize("pristine", [ADA, STYLEGAN3], indirect=True, ids=[ADA, STYLEGAN3])
 def test_in_nvidias_checkout_gradients_are_those_of_the_host_bit_for_bit(pristine, request):
     family = request.node.callspec.params["pristine"]
@@ -34,6 +35,7 @@ def test_in_nvidias_checkout_gradients_are_those_of_the_host_bit_for_bit(pristin
     assert {case: names for case, names in differences.items() if names} == {}
 
 
+@pytest.mark.unit
 def test_gan_losses_equal_their_equations():
     logits = torch.linspace(-3, 3, 13, dtype=torch.float64).reshape(-1, 1)
     one = torch.ones_like(logits)
@@ -52,6 +54,7 @@ def test_gan_losses_equal_their_equations():
         torch.testing.assert_close(loss.generator(logits), generator)
 
 
+@pytest.mark.host
 def test_parts_reach_the_passes_that_they_are_for(fetched):
     result = driver(fetched[ADA], "loss_parts.py")
     assert result == {name: True for name in result} and len(result) >= 8

@@ -6,20 +6,22 @@ import json
 import subprocess
 import sys
 import types
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
-from conftest import install_plugin
+from support.scripts import install_plugin
 
 from stylegan_plugins import hookimpl, hookspecs, manager
-from stylegan_plugins.errors import PluginError
+from stylegan_plugins.errors import OptionError, PluginError
+from stylegan_plugins.manager import Catalogue, builtin
 from stylegan_plugins.plugins import diffaugment
-from stylegan_plugins.session import Session
-from training_ext.parts import Head
+
+pytestmark = pytest.mark.unit
 
 
-def plugin(name: str, *, attributes: dict | None = None, **hooks) -> types.ModuleType:
+def plugin(name: str, *, attributes: dict | None = None, **hooks: Callable) -> types.ModuleType:
     """A plug-in as a module: `hooks` are its functions."""
     module = types.ModuleType(name)
     for hook, function in hooks.items():
@@ -30,9 +32,8 @@ def plugin(name: str, *, attributes: dict | None = None, **hooks) -> types.Modul
 
 
 @pytest.fixture
-def install(monkeypatch):
-    """Adds plug-ins to the installed ones, for one test."""
-    added: dict[str, object] = {}
+def install():
+    """install(*modules): a catalogue with these plug-ins beside the installed ones."""
 
     class Entry:
         def __init__(self, module: types.ModuleType) -> None:
@@ -41,11 +42,10 @@ def install(monkeypatch):
         def load(self) -> types.ModuleType:
             return self.module
 
-    really = manager.installed
-    monkeypatch.setattr(manager, "installed", lambda: really() | added)
-
-    def install(*modules: types.ModuleType) -> None:
-        added.update({module.__name__: Entry(module) for module in modules})
+    def install(*modules: types.ModuleType) -> Catalogue:
+        found = Catalogue()
+        found.sources |= {module.__name__: Entry(module) for module in modules}  # type: ignore[misc]
+        return found
 
     return install
 
@@ -68,6 +68,7 @@ def test_importing_the_manager_imports_neither_a_plugin_nor_torch_nor_reads_entr
         "stylegan_plugins.errors",
         "stylegan_plugins.hookspecs",
         "stylegan_plugins.manager",
+        "stylegan_plugins.options",
     }
 
 
@@ -75,148 +76,171 @@ def test_builtin_plugins_come_first_and_a_package_cannot_take_their_names(tmp_pa
     install_plugin(tmp_path, "diffaugment", "")
     install_plugin(tmp_path, "aardvark", "")
     monkeypatch.syspath_prepend(tmp_path)
-    names = list(manager.installed())
-    assert names[: len(manager.BUILTIN)] == list(manager.BUILTIN)
-    assert "aardvark" in names
-    assert manager.load("diffaugment") is diffaugment
+    found = Catalogue()
+    names = list(found.sources)
+    assert names[: len(builtin())] == list(builtin()) and "aardvark" in names[len(builtin()) :]
+    assert found.load("diffaugment") is diffaugment
 
 
-def test_every_builtin_plugin_can_be_imported_and_says_what_it_is():
-    for name in manager.BUILTIN:
-        module = manager.load(name)
-        assert module.__doc__ and manager.hooks_of(module), name
-        assert module.PAPER, name
+@pytest.mark.parametrize("name", builtin())
+def test_every_builtin_plugin_can_be_imported_and_says_what_it_is(name):
+    found = Catalogue()
+    module = found.load(name)
+    assert module.PAPER and found.hooks_of(name)
+    assert found.summary(name) == (manager.headline(module.__doc__), found.hooks_of(name))  # read, not imported
 
 
 def test_an_unknown_plugin_names_the_nearest_and_lists_the_installed():
+    found = Catalogue()
     with pytest.raises(PluginError) as error:
-        manager.load("difaugment")
-    installed = ", ".join(manager.installed())
+        found.load("difaugment")
     assert str(error.value) == (
-        f"--plugin: there is no plug-in 'difaugment'. Did you mean diffaugment? Installed: {installed}."
+        f"--plugin: there is no plug-in 'difaugment'. Did you mean diffaugment? Installed: {', '.join(found.sources)}."
     )
 
 
 def test_a_name_like_none_other_is_told_no_nearest():
     with pytest.raises(PluginError, match="there is no plug-in 'xyzzy'. Installed: "):
-        manager.load("xyzzy")
+        Catalogue().load("xyzzy")
+
+
+def test_a_file_is_a_plugin_without_packaging(tmp_path):
+    file = tmp_path / "my_noise.py"
+    file.write_text('"""Mine."""\nfrom stylegan_plugins import hookimpl\n@hookimpl\ndef setup(): return None\n')
+    found = Catalogue()
+    plugins = found.activate([str(file), "diffaugment"], {})
+    assert plugins.names == ("my-noise", "diffaugment")
+    assert plugins.record()["files"] == {"my-noise": str(file)}
+    assert found.hooks_of("my-noise") == ["setup"] and found.summary("my-noise") == ("Mine.", ["setup"])
+
+
+def test_a_file_that_is_missing_or_has_a_taken_name_is_refused(tmp_path):
+    with pytest.raises(PluginError, match="gone.py: there is no such file"):
+        Catalogue().activate([str(tmp_path / "gone.py")], {})
+    (tmp_path / "diffaugment.py").write_text("")
+    with pytest.raises(PluginError, match="a plug-in named 'diffaugment' is installed already"):
+        Catalogue().activate([str(tmp_path / "diffaugment.py")], {})
 
 
 # --- What is refused. ----------------------------------------------------------------------------------------------
 
 
 def test_a_misspelt_hook_is_refused_by_name(install):
-    install(plugin("misspelt", optoins=lambda: None))
-    with pytest.raises(PluginError, match="'misspelt' has a faulty hook: unknown hook 'optoins'"):
-        manager.build(["misspelt"])
+    with pytest.raises(PluginError, match="'misspelt' has a faulty hook: unknown hook 'confugire'"):
+        install(plugin("misspelt", confugire=lambda: None)).activate(["misspelt"], {})
+
+
+def test_a_hook_of_a_method_in_the_module_is_told_its_place(install):
+    with pytest.raises(PluginError, match=r"unknown hook 'tick'.*It is a hook of the object that setup\(\) returns"):
+        install(plugin("misplaced", tick=lambda: None)).load("misplaced")
 
 
 def test_an_argument_that_a_hook_does_not_have_is_refused_with_plugin_and_hook_on_one_line(install):
-    install(plugin("greedy", tick=lambda session, colour: None))
-    with pytest.raises(PluginError, match="'greedy' has a faulty hook: .* hook 'tick' .*'colour'") as error:
-        manager.build(["greedy"])
+    found = install(plugin("greedy", setup=lambda session, colour: None))
+    with pytest.raises(PluginError, match="'greedy' has a faulty hook: .* hook 'setup' .*'colour'") as error:
+        found.load("greedy")
     assert "\n" not in str(error.value)
-    with pytest.raises(PluginError, match="'greedy'"):
-        manager.hooks_of(manager.load("greedy"))
+    with pytest.raises(PluginError, match="'greedy'"):  # again, not half registered
+        found.hooks_of("greedy")
 
 
 def test_a_missing_requirement_says_what_to_give(install):
-    install(plugin("first"), plugin("second", attributes={"requires": ("first",)}))
+    found = install(plugin("first"), plugin("second", attributes={"requires": ("first",)}))
     with pytest.raises(PluginError, match="second needs first: give --plugin=first,second"):
-        manager.build(["second"])
+        found.activate(["second"], {})
     for order in (["first", "second"], ["second", "first"]):
-        manager.build(order)
+        assert found.activate(order, {}).names == tuple(order)
 
 
 def test_plugins_that_conflict_are_refused_in_either_order_and_alone_accepted(install):
-    install(plugin("first"), plugin("second", attributes={"conflicts": ("first",)}))
+    found = install(plugin("first"), plugin("second", attributes={"conflicts": ("first",)}))
     for order in (["first", "second"], ["second", "first"]):
         with pytest.raises(PluginError, match="second and first cannot be active together"):
-            manager.build(order)
-    manager.build(["second"])
+            found.activate(order, {})
+    found.activate(["second"], {})
+
+
+def test_an_unknown_kind_of_ada_is_refused(install):
+    with pytest.raises(PluginError, match="ada of 'first' is 'never'; it is one of keep, off, refuse"):
+        install(plugin("first", attributes={"ada": "never"})).load("first")
+
+
+def test_an_option_of_an_inactive_plugin_is_refused_with_its_value():
+    with pytest.raises(OptionError, match="--diffaugment-cutout=0.0: diffaugment is not active"):
+        Catalogue().activate([], {"diffaugment": {"cutout": 0.0}})
 
 
 @pytest.mark.parametrize("fault", manager.FAULTS)
-def test_whatever_a_plugin_raises_on_import_becomes_an_error_that_names_both(fault, monkeypatch):
+def test_whatever_a_plugin_raises_on_import_becomes_an_error_that_names_both(fault):
     class Entry:
         def load(self):
             raise fault("two\nlines")
 
-    monkeypatch.setattr(manager, "installed", lambda: {"broken": Entry()})
+    found = Catalogue()
+    found.sources["broken"] = Entry()
     with pytest.raises(PluginError, match=f"'broken' is installed but cannot be imported: {fault.__name__}: two lines"):
-        manager.load("broken")
+        found.load("broken")
 
 
 # --- Calls. --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("order", [["first", "second", "third"], ["third", "first", "second"]])
-def test_hooks_are_called_and_parts_collected_in_the_order_of_the_command_line(order, install):
-    called = []
-
-    def numbered(name):
-        return plugin(
-            name,
-            register_heads=lambda session: [name],
-            batch_end=lambda session, cur_nimg: called.append(f"{name} {cur_nimg}"),
-        )
-
-    install(*[numbered(name) for name in ("first", "second", "third")])
-    session = Session(order, {})
-    assert session.collect("register_heads") == order
-    session.batch_end(64, 1)
-    assert called == [f"{name} 64" for name in order]
+def test_a_call_asks_one_plugin_alone_and_none_is_no_answer(install):
+    found = install(plugin("first", register_metrics=lambda: {"a": 1}), plugin("second", register_metrics=lambda: None))
+    plugins = found.activate(["first", "second"], {})
+    assert plugins.call("first", "register_metrics") == {"a": 1}
+    assert plugins.call("second", "register_metrics") is None
+    assert plugins.call("second", "configure", args={}, explicit=frozenset()) is None
 
 
-def test_a_call_asks_one_plugin_alone(install):
-    install(plugin("first", state_dict=lambda session: {"a": 1}), plugin("second", state_dict=lambda session: {"b": 2}))
-    pm = manager.build(["first", "second"])
-    assert manager.call(pm, "second", "state_dict", session=None) == [{"b": 2}]
-    assert manager.call(pm, "second", "options") == []
-
-
-def test_none_is_no_answer(install):
-    install(plugin("quiet", register_heads=lambda session: None))
-    assert Session(["quiet"], {}).collect("register_heads") == []
+def test_what_one_plugin_may_give_is_refused_of_two(install):
+    give = {name: plugin(name, register_labels=lambda args: args) for name in ("first", "second")}
+    found = install(*give.values())
+    assert found.activate(["first"], {}).only("register_labels", args=3) == 3
+    assert found.activate([], {}).only("register_labels", args=3) is None
+    with pytest.raises(PluginError, match="first and second both have a register_labels"):
+        found.activate(["first", "second"], {}).only("register_labels", args=3)
 
 
 def test_a_plugin_may_take_fewer_arguments_than_its_hook_has(install):
     seen = []
-    install(plugin("modest", configure=lambda args: args.update(seen=True) or seen.append(args)))
-    manager.call(manager.build(["modest"]), "modest", "configure", args={}, options=None, given=frozenset())
-    assert seen == [{"seen": True}]
+    found = install(plugin("modest", configure=lambda args: seen.append(args)))
+    found.activate(["modest"], {}).call("modest", "configure", args={"x": 1}, explicit=frozenset())
+    assert seen == [{"x": 1}]
 
 
-def test_hooks_of_a_plugin_are_sorted_and_all_specified():
-    hooks = manager.hooks_of(diffaugment)
-    assert hooks == sorted(hooks)
-    assert set(hooks) == {"options", "configure", "register_augmentations"}
-    assert all(hasattr(hookspecs, hook) for hook in hooks)
+def test_a_record_gives_the_same_plugins_and_options_back():
+    plugins = manager.catalogue().activate(["augself"], {"augself": {"preset": "plus", "d_weight": 0.5}})
+    again = manager.recorded(json.loads(json.dumps(plugins.record())))
+    assert again == plugins and again.options["diffaugment"].translation == 0.25 and bool(again)
+    assert not manager.recorded({})
+
+
+def test_hooks_of_a_plugin_are_all_specified():
+    assert Catalogue().hooks_of("augself") == ["configure", "setup"]
+    assert all(hasattr(hookspecs, hook) for hook in Catalogue().hooks_of("disp"))
 
 
 # --- Tracing. ------------------------------------------------------------------------------------------------------
 
 
 def test_a_trace_shows_every_call_with_shapes_but_no_values(install):
-    state = {"mean": torch.full([3, 4], 0.125), "deep": {"secret": 0.125}}
-    install(
-        plugin("traced", load_state_dict=lambda session, state: None, register_heads=lambda session: [state["mean"]])
-    )
-    pm = manager.build(["traced"])
+    found = install(plugin("traced", register_labels=lambda args: [torch.full([3, 4], 0.125)]))
+    found.load("traced")
     lines: list[str] = []
-    stop = manager.trace(pm, lines.append)
+    stop = manager.trace(found.pm, lines.append)
     arrays = [torch.full([8, 3, 32, 32], 0.125), np.full([2], 0.125), (torch.zeros([]), "word")]
-    manager.call(pm, "traced", "load_state_dict", session=Session([], {}), state=state)
-    manager.call(pm, "traced", "register_heads", session=arrays)
-    pm.hook.tick(session=None, cur_nimg=4000)
+    found.call("traced", "register_labels", args={"mean": arrays[0], "deep": {"secret": 0.125}}, options=None)
+    found.call("traced", "register_labels", args=arrays, options=None)
+    found.pm.hook.register_metrics()
     stop()
-    manager.call(pm, "traced", "register_heads", session=arrays)
+    found.call("traced", "register_labels", args=arrays, options=None)
     assert lines == [
-        "[hook] load_state_dict(session=Session, state={mean, deep}) -> traced",
-        "[hook] load_state_dict returned []",
-        "[hook] register_heads(session=[Tensor[8, 3, 32, 32], ndarray[2], [Tensor[], 'word']]) -> traced",
-        "[hook] register_heads returned [[Tensor[3, 4]]]",
-        "[hook] tick(session=None, cur_nimg=4000) -> nobody",
+        "[hook] register_labels(args={mean, deep}, options=None) -> traced",
+        "[hook] register_labels returned [[Tensor[3, 4]]]",
+        "[hook] register_labels(args=[Tensor[8, 3, 32, 32], ndarray[2], [Tensor[], 'word']], options=None) -> traced",
+        "[hook] register_labels returned [[Tensor[3, 4]]]",
+        "[hook] register_metrics() -> nobody",
     ]
 
 
@@ -235,22 +259,9 @@ def test_an_environment_variable_switches_tracing_on(value, traced, monkeypatch,
         monkeypatch.delenv(manager.TRACE, raising=False)
     else:
         monkeypatch.setenv(manager.TRACE, value)
-    Session(["diffaugment"], {})
+    found = Catalogue()
+    found.load("diffaugment")
+    found.pm.hook.register_metrics()
     shown = capsys.readouterr()
     assert shown.out == ""
-    assert ("[hook] options() -> diffaugment\n[hook] options returned [DiffAugmentOptions]\n" in shown.err) is traced
-
-
-def test_making_heads_leaves_the_random_numbers_of_cpu_and_gpus_as_they_were(monkeypatch):
-    def seeded(seed: int) -> None:
-        raise AssertionError("all GPUs were seeded, alike on every process")
-
-    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded)
-    session = Session([], {})
-    session.D, session.device = torch.nn.Linear(2, 1), torch.device("cpu")
-    phase = types.SimpleNamespace(module=session.D, opt=torch.optim.Adam(session.D.parameters(), lr=0.5))
-    before = torch.get_rng_state()
-    session._make_heads([Head(name, lambda: torch.nn.Linear(4, 3)) for name in ("a", "b")], [phase])
-    assert torch.equal(torch.get_rng_state(), before)
-    assert not torch.equal(session.heads["a"].weight, session.heads["b"].weight)
-    assert session.heads_opt.defaults["lr"] == 0.5
+    assert ("[hook] register_metrics() -> nobody" in shown.err) is traced

@@ -11,14 +11,13 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
-from conftest import ADA, STYLEGAN3, TINY, color_crops, run_script, write_zip
 from drivers.states import differences
 from hypothesis import given
 from hypothesis import strategies as st
-from test_bad_input import UNREACHABLE
-from test_disp import LITE0, invoke
-from test_resume import driver, run_to_its_end
-from test_training import options
+from support.hosts import ADA, STYLEGAN3
+from support.images import color_crops, write_zip
+from support.runs import LITE0, TINY, driver, options, run_to_its_end
+from support.scripts import UNREACHABLE, invoke, run_script
 
 from stylegan_plugins import evaluation, named_metrics
 
@@ -40,6 +39,7 @@ def evaluated(host: Path, run: Path, data: Path, metrics: str, *flags: str):
     return done
 
 
+@pytest.mark.run
 def test_metrics_leave_no_trace_in_a_run_and_are_those_of_evaluate(cache, ada_host, small_zip, tmp_path):
     args = options(
         ada_host, ADA, small_zip, tmp_path, "--plugin=diffaugment", "--aug=ada", "--device=cpu", "--batch=64"
@@ -67,6 +67,7 @@ def test_metrics_leave_no_trace_in_a_run_and_are_those_of_evaluate(cache, ada_ho
         ]
 
 
+@pytest.mark.run
 def test_two_processes_share_the_images_of_a_metric(cache, stylegan3_host, tmp_path):
     """In stylegan3, with classes; 19 images are two batches and a piece for one process, and one for the other."""
     data = write_zip(tmp_path / "classes.zip", color_crops(32, side=16), [index % 2 for index in range(32)])
@@ -87,6 +88,7 @@ def test_two_processes_share_the_images_of_a_metric(cache, stylegan3_host, tmp_p
         assert line["num_gpus"] == 2 and line["floor_fid"] == other["floor_fid"]
 
 
+@pytest.mark.run
 def test_labels_of_a_plugin_are_drawn_as_evaluate_draws_them(cache, ada_host, small_zip, tmp_path):
     """With disp, from its sampler, and the labels of the data set have no part in it."""
     args = options(ada_host, ADA, small_zip, tmp_path, "--plugin=disp,diffaugment", LITE0, "--device=cpu")
@@ -109,6 +111,7 @@ class Recorder:
         yield torch.zeros(count, 3)
 
 
+@pytest.mark.unit
 def test_the_generator_is_moved_to_where_the_run_computes_and_asked_once(monkeypatch):
     """The hosts' loops hand on a copy that lies on the CPU. (`meta` stands for a GPU.)"""
     monkeypatch.setattr(named_metrics.sampling, "Generator", Recorder)
@@ -125,6 +128,7 @@ def test_the_generator_is_moved_to_where_the_run_computes_and_asked_once(monkeyp
     assert len(Recorder.places) == 2
 
 
+@pytest.mark.unit
 @given(st.integers(1, 60), st.integers(1, 5))
 def test_shares_are_put_together_in_the_order_of_one_process(count, processes):
     values = np.arange(count * 3.0).reshape(count, 3)
@@ -133,6 +137,7 @@ def test_shares_are_put_together_in_the_order_of_one_process(count, processes):
     assert named_metrics.merged(shares).tolist() == values.tolist()
 
 
+@pytest.mark.host
 def test_the_hosts_own_metrics_are_marked_too(ada_host, tmp_path):
     """Lines of the host, of which FID has one figure that decides, precision and recall two that may not agree."""
     code = """
@@ -165,6 +170,7 @@ metric_main.report_metric(done)
     assert output.count('"metric": "pr50k3_full"') == 4 and '"snapshot_pkl": null' in output
 
 
+@pytest.mark.run
 def test_calc_metrics_takes_them(cache, ada_host, pickles, color_zip):
     args = [
         f"--network={pickles[ADA]}",
@@ -178,6 +184,7 @@ def test_calc_metrics_takes_them(cache, ada_host, pickles, color_zip):
     assert json.loads(line)["of"]["samples"] == 12 and json.loads(line)["results"][KID] > 0
 
 
+@pytest.mark.host
 @pytest.mark.parametrize(
     "flags, message",
     [

@@ -11,14 +11,15 @@ from dataclasses import dataclass, fields
 
 import click
 import pytest
-from conftest import ADA, FAMILIES, STYLEGAN3, install_plugin
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_bad_input import run_many
+from support.hosts import ADA, FAMILIES, STYLEGAN3, install_plugin
+from support.scripts import run_many
 
 from stylegan_plugins import options as plugin_options
 from stylegan_plugins import training
 from stylegan_plugins.errors import OptionError, PluginError
+from stylegan_plugins.manager import split_names
 from stylegan_plugins.options import option
 from stylegan_plugins.plugins.diffaugment import DiffAugmentOptions
 
@@ -57,12 +58,15 @@ everything = st.fixed_dictionaries(
 
 def parse(plugin: str, cls: type, args: list[str]) -> dict:
     """What click makes of a command line, by field; options that are not given left out."""
-    command = click.Command("train", params=plugin_options.click_options(plugin, cls), callback=lambda **values: values)
+    command = click.Command(
+        "train", params=plugin_options.click_options(plugin, cls, {}), callback=lambda **values: values
+    )
     values = command.main(args, standalone_mode=False)
     names = {plugin_options.parameter(plugin, field.name): field.name for field in fields(cls)}
     return {names[name]: value for name, value in values.items() if value is not None}
 
 
+@pytest.mark.unit
 @unhurried
 @given(everything)
 def test_options_come_through_command_line_and_json_unchanged(values):
@@ -74,6 +78,7 @@ def test_options_come_through_command_line_and_json_unchanged(values):
     assert plugin_options.build("my-plugin", Everything, saved) == parsed
 
 
+@pytest.mark.unit
 @unhurried
 @given(st.fixed_dictionaries({"policy": st.permutations(["color", "translation", "cutout"]).map(",".join)}))
 def test_options_of_diffaugment_come_through_command_line_and_json_unchanged(values):
@@ -83,6 +88,7 @@ def test_options_of_diffaugment_come_through_command_line_and_json_unchanged(val
     assert plugin_options.build("diffaugment", DiffAugmentOptions, saved) == chosen == DiffAugmentOptions(**values)
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -98,6 +104,7 @@ def test_a_value_that_cannot_be_is_refused_on_the_command_line_and_in_a_saved_fi
         plugin_options.build("my-plugin", Everything, {name: value})
 
 
+@pytest.mark.unit
 def test_a_field_that_a_plugin_does_not_have_is_refused_with_those_it_has():
     with pytest.raises(
         OptionError, match="--my-plugin-colour: my-plugin has no such option. It has: --my-plugin-count"
@@ -105,8 +112,9 @@ def test_a_field_that_a_plugin_does_not_have_is_refused_with_those_it_has():
         plugin_options.build("my-plugin", Everything, {"colour": 1})
 
 
+@pytest.mark.unit
 def test_help_shows_default_bounds_and_the_plugin_an_option_needs():
-    command = click.Command("train", params=plugin_options.click_options("my-plugin", Everything))
+    command = click.Command("train", params=plugin_options.click_options("my-plugin", Everything, {}))
     text = " ".join(command.get_help(click.Context(command, max_content_width=500, terminal_width=500)).split())
     assert "--my-plugin-weight FLOAT a number [default: 0.2; needs --plugin=my-plugin] [x>=0]" in text
     assert "--my-plugin-limit INT a whole number or nothing [default: none;" in text
@@ -114,6 +122,7 @@ def test_help_shows_default_bounds_and_the_plugin_an_option_needs():
     assert "--my-plugin-where [all|d|g]" in text
 
 
+@pytest.mark.unit
 def test_options_of_an_unknown_kind_are_refused():
     @dataclass(frozen=True)
     class Sizes:
@@ -121,7 +130,7 @@ def test_options_of_an_unknown_kind_are_refused():
 
     with pytest.raises(PluginError, match="'sizes' of 'my-plugin' is annotated .*tuple.*; options are bool, int"):
         plugin_options.check("my-plugin", Sizes)
-    with pytest.raises(PluginError, match="options\\(\\) returned 3, which is no dataclass"):
+    with pytest.raises(PluginError, match="OPTIONS of 'my-plugin' is 3; give a frozen dataclass"):
         plugin_options.check("my-plugin", 3)
 
 
@@ -131,6 +140,7 @@ names = st.lists(st.text("ab-_9", min_size=1, max_size=5), max_size=6)
 blanks = st.sampled_from(["", " "])
 
 
+@pytest.mark.unit
 @unhurried
 @given(names, st.data())
 def test_plugins_are_active_in_the_order_given_however_they_are_written(names, data):
@@ -140,12 +150,13 @@ def test_plugins_are_active_in_the_order_given_however_they_are_written(names, d
         written = [data.draw(blanks) + name + data.draw(blanks) for name in rest[:count]]
         values.append(",".join(written) + data.draw(st.sampled_from(["", ","])))
         rest = rest[count:]
-    assert training.split_names(tuple(values)) == list(dict.fromkeys(names))
+    assert split_names(tuple(values)) == list(dict.fromkeys(names))
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("values", [(), ("",), ("none",), ("None", ""), (" , ",)])
 def test_nothing_and_none_mean_no_plugin(values):
-    assert training.split_names(values) == []
+    assert split_names(values) == []
 
 
 # --- The host's training command -----------------------------------------------------------------------------------
@@ -155,12 +166,14 @@ def command(*options: str) -> click.Command:
     return click.Command("train", params=[click.Option([name]) for name in options])
 
 
+@pytest.mark.unit
 def test_options_that_a_host_has_itself_are_left_to_it():
     ours = {name for option in training.options_for(command("--cbase", "--tick")) for name in option.opts}
     assert {"--plugin", "--device", "--gan-loss", "--cmax", "--batch-gpu", "--diffaugment-policy"} <= ours
     assert not {"--cbase", "--tick"} & ours
 
 
+@pytest.mark.unit
 def test_an_option_of_an_inactive_plugin_is_refused_with_its_value():
     values = {"plugin": (), "gan_loss": None, "diffaugment_cutout": 0.0}
     with pytest.raises(OptionError, match="--diffaugment-cutout=0.0: diffaugment is not active"):
@@ -206,6 +219,7 @@ def options_of(result: dict) -> dict:
     return json.JSONDecoder().raw_decode(text[text.index("{") :])[0]
 
 
+@pytest.mark.host
 @pytest.mark.parametrize("family", FAMILIES)
 def test_without_plugins_a_patched_host_has_the_options_of_an_unpatched_one(family, fetched, patched, color_zip, shims):
     runs = [dry_run(family, color_zip, "--metrics=none", *line) for line in LINES[family]]
@@ -256,6 +270,7 @@ def difference(ours: dict, plain: dict) -> dict:
     }
 
 
+@pytest.mark.host
 @FAMILY
 def test_the_options_of_a_run_hold_every_plugin_and_option_and_its_folder_names_them(family, configured):
     plain, ours = (options_of(configured[family, name]) for name in ("plain", "diffaugment"))
@@ -281,6 +296,7 @@ def test_the_options_of_a_run_hold_every_plugin_and_option_and_its_folder_names_
     assert ours["run_dir"] in configured[family, "diffaugment"]["stdout"].split("Output directory:")[1]
 
 
+@pytest.mark.host
 @FAMILY
 def test_diffaugment_switches_ada_off_and_says_so_unless_aug_was_given(family, configured):
     message = "diffaugment: --aug=noaug, the authors' setting"
@@ -293,6 +309,7 @@ def test_diffaugment_switches_ada_off_and_says_so_unless_aug_was_given(family, c
     assert "augment_kwargs" not in options_of(configured[family, "diffaugment without augmentation"])
 
 
+@pytest.mark.host
 @FAMILY
 def test_an_adversarial_loss_takes_our_loss_class_and_names_itself(family, configured):
     plain = options_of(configured[family, "plain"])
@@ -301,6 +318,7 @@ def test_an_adversarial_loss_takes_our_loss_class_and_names_itself(family, confi
         assert changed == {"loss_kwargs": {"class_name": "training_ext.loss.PluginLoss", "gan_loss": name}}
 
 
+@pytest.mark.host
 @FAMILY
 def test_capacity_tick_and_batch_of_a_gpu_are_set_where_stylegan3_sets_them(family, configured):
     ours = options_of(configured[family, "sizes"])
@@ -310,6 +328,7 @@ def test_capacity_tick_and_batch_of_a_gpu_are_set_where_stylegan3_sets_them(fami
     assert (ours["kimg_per_tick"], ours["batch_size"], ours["batch_gpu"]) == (2, 16, 4)
 
 
+@pytest.mark.host
 @FAMILY
 def test_a_subset_is_so_many_images_and_has_its_name_in_the_folder(family, configured):
     ours, plain = (options_of(configured[family, name]) for name in ("subset", "plain"))
@@ -319,11 +338,13 @@ def test_a_subset_is_so_many_images_and_has_its_name_in_the_folder(family, confi
     assert refused["code"] != 0 and re.search("--subset.*64", refused["stderr"])
 
 
+@pytest.mark.host
 @FAMILY
 def test_no_workers_leaves_no_prefetch_factor_behind(family, configured):
     assert options_of(configured[family, "no workers"])["data_loader_kwargs"] == {"pin_memory": True, "num_workers": 0}
 
 
+@pytest.mark.host
 @FAMILY
 def test_metrics_that_were_given_are_kept_on_a_cpu_and_not_looked_for_in_a_dry_run(family, configured):
     assert options_of(configured[family, "metrics"])["metrics"] == ["fid50k_full"]
@@ -332,11 +353,12 @@ def test_metrics_that_were_given_are_kept_on_a_cpu_and_not_looked_for_in_a_dry_r
 GIVEN = """
 from stylegan_plugins import hookimpl
 @hookimpl
-def configure(given):
-    print("given:", *sorted(given))
+def configure(explicit):
+    print("given:", *sorted(explicit))
 """
 
 
+@pytest.mark.host
 @FAMILY
 def test_a_plugin_is_told_exactly_the_options_that_were_given(family, patched, color_zip, tmp_path):
     path = install_plugin(tmp_path, "curious", GIVEN)
@@ -348,6 +370,7 @@ def test_a_plugin_is_told_exactly_the_options_that_were_given(family, patched, c
     assert given == sorted(names), "defaults are not given, whichever family has the option"
 
 
+@pytest.mark.unit
 def test_a_device_from_the_environment_does_not_become_a_key(monkeypatch):
     monkeypatch.setitem(os.environ, "STYLEGAN_PLUGINS_DEVICE", "cpu")
     args = {"metrics": []}

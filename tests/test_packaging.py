@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import run_script
+from support.scripts import run_script
 
 ROOT = Path(__file__).parents[1]
 
@@ -25,11 +25,13 @@ def installed(tmp_path_factory):
     return top / "site"
 
 
+@pytest.mark.host
 def test_only_our_two_packages_land_in_site_packages(installed):
     names = {path.name for path in installed.iterdir() if not path.name.endswith(".dist-info")}
     assert names - {"bin"} == {"stylegan_plugins", "training_ext"}
 
 
+@pytest.mark.host
 def test_patches_and_scripts_of_the_assembled_host_are_installed(installed):
     scripts = sorted(
         str(path.relative_to(installed)) for path in (installed / "stylegan_plugins/host/files").rglob("*.py")
@@ -48,12 +50,14 @@ def test_patches_and_scripts_of_the_assembled_host_are_installed(installed):
     assert Path(file).is_relative_to(installed) and int(count) >= 6
 
 
+@pytest.mark.unit
 def test_run_sh_explains_itself_when_it_does_not_know_a_command():
     done = subprocess.run(["bash", str(ROOT / "run.sh"), "tset"], capture_output=True, text=True)
     assert done.returncode == 2
     assert "./run.sh test" in done.stdout and "./run.sh train ARGS" in done.stdout
 
 
+@pytest.mark.host
 def test_the_options_of_the_demo_are_understood_by_the_host(ada_host, gray_zip, tmp_path):
     text = (ROOT / "run.sh").read_text()
     net = re.search(r"net=\((.*?)\)", text).group(1).split()

@@ -19,10 +19,10 @@ import tokenize
 from pathlib import Path
 
 import pytest
-from conftest import CHECKOUTS, copy_host
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from stylegan_plugins.patches import FAMILIES, edits_for, optional_files
+from support.hosts import CHECKOUTS, copy_host
 
 from stylegan_plugins.errors import HostError, PatchError
 from stylegan_plugins.host import manifest
@@ -78,6 +78,7 @@ def rewrite(host: Path, family: str, change) -> None:
 # --- Patch and unpatch. --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.host
 def test_unpatch_restores_every_file_byte_for_byte(host):
     before = tree(host)
     host_patch.patch(host)
@@ -86,6 +87,7 @@ def test_unpatch_restores_every_file_byte_for_byte(host):
     assert tree(host) == before
 
 
+@pytest.mark.host
 @pytest.mark.parametrize("pristine", CHECKOUTS, indirect=True)
 def test_unpatch_restores_nvidias_own_checkout_byte_for_byte(pristine, tmp_path):
     host = copy_host(pristine, tmp_path / "host")
@@ -96,6 +98,7 @@ def test_unpatch_restores_nvidias_own_checkout_byte_for_byte(pristine, tmp_path)
     assert tree(host) == before
 
 
+@pytest.mark.host
 def test_patching_twice_changes_nothing(host):
     host_patch.patch(host)
     before = tree(host)
@@ -103,18 +106,21 @@ def test_patching_twice_changes_nothing(host):
     assert tree(host) == before
 
 
+@pytest.mark.host
 def test_every_script_and_metric_of_an_assembled_host_that_exists_is_patched(plans, fetched, family):
     existing = {file for file in edits_for(family) if (fetched[family] / file).is_file()}
     assert set(plans[family].patched) == existing
     assert plans[family].left == {}
 
 
+@pytest.mark.host
 def test_unpatching_a_host_that_is_not_patched_changes_nothing(host):
     before = tree(host)
     assert host_patch.unpatch(host) == []
     assert tree(host) == before
 
 
+@pytest.mark.unit
 def test_a_folder_that_is_no_host_is_refused(tmp_path):
     for action in (host_patch.patch, host_patch.unpatch):
         with pytest.raises(HostError, match="not a StyleGAN2-ADA or StyleGAN3 checkout: it lacks train.py"):
@@ -122,6 +128,7 @@ def test_a_folder_that_is_no_host_is_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.host
 def test_file_modes_are_kept_by_patch_and_unpatch(host):
     (host / "train.py").chmod(0o755)
     (host / LOOP).chmod(0o640)
@@ -133,6 +140,7 @@ def test_file_modes_are_kept_by_patch_and_unpatch(host):
     assert stat.S_IMODE((host / LOOP).stat().st_mode) == 0o640
 
 
+@pytest.mark.host
 def test_a_host_behind_a_symbolic_link_is_patched_and_restored(host, tmp_path):
     before = tree(host)
     link = tmp_path / "link"
@@ -180,6 +188,7 @@ LOOKS = {
 }
 
 
+@pytest.mark.host
 @pytest.mark.parametrize("look", LOOKS)
 def test_a_host_that_looks_different_is_patched_to_the_same_meaning(fetched, plans, family, look):
     # Two files hold every kind of edit; a whole host in every look would take minutes.
@@ -190,6 +199,7 @@ def test_a_host_that_looks_different_is_patched_to_the_same_meaning(fetched, pla
         assert meaning(patched) == meaning(plans[family].patched[file]), file
 
 
+@pytest.mark.host
 @pytest.mark.parametrize("family", [STYLEGAN3])
 def test_scripts_that_ruff_reformatted_are_patched_to_the_same_meaning(fetched, plans, family):
     for file in plans[family].patched:
@@ -198,6 +208,7 @@ def test_scripts_that_ruff_reformatted_are_patched_to_the_same_meaning(fetched, 
             assert meaning(patched) == meaning(plans[family].patched[file]), file
 
 
+@pytest.mark.host
 def test_line_ends_and_byte_order_mark_are_kept(fetched, family):
     for file in ("train.py", LOOP):
         data = LOOKS["CRLF and byte-order mark"]((fetched[family] / file).read_bytes())
@@ -208,6 +219,7 @@ def test_line_ends_and_byte_order_mark_are_kept(fetched, family):
         assert patched == LOOKS["CRLF and byte-order mark"](plain)
 
 
+@pytest.mark.host
 def test_a_host_with_crlf_and_byte_order_marks_is_restored_byte_for_byte(host, family):
     rewrite(host, family, LOOKS["CRLF and byte-order mark"])
     before = tree(host)
@@ -216,6 +228,7 @@ def test_a_host_with_crlf_and_byte_order_marks_is_restored_byte_for_byte(host, f
     assert tree(host) == before
 
 
+@pytest.mark.host
 def test_local_edits_of_a_host_are_kept(host, plans, family):
     note = "# Größe geändert by me\n"
     for file in ("train.py", LOOP):
@@ -241,6 +254,7 @@ ANCHORS = [
 ]
 
 
+@pytest.mark.host
 @pytest.mark.parametrize(("file", "old", "new", "anchor"), ANCHORS)
 def test_a_training_file_without_an_anchor_is_named_and_nothing_is_written(host, file, old, new, anchor):
     data = (host / file).read_bytes()
@@ -254,6 +268,7 @@ def test_a_training_file_without_an_anchor_is_named_and_nothing_is_written(host,
     assert tree(host) == before
 
 
+@pytest.mark.host
 def test_a_training_file_that_is_no_python_is_named_and_nothing_is_written(host):
     (host / LOOP).write_bytes(b"def training_loop(:\n")
     before = tree(host)
@@ -262,6 +277,7 @@ def test_a_training_file_that_is_no_python_is_named_and_nothing_is_written(host)
     assert tree(host) == before
 
 
+@pytest.mark.host
 def test_a_script_without_an_anchor_is_left_as_it_is_and_named(host, family):
     script = "projector.py" if family == ADA else "gen_images.py"
     (host / script).write_text("print('mine')\n")
@@ -272,12 +288,14 @@ def test_a_script_without_an_anchor_is_left_as_it_is_and_named(host, family):
     assert "train.py" in done.patched and host_patch.state(host, script) == "not patched"
 
 
+@pytest.mark.host
 def test_a_host_without_scripts_is_patched(host, family):
     for file in optional_files(family):
         (host / file).unlink(missing_ok=True)
     assert set(host_patch.patch(host).patched) == {"train.py", LOOP}
 
 
+@pytest.mark.host
 def test_a_patched_file_whose_originals_were_removed_is_not_patched_again(host):
     host_patch.patch(host)
     for path in sorted((host / manifest.FOLDER).rglob("*"), reverse=True):
@@ -289,6 +307,7 @@ def test_a_patched_file_whose_originals_were_removed_is_not_patched_again(host):
     assert tree(host) == before
 
 
+@pytest.mark.host
 def test_a_file_that_changed_after_patching_is_named_and_nothing_is_restored(host):
     host_patch.patch(host)
     with (host / LOOP).open("ab") as file:
@@ -302,6 +321,7 @@ def test_a_file_that_changed_after_patching_is_named_and_nothing_is_restored(hos
     assert host_patch.state(host, "train.py") == "patched"
 
 
+@pytest.mark.host
 def test_a_file_that_was_restored_by_other_means_does_not_stop_unpatch(host):
     before = tree(host)
     host_patch.patch(host)
@@ -310,6 +330,7 @@ def test_a_file_that_was_restored_by_other_means_does_not_stop_unpatch(host):
     assert tree(host) == before
 
 
+@pytest.mark.host
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -342,6 +363,7 @@ class Interrupt:
         return self.replace(*args)
 
 
+@pytest.mark.host
 @pytest.mark.parametrize(
     ("error", "seen"), [(OSError("disk full"), PatchError), (KeyboardInterrupt(), KeyboardInterrupt)]
 )
@@ -359,6 +381,7 @@ def test_an_error_at_any_step_of_writing_leaves_the_host_as_it_was(host, plans, 
     manifest.write(host, plans[family].patched)
 
 
+@pytest.mark.host
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize("family", [ADA])
 def test_a_process_killed_at_any_step_leaves_a_host_that_unpatch_restores(host, plans, family, monkeypatch):
@@ -389,6 +412,7 @@ def _exit_at(at: int, *args) -> None:
     _replace(*args)
 
 
+@pytest.mark.host
 def test_a_host_that_cannot_be_written_is_one_line(host, monkeypatch):
     before = tree(host)
 
@@ -403,6 +427,7 @@ def test_a_host_that_cannot_be_written_is_one_line(host, monkeypatch):
     assert tree(host) == before
 
 
+@pytest.mark.host
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
 def test_a_read_only_host_is_refused_and_left_as_it_was(host):
     before = tree(host)
@@ -424,6 +449,7 @@ def changed_lines(before: bytes, after: bytes) -> int:
     return sum(line.startswith("+ ") for line in difflib.ndiff(*texts))
 
 
+@pytest.mark.host
 def test_at_most_40_lines_of_the_training_files_and_4_of_each_script_change(fetched, plans, family):
     counts = {
         file: changed_lines((fetched[family] / file).read_bytes(), data) for file, data in plans[family].patched.items()
@@ -434,6 +460,7 @@ def test_at_most_40_lines_of_the_training_files_and_4_of_each_script_change(fetc
     assert {file: count for file, count in counts.items() if file not in training and count > 4} == {}
 
 
+@pytest.mark.host
 def test_nothing_but_the_edited_lines_changes(fetched, plans, family):
     for file, data in plans[family].patched.items():
         before, after = ((d.decode("utf-8-sig").splitlines()) for d in ((fetched[family] / file).read_bytes(), data))
@@ -441,6 +468,7 @@ def test_nothing_but_the_edited_lines_changes(fetched, plans, family):
             assert not line.startswith("+ ") or "bridge" in line or "device=device" in line, f"{file}: {line}"
 
 
+@pytest.mark.host
 def test_every_edit_says_why_and_has_one_anchor(family):
     for file, edits in edits_for(family).items():
         for edit in edits:
@@ -450,6 +478,7 @@ def test_every_edit_says_why_and_has_one_anchor(family):
             assert edit.file == file
 
 
+@pytest.mark.host
 def test_every_call_of_the_bridge_in_an_edit_exists(family):
     from stylegan_plugins import bridge
 
@@ -459,6 +488,7 @@ def test_every_call_of_the_bridge_in_an_edit_exists(family):
                 assert name.rstrip(")") in bridge.__all__, edit.code
 
 
+@pytest.mark.host
 def test_patched_files_import_nothing_of_ours_but_the_bridge(plans, family):
     for file, data in plans[family].patched.items():
         imports = [node for node in ast.walk(ast.parse(data)) if isinstance(node, ast.ImportFrom)]
@@ -543,6 +573,7 @@ def looks(draw) -> bytes:
     return draw(st.sampled_from([b"", BOM])) + text.replace("\n", newline).encode()
 
 
+@pytest.mark.unit
 def test_the_edits_of_the_small_host_do_what_they_say():
     assert apply_edits(SOURCE.encode(), EDITS, "x.py").decode().splitlines() == [
         "'''A small host.'''",
@@ -578,6 +609,7 @@ def test_the_edits_of_the_small_host_do_what_they_say():
     ]
 
 
+@pytest.mark.unit
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(looks())
 def test_blanks_comments_and_line_breaks_never_change_what_an_edit_means(data):
@@ -607,6 +639,7 @@ def _comments_inside_replaced_calls(data: bytes) -> int:
     return count
 
 
+@pytest.mark.unit
 @settings(max_examples=100, deadline=None)
 @example(b"# -*- coding: no-such-thing -*-\n")
 @example(b"# -*- coding: latin-1 -*-\nname = '\xe4'\n")
@@ -623,12 +656,14 @@ def test_whatever_a_file_holds_it_is_patched_or_refused_by_name(data):
         assert patched == data  # there is no import in it
 
 
+@pytest.mark.host
 def test_the_list_of_patched_files_holds_their_checksums(host):
     done = host_patch.patch(host)
     listed = json.loads((host / manifest.FOLDER / manifest.LIST).read_text())
     assert listed == {file: hashlib.sha256((host / file).read_bytes()).hexdigest() for file in done.patched}
 
 
+@pytest.mark.host
 def test_a_host_that_another_version_patched_is_patched_anew(fetched, tmp_path, monkeypatch):
     host = copy_host(fetched[FAMILIES[0]], tmp_path / "host")
     edits = host_patch.edits_for(FAMILIES[0])

@@ -17,9 +17,11 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import ADA, STYLEGAN3, make_pickle, run_script
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.hosts import ADA, STYLEGAN3
+from support.pickles import make_pickle
+from support.scripts import run_script
 
 from stylegan_plugins.errors import DataError
 from stylegan_plugins.pickles import UntrustedPickle, read_pickle
@@ -52,6 +54,7 @@ print(json.dumps([same, sorted(made), snapshot.data]))
 """
 
 
+@pytest.mark.host
 def test_networks_of_a_pickle_equal_what_the_host_loads(family, fetched, pickles):
     import json
 
@@ -61,12 +64,14 @@ def test_networks_of_a_pickle_equal_what_the_host_loads(family, fetched, pickles
     assert data["training_set_kwargs"]["path"] == "x.zip" and data["augment_pipe"] is None
 
 
+@pytest.mark.host
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 def test_every_protocol_is_read(protocol, fetched, tmp_path):
     snapshot = read_pickle(make_pickle(fetched[ADA], tmp_path / "p.pkl", protocol=protocol))
     assert snapshot.network("G").init_kwargs["mapping_kwargs"] == {"num_layers": 2}
 
 
+@pytest.mark.host
 @pytest.mark.parametrize("pristine", [ADA, STYLEGAN3], indirect=True, ids=[ADA, STYLEGAN3])
 def test_pickles_of_nvidias_checkout_are_read(pristine, tmp_path):
     done = run_script(pristine, "-c", READ, str(make_pickle(pristine, tmp_path / "p.pkl")))
@@ -86,6 +91,7 @@ VALUES = st.recursive(
 )
 
 
+@pytest.mark.unit
 @given(st.dictionaries(st.text(), VALUES, max_size=4), st.sampled_from([2, 3, 4, 5]))
 @settings(deadline=None)
 def test_plain_data_comes_out_as_it_went_in(tmp_path_factory, data, protocol):
@@ -94,6 +100,7 @@ def test_plain_data_comes_out_as_it_went_in(tmp_path_factory, data, protocol):
     assert read_pickle(path).data == data
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     "tensor",
     [
@@ -113,6 +120,7 @@ def test_tensors_come_out_bit_for_bit(tensor, tmp_path):
     assert torch.equal(found, tensor.detach()) and found.dtype == tensor.dtype
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     "value",
     [
@@ -228,6 +236,7 @@ def malicious(path: str) -> dict[str, object]:
 NAMES = list(malicious("x"))
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("name", NAMES)
 def test_a_malicious_pickle_is_refused_by_name_and_nothing_runs(name, tmp_path):
     target = tmp_path / "was-run"
@@ -241,6 +250,7 @@ def test_a_malicious_pickle_is_refused_by_name_and_nothing_runs(name, tmp_path):
         assert isinstance(told.value, UntrustedPickle) and "--trust-pickle" in str(told.value)
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("name", ["os.system", "exec", "a storage that is a file of torch"])
 def test_such_a_pickle_would_run_if_it_were_loaded(name, tmp_path):
     target = tmp_path / "was-run"
@@ -250,6 +260,7 @@ def test_such_a_pickle_would_run_if_it_were_loaded(name, tmp_path):
     assert target.exists()
 
 
+@pytest.mark.unit
 def test_source_code_in_a_network_is_kept_as_text_and_not_run(tmp_path):
     target = tmp_path / "was-run"
     code = TOUCH.format(path=str(target))
@@ -257,6 +268,7 @@ def test_source_code_in_a_network_is_kept_as_text_and_not_run(tmp_path):
     assert snapshot.network("G").source == code and not target.exists()
 
 
+@pytest.mark.unit
 def test_attributes_put_on_what_a_pickle_may_call_are_gone_with_it(tmp_path):
     ours = b"cnumpy.core.multiarray\nscalar\n"
     # BUILD with (None, {...}) sets attributes of any object.
@@ -265,6 +277,7 @@ def test_attributes_put_on_what_a_pickle_may_call_are_gone_with_it(tmp_path):
     assert read_pickle(dumped(tmp_path, {"x": np.float32(2)})).data["x"] == 2
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     "bad", [dict(size=(9,)), dict(stride=(-1,)), dict(offset=-1), dict(offset=3), dict(size=(2, 2))]
 )
@@ -289,6 +302,7 @@ def _legacy_storage(count: int) -> bytes:
 # --- Damaged ones. ---
 
 
+@pytest.mark.host
 @given(st.data())
 @settings(deadline=None, max_examples=40)
 def test_a_truncated_pickle_is_reported_as_that(pickles, tmp_path_factory, data):
@@ -299,6 +313,7 @@ def test_a_truncated_pickle_is_reported_as_that(pickles, tmp_path_factory, data)
         read_pickle(path)
 
 
+@pytest.mark.unit
 @given(st.binary(max_size=200))
 @settings(deadline=None, max_examples=300)
 def test_any_bytes_are_an_error_of_one_line_or_plain_data(tmp_path_factory, content):
@@ -310,6 +325,7 @@ def test_any_bytes_are_an_error_of_one_line_or_plain_data(tmp_path_factory, cont
         assert "\n" not in str(error)
 
 
+@pytest.mark.host
 @given(st.data())
 @settings(deadline=None, max_examples=150)
 def test_a_flipped_bit_never_ends_in_anything_but_an_error_of_one_line(pickles, tmp_path_factory, data):
@@ -324,12 +340,14 @@ def test_a_flipped_bit_never_ends_in_anything_but_an_error_of_one_line(pickles, 
         assert "\n" not in str(error)
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("value", [[1, 2], 3, "text", {1: 2}])
 def test_what_is_no_network_pickle_is_told(value, tmp_path):
     with pytest.raises(DataError, match="is no network pickle"):
         read_pickle(dumped(tmp_path, value))
 
 
+@pytest.mark.host
 def test_a_missing_network_is_told_with_those_that_are_there(pickles):
     with pytest.raises(DataError, match="has no network E; it has: G, D, G_ema"):
         read_pickle(pickles[ADA]).network("E")
@@ -352,6 +370,7 @@ for key in ("G", "D", "G_ema"):
 """
 
 
+@pytest.mark.host
 def test_a_pickle_of_tensorflow_is_converted_by_the_host(family, fetched, pickles, tmp_path):
     from pathlib import Path
 
@@ -376,6 +395,7 @@ def build(module: str, name: str, args: object, state: object) -> bytes:
     return out.getvalue() + b"s."
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     "state",
     [
@@ -393,6 +413,7 @@ def test_a_type_of_numbers_is_no_way_into_numpys_memory(state, tmp_path):
         read_pickle(dumped(tmp_path, build("numpy", "dtype", ("f8", False, True), state)))
 
 
+@pytest.mark.unit
 def test_attributes_put_on_a_class_are_gone_with_the_pickle(tmp_path):
     poison = b"\x80\x02}X\x01\x00\x00\x00acdnnlib.util\nEasyDict\nN}X\x08\x00\x00\x00poisonedK\x01s\x86bs."
     with contextlib.suppress(DataError):
@@ -402,6 +423,7 @@ def test_attributes_put_on_a_class_are_gone_with_the_pickle(tmp_path):
     assert not hasattr(module._Dict, "poisoned")
 
 
+@pytest.mark.unit
 def test_a_network_whose_parts_are_no_dictionary_is_an_error_of_one_line(tmp_path):
     with pytest.raises(DataError, match="is damaged"):
         read_pickle(dumped(tmp_path, named({"G": persistent("", {"_modules": 5})})))
@@ -422,5 +444,6 @@ for name in ("normalize_2nd_moment", "np", "modulated_conv2d", "persistence"):
 """
 
 
+@pytest.mark.host
 def test_only_networks_of_the_host_are_made(ada_host):
     run_script(ada_host, "-c", BUILD)

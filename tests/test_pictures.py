@@ -6,15 +6,18 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
-from conftest import ADA, STYLEGAN3, color_crops, make_pickle, write_zip
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_disp import invoke
+from support.hosts import ADA, STYLEGAN3
+from support.images import color_crops, write_zip
+from support.pickles import make_pickle
+from support.scripts import invoke
 
 from stylegan_plugins import pictures, sampling
 from stylegan_plugins.errors import OptionError
 
 
+@pytest.mark.unit
 @settings(deadline=None, max_examples=40)
 @given(st.integers(2, 5), st.integers(1, 7), st.booleans())
 def test_a_walk_goes_evenly_through_all_seeds(count, steps, closed):
@@ -36,6 +39,7 @@ def crops(tmp_path_factory):
     return images, str(write_zip(tmp_path_factory.mktemp("near") / "crops.zip", images))
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("features", ["pixels", "efficientnet_lite0"])
 def test_an_image_of_the_data_set_is_its_own_nearest(crops, features):
     images, data = crops
@@ -46,6 +50,7 @@ def test_an_image_of_the_data_set_is_its_own_nearest(crops, features):
     assert distances.max() < 1e-3 * float(torch.cdist(near.known, near.known).max())
 
 
+@pytest.mark.unit
 def test_distances_of_pixels_are_root_mean_squares(crops):
     images, data = crops
     near = pictures.Neighbours(data, pictures.pixels, "")
@@ -60,6 +65,7 @@ def picture(path) -> np.ndarray:
         return np.array(image)
 
 
+@pytest.mark.run
 @pytest.mark.parametrize("family", [ADA, STYLEGAN3])
 def test_pictures_of_a_pickle(fetched, pickles, crops, tmp_path, family):
     common = [str(pickles[family]), f"--data={crops[1]}", f"--outdir={tmp_path}"]
@@ -83,6 +89,7 @@ def test_pictures_of_a_pickle(fetched, pickles, crops, tmp_path, family):
     assert distance(worst[:, :32]) >= distance(worst[:, 32:]) >= distance(nearest[:, 32:]) >= distance(nearest[:, :32])
 
 
+@pytest.mark.run
 def test_pictures_without_the_data_set_have_no_nearest_images(fetched, tmp_path):
     pickle = make_pickle(fetched[ADA], tmp_path / "g.pkl")
     done = invoke(fetched[ADA], "sheet", str(pickle), f"--outdir={tmp_path / 'out'}", "--seeds=0-3")
@@ -90,6 +97,7 @@ def test_pictures_without_the_data_set_have_no_nearest_images(fetched, tmp_path)
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["sheet-full.png", "sheet-trunc0.7.png"]
 
 
+@pytest.mark.host
 @pytest.mark.parametrize(
     "arguments, message",
     [
@@ -107,6 +115,7 @@ def test_what_cannot_be_shown_is_one_line(fetched, pickles, crops, small_zip, tm
     assert message in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.unit
 def test_too_few_seeds():
     with pytest.raises(OptionError, match="--seeds=4-5: 3 or more"):
         sampling.seeds_of("4-5", 3)

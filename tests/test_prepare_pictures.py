@@ -12,9 +12,12 @@ import numpy as np
 import PIL.Image
 import pytest
 import skimage.data
-from conftest import ADA, run_script
+from support.hosts import ADA
+from support.scripts import run_script
 
 from stylegan_plugins import datacheck
+
+pytestmark = pytest.mark.run
 
 SCRIPT = Path(__file__).parents[1] / "examples" / "prepare_pictures.py"
 

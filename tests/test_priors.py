@@ -9,15 +9,17 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from conftest import color_crops, write_zip
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from support.images import color_crops, write_zip
 
 from stylegan_plugins import backbones, datacheck, priors
 from stylegan_plugins.cli import cli
 from stylegan_plugins.errors import DataError, OptionError
 from stylegan_plugins.plugins import disp as plugin
+
+pytestmark = pytest.mark.unit
 
 LITE0 = "efficientnet_lite0"
 

@@ -10,14 +10,15 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
-from conftest import ADA, make_pickle, run_script, write_zip
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.hosts import ADA
+from support.images import color_crops, write_zip
+from support.pickles import make_pickle
+from support.scripts import DRIVERS, run_script
 
 from stylegan_plugins import probe
 from training_ext.features import features_of
-
-DRIVERS = Path(__file__).parent / "drivers"
 
 
 def command(*args: str | Path, check: bool = True):
@@ -41,6 +42,7 @@ def stripes_zip(tmp_path_factory):
     return write_zip(tmp_path_factory.mktemp("stripes") / "stripes.zip", striped(80), [i % 2 for i in range(80)])
 
 
+@pytest.mark.host
 def test_classes_are_predicted_from_each_layer(family, fetched, pickles, stripes_zip, tmp_path):
     done = command(
         pickles[family], f"--data={stripes_zip}", f"--host={fetched[family]}", f"--outdir={tmp_path / 'out'}"
@@ -58,6 +60,7 @@ def test_classes_are_predicted_from_each_layer(family, fetched, pickles, stripes
         assert image.width > 300 and len(np.unique(np.asarray(image.convert("L")))) > 20
 
 
+@pytest.mark.host
 def test_without_classes_it_is_asked_what_the_augmentation_did(fetched, pickles, color_zip, tmp_path):
     command(pickles[ADA], f"--data={color_zip}", f"--host={fetched[ADA]}", f"--outdir={tmp_path}")
     rows = json.loads((tmp_path / f"probe-omega-{ADA}.json").read_text())["rows"]
@@ -67,12 +70,14 @@ def test_without_classes_it_is_asked_what_the_augmentation_did(fetched, pickles,
     assert all(0.45 < row["chance"] < 0.6 for row in rows)
 
 
+@pytest.mark.host
 def test_labels_of_a_conditional_discriminator_are_handed_on(fetched, labelled_zip, tmp_path):
     pickle = make_pickle(fetched[ADA], tmp_path / "c.1.pkl", c_dim=3)
     command(pickle, f"--data={labelled_zip}", f"--host={fetched[ADA]}")
     assert (tmp_path / "probe-classes-c.1.json").exists()  # beside the pickle, and with all of its name
 
 
+@pytest.mark.host
 @pytest.mark.parametrize(
     ("args", "message"),
     [
@@ -92,11 +97,13 @@ def test_what_cannot_be_probed_is_one_line(args, message, fetched, pickles, colo
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.host
 def test_a_folder_without_snapshots_is_one_line(fetched, color_zip, tmp_path):
     done = command(tmp_path, f"--data={color_zip}", f"--host={fetched[ADA]}", check=False)
     assert done.returncode == 2 and re.search(r"Error: .* has no network-snapshot-\*\.pkl", done.stderr)
 
 
+@pytest.mark.unit
 @given(st.integers(2, 5), st.integers(0, 1000))
 @settings(deadline=None, max_examples=6)
 def test_a_class_that_is_a_feature_is_always_found_and_noise_is_not(classes, seed):
@@ -109,6 +116,7 @@ def test_a_class_that_is_a_feature_is_always_found_and_noise_is_not(classes, see
     assert probe.accuracies(noise, random.permutation(target), splits)[0] < 0.95
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("count", [8, 11, 16])
 def test_the_last_batch_is_filled_up_so_that_groups_stay_whole(count):
     class Layer(torch.nn.Module):
@@ -132,9 +140,8 @@ def test_the_last_batch_is_filled_up_so_that_groups_stay_whole(count):
     assert torch.equal(torch.cat([part["fc"] for part in parts]), images.flatten(1)[:, :4])
 
 
+@pytest.mark.run
 def test_during_training_the_head_learns_more_than_a_head_on_a_discriminator_that_does_not(fetched, tmp_path):
-    from conftest import color_crops
-
     images = dict(train=np.stack(color_crops(300)), held_out=np.stack(color_crops(128, seed=1)))
     np.savez(tmp_path / "crops.npz", **images)
     done = run_script(fetched[ADA], str(DRIVERS / "augself_heldout.py"), str(tmp_path / "crops.npz"), "80")

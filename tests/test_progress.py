@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from stylegan_plugins.progress import Progress, _duration
 
+pytestmark = pytest.mark.unit
+
 
 class Terminal(io.StringIO):
     def isatty(self):

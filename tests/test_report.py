@@ -18,9 +18,9 @@ import numpy as np
 import PIL.Image
 import pytest
 from click.testing import CliRunner
-from conftest import run_script
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from support.scripts import run_script
 
 from stylegan_plugins import charts, records, report, report_pictures
 from stylegan_plugins.cli import cli
@@ -138,6 +138,7 @@ def page(three):
     return page_of(*three)
 
 
+@pytest.mark.unit
 def test_three_long_runs_weigh_less_than_10_mb(three, tmp_path):
     done = command(*three, f"--out={tmp_path / 'a' / 'page.html'}")
     assert done.exit_code == 0, done.output
@@ -145,6 +146,7 @@ def test_three_long_runs_weigh_less_than_10_mb(three, tmp_path):
     assert str(tmp_path / "a" / "page.html") in done.stdout
 
 
+@pytest.mark.unit
 def test_every_run_and_every_statistic_is_on_the_page(page, three):
     for folder in three:
         assert folder.name in page.text
@@ -159,6 +161,7 @@ def test_every_run_and_every_statistic_is_on_the_page(page, three):
         assert name in page.text, name
 
 
+@pytest.mark.unit
 def test_nothing_is_loaded_and_nothing_else_may_be(page):
     assert not page.all("link") and not page.all("iframe") and not page.all("base")
     for _, attributes in page.tags:
@@ -174,6 +177,7 @@ def test_nothing_is_loaded_and_nothing_else_may_be(page):
     assert "default-src 'none'" in policy
 
 
+@pytest.mark.unit
 def test_pictures_are_small_have_their_true_size_and_a_text(page, three):
     images = page.all("img")
     assert len(images) == len(three) * report_pictures.MOST_PICTURES
@@ -185,6 +189,7 @@ def test_pictures_are_small_have_their_true_size_and_a_text(page, three):
     assert all(plot["aria-label"] for plot in page.all("svg") if plot.get("class") == "plot")
 
 
+@pytest.mark.unit
 def test_a_run_has_one_color_everywhere(page):
     """The number of a run stands in the class of its lines, and their names are its letter."""
     lines = [attributes for attributes in page.all("g") if "run" in attributes.get("class", "").split()]
@@ -192,12 +197,14 @@ def test_a_run_has_one_color_everywhere(page):
     assert all(line["data-name"][0] == "ABC"[int(line["class"][1])] for line in lines)
 
 
+@pytest.mark.unit
 def test_only_what_differs_is_in_the_first_table_of_settings(three):
     runs = [records.read(folder) for folder in three]
     assert report.differing(runs) == [("batch_size", ["8", "16", "32"])]
     assert report.differing(runs[:1] * 2) == []
 
 
+@pytest.mark.unit
 def test_the_best_snapshot_is_marked_and_which_way_is_best_follows_from_the_name(tmp_path):
     folder, other = make_run(tmp_path / "a", sheets=0), make_run(tmp_path / "b", sheets=0)
     add_metric(folder, "fid50k_full", {0: 90.0, 200: 31.5, 400: 33.0})
@@ -209,6 +216,7 @@ def test_the_best_snapshot_is_marked_and_which_way_is_best_follows_from_the_name
     assert "31.5at 200 kimg" in text
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     "name, higher",
     [
@@ -222,6 +230,7 @@ def test_metrics_know_which_way_is_better(name, higher):
     assert records.is_higher_better(name) is higher
 
 
+@pytest.mark.unit
 def test_the_second_result_for_a_snapshot_replaces_the_first(tmp_path):
     folder = make_run(tmp_path / "a", sheets=0)
     add_metric(folder, "fid", {200: 9.0, 0: 20.0})
@@ -229,6 +238,7 @@ def test_the_second_result_for_a_snapshot_replaces_the_first(tmp_path):
     assert records.read(folder).metrics["fid"].points("fid") == [(0, 20.0), (200, 8.0)]
 
 
+@pytest.mark.unit
 def test_whatever_comes_from_files_is_escaped(tmp_path):
     evil = "<script>alert(1)</script>\"'&"
     folder = make_run(tmp_path / "<b onmouseover=alert(1)>run", sheets=1, note=evil, plugins={"active": [evil]})
@@ -243,6 +253,7 @@ def test_whatever_comes_from_files_is_escaped(tmp_path):
     assert evil in page.text
 
 
+@pytest.mark.unit
 def test_a_run_that_is_being_written_is_shown_with_a_note(tmp_path):
     folder = make_run(tmp_path / "run", sheets=0)
     with open(folder / "stats.jsonl", "a") as file:
@@ -253,6 +264,7 @@ def test_a_run_that_is_being_written_is_shown_with_a_note(tmp_path):
     assert "of 25000, not complete" in page_of(folder).text
 
 
+@pytest.mark.unit
 def test_broken_lines_and_odd_values_leave_gaps_and_are_counted(tmp_path):
     folder = make_run(tmp_path / "run", ticks=0, sheets=0)
     row = lambda kimg, loss: {"Progress/kimg": statistic(kimg), "Loss/G/loss": loss}
@@ -269,6 +281,7 @@ def test_broken_lines_and_odd_values_leave_gaps_and_are_counted(tmp_path):
     assert "Loss/G/loss (6)" in page_of(folder).text
 
 
+@pytest.mark.unit
 def test_a_run_that_went_back_is_shown_as_it_went_on(tmp_path):
     folder = make_run(tmp_path / "run", ticks=5, sheets=0)
     again = line_of(8.0, np.random.RandomState(9))
@@ -279,6 +292,7 @@ def test_a_run_that_went_back_is_shown_as_it_went_on(tmp_path):
     assert table.values["Loss/G/loss"][-1] == again["Loss/G/loss"]["mean"]
 
 
+@pytest.mark.unit
 def test_runs_of_the_same_name_are_told_apart_and_one_given_twice_is_shown_once(tmp_path):
     first, second = make_run(tmp_path / "x" / "run", sheets=0), make_run(tmp_path / "y" / "run", sheets=0)
     out = tmp_path / "page.html"
@@ -287,6 +301,7 @@ def test_runs_of_the_same_name_are_told_apart_and_one_given_twice_is_shown_once(
     assert "x/run" in text and "y/run" in text and "2 runs, side by side" in text
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     "make, message",
     [
@@ -304,6 +319,7 @@ def test_what_is_no_run_is_one_line(make, message, tmp_path):
     assert not (tmp_path / "page.html").exists()
 
 
+@pytest.mark.unit
 def test_a_run_without_statistics_beside_another_is_a_note(tmp_path):
     young, old = make_run(tmp_path / "young", ticks=0, sheets=1), make_run(tmp_path / "old")
     (young / "training_options.json").write_text("{")
@@ -318,6 +334,7 @@ def test_a_run_without_statistics_beside_another_is_a_note(tmp_path):
     ]
 
 
+@pytest.mark.unit
 def test_an_output_that_cannot_be_written_is_one_line(tmp_path, monkeypatch):
     folder = make_run(tmp_path / "run", sheets=0)
     for out in (tmp_path, ".", folder / "stats.jsonl" / "page.html"):
@@ -330,11 +347,13 @@ def test_an_output_that_cannot_be_written_is_one_line(tmp_path, monkeypatch):
         report.write([folder], tmp_path / "page.html")
 
 
+@pytest.mark.unit
 def test_a_folder_that_is_no_host_is_one_line(tmp_path):
     done = command(make_run(tmp_path / "run"), f"--host={tmp_path}", f"--out={tmp_path / 'page.html'}")
     assert done.exit_code == 2 and "No host in" in done.stderr
 
 
+@pytest.mark.run
 def test_with_a_host_there_are_newest_samples_and_an_interpolation(family, fetched, pickles, tmp_path):
     folder, out = make_run(tmp_path / "run", sheets=0, plugins={}), tmp_path / "page.html"
     shutil.copy(pickles[family], folder / "network-snapshot-000016.pkl")
@@ -352,6 +371,7 @@ def test_with_a_host_there_are_newest_samples_and_an_interpolation(family, fetch
     assert "No images were made with the generator" in page.text  # of the other run
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("side", [16, 32, 128, 256, 512, 1024])
 @pytest.mark.parametrize("known", [True, False])
 def test_the_side_of_an_image_is_found_in_every_sheet_of_the_host(side, known):
@@ -360,6 +380,7 @@ def test_the_side_of_an_image_is_found_in_every_sheet_of_the_host(side, known):
     assert report_pictures.side_of((999, 333), side if known else None) is None
 
 
+@pytest.mark.unit
 def test_an_excerpt_is_the_upper_left_of_the_sheet_and_images_do_not_run_into_each_other():
     rows, columns, side = 8, 15, 512
     shades = np.arange(rows * columns, dtype=np.uint8).reshape(rows, columns)
@@ -372,6 +393,7 @@ def test_an_excerpt_is_the_upper_left_of_the_sheet_and_images_do_not_run_into_ea
 POINTS = st.lists(st.one_of(st.none(), st.floats(allow_nan=False, allow_infinity=False)), min_size=1, max_size=400)
 
 
+@pytest.mark.unit
 @FEW
 @given(POINTS, st.integers(5, 60))
 def test_thinning_keeps_ends_extremes_order_and_gaps(values, most):
@@ -387,6 +409,7 @@ def test_thinning_keeps_ends_extremes_order_and_gaps(values, most):
     assert (None in values) == any(value is None for _, value in thinned)
 
 
+@pytest.mark.unit
 @FEW
 @given(POINTS)
 @example([1e308, -1e308])
@@ -413,6 +436,7 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.unit
 @settings(max_examples=40, deadline=None)
 @given(
     st.lists(st.dictionaries(st.sampled_from(["a/real", "a/fake", "b", "kimg", "Progress/kimg", ""]), JSON), max_size=6)
@@ -441,6 +465,7 @@ def linear(color: str) -> np.ndarray:
     return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("theme, ground", [(0, "#ffffff"), (1, "#1c1f23")])
 def test_colors_of_runs_are_seen_on_their_ground(theme, ground):
     """Contrast of 3:1, what WCAG 2 asks of graphics, and of 4.5:1 for letters of the first five."""
@@ -456,6 +481,7 @@ BLIND = {
 }
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("theme", [0, 1])
 @pytest.mark.parametrize("kind", BLIND)
 def test_three_runs_are_told_apart_by_the_color_blind(kind, theme):
@@ -471,6 +497,7 @@ def test_three_runs_are_told_apart_by_the_color_blind(kind, theme):
         assert np.linalg.norm(lab(one) - lab(other)) >= 15, (one, other)
 
 
+@pytest.mark.host
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed")
 @pytest.mark.parametrize("width", [390, 1280])
 def test_in_a_browser_the_page_fits_the_window_and_values_appear_under_the_pointer(width, three, tmp_path):

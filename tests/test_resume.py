@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import shutil
@@ -14,65 +13,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ADA, STYLEGAN3, TINY, install_plugin, run_script
 from drivers.states import differences
-from test_training import options
+from support.hosts import ADA, STYLEGAN3, install_plugin
+from support.runs import TINY, begin, options, run_to_its_end, wait_for_state
+from support.scripts import run_script, start_script
 
 from stylegan_plugins import checkpoints, states
 from stylegan_plugins.errors import StateError
 
-DRIVERS = Path(__file__).parent / "drivers"
 ALL = ["--plugin=diffaugment,augself", "--aug=ada", "--state-minutes=0.0001", "--device=cpu"]
-
-
-def run_to_its_end(host: Path, args: dict, run_dir: Path, **how) -> str:
-    """A run of a fraction of a kimg, with how as of run_script. Returns what it prints."""
-    return run_script(host, *driver(args, run_dir), **how).stdout
-
-
-def begin(host: Path, args: dict, run_dir: Path, **env: str) -> subprocess.Popen:
-    """Start a run of a fraction of a kimg, in a process group of its own."""
-    return start(host, *driver(args, run_dir), **env)
-
-
-def driver(args: dict, run_dir: Path) -> list[str]:
-    file = run_dir.with_suffix(".json")
-    file.write_text(json.dumps(args))
-    return [str(DRIVERS / "begin_run.py"), str(file), str(run_dir)]
-
-
-def start(host: Path, script: str, *args: str, **env: str) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, script, *args],
-        cwd=host,
-        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", **env},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def wait_for_state(run: subprocess.Popen, run_dir: Path, beyond: int = -1) -> None:
-    """Until a state of more than `beyond` images is there."""
-    deadline = time.monotonic() + 200
-    while time.monotonic() < deadline and run.poll() is None:
-        if run_dir.is_dir() and any(int(path.stem.split("-")[-1]) > beyond for path in states.states_of(run_dir)):
-            return
-        time.sleep(0.05)
-    run.kill()
-    raise AssertionError(f"no state came: {run.communicate()[0][-3000:]}")
-
-
-def killed_and_resumed(host: Path, args: dict, run_dir: Path, beyond: int) -> None:
-    """A run that is killed after more than `beyond` images, and goes on to its end."""
-    run = begin(host, args | {"state_minutes": 0.0001}, run_dir)
-    wait_for_state(run, run_dir, beyond)
-    os.killpg(run.pid, signal.SIGKILL)
-    run.communicate()
-    run = start(host, "train.py", f"--resume-run={run_dir}")
-    output = run.communicate(timeout=400)[0]
-    assert run.returncode == 0, output[-3000:]
 
 
 def newest_nimg(run_dir: Path) -> int:
@@ -94,6 +43,7 @@ def whole(ada_host, small_zip, tmp_path_factory):
     return args, top / "run"
 
 
+@pytest.mark.run
 def test_a_run_that_is_killed_twice_ends_as_one_that_was_not(ada_host, whole, tmp_path):
     args, expected = whole
     moments = random.Random()
@@ -106,13 +56,14 @@ def test_a_run_that_is_killed_twice_ends_as_one_that_was_not(ada_host, whole, tm
         time.sleep(moments.random())
         os.killpg(run.pid, signal.SIGKILL)
         run.communicate()
-        run = start(ada_host, "train.py", f"--resume-run={run_dir}")
+        run = start_script(ada_host, "train.py", f"--resume-run={run_dir}")
     output = run.communicate(timeout=300)[0]
     assert run.returncode == 0 or "the run is complete" in output, output[-3000:]
     assert differences(run_dir, expected) == [], f"kills with seed {seed}"
     assert not list(run_dir.glob("*.tmp")) and len(states.states_of(run_dir)) == 2
 
 
+@pytest.mark.run
 def test_a_run_that_was_moved_goes_on_for_longer_and_keeps_its_beginning(ada_host, tmp_path, whole):
     _, expected = whole
     moved = tmp_path / "moved"
@@ -121,7 +72,7 @@ def test_a_run_that_was_moved_goes_on_for_longer_and_keeps_its_beginning(ada_hos
     lines = (moved / "stats.jsonl").read_text()
     done = run_script(ada_host, "train.py", f"--resume-run={moved}", "--kimg=1", "--tick=100", "--snap=9", "--dry-run")
     assert "at 0.2 of 1 kimg" in done.stdout
-    run = start(ada_host, "train.py", f"--resume-run={moved}", "--kimg=1", "--state-minutes=0.0001")
+    run = start_script(ada_host, "train.py", f"--resume-run={moved}", "--kimg=1", "--state-minutes=0.0001")
     wait_for_state(run, moved, 256)
     os.kill(run.pid, signal.SIGTERM)  # to the first process alone, as a scheduler does it
     output = run.communicate(timeout=120)[0]
@@ -131,6 +82,7 @@ def test_a_run_that_was_moved_goes_on_for_longer_and_keeps_its_beginning(ada_hos
     assert (moved / "stats.jsonl").read_text() == lines  # no tick was closed early
 
 
+@pytest.mark.run
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_all_processes_ends_a_run_with_workers_and_it_goes_on(number, ada_host, whole, tmp_path):
     args, expected = whole
@@ -155,11 +107,17 @@ FAULTY = """
 from stylegan_plugins import hookimpl
 
 @hookimpl
-def batch_end(session, cur_nimg, batch_idx):
-    raise RuntimeError("of a plug-in")
+def setup():
+    return Faulty()
+
+class Faulty:
+    @hookimpl
+    def batch_end(self):
+        raise RuntimeError("of a plug-in")
 """
 
 
+@pytest.mark.run
 def test_an_error_ends_a_run_although_its_workers_ignore_signals(ada_host, small_zip, tmp_path):
     done = run_script(
         ada_host,
@@ -177,22 +135,27 @@ REMEMBERS = """
 from stylegan_plugins import hookimpl
 import torch
 
-seen = []
-
 @hookimpl
-def batch_end(session, cur_nimg, batch_idx):
-    seen.append((session.rank + 1) * cur_nimg)
+def setup(session):
+    return Remembers(session)
 
-@hookimpl
-def state_dict(session):
-    return {"seen": torch.tensor(seen)}
+class Remembers:
+    def __init__(self, session):
+        self.session, self.seen = session, []
 
-@hookimpl
-def load_state_dict(session, state):
-    seen[:] = state["seen"].tolist()
+    @hookimpl
+    def batch_end(self, nimg):
+        self.seen.append((self.session.rank + 1) * nimg)
+
+    def state_dict(self):
+        return {"seen": torch.tensor(self.seen)}
+
+    def load_state_dict(self, state):
+        self.seen = state["seen"].tolist()
 """
 
 
+@pytest.mark.run
 def test_two_processes_of_stylegan3_go_on_exactly_with_what_a_plugin_remembers(stylegan3_host, small_zip, tmp_path):
     site = {"PYTHONPATH": install_plugin(tmp_path / "site", "remembers", REMEMBERS)}
     flags = ["--gpus=2", "--batch=16", "--mirror=1"]
@@ -210,14 +173,18 @@ def test_two_processes_of_stylegan3_go_on_exactly_with_what_a_plugin_remembers(s
     assert differences(tmp_path / "killed", tmp_path / "whole") == []
     ranks = states.read_state(states.states_of(tmp_path / "killed")[0])["ranks"]
     for index, rank in enumerate(ranks):
-        assert rank["plugins"]["remembers"]["seen"].tolist() == [(index + 1) * 16 * n for n in range(1, 13)]
+        assert rank["session"]["methods"]["remembers"]["seen"].tolist() == [(index + 1) * 16 * n for n in range(1, 13)]
 
 
+INFO = {"nimg": 0, "ranks": 1, "lengths": {}}
+
+
+@pytest.mark.unit
 @pytest.mark.parametrize("damage", ["truncated", "a flipped bit", "empty"])
 def test_a_damaged_state_is_told_and_the_one_before_is_used(damage, tmp_path):
     for nimg in (8, 16):
         state = {"format": states.FORMAT, "x": torch.arange(10000.0), "position": {"cur_nimg": nimg}}
-        states.write_state(states.state_path(tmp_path, nimg), state, keep=2)
+        states.write_state(states.state_path(tmp_path, nimg), state, INFO, keep=2)
     newest = states.state_path(tmp_path, 16)
     content = bytearray(newest.read_bytes())
     if damage == "truncated":
@@ -228,7 +195,7 @@ def test_a_damaged_state_is_told_and_the_one_before_is_used(damage, tmp_path):
         content[len(content) // 2] ^= 4
     newest.write_bytes(content)
     told: list[str] = []
-    path, state = states.newest_state(tmp_path, told.append)
+    path, _, state = states.newest_state(tmp_path, told.append)
     assert state["position"]["cur_nimg"] == 8 and path == states.state_path(tmp_path, 8)
     assert len(told) == 1 and "training-state-000000016.pt is truncated or damaged" in told[0]
     path.write_bytes(b"")
@@ -236,6 +203,7 @@ def test_a_damaged_state_is_told_and_the_one_before_is_used(damage, tmp_path):
         states.newest_state(tmp_path, told.append)
 
 
+@pytest.mark.unit
 def test_a_state_is_never_loaded_as_a_pickle(tmp_path):
     class Evil:
         def __reduce__(self):
@@ -247,24 +215,27 @@ def test_a_state_is_never_loaded_as_a_pickle(tmp_path):
     assert not (tmp_path / "was-run").exists()
 
 
+@pytest.mark.unit
 def test_as_many_states_are_kept_as_asked_for(tmp_path):
     for nimg in range(5):
-        states.write_state(states.state_path(tmp_path, nimg), {"format": states.FORMAT}, keep=3)
+        states.write_state(states.state_path(tmp_path, nimg), {"format": states.FORMAT}, INFO, keep=3)
     assert [int(path.stem[-1]) for path in states.states_of(tmp_path)] == [4, 3, 2]
 
 
+@pytest.mark.unit
 def test_a_disk_that_is_full_leaves_older_states(tmp_path, monkeypatch):
-    states.write_state(states.state_path(tmp_path, 1), {"format": states.FORMAT}, keep=1)
+    states.write_state(states.state_path(tmp_path, 1), {"format": states.FORMAT}, INFO, keep=1)
 
     def full(descriptor):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(StateError, match="No space left on device"):
-        states.write_state(states.state_path(tmp_path, 2), {"format": states.FORMAT}, keep=1)
-    assert [path.name for path in tmp_path.iterdir()] == ["training-state-000000001.pt"]
+        states.write_state(states.state_path(tmp_path, 2), {"format": states.FORMAT}, INFO, keep=1)
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".pt"]
 
 
+@pytest.mark.unit
 def test_torchs_own_error_of_a_full_disk_is_told_in_one_line(tmp_path, monkeypatch):
     def full(state, file):
         file.write(b"half")
@@ -272,20 +243,22 @@ def test_torchs_own_error_of_a_full_disk_is_told_in_one_line(tmp_path, monkeypat
 
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(StateError, match="cannot be written .*unexpected pos"):
-        states.write_state(states.state_path(tmp_path, 2), {}, keep=1)
+        states.write_state(states.state_path(tmp_path, 2), {}, INFO, keep=1)
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.unit
 def test_a_damaged_state_does_not_count_as_the_newest_any_more(tmp_path):
     for nimg in (8, 16):
-        states.write_state(states.state_path(tmp_path, nimg), {"format": states.FORMAT}, keep=2)
+        states.write_state(states.state_path(tmp_path, nimg), {"format": states.FORMAT}, INFO, keep=2)
     states.state_path(tmp_path, 16).write_bytes(b"damaged")
-    path, _ = states.newest_state(tmp_path, lambda line: None)
+    path, _, _ = states.newest_state(tmp_path, lambda line: None)
     states.set_aside_newer(path)
-    states.write_state(states.state_path(tmp_path, 12), {"format": states.FORMAT}, keep=1)
+    states.write_state(states.state_path(tmp_path, 12), {"format": states.FORMAT}, INFO, keep=1)
     assert [path.name for path in states.states_of(tmp_path)] == ["training-state-000000012.pt"]
 
 
+@pytest.mark.unit
 def test_a_run_that_is_going_on_cannot_be_resumed_beside_it(tmp_path):
     code = "import sys, time; from pathlib import Path; from stylegan_plugins import states\n"
     code += "states.lock(Path(sys.argv[1])); print('held', flush=True); time.sleep(60)"
@@ -300,6 +273,7 @@ def test_a_run_that_is_going_on_cannot_be_resumed_beside_it(tmp_path):
     os.close(descriptor)
 
 
+@pytest.mark.unit
 def test_logs_are_cut_to_what_they_were(tmp_path):
     (tmp_path / "log.txt").write_text("one\n")
     (tmp_path / "stats.jsonl").write_text("{}\n")
@@ -312,6 +286,7 @@ def test_logs_are_cut_to_what_they_were(tmp_path):
     assert (tmp_path / "metric-fid50k.jsonl").read_text() == ""
 
 
+@pytest.mark.run
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -331,6 +306,7 @@ def test_what_a_resumed_run_cannot_do_is_one_line(flags, message, ada_host, whol
     assert {path.name: path.stat().st_mtime_ns for path in run_dir.iterdir()} == before
 
 
+@pytest.mark.run
 def test_a_directory_without_a_state_is_one_line(ada_host, tmp_path, whole):
     _, run_dir = whole
     copy = tmp_path / "copy"
@@ -340,6 +316,7 @@ def test_a_directory_without_a_state_is_one_line(ada_host, tmp_path, whole):
         assert done.returncode == 2 and message in done.stderr.splitlines()[-1]
 
 
+@pytest.mark.unit
 def test_a_full_disk_does_not_end_a_run_unless_it_is_to_end(monkeypatch, capsys):
     from types import SimpleNamespace
 

@@ -21,7 +21,9 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
-from conftest import ADA, CHECKOUTS, STYLEGAN3, color_crops, copy_host, run_script
+from support.hosts import ADA, CHECKOUTS, STYLEGAN3, copy_host
+from support.images import color_crops
+from support.scripts import run_script
 
 from stylegan_plugins.host import patch as host_patch
 
@@ -170,6 +172,7 @@ def zipped_images(path: Path) -> list[np.ndarray]:
 # --- stylegan2-ada-pytorch -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.run
 def test_scripts_of_stylegan2_ada_run_on_a_cpu(ada, photographs):
     out, network = ada.out, f"--network={ada.network}"
     ada.run(
@@ -198,6 +201,7 @@ def test_scripts_of_stylegan2_ada_run_on_a_cpu(ada, photographs):
 # --- stylegan3 -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.run
 def test_scripts_of_stylegan3_run_on_a_cpu(stylegan3, photographs):
     out, network, source = stylegan3.out, f"--network={stylegan3.network}", f"--source={stylegan3.network}"
     outputs = stylegan3.run(
@@ -233,14 +237,17 @@ def _fid(place: Place, data: Path, top: Path) -> float:
     return result["results"]["fid50k_full"]
 
 
+@pytest.mark.run
 def test_fid_of_stylegan2_ada_is_calculated_on_a_cpu(ada, color_zip, tmp_path):
     assert 0 < _fid(ada, color_zip, tmp_path) < np.inf
 
 
+@pytest.mark.run
 def test_fid_of_stylegan3_is_calculated_on_a_cpu(stylegan3, color_zip, tmp_path):
     assert 0 < _fid(stylegan3, color_zip, tmp_path) < np.inf
 
 
+@pytest.mark.host
 @pytest.mark.parametrize(
     "family, scripts",
     [
@@ -260,6 +267,7 @@ def test_asking_for_cuda_without_a_gpu_is_one_line_and_exit_code_2(family, scrip
         assert "--device=cpu" in errors[0] and "Traceback" not in output
 
 
+@pytest.mark.host
 def test_every_script_that_draws_has_a_device_option(patched):
     for family, scripts in {
         ADA: ["generate.py", "style_mixing.py", "projector.py", "calc_metrics.py"],

@@ -8,36 +8,15 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import ADA, CHECKOUTS, STYLEGAN3, TINY, copy_host, install_plugin, last_run, run_script
+from support.hosts import ADA, CHECKOUTS, STYLEGAN3, copy_host, install_plugin
+from support.runs import TINY, last_run, loop, options, snapshot, stats
+from support.scripts import run_script
 
 from stylegan_plugins.host import patch as host_patch
 
-DRIVERS = Path(__file__).parent / "drivers"
+pytestmark = pytest.mark.run
+
 FAMILY = pytest.mark.parametrize("family", [ADA, STYLEGAN3])
-
-
-def options(host: Path, family: str, data: Path, outdir: Path, *args: str) -> dict:
-    """The arguments that a host's train.py would train with."""
-    done = run_script(host, "train.py", f"--data={data}", f"--outdir={outdir}", "--dry-run", *TINY[family], *args)
-    text = done.stdout[done.stdout.index("{") :]
-    return json.JSONDecoder().raw_decode(text)[0]
-
-
-def loop(host: Path, args: dict, run_dir: Path, iterations: int, *flags: str) -> Path:
-    """Run the training loop for some iterations, without sheets of 1024 samples; returns the last snapshot."""
-    file = run_dir.with_suffix(".json")
-    file.write_text(json.dumps(args | {"image_snapshot_ticks": None}))
-    run_script(host, str(DRIVERS / "train_loop.py"), str(file), str(run_dir), str(iterations), *flags)
-    return max(run_dir.glob("network-snapshot-*.pkl"))
-
-
-def snapshot(host: Path, pickle: Path, *flags: str) -> dict:
-    done = run_script(host, str(DRIVERS / "snapshot.py"), str(pickle), *flags)
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def stats(run_dir: Path) -> list[dict]:
-    return [json.loads(line) for line in (run_dir / "stats.jsonl").read_text().splitlines()]
 
 
 def assert_patched_equals_stock(stock: Path, patched: Path, family: str, data: Path, tmp_path: Path) -> None:
@@ -99,30 +78,32 @@ def test_a_run_with_diffaugment_and_ada_leaves_all_that_a_user_expects(fetched, 
 
 RANKS = '''"""Writes what each process has at the end of an iteration."""
 import hashlib, json, os
-from stylegan_plugins import hookimpl
-from training_ext.parts import Head
+from stylegan_plugins import Head, Term, hookimpl
 import torch
 
 def digest(module):
     return hashlib.sha256(b"".join(p.detach().numpy().tobytes() for p in module.parameters())).hexdigest()
 
 @hookimpl
-def register_heads(session):
-    session.augment_pipe.p.fill_(0.5)
-    return [Head("probe", lambda: torch.nn.Linear(session.feature_size("fc"), 2))]
+def setup(session):
+    return Ranks(session)
 
-@hookimpl
-def register_loss_terms(session):
-    from training_ext.parts import LossTerm
-    term = lambda p: session.heads["probe"](p.features["fc"]).square().mean(1)
-    return [LossTerm("probe", "D", term, features=frozenset({"fc"}))]
+class Ranks:
+    def __init__(self, session):
+        self.session = session
+        session.augment_pipe.p.fill_(0.5)
+        head = torch.nn.Linear(session.D.b4.fc.weight.shape[0], 2)
+        self.heads = [Head("probe", head)]
+        term = lambda step: head(step.one.layers["b4.fc"]).square().mean(1)
+        self.terms = [Term("probe", "D", term, layers=["b4.fc"])]
 
-@hookimpl
-def batch_end(session, cur_nimg, batch_idx):
-    state = {n: digest(getattr(session, n)) for n in ("G", "D", "G_ema")} | {"heads": digest(session.heads)}
-    state |= {"p": float(session.augment_pipe.p), "batch": batch_idx}
-    with open(os.environ["RANKS"] + f"-{session.rank}.json", "w") as file:
-        json.dump(state, file)
+    @hookimpl
+    def batch_end(self, batch_idx):
+        session = self.session
+        state = {n: digest(getattr(session, n)) for n in ("G", "D", "G_ema")} | {"heads": digest(session.heads)}
+        state |= {"p": float(session.augment_pipe.p), "batch": batch_idx}
+        with open(os.environ["RANKS"] + f"-{session.rank}.json", "w") as file:
+            json.dump(state, file)
 '''
 
 

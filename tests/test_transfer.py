@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import shutil
 import subprocess
@@ -13,9 +12,11 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
-from conftest import ADA, STYLEGAN3, TINY, color_crops, copy_host, make_pickle, make_pickles, run_script, write_zip
-from test_resume import run_to_its_end
-from test_training import loop
+from support.hosts import ADA, STYLEGAN3, copy_host
+from support.images import color_crops, write_zip
+from support.pickles import make_pickle, make_pickles
+from support.runs import arguments, flags, loop, run_to_its_end, still
+from support.scripts import DRIVERS, run_script
 
 from stylegan_plugins import finetune, states
 from stylegan_plugins.checksums import check_checksum, record_checksum
@@ -25,34 +26,11 @@ from stylegan_plugins.host import patch as host_patch
 from stylegan_plugins.pickles import Network, read_pickle
 from stylegan_plugins.plugins.freezed import layers_above
 
-DRIVERS = Path(__file__).parent / "drivers"
-
 
 @pytest.fixture(scope="module")
 def sources(shared, fetched):
     """Pickles of networks that TINY does not name: 8 mapping layers, written by unpatched hosts."""
     return make_pickles(shared, "sources", fetched, num_layers=8)
-
-
-def flags(family: str, *more: str) -> list[str]:
-    """Options of a small run, without those that name an architecture."""
-    return [flag for flag in TINY[family] if not flag.startswith(("--cbase", "--cmax", "--map-depth"))] + list(more)
-
-
-def arguments(host: Path, family: str, data: Path, tmp_path: Path, *more: str) -> dict:
-    """The arguments that a host's train.py would train with, but for sheets of 1024 samples."""
-    done = run_script(
-        host, "train.py", f"--data={data}", f"--outdir={tmp_path}", "--dry-run", *flags(family, *more), "--device=cpu"
-    )
-    args = json.JSONDecoder().raw_decode(done.stdout[done.stdout.index('{\n  "') :])[0]
-    return args | {"image_snapshot_ticks": None}
-
-
-def still(args: dict, iterations: int = 1) -> dict:
-    """The arguments of a run that does not move its weights."""
-    args = json.loads(json.dumps(args))
-    args["G_opt_kwargs"]["lr"] = args["D_opt_kwargs"]["lr"] = 0
-    return args | {"total_kimg": iterations * args["batch_size"] / 1000}
 
 
 def repickle(host: Path, source: Path, out: str, change: str) -> None:
@@ -79,10 +57,12 @@ def assert_starts_from(host: Path, family: str, source: Path, data: Path, tmp_pa
             assert torch.equal(found.networks[name].tensors[key], expected.networks[name].tensors[key]), key
 
 
+@pytest.mark.run
 def test_a_run_starts_from_all_weights_of_a_pickle_without_a_flag(family, patched, sources, color_zip, tmp_path):
     assert_starts_from(patched[family], family, sources[family], color_zip, tmp_path)
 
 
+@pytest.mark.run
 @pytest.mark.parametrize("pristine", [ADA, STYLEGAN3], indirect=True, ids=[ADA, STYLEGAN3])
 def test_nvidias_pickles_start_runs_in_our_hosts(pristine, request, patched, color_zip, tmp_path):
     family = request.node.callspec.params["pristine"]
@@ -90,6 +70,7 @@ def test_nvidias_pickles_start_runs_in_our_hosts(pristine, request, patched, col
     assert_starts_from(patched[family], family, source, color_zip, tmp_path)
 
 
+@pytest.mark.run
 def test_our_snapshots_start_runs_in_an_unpatched_host(family, fetched, patched, sources, color_zip, tmp_path):
     args = arguments(patched[family], family, color_zip, tmp_path, f"--resume={sources[family]}", "--plugin=augself")
     run_to_its_end(patched[family], args | {"total_kimg": 0.032}, tmp_path / "ours")
@@ -103,6 +84,7 @@ def test_our_snapshots_start_runs_in_an_unpatched_host(family, fetched, patched,
             assert torch.equal(found.tensors[key], expected.tensors[key]), key
 
 
+@pytest.mark.run
 def test_a_pickle_of_ada_starts_a_run_of_stylegan3_and_the_other_way_round(patched, sources, color_zip, tmp_path):
     for family, other in ((STYLEGAN3, ADA), (ADA, STYLEGAN3)):
         folder = tmp_path / family
@@ -115,6 +97,7 @@ def test_a_pickle_of_ada_starts_a_run_of_stylegan3_and_the_other_way_round(patch
                 assert torch.equal(found.tensors[key], value), key
 
 
+@pytest.mark.run
 def test_the_whole_way_from_one_data_set_to_another_and_to_an_unpatched_host(
     family, fetched, patched, sources, tmp_path
 ):
@@ -138,7 +121,9 @@ def test_the_whole_way_from_one_data_set_to_another_and_to_an_unpatched_host(
         torch.equal(before.network("G").tensors[n], after.network("G").tensors[n]) for n in ("mapping.fc0.weight",)
     )
     heads = states.read_state(states.states_of(run_dir)[0])["session"]
-    assert all(int(item["step"]) == 8 for item in heads["heads_opt"]["state"].values())  # frozen D or not, they learn
+    assert all(
+        int(item["step"]) == 8 for item in heads["optimizers"]["augself"]["state"].values()
+    )  # frozen D or not, they learn
     assert_stock_script_makes_images(fetched[family], family, max(run_dir.glob("*.pkl")), tmp_path / "pictures")
 
 
@@ -153,6 +138,7 @@ def assert_stock_script_makes_images(host: Path, family: str, network: Path, out
     assert pictures[0].shape == (32, 32, 3) and not np.array_equal(*pictures) and pictures[0].std() > 1
 
 
+@pytest.mark.run
 @pytest.mark.parametrize("pristine", [ADA, STYLEGAN3], indirect=True, ids=[ADA, STYLEGAN3])
 def test_the_whole_way_in_nvidias_checkouts(pristine, request, sources, tmp_path):
     family = request.node.callspec.params["pristine"]
@@ -165,6 +151,7 @@ def test_the_whole_way_in_nvidias_checkouts(pristine, request, sources, tmp_path
     assert_stock_script_makes_images(pristine, family, max((tmp_path / "run").glob("*.pkl")), tmp_path / "pictures")
 
 
+@pytest.mark.run
 def test_the_hosts_own_freezed_works_and_what_it_froze_can_be_fine_tuned(ada_host, sources, color_zip, tmp_path):
     args = arguments(ada_host, ADA, color_zip, tmp_path, f"--resume={sources[ADA]}", "--freezed=4")
     run_to_its_end(ada_host, still(args), tmp_path / "frozen")
@@ -187,6 +174,7 @@ def refused(host: Path, family: str, data: Path, tmp_path: Path, *more: str) -> 
     return done.stderr.splitlines()[-1]
 
 
+@pytest.mark.host
 @pytest.mark.parametrize(
     ("more", "message"),
     [
@@ -200,6 +188,7 @@ def test_a_flag_that_contradicts_the_pickle_is_refused(more, message, ada_host, 
     assert message in refused(ada_host, ADA, color_zip, tmp_path, f"--resume={sources[ADA]}", *more)
 
 
+@pytest.mark.host
 def test_stylegan3_refuses_another_depth_and_another_generator(stylegan3_host, sources, color_zip, tmp_path):
     resume = f"--resume={sources[STYLEGAN3]}"
     assert "--map-depth=4: the pickle of --resume has 8" in refused(
@@ -210,11 +199,13 @@ def test_stylegan3_refuses_another_depth_and_another_generator(stylegan3_host, s
     )
 
 
+@pytest.mark.host
 @pytest.mark.parametrize("plugin", ["freezed", "transfergan"])
 def test_transfer_without_a_source_is_refused(plugin, ada_host, color_zip, tmp_path):
     assert "Give --resume=PKL." in refused(ada_host, ADA, color_zip, tmp_path, f"--plugin={plugin}")
 
 
+@pytest.mark.host
 def test_data_that_the_pickle_does_not_fit_are_refused(fetched, ada_host, sources, gray_zip, labelled_zip, tmp_path):
     large = write_zip(tmp_path / "large.zip", color_crops(4, side=64))
     resume = f"--resume={sources[ADA]}"
@@ -231,12 +222,14 @@ def test_data_that_the_pickle_does_not_fit_are_refused(fetched, ada_host, source
     )
 
 
+@pytest.mark.host
 def test_a_source_that_cannot_be_had_is_one_line(ada_host, color_zip, tmp_path):
     assert "--resume: nothing.pkl does not exist" in refused(ada_host, ADA, color_zip, tmp_path, "--resume=nothing.pkl")
     told = refused(ada_host, ADA, color_zip, tmp_path, "--resume=http://127.0.0.1:9/x.pkl")
     assert "--resume: http://127.0.0.1:9/x.pkl cannot be had (ConnectionError)" in told
 
 
+@pytest.mark.run
 def test_a_pickle_that_would_run_something_is_refused_unless_it_is_trusted(ada_host, sources, color_zip, tmp_path):
     repickle(ada_host, sources[ADA], str(tmp_path / "extra.pkl"), "data['extra'] = functools.partial(int, 1)")
     resume = f"--resume={tmp_path / 'extra.pkl'}"
@@ -250,6 +243,7 @@ def test_a_pickle_that_would_run_something_is_refused_unless_it_is_trusted(ada_h
 # --- Pieces. ---
 
 
+@pytest.mark.unit
 def test_tensors_of_another_shape_are_not_broadcast():
     module = torch.nn.Linear(3, 3)
     before = module.weight.clone()
@@ -262,6 +256,7 @@ def test_tensors_of_another_shape_are_not_broadcast():
     assert "D         1 tensors copied, 1 at random" in shown and "at random: weight ([3, 3], pickle [1, 3])" in shown
 
 
+@pytest.mark.host
 @pytest.mark.parametrize("place", ["front", "middle", "weights"])
 def test_a_flipped_bit_in_a_snapshot_is_told(place, pickles, tmp_path):
     path = tmp_path / "network-snapshot-000001.pkl"
@@ -275,6 +270,7 @@ def test_a_flipped_bit_in_a_snapshot_is_told(place, pickles, tmp_path):
         finetune.open_pickle(path)
 
 
+@pytest.mark.unit
 def test_a_snapshot_that_was_written_anew_counts_as_the_last_one(tmp_path):
     path = tmp_path / "network-snapshot-000001.pkl"
     for content in (b"one", b"two"):
@@ -302,11 +298,13 @@ for architecture in ("resnet", "orig", "skip"):
 """
 
 
+@pytest.mark.host
 def test_layers_are_counted_as_the_host_counts_them(ada_host):
     run_script(ada_host, "-c", COUNT)
     assert layers_above(16, 256, "resnet") == 13  # the authors': four of seven blocks
 
 
+@pytest.mark.host
 def test_transfergan_has_the_published_settings_as_a_preset(ada_host, sources, color_zip, tmp_path):
     resume = f"--resume={sources[ADA]}"
     plain = arguments(ada_host, ADA, color_zip, tmp_path, resume)
@@ -317,6 +315,7 @@ def test_transfergan_has_the_published_settings_as_a_preset(ada_host, sources, c
         assert args[name]["lr"] == 1e-5 and args[name]["betas"] == [0, 0.9]
 
 
+@pytest.mark.host
 def test_inspect_prints_what_is_inside_and_runs_nothing(family, sources, tmp_path):
     from click.testing import CliRunner
 
@@ -334,6 +333,7 @@ def test_inspect_prints_what_is_inside_and_runs_nothing(family, sources, tmp_pat
     assert done.returncode == 2 and "refers to builtins.print" in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.run
 def test_layers_of_a_discriminator_that_is_not_in_the_pickle_are_not_frozen(ada_host, sources, color_zip, tmp_path):
     repickle(ada_host, sources[ADA], str(tmp_path / "alone.pkl"), "data = {'G_ema': data['G_ema']}")
     resume = f"--resume={tmp_path / 'alone.pkl'}"

@@ -14,6 +14,8 @@ import pytest
 
 from stylegan_plugins import errors
 
+pytestmark = pytest.mark.unit
+
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/troubleshooting.md").read_text(encoding="utf-8")
 CLASSES = {"ClickException", "UntrustedPickle"}  # and all of errors.py

@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 import timm
 import torch
-from conftest import ADA, STYLEGAN3, color_crops, write_zip
 from drivers.states import differences
-from test_contrad import report_of
-from test_disp import invoke
-from test_resume import killed_and_resumed, run_to_its_end
-from test_training import loop, options, snapshot
+from support.hosts import ADA, STYLEGAN3
+from support.images import color_crops, write_zip
+from support.runs import killed_and_resumed, loop, options, run_to_its_end, snapshot
+from support.scripts import invoke, report_of
 
-from stylegan_plugins import backbones, manager, selection, training
+from stylegan_plugins import backbones, selection, training
 from stylegan_plugins.errors import DataError, OptionError
+from stylegan_plugins.manager import catalogue
 from stylegan_plugins.pickles import read_pickle
 from stylegan_plugins.plugins.vision_aided import PRESETS, VisionAidedOptions
 from stylegan_plugins.states import newest_state
@@ -45,6 +45,7 @@ def small(shared):
 # Numbers. -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.host
 @pytest.mark.parametrize("family", [ADA, STYLEGAN3])
 def test_decoders_and_losses_equal_the_authors_95fc55b(fetched, family):
     """Logits, losses and gradients of features and weights, for both decoders and three losses."""
@@ -52,11 +53,13 @@ def test_decoders_and_losses_equal_the_authors_95fc55b(fetched, family):
     assert len(apart) > 400 and max(apart.values()) < 1e-6, sorted(apart, key=apart.get)[-3:]
 
 
+@pytest.mark.host
 def test_each_phase_trains_what_the_paper_says(fetched):
     truths = report_of(fetched[ADA], "vision_aided_step.py")
     assert len(truths) > 28 and [name for name, holds in truths.items() if not holds] == []
 
 
+@pytest.mark.host
 def test_every_real_architecture_has_the_levels_of_the_paper(fetched):
     found = report_of(fetched[ADA], "vision_aided_backbones.py")
     assert found.keys() == backbones.BACKBONES.keys()
@@ -74,6 +77,7 @@ def test_every_real_architecture_has_the_levels_of_the_paper(fetched):
         assert found[name]["read"] == levels and found[name]["gradient"], name
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("normalised", [False, True])
 def test_levels_of_a_transformer_are_its_tokens_after_some_blocks(normalised):
     """CLIP's are not normalised and its last is projected; DINO's are, and its last is the class token."""
@@ -97,6 +101,7 @@ def test_levels_of_a_transformer_are_its_tokens_after_some_blocks(normalised):
     torch.testing.assert_close(levels.pooled(images), expected[-1], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("height, width, size", [(32, 32, 224), (256, 256, 224), (100, 37, 64), (7, 9, 9), (224, 1, 3)])
 def test_area_resizing_is_torchs(height, width, size):
     images = torch.rand([2, 3, height, width], dtype=torch.float64)
@@ -104,6 +109,7 @@ def test_area_resizing_is_torchs(height, width, size):
     torch.testing.assert_close(area(images, size), expected, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("factor", [1e-6, 1, 1e5])
 @pytest.mark.parametrize("precision, largest", [("bfloat16", 0.05), ("float16", 0.01)])
 def test_half_precision_has_nearly_the_same_gradient(precision, largest, factor):
@@ -124,6 +130,7 @@ def test_half_precision_has_nearly_the_same_gradient(precision, largest, factor)
 # Options. -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     "given, message",
     [
@@ -145,25 +152,29 @@ def test_options_that_do_not_go_together_are_refused(given, message):
         VisionAidedOptions(**given)
 
 
+@pytest.mark.unit
 def test_backbones_are_added_at_the_published_times():
     chosen = VisionAidedOptions(auto=3, warmup_kimg=500.0)
     assert [chosen.begins(k) for k in range(4)] == [500_000, 4_500_000, 5_500_000, 6_500_000]
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_are_published_settings_and_what_is_given_wins(name):
-    pm = manager.build(["vision-aided"])
-    resolved = lambda **given: training._build_options(pm, {"vision-aided": {"preset": name, **given}})["vision-aided"]
+    given_options = lambda given: {"vision-aided": {"preset": name, **given}}
+    resolved = lambda **given: catalogue().activate(["vision-aided"], given_options(given)).options["vision-aided"]
     assert all(getattr(resolved(), field) == value for field, value in PRESETS[name].values.items())
     assert PRESETS[name].source and resolved(auto=1).auto == 1
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("name", ["clip", "resnet50.a1_in1k", "test_vit=w.v2.pth", "a=b c/d=e.pth"])
 def test_a_backbones_key_can_name_a_module(name):
     (model,) = selection.models_of(name, "")
     assert torch.nn.ModuleDict({model.key: torch.nn.Identity()})
 
 
+@pytest.mark.unit
 def test_a_link_to_weights_stays_one(small, tmp_path):
     """A hub's cache has links to files whose names do not end in .safetensors."""
     link = tmp_path / "model.pth"
@@ -171,6 +182,7 @@ def test_a_link_to_weights_stays_one(small, tmp_path):
     assert selection.Model("test_vit", str(link)).absolute().weights == str(link)
 
 
+@pytest.mark.unit
 def test_a_network_without_such_features_is_refused():
     model = timm.create_model("test_vit")
     model.forward_intermediates = None
@@ -178,6 +190,7 @@ def test_a_network_without_such_features_is_refused():
         Levels(Backbone(model, (0.5,) * 3, (0.5,) * 3, 160))
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("name", ["resnet18", "convnext_atto", "levit_128s", "mixer_s32_224", "pit_ti_224"])
 def test_networks_of_many_kinds_can_be_read(name):
     recipe = backbones.recipe_of(name, "")
@@ -188,10 +201,12 @@ def test_networks_of_many_kinds_can_be_read(name):
 def configured(kimg=1000, images=64, **given):
     data = {"max_size": images}
     args = {"loss_kwargs": {"class_name": training.HOST_LOSS}, "training_set_kwargs": data, "total_kimg": kimg}
-    request = training.Request(plugins=["vision-aided"], options={"vision-aided": given}, dry_run=True)
+    plugins = catalogue().activate(["vision-aided"], {"vision-aided": given})
+    request = training.Request(plugins=plugins, dry_run=True)
     return training.configure("run", args, request)[1]["plugins"]["options"]["vision-aided"]
 
 
+@pytest.mark.unit
 def test_what_a_run_needs_is_found_before_it_begins(small, monkeypatch):
     assert configured(models="efficientnet_lite0")["warmup_kimg"] == 500
     with pytest.raises(OptionError, match="--vision-aided-warmup-kimg=1000 is not below --kimg=1000"):
@@ -211,6 +226,7 @@ def test_what_a_run_needs_is_found_before_it_begins(small, monkeypatch):
     assert configured(models="test_vit=test_vit.pth")["models"] == small["test_vit"]
 
 
+@pytest.mark.unit
 def test_missing_weights_without_a_network_are_one_error_soon(monkeypatch, tmp_path):
     monkeypatch.setattr(backbones, "HUB", "http://127.0.0.1:9")
     monkeypatch.setenv("STYLEGAN_PLUGINS_CACHE", str(tmp_path))
@@ -242,6 +258,7 @@ def run(shared, ada_host, small, small_zip):
     return json.loads((top / "run.json").read_text()), top / "run"
 
 
+@pytest.mark.run
 def test_backbones_are_chosen_one_after_the_other(run):
     _, run_dir = run
     additions = [json.loads(line) for line in (run_dir / "vision-aided.jsonl").read_text().splitlines()]
@@ -259,17 +276,19 @@ def test_backbones_are_chosen_one_after_the_other(run):
     assert math.isfinite(last["Loss/G/vision-aided"]["mean"])
 
 
+@pytest.mark.run
 def test_a_snapshot_is_stock_and_no_backbone_is_in_it_or_in_a_state(fetched, run):
     _, run_dir = run
     pickle = max(run_dir.glob("network-snapshot-*.pkl"))
     assert snapshot(fetched[ADA], pickle, "--stock")["finite"]
     assert set(read_pickle(pickle).networks) == {"G", "D", "G_ema", "augment_pipe"}
-    _, state = newest_state(run_dir, print)
+    _, _, state = newest_state(run_dir, print)
     names = list(state["session"]["heads"])
     assert names and all(name.split(".")[0] == "vision-aided" for name in names)
     assert {name.split(".")[2] for name in names} == {"maps", "last", "out"}  # decoders' alone
 
 
+@pytest.mark.run
 def test_a_run_that_is_killed_chooses_the_same_and_ends_as_one_that_was_not(ada_host, run, tmp_path):
     args, whole = run
     killed_and_resumed(ada_host, args, tmp_path / "killed", 12 * args["batch_size"])
@@ -277,6 +296,7 @@ def test_a_run_that_is_killed_chooses_the_same_and_ends_as_one_that_was_not(ada_
     assert (tmp_path / "killed" / "vision-aided.jsonl").read_text() == (whole / "vision-aided.jsonl").read_text()
 
 
+@pytest.mark.run
 def test_until_the_warm_up_ends_a_run_is_the_one_without_the_plug_in(ada_host, small, small_zip, tmp_path):
     flags = ["--plugin=vision-aided", f"--vision-aided-models={small['test_resnet']}", "--vision-aided-warmup-kimg=0.5"]
     found = []
@@ -286,6 +306,7 @@ def test_until_the_warm_up_ends_a_run_is_the_one_without_the_plug_in(ada_host, s
     assert found[0] == found[1] and found[0]["finite"]
 
 
+@pytest.mark.run
 def test_two_processes_choose_the_same(stylegan3_host, small, small_zip, tmp_path):
     models = ",".join(small.values())
     flags = ["--plugin=vision-aided", f"--vision-aided-models={models}", "--vision-aided-auto=1", "--device=cpu"]
@@ -302,6 +323,7 @@ def test_two_processes_choose_the_same(stylegan3_host, small, small_zip, tmp_pat
     assert [int(of["augment"][key]["signs"][0]) for of in (first, second)] == [24, 24]
 
 
+@pytest.mark.run
 def test_stylegan3_trains_with_labels_and_on_gray_images(fetched, patched, small, tmp_path):
     crops = [np.asarray(crop).mean(axis=2).astype(np.uint8) for crop in color_crops(24, side=16)]
     data = write_zip(tmp_path / "gray.zip", crops, [i % 3 for i in range(24)])
@@ -314,6 +336,7 @@ def test_stylegan3_trains_with_labels_and_on_gray_images(fetched, patched, small
     assert snapshot(fetched[STYLEGAN3], pickle, "--stock")["finite"]
 
 
+@pytest.mark.run
 def test_select_ranks_a_pretrained_network_above_the_same_with_random_weights(ada_host, run, tmp_path):
     args, run_dir = run
     torch.manual_seed(0)
@@ -337,6 +360,7 @@ def test_select_ranks_a_pretrained_network_above_the_same_with_random_weights(ad
     assert record.with_suffix(".png").stat().st_size > 5000
 
 
+@pytest.mark.unit
 def test_the_probe_is_the_authors():
     """Halves, three times; C = 0.2 on raw features. Classes that a plane divides are told apart, equal ones are not."""
     random = np.random.RandomState(0)
@@ -346,6 +370,7 @@ def test_the_probe_is_the_authors():
     assert 0.3 < np.mean(selection.probe(real, generated)[0]) < 0.7
 
 
+@pytest.mark.run
 @pytest.mark.parametrize(
     "arguments, message",
     [

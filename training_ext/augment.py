@@ -18,6 +18,7 @@ which omega is drawn and applied.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 
 import torch
@@ -26,7 +27,27 @@ GROUPS = {"color": 3, "translation": 2, "cutout": 2}  # name -> K, the width of 
 Omega = dict[str, torch.Tensor]  # by group
 
 
-class DiffAugment:
+class _Transformation(ABC):
+    """T(x; omega) in two steps: ``sample`` draws, ``apply`` transforms."""
+
+    def draw(self, images: torch.Tensor) -> Omega:
+        """Return omega for images [N, C, H, W], as ``sample`` draws it."""
+        _check_images(images)
+        return self.sample(images.shape[0], images.shape[2], images.shape[3], images.device)
+
+    def __call__(self, images: torch.Tensor) -> tuple[torch.Tensor, Omega]:
+        """Draw omega and apply it. Return T(images; omega) [N, C, H, W] and omega {group: [N, K]}."""
+        omega = self.draw(images)
+        return self.apply(images, omega), omega
+
+    @abstractmethod
+    def sample(self, n: int, height: int, width: int, device: torch.device | None = None) -> Omega: ...
+
+    @abstractmethod
+    def apply(self, images: torch.Tensor, omega: Omega) -> torch.Tensor: ...
+
+
+class DiffAugment(_Transformation):
     """T(x; omega), one draw per image, as a chain of the groups in ``policy``, in that order.
 
     =============  ========================================  ====================================================
@@ -64,12 +85,6 @@ class DiffAugment:
     def omega_dims(self) -> dict[str, int]:
         """Width of omega per group of the policy, {name: K}."""
         return {group: GROUPS[group] for group in self.policy}
-
-    def __call__(self, images: torch.Tensor) -> tuple[torch.Tensor, Omega]:
-        """Draws omega and applies it. Returns (T(images; omega) [N, C, H, W], omega {group: [N, K]})."""
-        _check_images(images)
-        omega = self.sample(images.shape[0], images.shape[2], images.shape[3], images.device)
-        return self.apply(images, omega), omega
 
     def sample(self, n: int, height: int, width: int, device: torch.device | None = None) -> Omega:
         """Returns {group: omega [n, K]}, float32 in [0, 1], for n images of height x width.
@@ -233,7 +248,7 @@ LUMA = (0.299, 0.587, 0.114)
 HUE_UNIT = 255 / 360  # the authors draw hue in 1/255 and apply it in 1/360 of a turn
 
 
-class SimCLR:
+class SimCLR(_Transformation):
     """The strong augmentation of contrastive learning, one draw per image, as a differentiable T(x; omega).
 
     SimCLR (Chen et al. 2020, arXiv:2002.05709) with the strengths of ContraD (Jeong and Shin 2021, arXiv:2103.09742):
@@ -279,12 +294,6 @@ class SimCLR:
         if hsv_gradient not in HSV_GRADIENTS:
             raise ValueError(f"hsv_gradient: must be one of {', '.join(HSV_GRADIENTS)}, got {hsv_gradient!r}.")
         self.hsv_gradient = hsv_gradient
-
-    def __call__(self, images: torch.Tensor) -> tuple[torch.Tensor, Omega]:
-        """Draws omega and applies it. Returns (T(images; omega) [N, C, H, W], omega {group: [N, k]})."""
-        _check_images(images)
-        omega = self.sample(images.shape[0], images.shape[2], images.shape[3], images.device)
-        return self.apply(images, omega), omega
 
     def sample(self, n: int, height: int, width: int, device: torch.device | None = None) -> Omega:
         """Returns {group: omega [n, k]}, float32 in [0, 1]. The only place that draws random numbers."""

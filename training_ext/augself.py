@@ -6,7 +6,7 @@ head learn omega for real images and -omega for generated ones; G is trained to 
 are, and not as generated ones are.
 
 Symbols: N images; g a group of parameters ('color', 'translation', 'cutout') of width K_g; omega_g [N, K_g] in [0, 1],
-drawn (training_ext.augment); omega_hat_g [N, K_g], predicted (training_ext.heads); s = +1 real, -1 generated.
+drawn (training_ext.augment); omega_hat_g [N, K_g], predicted; s = +1 real, -1 generated.
 Terms are [N]: weighting and the mean over the batch are left to the caller.
 
 Paper and code differ: the paper writes a squared norm, the authors' code takes the mean over the K_g components and
@@ -20,8 +20,46 @@ from collections.abc import Callable, Mapping
 
 import torch
 
+from training_ext.heads import EqualizedLinear
+
 REDUCTIONS = {"mean": torch.mean, "sum": torch.sum}
 Groups = Mapping[str, torch.Tensor]  # [N, K_g] by group
+
+
+# The head. ---------------------------------------------------------------------------------------
+
+
+class OmegaHead(torch.nn.Module):
+    """Predicts the parameters of T from what T changed in D's features: AugSelf (Hou et al. 2023, arXiv:2205.15677).
+
+        omega_hat_g = phi_g( phi(T(x; omega)) - phi(x) )
+
+    phi(.) [N, F] are D's features after the epilogue's fully connected layer (F = 512 in most configurations), phi_g is
+    one EqualizedLinear per predicted group g of parameters, without hidden layer and without activation.
+
+    omega_dims: {group: K}, for example {'color': 3, 'translation': 2}; it need not hold every group that T applies.
+    """
+
+    def __init__(self, features: int, omega_dims: Mapping[str, int]) -> None:
+        super().__init__()
+        if features < 1:
+            raise ValueError(f"features: must be at least 1, got {features!r}.")
+        for group, width in omega_dims.items():
+            if width < 1:
+                raise ValueError(f"omega_dims[{group!r}]: must be at least 1, got {width!r}.")
+        self.groups = torch.nn.ModuleDict(
+            {group: EqualizedLinear(features, width) for group, width in omega_dims.items()}
+        )
+
+    def forward(self, features_augmented: torch.Tensor, features_clean: torch.Tensor) -> dict[str, torch.Tensor]:
+        """features_augmented, features_clean: [N, F], of the same N images. Returns {group: omega_hat [N, K]}."""
+        if features_augmented.shape != features_clean.shape:
+            raise ValueError(
+                f"features: augmented {list(features_augmented.shape)} and clean "
+                f"{list(features_clean.shape)} must have the same shape."
+            )
+        difference = features_augmented - features_clean
+        return {group: layer(difference.to(next(layer.parameters()).dtype)) for group, layer in self.groups.items()}
 
 
 # Loss terms. --------------------------------------------------------------------------------------

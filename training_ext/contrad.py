@@ -53,3 +53,18 @@ def _check(temperature: float, *projections: torch.Tensor) -> int:
     if any(len(shape) != 2 or shape != shapes[0] for shape in shapes):
         raise ValueError(f"projections: must all be [N, K], got {' and '.join(map(str, shapes))}.")
     return shapes[0][0]
+
+
+class TwoLayerHead(torch.nn.Sequential):
+    """h(x) = W2 lrelu(W1 x + b1) + b2 with slope 0.1, x [N, F] -> [N, K]: ContraD's heads (Jeong and Shin 2021,
+    arXiv:2103.09742). Plain linear layers, as in the authors' StyleGAN2 discriminator, with torch's initialisation.
+    """
+
+    def __init__(self, features: int, hidden: int, out: int) -> None:
+        super().__init__(torch.nn.Linear(features, hidden), torch.nn.LeakyReLU(0.1), torch.nn.Linear(hidden, out))
+
+
+def heads(features: int, hidden: int, projection: int) -> torch.nn.ModuleDict:
+    """Return h_r and h_f, which project real and generated images, and h_d, which makes the logits."""
+    widths = {"real": projection, "generated": projection, "logits": 1}
+    return torch.nn.ModuleDict({name: TwoLayerHead(features, hidden, out) for name, out in widths.items()})

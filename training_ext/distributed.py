@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import itertools
+from typing import Any
 
 import torch
 
@@ -26,7 +27,7 @@ def broadcast_patiently(value: torch.Tensor, num_gpus: int) -> torch.Tensor:
     return value
 
 
-def sum_gradients(module: torch.nn.Module, num_gpus: int) -> None:
+def average_gradients(module: torch.nn.Module, num_gpus: int) -> None:
     """Average gradients over all processes, as one flat tensor. Does nothing for one process."""
     parameters = [parameter for parameter in module.parameters() if parameter.grad is not None]
     if num_gpus <= 1 or not parameters:
@@ -51,13 +52,13 @@ def gather(values: torch.Tensor, num_gpus: int) -> torch.Tensor:
 
 class _Gather(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, values):
+    def forward(ctx: Any, values: torch.Tensor) -> torch.Tensor:
         gathered = [torch.empty_like(values) for _ in range(torch.distributed.get_world_size())]
         torch.distributed.all_gather(gathered, values.contiguous())
         return torch.cat(gathered)
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
         gradient = gradient.contiguous()
         torch.distributed.all_reduce(gradient)
         n = len(gradient) // torch.distributed.get_world_size()

@@ -1,36 +1,48 @@
-"""Adversarial losses on logits. Each function returns [N, 1], not reduced."""
+"""Adversarial losses on logits. Each function returns what its arguments broadcast to, [N, K], not reduced."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch.nn.functional import relu, softplus
 
-Elementwise = Callable[[torch.Tensor], torch.Tensor]
+Loss = Callable[..., torch.Tensor]
 
 
 @dataclass(frozen=True)
 class GanLoss:
-    """real, generated: D's loss on logits of real and generated images; generator: G's loss on logits of its images."""
+    """Losses on logits a = D(x) and b = D(G(z)).
 
-    real: Elementwise
-    generated: Elementwise
-    generator: Elementwise
+    real, generated  D's loss on a, and on b
+    generator        G's loss on b
+    paired           they take pairs: D's loss is `real`(a, b), G's is `generator`(b, a), `generated` is not used"""
+
+    real: Loss
+    generated: Loss
+    generator: Loss
+    paired: bool = False
+
+
+def _half_square(logits: torch.Tensor, target: float) -> torch.Tensor:
+    return (logits - target).square() / 2
+
+
+def _below(ours: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:
+    return softplus(theirs - ours)
 
 
 GAN_LOSSES: dict[str, GanLoss] = {
     # Goodfellow et al. 2014 with the non-saturating G loss; what the hosts train with: -log sigmoid(l).
-    "nonsaturating": GanLoss(lambda logits: softplus(-logits), softplus, lambda logits: softplus(-logits)),
+    "nonsaturating": GanLoss(lambda a: softplus(-a), softplus, lambda b: softplus(-b)),
     # Lim and Ye 2017, Miyato et al. 2018.
-    "hinge": GanLoss(lambda logits: relu(1 - logits), lambda logits: relu(1 + logits), lambda logits: -logits),
+    "hinge": GanLoss(lambda a: relu(1 - a), lambda b: relu(1 + b), lambda b: -b),
     # Mao et al. 2017, equation (9): targets 1, 0 and 1.
-    "lsgan": GanLoss(
-        lambda logits: (logits - 1).square() / 2,
-        lambda logits: logits.square() / 2,
-        lambda logits: (logits - 1).square() / 2,
-    ),
+    "lsgan": GanLoss(partial(_half_square, target=1), lambda b: b.square() / 2, partial(_half_square, target=1)),
     # Arjovsky et al. 2017; the Lipschitz constraint is left to R1.
-    "wgan": GanLoss(lambda logits: -logits, lambda logits: logits, lambda logits: -logits),
+    "wgan": GanLoss(lambda a: -a, lambda b: b, lambda b: -b),
+    # Jolicoeur-Martineau 2018, the pairs of R3GAN (Huang et al. 2024, arXiv:2501.05441): sp(b - a), for G sp(a - b).
+    "relativistic": GanLoss(_below, _below, _below, paired=True),
 }

@@ -1,11 +1,14 @@
-"""Modules that are trained with the discriminator but are no part of it.
+"""Layers of heads that several methods share, and averages of modules.
 
-They are float32 whatever D is, and their initial draws come from torch's default generator.
-"""
+Initial draws come from torch's default generator."""
+
+from __future__ import annotations
 
 import math
 
 import torch
+
+from training_ext.parts import Average
 
 
 class EqualizedLinear(torch.nn.Module):
@@ -16,53 +19,20 @@ class EqualizedLinear(torch.nn.Module):
     section 4.1). The host's FullyConnectedLayer follows the same rule.
     """
 
-    def __init__(self, in_features, out_features):
+    def __init__(self, in_features: int, out_features: int) -> None:
         super().__init__()
         self.weight = torch.nn.Parameter(torch.randn([out_features, in_features]))
         self.bias = torch.nn.Parameter(torch.zeros([out_features]))
         self.gain = 1 / math.sqrt(in_features)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.nn.functional.linear(x, self.weight * self.gain, self.bias)
 
 
-class TwoLayerHead(torch.nn.Sequential):
-    """h(x) = W2 lrelu(W1 x + b1) + b2 with slope 0.1, x [N, F] -> [N, K]: ContraD's heads (Jeong and Shin 2021,
-    arXiv:2103.09742). Plain linear layers, as in the authors' StyleGAN2 discriminator, with torch's initialisation.
-    """
-
-    def __init__(self, features, hidden, out):
-        super().__init__(torch.nn.Linear(features, hidden), torch.nn.LeakyReLU(0.1), torch.nn.Linear(hidden, out))
-
-
-class OmegaHead(torch.nn.Module):
-    """Predicts the parameters of T from what T changed in D's features: AugSelf (Hou et al. 2023, arXiv:2205.15677).
-
-        omega_hat_g = phi_g( phi(T(x; omega)) - phi(x) )
-
-    phi(.) [N, F] are D's features after the epilogue's fully connected layer (F = 512 in most configurations), phi_g is
-    one EqualizedLinear per predicted group g of parameters, without hidden layer and without activation.
-
-    omega_dims: {group: K}, for example {'color': 3, 'translation': 2}; it need not hold every group that T applies.
-    """
-
-    def __init__(self, features, omega_dims):
-        super().__init__()
-        if features < 1:
-            raise ValueError(f"features: must be at least 1, got {features!r}.")
-        for group, width in omega_dims.items():
-            if width < 1:
-                raise ValueError(f"omega_dims[{group!r}]: must be at least 1, got {width!r}.")
-        self.groups = torch.nn.ModuleDict(
-            {group: EqualizedLinear(features, width) for group, width in omega_dims.items()}
-        )
-
-    def forward(self, features_augmented, features_clean):
-        """features_augmented, features_clean: [N, F], of the same N images. Returns {group: omega_hat [N, K]}."""
-        if features_augmented.shape != features_clean.shape:
-            raise ValueError(
-                f"features: augmented {list(features_augmented.shape)} and clean "
-                f"{list(features_clean.shape)} must have the same shape."
-            )
-        difference = features_augmented - features_clean
-        return {group: layer(difference.to(layer.weight.dtype)) for group, layer in self.groups.items()}
+@torch.no_grad()
+def update_average(average: Average) -> None:
+    """k <- decay k + (1 - decay) p for all parameters of a module and of its copy; buffers are copied."""
+    for copy, parameter in zip(average.module.parameters(), average.source.parameters(), strict=True):
+        copy.copy_(parameter.lerp(copy, average.decay))
+    for kept, buffer in zip(average.module.buffers(), average.source.buffers(), strict=True):
+        kept.copy_(buffer)

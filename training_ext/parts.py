@@ -1,119 +1,258 @@
-"""What a plug-in contributes to a session, and what its loss terms see: plain data, no plug-in system in it."""
+"""The contract of a method: the parts that it contributes to a run, and what their functions read.
+
+Plain data without a plug-in system. Nothing here imports torch at run time, so that an author's module, and the command
+line, import it for free.
+
+Shapes: N images of this process in one round, C channels, H = W pixels, c_dim the width of a label, M items of a view
+that has a number of its own. Pixel values are in [-1, 1] where nothing has augmented them."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
+if TYPE_CHECKING:
+    import torch
+
+    from training_ext.gan_losses import GanLoss
 
 Source = Literal["real", "generated"]
-Layer = Literal["conv", "fc"]
-LAYERS: dict[str, str] = {"conv": "b4.conv", "fc": "b4.fc"}
-"""Where D's features are read: `conv` is the flattened output of the last convolution, `fc` that of the last hidden
-layer."""
+Network = Literal["D", "G"]
 
 
-@dataclass
-class Pass:
-    """One evaluation of D. Terms read it; they never change it.
+def always(*_: Any) -> bool:
+    return True
 
-    raw             the images as the data set or G gave them, before ADA
-    images          what D saw: after ADA and all augmentations, [N, C, H, W], pixel values in [-1, 1] if not augmented
-    clean           the same images after ADA, before the augmentations
-    labels          [N, c_dim]
-    omega           parameters of the augmentations, by augmentation and group, each [N, k] in [0, 1]
-    logits          [N, 1]
-    features        of `images`, by layer, [N, F] float32: those that a term asked for
-    clean_features  of `clean`, likewise
-    views           features of each view, of which `images` is the first: one, unless an adversarial term wants more
-    report          takes a statistic's name and its values"""
+
+# What functions of a method read. -----------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Images:
+    """The images of one source in one step, drawn once, before D has seen them.
+
+    source            'real' or 'generated'
+    phase             the phase of the host: Gmain, Greg, Dmain, Dreg, or Gboth, Dboth without lazy regularisation
+    raw               [N, C, H, W] from the data set or G; a leaf of the graph if a gradient by `raw` is declared
+    clean             [N, C, H, W] after the host's blur and ADA
+    shown             [N, C, H, W] after the augmentations: what the critic judges
+    labels            [N, c_dim]
+    omega             what augmentations drew, by augmentation and group, each [N, k]
+    z                 [N, z_dim] of generated images, else None
+    w                 [N, num_ws, w_dim] of generated images, else None
+    index             [N] of real images: their places in the host's data set, else None; None too in a loop that does
+                      not take its indices from our sampler
+    generator_layers  outputs of layers of G.synthesis, by name, float32: those that a term declares"""
 
     source: Source
     phase: str
     raw: torch.Tensor
-    images: torch.Tensor
     clean: torch.Tensor
+    shown: torch.Tensor
     labels: torch.Tensor
-    omega: Mapping[str, Mapping[str, torch.Tensor]]
-    logits: torch.Tensor
-    features: Mapping[str, torch.Tensor]
-    clean_features: Mapping[str, torch.Tensor]
-    views: Sequence[Mapping[str, torch.Tensor]]
-    report: Callable[[str, object], object]
+    omega: Mapping[str, Mapping[str, torch.Tensor]] = field(default_factory=dict)
+    z: torch.Tensor | None = None
+    w: torch.Tensor | None = None
+    index: torch.Tensor | None = None
+    generator_layers: Mapping[str, torch.Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What D and the critic made of one batch: of the shown images of a source, or of a view.
+
+    images       the images of the source; of a view, those that it was made from
+    view         the name of the view, None for the shown images
+    batch        [N, C, H, W] or, of a view, [M, C, H, W]: what D was given
+    labels       [N, c_dim] or [M, c_dim]
+    targets      what the view gave beside its images, else None
+    host_logits  [N, 1] of the host's D, None if D did not run
+    layers       outputs of layers of D, by name, float32, as the layers give them: those that a part declares
+    logits       [N, K] of the critic, [N, 1] of the host's; None if nobody asked the critic
+    gradients    of the sum of `logits`, by what a term or R1 declares: 'raw' or 'shown', of a view 'batch'; the shape
+                 of the images, with a graph
+    views        passes of views of this source, by name"""
+
+    images: Images
+    view: str | None
+    batch: torch.Tensor
+    labels: torch.Tensor
+    targets: Any = None
+    host_logits: Any = None  # tensors where D ran, and where the critic was asked
+    layers: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    logits: Any = None
+    gradients: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    views: Mapping[str, Pass] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One round of one phase, as a term sees it: the passes that it declared, and no other.
+
+    phase      as in `Images`
+    nimg       real images shown before this iteration
+    round      gradient accumulation: 0, 1, ... in one optimiser step
+    real       the pass of the real images, or None
+    generated  the pass of the generated images, or None"""
+
+    phase: str
+    nimg: int
+    round: int
+    real: Any = None  # Pass | None; Any, since a term knows which of them it declared
+    generated: Any = None
+
+    @property
+    def one(self) -> Pass:
+        """The only pass of a term on 'each' source."""
+        return self.real if self.generated is None else self.generated
+
+    @property
+    def source(self) -> Source:
+        """The source of the only pass."""
+        return "real" if self.generated is None else "generated"
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A view with labels, targets or a number of items of its own.
+
+    images   [M, C, H, W]
+    labels   [M, c_dim]; None: those of the source
+    targets  anything that its term reads"""
+
+    images: torch.Tensor
+    labels: torch.Tensor | None = None
+    targets: Any = None
+
+
+# Parts. -------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """A differentiable transformation of D's input.
+    """A differentiable transformation of all that D sees, in two steps, so that a draw can be used again.
 
-    transform   images [N, C, H, W] -> (transformed images, omega by group: [N, k] in [0, 1])
-    applies     (source, phase) -> whether images of that source are transformed in that phase"""
+    sample  images [N, C, H, W] -> omega by group, each [N, k] in [0, 1]: everything random
+    apply   (images, omega) -> images; differentiable, twice where R1 passes through it
+    where   (source, phase) -> whether images of that source are transformed in that phase"""
 
     name: str
-    transform: Callable[[torch.Tensor], tuple[torch.Tensor, Mapping[str, torch.Tensor]]]
-    applies: Callable[[Source, str], bool] = lambda source, phase: True
+    sample: Callable[[torch.Tensor], Mapping[str, torch.Tensor]]
+    apply: Callable[[torch.Tensor, Any], torch.Tensor]
+    where: Callable[[Source, str], bool] = always
+
+
+@dataclass(frozen=True)
+class View:
+    """A further batch that the terms that name it read. Two terms that name the same object share it.
+
+    name      of the pass in `Pass.views`
+    make      Images -> [N, C, H, W], or a `Batch`
+    on        the source that it is made of, or 'each'
+    groups    minibatch-stddev groups: 'own', apart from the shown images; 'shared', across both; 'none': D does not
+              see the view
+    judged    whether the critic judges it, too: then its pass has logits
+    gradient  whether its pass has the gradient of the logits by its images"""
+
+    name: str
+    make: Callable[[Images], torch.Tensor | Batch]
+    on: Literal["real", "generated", "each"] = "each"
+    groups: Literal["own", "shared", "none"] = "own"
+    judged: bool = False
+    gradient: bool = False
+
+
+@dataclass(frozen=True)
+class Term:
+    """A term of the loss of D or G.
+
+    name              reported before weighting as Loss/<network>/<name>
+    compute           Step -> [N], or [M] of a view of M items, whose mean counts
+    weight            0 switches the term off: it is not computed
+    on                the passes that it reads: 'real' or 'generated' images, 'each' in turn, 'both' at once, which
+                      keeps both graphs for one backward pass, or 'nothing'
+    when              the phase: 'main', or 'reg', whose gradients the host multiplies by the interval
+    layers            names of submodules of D whose outputs it reads, for example 'b4.fc'
+    generator_layers  names of submodules of G.synthesis, for example 'b16'
+    views             further batches that it reads
+    gradients         'raw' and 'shown': gradients of the critic's logits that it reads
+    active            phase -> whether it is computed now"""
+
+    name: str
+    network: Network
+    compute: Callable[[Step], torch.Tensor]
+    weight: float = 1.0
+    on: Literal["real", "generated", "each", "both", "nothing"] = "each"
+    when: Literal["main", "reg"] = "main"
+    layers: Sequence[str] = ()
+    generator_layers: Sequence[str] = ()
+    views: Sequence[View] = ()
+    gradients: Sequence[Literal["raw", "shown"]] = ()
+    active: Callable[[str], bool] = always
+
+    def reads(self, source: str) -> bool:
+        """Whether it reads the pass of this source."""
+        return self.on in (source, "each", "both")
+
+
+@dataclass(frozen=True)
+class Critic:
+    """Takes the place of the host's logits: D and G are trained by its own, and R1, ADA and statistics follow them.
+
+    logits   Pass -> [N, K]; the loss is averaged over K
+    layers   names of submodules of D that it reads
+    runs_D   False for a network of its own: D then runs only for terms that read it
+    loss     its GAN loss; None: that of --gan-loss
+    weight   factor of the adversarial losses of D; 0 switches them off, and R1 with them
+    r1       the images whose gradient R1 takes: 'raw', as the hosts do, or 'shown'; None: no R1"""
+
+    name: str
+    logits: Callable[[Pass], torch.Tensor]
+    layers: Sequence[str] = ()
+    runs_D: bool = True
+    loss: GanLoss | None = None
+    weight: float = 1.0
+    r1: Literal["raw", "shown"] | None = "raw"
+
+
+HOST_CRITIC = Critic("host", lambda seen: seen.host_logits)
 
 
 @dataclass(frozen=True)
 class Head:
-    """A module that is trained with D. `module` is made where the host's random numbers do not see it."""
+    """A module that is trained with D or with G and is part of neither. It is float32 whatever they are.
+
+    network   whose phases train it
+    settings  arguments of its optimiser; what is left out is as in the network's"""
 
     name: str
-    module: Callable[[], torch.nn.Module]
+    module: torch.nn.Module
+    network: Network = "D"
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class LossTerm:
-    """A term of D's or G's loss, computed for each pass of that network's main phase.
+class Average:
+    """A copy of a module that follows it: k <- decay k + (1 - decay) p after each main step of D, buffers copied.
 
-    network         'D': for generated and for real images; 'G': for generated ones
-    compute         Pass -> [N], not reduced, not weighted
-    weight          0 switches the term off: it is not computed
-    active          whether the term is computed now: asked in each pass
-    features        layers whose features it reads; clean_features: the same for images without augmentation"""
+    name    of its tensors in the training state
+    source  the module that it follows
+    module  the copy, without gradients
+    decay   in [0, 1]"""
 
-    name: str
-    network: Literal["D", "G"]
-    compute: Callable[[Pass], torch.Tensor]
-    weight: float = 1.0
-    features: frozenset[str] = frozenset()
-    clean_features: frozenset[str] = frozenset()
-    active: Callable[[], bool] = lambda: True
+    def __init__(self, name: str, source: torch.nn.Module, decay: float) -> None:
+        self.name = name
+        self.source = source
+        self.module = copy.deepcopy(source).requires_grad_(False)
+        self.decay = decay
 
 
-@dataclass(frozen=True)
-class AdversarialTerm:
-    """Takes the place of the host's adversarial term.
-
-    logits          Pass -> [N, 1]: the logits that D and G are trained by, that R1 is computed on, and that ADA and
-                    the statistics see. Default: those of the host's D. R1 always has a pass of its own, `Dreg`
-    joint           (generated, real) -> [N]: a term of D that needs both passes; their graphs are kept for it
-    weight          factor of D's adversarial loss; 0 switches it off, and R1 with it
-    views           how often real images are augmented in D's main phase; views_mixed: whether minibatch-stddev groups
-                    may hold views of both kinds, as in one batch of all views, or are those of passes of their own
-    r1              the images whose gradient R1 takes: `clean`, as the hosts do, or `augmented`"""
-
-    name: str
-    logits: Callable[[Pass], torch.Tensor] = lambda evaluated: evaluated.logits
-    joint: Callable[[Pass, Pass], torch.Tensor] | None = None
-    weight: float = 1.0
-    features: frozenset[str] = frozenset()
-    views: int = 1
-    views_mixed: bool = True
-    r1: Literal["clean", "augmented"] = "clean"
-
-
-@dataclass
-class Parts:
-    """All parts of a session, as the loss uses them."""
-
-    augmentations: list[Augmentation] = field(default_factory=list)
-    terms: list[LossTerm] = field(default_factory=list)
-    adversarial: AdversarialTerm | None = None
-
-    def terms_of(self, network: str) -> list[LossTerm]:
-        """The active terms of a network, by name: the order of plug-ins never decides a sum."""
-        active = (term for term in self.terms if term.network == network and term.weight != 0 and term.active())
-        return sorted(active, key=lambda term: term.name)
+PARTS: dict[str, type] = {
+    "augmentations": Augmentation,
+    "heads": Head,
+    "averages": Average,
+    "terms": Term,
+    "critic": Critic,
+}
+"""The attributes of a method that hold its parts: lists, but for the one critic."""

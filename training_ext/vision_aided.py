@@ -19,8 +19,9 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from stylegan_plugins.host.networks import host_class
+from training_ext.ada import AdaptiveProbability
 from training_ext.augment import DiffAugment
-from training_ext.gan_losses import Elementwise, GanLoss
+from training_ext.gan_losses import GanLoss, Loss
 
 # Decoders. ----------------------------------------------------------------------------------------
 
@@ -78,13 +79,13 @@ def sigmoid(target: float) -> GanLoss:
     """Binary cross-entropy with targets a for real images, 0 for generated ones, and for G a again, as in the authors'
     code."""
 
-    def towards(value: float) -> Elementwise:
+    def towards(value: float) -> Loss:
         return lambda logits: binary_cross_entropy_with_logits(logits, torch.full_like(logits, value), reduction="none")
 
     return GanLoss(towards(target), towards(0.0), towards(target))
 
 
-def over_levels(loss: Elementwise, levels: Sequence[torch.Tensor]) -> torch.Tensor:
+def over_levels(loss: Loss, levels: Sequence[torch.Tensor]) -> torch.Tensor:
     """Sum over levels of a loss on logits [N, ...], averaged over pixels; [N]."""
     return torch.stack([loss(logits).flatten(1).mean(dim=1) for logits in levels]).sum(dim=0)
 
@@ -93,41 +94,13 @@ def over_levels(loss: Elementwise, levels: Sequence[torch.Tensor]) -> torch.Tens
 
 
 class AdaptiveAugment:
-    """T_k: the host's ADA pipe with a p of its own, then cutout, which is always on, as in the authors' loss.
-
-    p follows the signs of the last level's logits of real images, as ADA's does (Karras et al. 2020, arXiv:2006.06676):
-    it starts at 0, and changes by 1 in `kimg` thousand images."""
+    """T_k: the host's ADA pipe with a p of its own, which follows the last level's logits of real images, then cutout,
+    which is always on, as in the authors' loss."""
 
     def __init__(self, pipe: Any, target: float, kimg: float) -> None:
         self.pipe = pipe
-        self.target = target
-        self.kimg = kimg
+        self.controller = AdaptiveProbability(pipe.p, target, kimg)
         self.cutout = DiffAugment(("cutout",))
-        self.pipe.p.zero_()
-        self.signs = torch.zeros([2], dtype=torch.float64, device=self.pipe.p.device)  # their number, their sum
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         return self.cutout(self.pipe(images))[0]
-
-    def observe(self, logits: torch.Tensor) -> None:
-        """Logits of real images, [N, 1]."""
-        signs = logits.detach().sign().double()
-        self.signs += torch.stack([torch.full_like(signs.sum(), signs.numel()), signs.sum()])
-
-    def update(self, num_gpus: int) -> None:
-        """Change p by what was observed on all processes since the last change."""
-        signs = self.signs.clone()
-        if num_gpus > 1:
-            torch.distributed.all_reduce(signs)
-        if signs[0] == 0:
-            return
-        step = torch.sign(signs[1] / signs[0] - self.target) * signs[0] / (self.kimg * 1000)
-        self.pipe.p.copy_((self.pipe.p + step).clamp(min=0))
-        self.signs.zero_()
-
-    def state_dict(self) -> dict[str, torch.Tensor]:
-        return {"p": self.pipe.p.cpu(), "signs": self.signs.cpu()}
-
-    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
-        self.pipe.p.copy_(state["p"])
-        self.signs.copy_(state["signs"])

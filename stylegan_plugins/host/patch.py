@@ -8,7 +8,6 @@ from pathlib import Path
 
 from stylegan_plugins.errors import PatchError
 from stylegan_plugins.host import manifest
-from stylegan_plugins.host.patcher import apply_edits
 from stylegan_plugins.host.recognise import recognise
 from stylegan_plugins.patches import edits_for, optional_files
 
@@ -26,6 +25,8 @@ def plan(directory: Path) -> Plan:
 
     Raises PatchError if a training file lacks an anchor. A metric or a script beside train.py that lacks one, or does
     not exist, is left as it is: training does not need it."""
+    from stylegan_plugins.host.patcher import apply_edits  # libcst is slow to import
+
     host = recognise(directory)
     optional = optional_files(host.family)
     patched, left = {}, {}

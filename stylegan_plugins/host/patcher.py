@@ -11,146 +11,10 @@ import libcst as cst
 import libcst.matchers as m
 
 from stylegan_plugins.errors import PatchError
+from stylegan_plugins.host.edits import Anchor, Assignment, Call, Command, Deletion, Edit, Imports, Increment
 
 BOM = b"\xef\xbb\xbf"
 PACKAGE = "stylegan_plugins"  # what the edits import, and by what an edited file is known
-
-
-# --- Anchors: which node of a file an edit is about. ---------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Call:
-    """A call by the dotted name of what is called (`torch.device`), or by a method's name alone (`.pin_memory`).
-
-    `containing` narrows it to calls whose arguments contain a piece of source text, whatever the blanks and quotes;
-    `assigned_to` to calls in the value of an assignment to that target."""
-
-    name: str
-    containing: str = ""
-    assigned_to: str = ""
-
-    def matches(self, node: cst.CSTNode) -> bool:
-        if not isinstance(node, cst.Call) or _last_name(node.func) != self.name.rsplit(".", 1)[-1]:
-            return False
-        called = _canonical(node.func)
-        hit = called.endswith(self.name) if self.name.startswith(".") else called == self.name
-        return hit and (not self.containing or _squeeze(self.containing) in _squeeze(_canonical(node)))
-
-    def __str__(self) -> str:
-        return f"the call {self.name}({'...' + self.containing + '...' if self.containing else '...'})"
-
-
-@dataclass(frozen=True)
-class Assignment:
-    """An assignment by its target, as written: `stats_collector`."""
-
-    target: str
-
-    def matches(self, node: cst.CSTNode) -> bool:
-        return isinstance(node, cst.Assign) and any(_same(target.target, self.target) for target in node.targets)
-
-    def __str__(self) -> str:
-        return f"an assignment to {self.target}"
-
-
-@dataclass(frozen=True)
-class Increment:
-    """A `+=` by its target."""
-
-    target: str
-
-    def matches(self, node: cst.CSTNode) -> bool:
-        return (
-            isinstance(node, cst.AugAssign)
-            and isinstance(node.operator, cst.AddAssign)
-            and _same(node.target, self.target)
-        )
-
-    def __str__(self) -> str:
-        return f"{self.target} += ..."
-
-
-@dataclass(frozen=True)
-class Deletion:
-    """A `del` statement by what it deletes."""
-
-    target: str
-
-    def matches(self, node: cst.CSTNode) -> bool:
-        return isinstance(node, cst.Del) and _same(node.target, self.target)
-
-    def __str__(self) -> str:
-        return f"del {self.target}"
-
-
-@dataclass(frozen=True)
-class Imports:
-    """The place in front of a file's first import."""
-
-    def matches(self, node: cst.CSTNode) -> bool:
-        future = m.ImportFrom(module=m.Name("__future__"))
-        return isinstance(node, cst.Import | cst.ImportFrom) and not m.matches(node, future)
-
-    def __str__(self) -> str:
-        return "an import"
-
-
-@dataclass(frozen=True)
-class Command:
-    """A function that is a click command: decorated with `@click.command()`, or `@group.command()`."""
-
-    function: str | None = None
-
-    def matches(self, node: cst.CSTNode) -> bool:
-        return (
-            isinstance(node, cst.FunctionDef)
-            and (self.function is None or node.name.value == self.function)
-            and any(_canonical(d.decorator).split("(")[0].endswith(".command") for d in node.decorators)
-        )
-
-    def __str__(self) -> str:
-        return f"a click command{' ' + self.function if self.function else ''}"
-
-
-Anchor = Call | Assignment | Increment | Deletion | Imports | Command
-
-
-# --- Edits. --------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Edit:
-    """One change of one host file. Exactly one of `before`, `after`, `replace`, `argument`, `decorate` is given.
-
-    before, after   insert `code` as a statement there
-    replace         put the expression `code` in place of a call; {function}, {receiver}, {arguments} and {argument}
-                    stand for what is called, what its method is called on, all its arguments, its first argument
-    argument        give the call the keyword argument `code` ("name=value"), in place of one of that name
-    decorate        put the decorator `code` on top of a command
-    every           the edit is about every place that matches, not about the first one alone
-    optional        a file without the anchor is right as it is; `reason` says why
-    """
-
-    file: str
-    code: str
-    reason: str
-    function: str | None = None
-    before: Anchor | None = None
-    after: Anchor | None = None
-    replace: Call | None = None
-    argument: Call | None = None
-    decorate: Command | None = None
-    every: bool = False
-    optional: bool = False
-
-    @property
-    def anchor(self) -> Anchor:
-        return next(a for a in (self.before, self.after, self.replace, self.argument, self.decorate) if a is not None)
-
-    def __str__(self) -> str:
-        where = f" of {self.function}()" if self.function else ""
-        return f"{self.anchor}{where}"
 
 
 @dataclass
@@ -177,7 +41,7 @@ class _Application(cst.CSTTransformer):
                 continue
             if isinstance(anchor, Call) and anchor.assigned_to and anchor.assigned_to not in self._targets:
                 continue
-            if any(anchor.matches(node) for node in nodes):
+            if any(_matches(anchor, node) for node in nodes):
                 self.done.add(index)
                 taken.append(edit)
         return taken
@@ -237,6 +101,29 @@ def apply_edits(data: bytes, edits: list[Edit], file: str) -> bytes:
     if missing:
         raise PatchError(f"{file} lacks {'; '.join(missing)}")
     return mark + tree.bytes
+
+
+def _matches(anchor: Anchor, node: cst.CSTNode) -> bool:
+    """Return whether a node is the place that an anchor describes."""
+    match anchor, node:
+        case Call(), cst.Call():
+            if _last_name(node.func) != anchor.name.rsplit(".", 1)[-1]:
+                return False
+            called = _canonical(node.func)
+            hit = called.endswith(anchor.name) if anchor.name.startswith(".") else called == anchor.name
+            return hit and (not anchor.containing or _squeeze(anchor.containing) in _squeeze(_canonical(node)))
+        case Assignment(), cst.Assign():
+            return any(_same(target.target, anchor.target) for target in node.targets)
+        case Increment(), cst.AugAssign():
+            return isinstance(node.operator, cst.AddAssign) and _same(node.target, anchor.target)
+        case Deletion(), cst.Del():
+            return _same(node.target, anchor.target)
+        case Imports(), cst.Import() | cst.ImportFrom():
+            return not m.matches(node, m.ImportFrom(module=m.Name("__future__")))
+        case Command(), cst.FunctionDef():
+            named = anchor.function is None or node.name.value == anchor.function
+            return named and any(_canonical(d.decorator).split("(")[0].endswith(".command") for d in node.decorators)
+    return False
 
 
 def _simple_nodes(statement: cst.SimpleStatementLine) -> list[cst.CSTNode]:

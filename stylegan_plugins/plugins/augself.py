@@ -9,19 +9,21 @@ Training (NeurIPS 2023, arXiv:2205.15677). omega_hat = head(phi(T(x; omega)) - p
 with means over the components of a group and sums over groups, as in the authors' code (training_ext.augself).
 """
 
-from dataclasses import dataclass
+from __future__ import annotations
 
-from stylegan_plugins import hookimpl
-from stylegan_plugins.errors import OptionError
-from stylegan_plugins.options import Preset, option
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from stylegan_plugins import Head, OptionError, Pass, Preset, Session, Step, Term, View, hookimpl, option
 from training_ext import augself
 from training_ext.augment import GROUPS
-from training_ext.heads import OmegaHead
-from training_ext.parts import Head, LossTerm, Pass
 
 PAPER = "Hou et al. 2023, Augmentation-Aware Self-Supervision for Data-Efficient GAN Training, arXiv:2205.15677"
 
 brings = ("diffaugment",)
+PHI = "b4.fc"  # the layer of D whose features are compared: the last hidden one
 
 _LOW_SHOT = "authors' README, low-shot commands; they train with batch 8, lr 0.002, R1 gamma 10, 5000 kimg"
 PRESETS = {
@@ -44,102 +46,87 @@ PRESETS = {
 class AugSelfOptions:
     d_weight: float = option(1.0, "factor of D's term, 0 = off", minimum=0)
     g_weight: float = option(0.2, "factor of G's term, 0 = off", minimum=0)
-    policy: str | None = option(None, "transformations, as --diffaugment-policy; none: those of diffaugment")
-    predict: str | None = option(None, "groups that the head predicts, with commas; none: all that are applied")
+    predict: str = option("applied", "groups that the head predicts, with commas; applied: all that are applied")
     reduction: str = option(
         "mean",
         "over the components of a group: mean, the authors' code; sum, the paper",
         choices=tuple(augself.REDUCTIONS),
     )
-    preset: str | None = option(
-        None, "published settings; options that are given win over them", choices=tuple(PRESETS)
-    )
 
     def __post_init__(self) -> None:
-        unknown = [name for name in self.predicted or () if name not in GROUPS]
-        if unknown or self.predicted == ():
+        unknown = [name for name in self.groups if name not in GROUPS]
+        if unknown or (not self.groups and self.predict != "applied"):
             raise OptionError(
                 f"--augself-predict: {self.predict!r} is not a list of groups. Known: {', '.join(GROUPS)}; separate "
                 "several with commas."
             )
 
     @property
-    def predicted(self) -> tuple[str, ...] | None:
-        return None if self.predict is None else tuple(n.strip() for n in self.predict.split(",") if n.strip())
+    def groups(self) -> tuple[str, ...]:
+        """The groups that were named, none for `applied`."""
+        names = "" if self.predict == "applied" else self.predict
+        return tuple(name.strip() for name in names.split(",") if name.strip())
+
+
+OPTIONS = AugSelfOptions
 
 
 @hookimpl
-def options():
-    return AugSelfOptions
-
-
-@hookimpl
-def presets(options, given):
-    values = {} if options.preset is None else PRESETS[options.preset].values_for("augself")
-    policy = given.get("augself", {}).get("policy")
-    if policy is not None:
-        other = given.get("diffaugment", {}).get("policy", policy)
-        if other != policy:
-            raise OptionError(f"--augself-policy={policy} and --diffaugment-policy={other} differ: give one of them.")
-        values.setdefault("diffaugment", {})["policy"] = policy
-    return values
-
-
-@hookimpl
-def configure(args, options):
+def configure(args: Any, options: AugSelfOptions) -> AugSelfOptions:
     diffaugment = args["plugins"]["options"]["diffaugment"]
     applied = [name.strip() for name in diffaugment["policy"].split(",") if name.strip()]
-    absent = [name for name in options.predicted or applied if name not in applied]
+    predicted = options.groups or applied
+    absent = [name for name in predicted if name not in applied]
     if absent or not applied:
+        what = f"{', '.join(absent)} cannot be predicted" if absent else "there is nothing to predict"
         raise OptionError(
-            f"--augself-predict: {', '.join(absent) or 'nothing'} can be predicted from --diffaugment-policy="
-            f"{diffaugment['policy']}: the head can only learn transformations that are applied."
+            f"--augself-predict: {what}, since --diffaugment-policy={diffaugment['policy']} applies "
+            f"{', '.join(applied) or 'nothing'}. Predict transformations that are applied."
         )
     if diffaugment["where"] != "all":
         raise OptionError(
             f"--diffaugment-where={diffaugment['where']}: augself needs omega of real and generated images in both "
             "steps; leave the option out."
         )
+    return replace(options, predict=",".join(predicted))
 
 
 @hookimpl
-def register_heads(session):
-    predicted = groups(session)
-    return [Head("augself", lambda: OmegaHead(session.feature_size("fc"), {name: GROUPS[name] for name in predicted}))]
+def setup(session: Session, options: AugSelfOptions) -> Method:
+    return Method(session, options)
 
 
-@hookimpl
-def register_loss_terms(session):
-    chosen = session.options("augself")
-    head = session.heads["augself"]
-    fc = frozenset({"fc"})
+class Method:
+    def __init__(self, session: Session, options: AugSelfOptions) -> None:
+        self.report = session.report
+        self.reduction = options.reduction
+        groups = options.groups or session.options("diffaugment").groups
+        self.head = augself.OmegaHead(session.D.b4.fc.weight.shape[0], {group: GROUPS[group] for group in groups})
+        self.heads = [Head("augself", self.head)]
+        clean = View("clean", lambda images: images.clean)
+        reads: dict[str, Any] = {"layers": [PHI], "views": [clean]}
+        self.terms = [
+            Term("augself", "D", self.discriminator_term, options.d_weight, **reads),
+            Term("augself", "G", self.generator_term, options.g_weight, on="generated", **reads),
+        ]
 
-    def discriminator(evaluated: Pass):
-        sign = +1 if evaluated.source == "real" else -1
-        preds, omegas = predict(head, evaluated)
+    def discriminator_term(self, step: Step) -> torch.Tensor:
+        """L^SS of D for one source, with sign + for real images; [N]."""
+        sign = +1 if step.source == "real" else -1
+        preds, omegas = self.predict(step.one)
         for group, pred in preds.items():
             error = augself.augself_loss(pred, omegas[group], sign)
-            evaluated.report(f"AugSelf/error/{group}/{evaluated.source}", error)
-        if evaluated.source == "generated":
-            evaluated.report("AugSelf/ahm", augself.ahm_divergence(preds, omegas))
-        return augself.discriminator_term(preds, omegas, sign, chosen.reduction)
+            self.report(f"AugSelf/error/{group}/{step.source}", error)
+        if step.source == "generated":
+            self.report("AugSelf/ahm", augself.ahm_divergence(preds, omegas))
+        return augself.discriminator_term(preds, omegas, sign, self.reduction)
 
-    def generator(evaluated: Pass):
-        preds, omegas = predict(head, evaluated)
-        return augself.generator_term(preds, omegas, chosen.reduction)
+    def generator_term(self, step: Step) -> torch.Tensor:
+        """L^SS of G, [N]."""
+        preds, omegas = self.predict(step.generated)
+        return augself.generator_term(preds, omegas, self.reduction)
 
-    return [
-        LossTerm("augself", "D", discriminator, chosen.d_weight, features=fc, clean_features=fc),
-        LossTerm("augself", "G", generator, chosen.g_weight, features=fc, clean_features=fc),
-    ]
-
-
-def groups(session) -> tuple[str, ...]:
-    """The groups that the head predicts."""
-    return session.options("augself").predicted or session.options("diffaugment").groups
-
-
-def predict(head: OmegaHead, evaluated: Pass):
-    """Predictions and drawn parameters of one pass, both {group: [N, K]}."""
-    preds = head(evaluated.features["fc"], evaluated.clean_features["fc"])
-    return preds, {group: evaluated.omega["diffaugment"][group] for group in preds}
+    def predict(self, seen: Pass) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        """Return omega_hat and omega of one pass by group, [N, K] each."""
+        preds = self.head(seen.layers[PHI], seen.views["clean"].layers[PHI])
+        return preds, {group: seen.images.omega["diffaugment"][group] for group in preds}

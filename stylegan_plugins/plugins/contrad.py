@@ -10,21 +10,34 @@ v = T(x) are views by SimCLR's augmentation, phi the encoder, D's blocks up to b
 sg stops the gradient. The numbers are in training_ext.contrad, the augmentation in training_ext.augment.
 """
 
-from dataclasses import dataclass
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
-from stylegan_plugins import hookimpl
-from stylegan_plugins.errors import OptionError
-from stylegan_plugins.options import Preset, option
-from stylegan_plugins.recipes import no_ada_unless_given
+from stylegan_plugins import (
+    Augmentation,
+    Critic,
+    Head,
+    OptionError,
+    Pass,
+    Preset,
+    Session,
+    Step,
+    Term,
+    View,
+    hookimpl,
+    option,
+)
+from training_ext import contrad
 from training_ext.augment import HSV_GRADIENTS, SIMCLR, SimCLR
-from training_ext.contrad import nt_xent, supcon_generated
 from training_ext.distributed import gather
-from training_ext.heads import TwoLayerHead
-from training_ext.parts import AdversarialTerm, Augmentation, Head, Pass
 
 PAPER = "Jeong and Shin 2021, Training GANs with Stronger Augmentations via Contrastive Discriminator, arXiv:2103.09742"
+ada = "off"
+ENCODER = "b4.conv"  # the layer of D whose output is phi
 LARGEST_SMALL = 64  # pixels: up to there the augmentation is that of CIFAR
 
 _AFHQ = {"crop_area": 0.08, "jitter": 0.8, "hue": 0.2}
@@ -51,10 +64,10 @@ class ContraDOptions:
     temperature: float = option(0.1, "temperature of both contrastive losses, above 0", minimum=1e-3)
     lambda_con: float = option(1.0, "factor of the contrast of generated images, 0 = off", minimum=0)
     lambda_dis: float = option(1.0, "factor of the GAN loss of the head h_d, 0 = h_d is not trained", minimum=0)
-    augment: str | None = option(
-        None,
-        f"augmentation; none: simclr up to {LARGEST_SMALL}x{LARGEST_SMALL} pixels, simclr-hq, with blur, above",
-        choices=tuple(SIMCLR),
+    augment: str = option(
+        "auto",
+        f"augmentation; auto: simclr up to {LARGEST_SMALL}x{LARGEST_SMALL} pixels, simclr-hq, with blur, above",
+        choices=("auto", *SIMCLR),
     )
     crop_area: float = option(0.2, "smallest share of the image that a view shows", minimum=0.01, maximum=1)
     jitter: float = option(0.4, "range of contrast, saturation and brightness factors: 1 +- it", minimum=0)
@@ -77,29 +90,21 @@ class ContraDOptions:
     )
     gather: bool = option(True, "contrast with the images of all GPUs, not with the own ones alone")
     warmup: int = option(3000, "iterations over which learning rates rise from 0, 0 = off", minimum=0)
-    preset: str | None = option(
-        None, "published settings; options that are given win over them", choices=tuple(PRESETS)
-    )
+
+    def variant(self, resolution: int) -> str:
+        """The augmentation at this resolution."""
+        return self.augment if self.augment != "auto" else "simclr" if resolution <= LARGEST_SMALL else "simclr-hq"
 
     def transform(self, resolution: int) -> SimCLR:
-        variant = SIMCLR[self.augment or ("simclr" if resolution <= LARGEST_SMALL else "simclr-hq")]
         strengths = dict(crop_area=self.crop_area, jitter=self.jitter, hue=self.hue, cutout_side=self.cutout_side)
-        return SimCLR(**strengths, **variant, hsv_gradient=self.hsv_gradient)
+        return SimCLR(**strengths, **SIMCLR[self.variant(resolution)], hsv_gradient=self.hsv_gradient)
+
+
+OPTIONS = ContraDOptions
 
 
 @hookimpl
-def options():
-    return ContraDOptions
-
-
-@hookimpl
-def presets(options):
-    return {} if options.preset is None else PRESETS[options.preset].values_for("contrad")
-
-
-@hookimpl
-def configure(args, options, given):
-    no_ada_unless_given("contrad", args, given)
+def configure(args: Any, options: ContraDOptions) -> ContraDOptions:
     if args["training_set_kwargs"].get("use_labels"):
         raise OptionError("--cond: contrad's discriminator knows no labels, so G would not learn them. Leave it out.")
     together = args["batch_gpu"] * (args["num_gpus"] if options.gather else 1)
@@ -113,75 +118,73 @@ def configure(args, options, given):
         if args.get("resume_pkl") and epilogue.get("mbstd_num_channels") != 0:
             raise OptionError("--contrad-mbstd=off: with --resume, D is that of the pickle, which has the layer.")
         epilogue["mbstd_num_channels"] = 0
+    return replace(options, augment=options.variant(args["training_set_kwargs"]["resolution"]))
 
 
 @hookimpl
-def register_augmentations(session):
-    return [Augmentation("contrad", session.options("contrad").transform(session.D.img_resolution))]
+def setup(session: Session, options: ContraDOptions) -> Method:
+    return Method(session, options)
 
 
-@hookimpl
-def register_heads(session):
-    chosen = session.options("contrad")
-
-    def heads() -> torch.nn.Module:
-        features = session.feature_size("conv")
-        widths = {"real": chosen.projection, "generated": chosen.projection, "logits": 1}
-        return torch.nn.ModuleDict({name: TwoLayerHead(features, chosen.hidden, out) for name, out in widths.items()})
-
-    return [Head("contrad", heads)]
-
-
-@hookimpl
-def register_loss_terms(session):
-    chosen = session.options("contrad")
-    heads = session.heads["contrad"]
-    warm_up(session, 0)
-
-    def logits(evaluated: Pass) -> torch.Tensor:
-        features = evaluated.features["conv"]
-        if evaluated.phase == "Dmain":
-            features = features.detach()
-        return heads["logits"](features)
-
-    def contrast(generated: Pass, real: Pass) -> torch.Tensor:
-        """L_con+ + lambda_con L_con-, of this process's images against those of all, [N]."""
-        seen = [("real", real.views[0]), ("real", real.views[1])]
-        seen += [("generated", view) for view in (*real.views, generated.features)]
-        projected = [torch.nn.functional.normalize(heads[name](view["conv"])) for name, view in seen]
-        together = gather(torch.cat(projected, dim=1), session.num_gpus if chosen.gather else 1)
-        r1, r2, f1, f2, f = together.split(chosen.projection, dim=1)
-        n = len(generated.logits)
-        own = slice(session.rank * n, (session.rank + 1) * n) if chosen.gather else slice(n)
-        positive = nt_xent(r1, r2, chosen.temperature)[own]
-        negative = supcon_generated(f1, f2, f, chosen.temperature)[own]
-        real.report("ContraD/real", positive)
-        real.report("ContraD/generated", negative)
-        return positive + chosen.lambda_con * negative
-
-    return [
-        AdversarialTerm(
-            "contrad",
-            logits=logits,
-            joint=contrast,
-            weight=chosen.lambda_dis,
-            features=frozenset({"conv"}),
-            views=2,
-            views_mixed=chosen.mbstd == "views",
-            r1=chosen.r1,
+class Method:
+    def __init__(self, session: Session, options: ContraDOptions) -> None:
+        self.session, self.options = session, options
+        T = options.transform(session.D.img_resolution)
+        self.augmentations = [Augmentation("contrad", T.draw, T.apply)]
+        features = session.D.b4.conv.weight.shape[0] * 4 * 4
+        self.h = contrad.heads(features, options.hidden, options.projection)
+        self.heads = [Head("contrad", self.h)]
+        second = View(
+            "second",
+            lambda images: session.augment(images, ada=False),
+            on="real",
+            groups="shared" if options.mbstd == "views" else "own",
         )
-    ]
+        self.critic = Critic(
+            "contrad",
+            self.logits,
+            layers=[ENCODER],
+            weight=options.lambda_dis,
+            r1="shown" if options.r1 == "augmented" else "raw",
+        )
+        self.terms = [Term("contrad", "D", self.contrast, on="both", layers=[ENCODER], views=[second])]
 
+    def logits(self, seen: Pass) -> torch.Tensor:
+        """h_d(phi(v)), [N, 1]; D's loss does not reach the encoder, R1 and G's loss do."""
+        phi = self.phi(seen)
+        return self.h["logits"](phi.detach() if seen.images.phase == "Dmain" else phi)
 
-@hookimpl
-def batch_end(session, batch_idx):
-    warm_up(session, batch_idx)
+    def contrast(self, step: Step) -> torch.Tensor:
+        """L_con+ + lambda_con L_con-, of this process's images against those of all, [N]."""
+        real, second, generated = self.phi(step.real), self.phi(step.real.views["second"]), self.phi(step.generated)
+        pairs = [("real", real), ("real", second), ("generated", real), ("generated", second), ("generated", generated)]
+        projected = [torch.nn.functional.normalize(self.h[name](phi)) for name, phi in pairs]
+        options, session, n = self.options, self.session, len(generated)
+        together = gather(torch.cat(projected, dim=1), session.num_gpus if options.gather else 1)
+        r1, r2, f1, f2, f = together.split(options.projection, dim=1)
+        own = slice(session.rank * n, (session.rank + 1) * n) if options.gather else slice(n)
+        positive = contrad.nt_xent(r1, r2, options.temperature)[own]
+        negative = contrad.supcon_generated(f1, f2, f, options.temperature)[own]
+        session.report("ContraD/real", positive)
+        session.report("ContraD/generated", negative)
+        return positive + options.lambda_con * negative
 
+    @staticmethod
+    def phi(seen: Pass) -> torch.Tensor:
+        """The encoder's features, [N, F]."""
+        return seen.layers[ENCODER].flatten(1)
 
-def warm_up(session, done: int) -> None:
-    """Learning rates of the iteration that follows `done` ones: min(1, (done + 1) / warmup) of their full values."""
-    iterations = session.options("contrad").warmup
-    if iterations:
-        for optimizer in session.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = optimizer.defaults["lr"] * min(1, (done + 1) / iterations)
+    @hookimpl
+    def attached(self) -> None:
+        self.warm_up(0)
+
+    @hookimpl
+    def batch_end(self, batch_idx: int) -> None:
+        self.warm_up(batch_idx)
+
+    def warm_up(self, done: int) -> None:
+        """Set the learning rates of the iteration that follows `done` ones: min(1, (done + 1) / warmup) of the full."""
+        if self.options.warmup:
+            for optimizer in self.session.optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = optimizer.defaults["lr"] * min(1, (done + 1) / self.options.warmup)

@@ -11,19 +11,17 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from stylegan_plugins import backbones, hookimpl
-from stylegan_plugins.errors import DataError, OptionError
+from stylegan_plugins import DataError, OptionError, Session, backbones, hookimpl, option
 from stylegan_plugins.host.modules import host_module
-from stylegan_plugins.options import option
 from training_ext import diagnostics
-from training_ext.features import minibatch_std_group
+from training_ext.passes import minibatch_std_group
 
 PAPER = "Karras et al. 2020, Training Generative Adversarial Networks with Limited Data, arXiv:2006.06676, equation 1"
 LOG = "diagnostics.jsonl"  # in the run directory, a line for each tick
@@ -41,32 +39,35 @@ class DiagnosticsOptions:
         metavar="pixels|NAME|none",
     )
     nearest_images: int = option(5000, "most training images among which the nearest are looked for", minimum=1)
-    weights: str | None = option(None, "weights of the backbone; none: the published ones", metavar="FILE")
+    weights: str = option("published", "weights of the backbone: the published ones, or a file", metavar="FILE")
 
     def __post_init__(self) -> None:
-        if self.weights is not None and self.backbone is None:
+        if self.weights_file is not None and self.backbone is None:
             raise OptionError(f"--diagnostics-weights: {FLAG}={self.nearest} has no weights. Name a backbone, too.")
+
+    @property
+    def weights_file(self) -> str | None:
+        return None if self.weights == "published" else self.weights
 
     @property
     def backbone(self) -> str | None:
         return None if self.nearest in ("pixels", "none") else self.nearest
 
 
-@hookimpl
-def options():
-    return DiagnosticsOptions
+OPTIONS = DiagnosticsOptions
 
 
 @hookimpl
-def configure(args, options):
-    if options.backbone is not None:
-        if options.weights is not None:
-            if not Path(options.weights).is_file():
-                raise DataError(f"--diagnostics-weights: there is no file {options.weights}.")
-            args["plugins"]["options"]["diagnostics"]["weights"] = str(Path(options.weights).absolute())
-        backbones.load(options.backbone, options.weights, FLAG)
+def configure(args: Any, options: DiagnosticsOptions) -> DiagnosticsOptions:
     if options.holdout:
         keep_out(args, options.holdout)
+    if options.backbone is None:
+        return options
+    file = options.weights_file
+    if file is not None and not Path(file).is_file():
+        raise DataError(f"--diagnostics-weights: there is no file {file}.")
+    backbones.load(options.backbone, file, FLAG)
+    return options if file is None else replace(options, weights=str(Path(file).absolute()))
 
 
 def keep_out(args: Any, holdout: int) -> None:
@@ -136,25 +137,39 @@ class Images:
         return self.pixels[index].float() / 127.5 - 1, self.labels[index]
 
 
-class Diagnostics:
-    """The images that a run is measured by, which stay the same throughout, and the measurement. On one process."""
+@hookimpl
+def setup(session: Session, options: DiagnosticsOptions) -> Method:
+    return Method(session, options)
 
-    def __init__(self, session: Any) -> None:
-        self.session = session
-        self.chosen: DiagnosticsOptions = session.options("diagnostics")
-        recorded = json.loads(Path(session.run_dir, "training_options.json").read_text())
-        self.data: dict[str, Any] = recorded["training_set_kwargs"]
-        self.batch_gpu: int = recorded["batch_gpu"]
-        self.all = all_images(self.data)
+
+class Method:
+    """The images that a run is measured by, the same ones throughout, and the measurement, by the first process."""
+
+    def __init__(self, session: Session, options: DiagnosticsOptions) -> None:
+        self.session, self.options = session, options
+
+    @functools.cached_property
+    def recorded(self) -> dict[str, Any]:
+        return json.loads((self.session.run_dir / "training_options.json").read_text())
+
+    @functools.cached_property
+    def data(self) -> dict[str, Any]:
+        """The arguments of the run's data set."""
+        return self.recorded["training_set_kwargs"]
+
+    @functools.cached_property
+    def all(self) -> Any:
+        """The data set with all images."""
+        return all_images(self.data)
 
     @functools.cached_property
     def real(self) -> dict[str, Images]:
         """Training images and held-out ones, in random order: neighbours in a data set are often alike, and D sees
         them in groups. No x-flips."""
         chosen = {"train": raw_indices(self.data, self.data.get("max_size"))}
-        if self.chosen.holdout:
-            chosen["held_out"] = held_out(self.data, self.chosen.holdout)
-        most = self.chosen.images
+        if self.options.holdout:
+            chosen["held_out"] = held_out(self.data, self.options.holdout)
+        most = self.options.images
         shuffled = {kind: np.random.RandomState(SEED).permutation(raw)[:most] for kind, raw in chosen.items()}
         return {kind: Images.of(self.all, raw) for kind, raw in shuffled.items()}
 
@@ -163,16 +178,16 @@ class Diagnostics:
         """z and labels of the samples; labels are drawn from the training images, as the host does in training."""
         training = construct(self.data)
         random = np.random.RandomState(SEED)
-        z = random.randn(self.chosen.images, self.session.G_ema.z_dim)
+        z = random.randn(self.options.images, self.session.G_ema.z_dim)
         labels = [training.get_label(int(index)) for index in random.randint(len(training), size=len(z))]
         return torch.from_numpy(z), torch.from_numpy(np.stack(labels))
 
     @functools.cached_property
     def features(self) -> Callable[[torch.Tensor], torch.Tensor]:
         """From images [n, C, H, W] in [-1, 1] to what distances are taken of, [n, F]."""
-        if self.chosen.backbone is None:
+        if self.options.backbone is None:
             return diagnostics.shrunk
-        backbone = backbones.load(self.chosen.backbone, self.chosen.weights, FLAG).to(self.session.device)
+        backbone = backbones.load(self.options.backbone, self.options.weights_file, FLAG).to(self.session.device)
         return lambda images: backbone(images).float()
 
     @functools.cached_property
@@ -181,10 +196,10 @@ class Diagnostics:
         training = construct(self.data)
         flips = 2 if self.data.get("xflip") else 1  # the host appends them all
         count = len(training) // flips
-        index = np.random.RandomState(SEED).permutation(count)[: self.chosen.nearest_images]
+        index = np.random.RandomState(SEED).permutation(count)[: self.options.nearest_images]
         index = np.concatenate([index + count * flip for flip in range(flips)])
         print(f"diagnostics: reading {len(index)} training images, to find the nearest among.", flush=True)
-        parts = np.array_split(index, range(self.batch_gpu, len(index), self.batch_gpu))
+        parts = np.array_split(index, range(self.recorded["batch_gpu"], len(index), self.recorded["batch_gpu"]))
         return torch.cat([self._features_of(Images.of(training, part)) for part in parts]).cpu()
 
     @functools.cached_property
@@ -192,7 +207,7 @@ class Diagnostics:
         """Distances of held-out images to the nearest training image, [N]."""
         parts = [
             self._features_of(self.real["held_out"], index[:kept])
-            for index, kept in diagnostics.full_batches(len(self.real["held_out"]), self.batch_gpu)
+            for index, kept in diagnostics.full_batches(len(self.real["held_out"]), self.recorded["batch_gpu"])
         ]
         return diagnostics.nearest(torch.cat(parts), self.among)[0].cpu()
 
@@ -200,22 +215,22 @@ class Diagnostics:
         pixels, _ = images[torch.arange(len(images)) if index is None else index]
         return self.features(pixels.to(self.session.device))
 
-    def measure(self, cur_nimg: int) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    def measure(self) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         """D's logits [N] by source, and distances [N] to the nearest training image, of samples and held-out images."""
         with diagnostics.evaluating(self.session.D, self.session.G_ema, self.session.heads):
-            return self._measure(cur_nimg)
+            return self._measure()
 
-    def _measure(self, cur_nimg: int) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    def _measure(self) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         session, device = self.session, self.session.device
-        group = min(minibatch_std_group(session.D) or self.batch_gpu, self.batch_gpu)
+        group = min(minibatch_std_group(session.D) or self.recorded["batch_gpu"], self.recorded["batch_gpu"])
         scores = {}
         for kind, images in self.real.items():
 
             def judged(index: torch.Tensor, images: Images = images) -> torch.Tensor:
                 pixels, labels = images[index]
-                return session.loss.clean_logits(pixels.to(device), labels.to(device), "real", cur_nimg)
+                return session.judge(pixels.to(device), labels.to(device))
 
-            batch = diagnostics.batch_for(len(images), self.batch_gpu, group)
+            batch = diagnostics.batch_for(len(images), self.recorded["batch_gpu"], group)
             scores[kind] = diagnostics.scored(judged, len(images), batch)
         z, labels = self.latents
         features = []
@@ -223,11 +238,11 @@ class Diagnostics:
         def judged_samples(index: torch.Tensor) -> torch.Tensor:
             c = labels[index].to(device)
             images = session.G_ema(z=z[index].to(device), c=c, noise_mode="const")
-            if self.chosen.nearest != "none":
+            if self.options.nearest != "none":
                 features.append(self.features(images.clamp(-1, 1)))
-            return session.loss.clean_logits(images, c, "generated", cur_nimg)
+            return session.judge(images, c, "generated")
 
-        batch = diagnostics.batch_for(len(z), self.batch_gpu, group)
+        batch = diagnostics.batch_for(len(z), self.recorded["batch_gpu"], group)
         scores["generated"] = diagnostics.scored(judged_samples, len(z), batch)
         distances = {}
         if features:
@@ -236,54 +251,44 @@ class Diagnostics:
                 distances["held_out"] = self.held_out_nearest
         return scores, distances
 
+    @hookimpl
+    def statistics(self, nimg: int) -> None:
+        """The first process measures; the others say so to training_stats, which wants the same names of all."""
+        options = self.options
+        kinds = ("train", "held_out", "generated") if options.holdout else ("train", "generated")
+        spaces = ("samples", "held_out", "ratio") if options.holdout else ("samples",)
+        names = [f"{group}/{kind}" for group in ("scores", "accuracy") for kind in kinds]
+        names += ["r_t", *(["r_v"] if options.holdout else [])]
+        names += [f"nearest/{space}" for space in spaces if options.nearest != "none"]
+        found = self._figures(nimg) if self.session.rank == 0 else {}
+        for name in names:
+            self.session.report(f"Diagnostics/{name}", found.get(name, []))
 
-def diagnostics_of(session: Any) -> Diagnostics:
-    if "diagnostics" not in session.kept:
-        session.kept["diagnostics"] = Diagnostics(session)
-    return session.kept["diagnostics"]
-
-
-@hookimpl
-def statistics(session, cur_nimg):
-    """The first process measures; the others say so to training_stats, which wants the same names of all."""
-    chosen = session.options("diagnostics")
-    kinds = ("train", "held_out", "generated") if chosen.holdout else ("train", "generated")
-    spaces = () if chosen.nearest == "none" else ("samples", "held_out", "ratio") if chosen.holdout else ("samples",)
-    names = [f"{group}/{kind}" for group in ("scores", "accuracy") for kind in kinds]
-    names += ["r_t", *(["r_v"] if chosen.holdout else []), *(f"nearest/{space}" for space in spaces)]
-    found: dict[str, Any] = {}
-    if session.rank == 0:
-        scores, distances = diagnostics_of(session).measure(cur_nimg)
+    def _figures(self, nimg: int) -> dict[str, Any]:
+        """Measure, add a line to the log, and return what is reported."""
+        scores, distances = self.measure()
         record = diagnostics.summary(scores)
         record["nearest"] = {
             space: diagnostics.number(distances[space].mean()) if space in distances else None
             for space in ("samples", "held_out")
         }
-        with open(Path(session.run_dir, LOG), "a") as log:
-            log.write(json.dumps({"kimg": cur_nimg / 1000, **record}) + "\n")
-        found |= {f"scores/{kind}": value for kind, value in scores.items()}
+        with open(self.session.run_dir / LOG, "a") as log:
+            log.write(json.dumps({"kimg": nimg / 1000, **record}) + "\n")
+        found: dict[str, Any] = {f"scores/{kind}": value for kind, value in scores.items()}
         found |= {f"accuracy/{kind}": diagnostics.correct(value, kind) for kind, value in scores.items()}
         found |= {f"nearest/{space}": value for space, value in distances.items()}
         found |= {name: record[name] for name in ("r_t", "r_v") if record[name] is not None}
         if len(distances) == 2 and distances["held_out"].mean() > 0:
             found["nearest/ratio"] = distances["samples"].mean() / distances["held_out"].mean()
-    report = host_module("torch_utils.training_stats").report0
-    for name in names:
-        report(f"Diagnostics/{name}", found.get(name, []))
+        return found
 
+    def state_dict(self) -> dict[str, Any]:
+        """With other images in the data set, the host would choose others to train on, held-out ones among them."""
+        return {"images": len(self.all)} if self.options.holdout and self.session.rank == 0 else {}
 
-@hookimpl
-def state_dict(session):
-    """With other images in the data set, the host would choose others to train on, held-out ones among them."""
-    if session.rank == 0 and session.options("diagnostics").holdout:
-        return {"images": len(diagnostics_of(session).all)}
-
-
-@hookimpl
-def load_state_dict(session, state):
-    found = len(diagnostics_of(session).all)
-    if found != state["images"]:
-        raise DataError(
-            f"--resume-run: {diagnostics_of(session).data['path']} has {found} images, the run began with "
-            f"{state['images']}: held-out images would be trained on. Put it back as it was."
-        )
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if "images" in state and len(self.all) != state["images"]:
+            raise DataError(
+                f"--resume-run: {self.data['path']} has {len(self.all)} images, the run began with {state['images']}: "
+                "held-out images would be trained on. Put it back as it was."
+            )

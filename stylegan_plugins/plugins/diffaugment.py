@@ -5,15 +5,14 @@ Zhao, Liu, Lin, Zhu, Han: Differentiable Augmentation for Data-Efficient GAN Tra
     L_D = E_x[f_D(-D(T(x)))] + E_z[f_D(D(T(G(z))))],    L_G = E_z[f_G(-D(T(G(z))))]
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
-from stylegan_plugins import hookimpl
-from stylegan_plugins.errors import OptionError
-from stylegan_plugins.options import option
-from stylegan_plugins.recipes import no_ada_unless_given
+from stylegan_plugins import Augmentation, OptionError, Source, hookimpl, option
 from training_ext.augment import GROUPS, DiffAugment
-from training_ext.parts import Augmentation, Source
 
+ada = "off"
 PAPER = "Zhao et al. 2020, Differentiable Augmentation for Data-Efficient GAN Training, arXiv:2006.10738"
 
 
@@ -58,17 +57,15 @@ class DiffAugmentOptions:
         return self.where == "all" or source == "real" or (self.where == "d" and phase.startswith("D"))
 
 
-@hookimpl
-def options():
-    return DiffAugmentOptions
+OPTIONS = DiffAugmentOptions
 
 
 @hookimpl
-def configure(args, given):
-    no_ada_unless_given("diffaugment", args, given)
+def setup(options: DiffAugmentOptions) -> Method:
+    return Method(options)
 
 
-@hookimpl
-def register_augmentations(session):
-    chosen = session.options("diffaugment")
-    return [Augmentation("diffaugment", chosen.transform(), chosen.applies)]
+class Method:
+    def __init__(self, options: DiffAugmentOptions) -> None:
+        T = options.transform()
+        self.augmentations = [Augmentation("diffaugment", T.draw, T.apply, options.applies)]

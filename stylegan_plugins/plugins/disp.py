@@ -23,24 +23,34 @@ import click
 import numpy as np
 import torch
 
-from stylegan_plugins import backbones, devices, hookimpl, priors
-from stylegan_plugins.errors import DataError, OptionError
+from stylegan_plugins import (
+    Critic,
+    DataError,
+    Head,
+    Labels,
+    OptionError,
+    Pass,
+    Sampler,
+    Session,
+    backbones,
+    devices,
+    hookimpl,
+    option,
+    priors,
+)
 from stylegan_plugins.files import whole
 from stylegan_plugins.host.modules import host_module
-from stylegan_plugins.options import option
 from stylegan_plugins.probe import require
-from stylegan_plugins.sampling import Sampler
 from training_ext import disp
-from training_ext.dataset import Labels
 from training_ext.heads import EqualizedLinear
 from training_ext.mapping import embed
-from training_ext.parts import AdversarialTerm, Head, Pass
 
 PAPER = "Mangla et al. 2022, Data InStance Prior (DISP) in Generative Adversarial Networks, arXiv:2012.04256"
 conflicts = ("contrad",)
 FILE = "priors.npz"  # in the run directory
 MANY = 1000  # images, from which on a mixture is fitted
 PER_COMPONENT = 100  # images
+MOST_COMPONENTS = 100
 
 
 @dataclass(frozen=True)
@@ -50,7 +60,7 @@ class DISPOptions:
         f"C: {', '.join(backbones.BACKBONES)}, or a file of features, .npz of `stylegan-plugins priors` or .npy",
         metavar="NAME|FILE",
     )
-    weights: str | None = option(None, "weights of the backbone; none: the published ones", metavar="FILE")
+    weights: str = option("published", "weights of the backbone: the published ones, or a file", metavar="FILE")
     flips: str = option(
         "own", "priors of --mirror's x-flips: their own, or shared with their images", choices=("own", "shared")
     )
@@ -59,18 +69,20 @@ class DISPOptions:
         f"priors of samples: mixup of two, a mixture of Gaussians, or the images'; auto: mixture from {MANY} images on",
         choices=("auto", "mixup", "mixture", "images"),
     )
-    components: int | None = option(
-        None, f"Gaussians of the mixture; none: one for {PER_COMPONENT} images, at most 100", minimum=1
+    components: int = option(
+        0, f"Gaussians of the mixture; 0: one for {PER_COMPONENT} images, at most {MOST_COMPONENTS}", minimum=0
     )
 
+    @property
+    def weights_file(self) -> str | None:
+        return None if self.weights == "published" else self.weights
+
+
+OPTIONS = DISPOptions
+
 
 @hookimpl
-def options():
-    return DISPOptions
-
-
-@hookimpl
-def register_dataset(args, options):
+def register_labels(args: Any, options: DISPOptions) -> Labels:
     data = args["training_set_kwargs"]
     if "run_dir" not in args:  # the first call
         if data.get("use_labels"):
@@ -79,17 +91,21 @@ def register_dataset(args, options):
         file = priors.file_for(
             data["path"],
             options.features,
-            weights=options.weights,
+            weights=options.weights_file,
             flips=flips,
             device=devices.device(),
             flag="--disp-features",
         )
-        args["plugins"]["options"]["disp"]["features"] = str(file.resolve())
         found = dataclasses.replace(priors.load(file), used=used_images(data))
         if flips and found.flipped is None:
             print(f"disp: {file} has no priors of x-flips; they share those of their images.")
-        if way_of_sampling(options, len(found.of_the_run)) == "mixture":
+        count = len(found.of_the_run)
+        sampling = way_of_sampling(options, count)
+        if sampling == "mixture":
             require("sklearn")
+        components = options.components or min(max(count // PER_COMPONENT, 1), MOST_COMPONENTS)
+        noted = {"features": str(file.resolve()), "sampling": sampling, "components": components}
+        args["plugins"]["options"]["disp"].update(noted)
     else:
         file = file_of(Path(args["run_dir"]), options)
         found = dataclasses.replace(priors.load(file), used=used_images(data))
@@ -125,36 +141,35 @@ def file_of(run_dir: Path, options: DISPOptions) -> Path:
 
 
 @hookimpl
-def configure(args):
+def configure(args: Any) -> None:
     """The host's D stays without labels; G has those of the data set."""
     kwargs = args["D_kwargs"]
     kwargs["host_class"], kwargs["class_name"] = kwargs["class_name"], "training_ext.disp.unconditional"
 
 
 @hookimpl
-def register_heads(session):
-    def head() -> torch.nn.Module:
-        embedding = EqualizedLinear(session.G.c_dim, session.feature_size("fc"))
-        torch.nn.init.zeros_(embedding.weight)  # D starts as the one without priors
-        return embedding
+def setup(session: Session, options: DISPOptions) -> Method:
+    return Method(session)
 
-    return [Head("disp", head)]
+
+class Method:
+    def __init__(self, session: Session) -> None:
+        self.report = session.report
+        self.embedding = EqualizedLinear(session.G.c_dim, session.D.b4.fc.weight.shape[0])
+        torch.nn.init.zeros_(self.embedding.weight)  # D starts as the one without priors
+        self.heads = [Head("disp", self.embedding)]
+        self.critic = Critic("disp", self.logits, layers=["b4.fc"])
+
+    def logits(self, seen: Pass) -> torch.Tensor:
+        """D(x, y) = D_l(D_f(x)) + D_emb(y) . D_f(x), [N, 1]."""
+        matched = disp.projection(seen.layers["b4.fc"], self.embedding(seen.labels))
+        if seen.view is None:
+            self.report(f"DISP/projection/{seen.images.source}", matched)
+        return seen.host_logits + matched
 
 
 @hookimpl
-def register_loss_terms(session):
-    embedding = session.heads["disp"]
-
-    def logits(evaluated: Pass) -> torch.Tensor:
-        matched = disp.projection(evaluated.features["fc"], embedding(evaluated.labels))
-        evaluated.report(f"DISP/projection/{evaluated.source}", matched)
-        return evaluated.logits + matched
-
-    return [AdversarialTerm("disp", logits=logits, features=frozenset({"fc"}))]
-
-
-@hookimpl
-def register_sampler(run_dir, options):
+def register_sampler(run_dir: Path, options: DISPOptions) -> Sampler:
     file = file_of(run_dir, options)
     found = priors.load(file)
     standard = disp.Standard.of(found.of_the_run)
@@ -176,8 +191,7 @@ def register_sampler(run_dir, options):
             with np.load(kept, allow_pickle=False) as arrays:
                 return disp.Mixture(arrays["weights"], arrays["means"], arrays["deviations"])
         require("sklearn")
-        components = options.components or min(max(len(values) // PER_COMPONENT, 1), 100)
-        fitted = disp.Mixture.fit(embed(G, values).cpu().numpy(), min(components, len(values)))
+        fitted = disp.Mixture.fit(embed(G, values).cpu().numpy(), min(options.components, len(values)))
         try:
             with whole(kept) as out:
                 np.savez(out, **vars(fitted))
@@ -202,7 +216,7 @@ def register_sampler(run_dir, options):
 
 
 @hookimpl
-def register_commands(cli):
+def register_commands(cli: click.Group) -> None:
     @cli.command("priors")
     @click.option("--data", required=True, metavar="ZIP|DIR|NAME|URL", help="Images, as for train.py")
     @click.option(

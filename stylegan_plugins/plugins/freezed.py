@@ -5,12 +5,15 @@ freezing (its own --freezed): frozen weights are buffers of D. This plug-in coun
 refuses to freeze what was never trained.
 """
 
-import math
-from dataclasses import dataclass
+from __future__ import annotations
 
-from stylegan_plugins import hookimpl
-from stylegan_plugins.errors import OptionError
-from stylegan_plugins.options import option
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from stylegan_plugins import OptionError, Session, hookimpl, option
 
 PAPER = "Mo, Cho, Shin 2020, Freeze the Discriminator, arXiv:2002.10964"
 KEPT_SIDE = 16  # blocks of more pixels than this are frozen: the authors keep the last three of seven blocks at 256
@@ -25,16 +28,14 @@ class FreezeDOptions:
     )
 
 
-@hookimpl
-def options():
-    return FreezeDOptions
+OPTIONS = FreezeDOptions
 
 
 @hookimpl
-def configure(args, options, given):
+def configure(args: Any, options: FreezeDOptions, explicit: frozenset[str]) -> FreezeDOptions:
     if not args.get("resume_pkl"):
         raise OptionError("--plugin=freezed: nothing pretrained is being frozen. Give --resume=PKL.")
-    if "freezed" in given:
+    if "freezed" in explicit:
         raise OptionError("--freezed and --plugin=freezed: give one of them; --freezed-layers sets the number.")
     side = args["training_set_kwargs"]["resolution"]
     architecture = args["D_kwargs"].get("architecture", "resnet")
@@ -47,11 +48,12 @@ def configure(args, options, given):
             f"a number from 1 to {most}."
         )
     args["D_kwargs"].setdefault("block_kwargs", {})["freeze_layers"] = layers
+    return replace(options, layers=layers)
 
 
 @hookimpl
-def register_heads(session):
-    """Adds no head: D exists now, so what is frozen can be told."""
+def setup(session: Session) -> None:
+    """Add nothing: D exists now, so what is frozen can be told."""
     if session.rank == 0:
         names = frozen_tensors(session.D)
         print(f"freezed: {len(names)} tensors of D stay as they are: {', '.join(names)}")
@@ -65,6 +67,6 @@ def layers_above(side: int, resolution: int, architecture: str) -> int:
     return 1 + (3 if architecture == "resnet" else 2) * blocks if blocks else 0
 
 
-def frozen_tensors(D) -> list[str]:
-    """Weights and biases that are buffers of D."""
+def frozen_tensors(D: torch.nn.Module) -> list[str]:
+    """Return the weights and biases that are buffers of D."""
     return [name for name, _ in D.named_buffers() if name.endswith((".weight", ".bias"))]

@@ -4,11 +4,12 @@ Wang, Wu, Herranz, van de Weijer, Gonzalez-Garcia, Raducanu: Transferring GANs (
 what --resume does; the plug-in makes sure that there is something to start from and has the published settings.
 """
 
-from dataclasses import dataclass
+from __future__ import annotations
 
-from stylegan_plugins import hookimpl
-from stylegan_plugins.errors import OptionError
-from stylegan_plugins.options import Preset, option
+from dataclasses import dataclass
+from typing import Any
+
+from stylegan_plugins import OptionError, Preset, hookimpl, option
 
 PAPER = "Wang et al. 2018, Transferring GANs: generating images from limited data, arXiv:1805.01677"
 PRESETS = {
@@ -21,31 +22,19 @@ PRESETS = {
 
 @dataclass(frozen=True)
 class TransferGANOptions:
-    lr: float | None = option(None, "learning rate of G and D; none: the host's", minimum=0)
-    beta2: float | None = option(None, "Adam's second moment; none: the host's", minimum=0, maximum=1)
-    preset: str | None = option(
-        None, "published settings; options that are given win over them", choices=tuple(PRESETS)
-    )
+    lr: float = option(0.0, "learning rate of G and D, 0 = the host's", minimum=0)
+    beta2: float = option(0.0, "Adam's second moment, 0 = the host's", minimum=0, maximum=1)
+
+
+OPTIONS = TransferGANOptions
 
 
 @hookimpl
-def options():
-    return TransferGANOptions
-
-
-@hookimpl
-def presets(options):
-    return {} if options.preset is None else PRESETS[options.preset].values_for("transfergan")
-
-
-@hookimpl
-def configure(args, options, given):
+def configure(args: Any, options: TransferGANOptions, explicit: frozenset[str]) -> None:
     if not args.get("resume_pkl"):
         raise OptionError("--plugin=transfergan: there is nothing to start from. Give --resume=PKL.")
-    if options.lr is not None and given & {"glr", "dlr"}:
+    if options.lr and explicit & {"glr", "dlr"}:
         raise OptionError("--transfergan-lr and --glr or --dlr: give one of them.")
     for optimizer in (args["G_opt_kwargs"], args["D_opt_kwargs"]):
-        if options.lr is not None:
-            optimizer["lr"] = options.lr
-        if options.beta2 is not None:
-            optimizer["betas"] = [optimizer["betas"][0], options.beta2]
+        optimizer["lr"] = options.lr or optimizer["lr"]
+        optimizer["betas"] = [optimizer["betas"][0], options.beta2 or optimizer["betas"][1]]

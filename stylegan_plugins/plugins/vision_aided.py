@@ -11,25 +11,35 @@ training_ext.backbones, the choice is in stylegan_plugins.selection.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import click
 import torch
 
-from stylegan_plugins import devices, hookimpl, runs, sampling, selection
-from stylegan_plugins.errors import OptionError
+from stylegan_plugins import (
+    Head,
+    OptionError,
+    Preset,
+    Session,
+    Step,
+    Term,
+    backbones,
+    devices,
+    hookimpl,
+    option,
+    runs,
+    sampling,
+    selection,
+)
 from stylegan_plugins.host.modules import host_module
-from stylegan_plugins.options import Preset, option
 from training_ext.augment import DiffAugment
 from training_ext.backbones import PRECISIONS, Levels
 from training_ext.distributed import broadcast_patiently
 from training_ext.gan_losses import GAN_LOSSES, GanLoss
-from training_ext.parts import Head, LossTerm, Pass
 from training_ext.vision_aided import AdaptiveAugment, Decoder, over_levels, sigmoid
 
 PAPER = "Kumari et al. 2022, Ensembling Off-the-shelf Models for GAN Training, arXiv:2112.09130"
@@ -71,8 +81,13 @@ class VisionAidedOptions:
     loss: str = option("sigmoid", "loss of each level", choices=("sigmoid", "hinge"))
     target: float | None = option(
         None,
-        f"target of real images, and for G; none: {SMOOTH}, but with auto 1 for a backbone whose probe is right for "
-        f"{SURE:.0%} of images or less",
+        f"target of real images, and for G; none: {SMOOTH}; if given, --vision-aided-sure is 0",
+        minimum=0,
+        maximum=1,
+    )
+    sure: float = option(
+        SURE,
+        "with auto, accuracy of the probe above which real images have that target; below it they have 1",
         minimum=0,
         maximum=1,
     )
@@ -83,9 +98,6 @@ class VisionAidedOptions:
     ada_kimg: float = option(500.0, "kimg in which p can change by 1", minimum=1e-3)
     precision: str = option("float32", "arithmetic of the backbones, on a GPU", choices=tuple(PRECISIONS))
     resize: str = option("area", "how images get the backbone's size", choices=("area", "bilinear"))
-    preset: str | None = option(
-        None, "published settings; options that are given win over them", choices=tuple(PRESETS)
-    )
 
     def __post_init__(self) -> None:
         if self.auto > len(self.candidates):
@@ -101,8 +113,8 @@ class VisionAidedOptions:
             raise OptionError(f"--vision-aided-auto-kimg={self.auto_kimg}: numbers above 0, with commas.")
 
     @property
-    def candidates(self) -> list[selection.Model]:
-        return selection.models_of(self.models or ("clip,dino,vgg,swin" if self.auto else "clip"), FLAG)
+    def candidates(self) -> list[backbones.Model]:
+        return backbones.models_of(self.models or ("clip,dino,vgg,swin" if self.auto else "clip"), FLAG)
 
     @property
     def steps(self) -> list[float]:
@@ -117,23 +129,15 @@ class VisionAidedOptions:
         return 1000 * ((self.warmup_kimg or 0) + sum(steps))
 
 
-@hookimpl
-def options():
-    return VisionAidedOptions
+OPTIONS = VisionAidedOptions
 
 
 @hookimpl
-def presets(options):
-    return {} if options.preset is None else PRESETS[options.preset].values_for("vision-aided")
-
-
-@hookimpl
-def configure(args, options):
+def configure(args: Any, options: VisionAidedOptions) -> VisionAidedOptions:
     """What the run needs is looked for now; a file of weights is found again from anywhere."""
-    chosen = args["plugins"]["options"]["vision-aided"]
     if options.warmup_kimg is None:
-        chosen["warmup_kimg"] = 0.0 if args.get("resume_pkl") else 500.0
-        options = dataclasses.replace(options, warmup_kimg=chosen["warmup_kimg"])
+        options = replace(options, warmup_kimg=0.0 if args.get("resume_pkl") else 500.0)
+    options = replace(options, target=SMOOTH) if options.target is None else replace(options, sure=0.0)
     begin, end = options.begins(0), args["total_kimg"] * 1000
     if begin >= end:
         raise OptionError(
@@ -151,92 +155,94 @@ def configure(args, options):
     models = options.candidates
     for model in models:
         model.load(FLAG)
-    chosen["models"] = ",".join(str(model.absolute()) for model in models)
     if options.auto:
         selection.require("sklearn")
+    return replace(options, models=",".join(str(model.absolute()) for model in models))
 
 
 @hookimpl
-def register_heads(session):
-    """A decoder for each backbone that may come to be used, so that a state fits whatever was chosen."""
-    ensemble = session.kept["vision-aided"] = Ensemble(session)
-    shapes = {}
-    for model in ensemble.chosen.candidates:
-        levels = load(model, ensemble.chosen)
-        shapes[model.key] = levels.shapes
-        if not ensemble.chosen.auto and ensemble.chosen.weight:
-            ensemble.add(model.key, SMOOTH, levels)
-
-    def decoders() -> torch.nn.Module:
-        return torch.nn.ModuleDict({key: Decoder(shape, session.G.c_dim) for key, shape in shapes.items()})
-
-    return [Head("vision-aided", decoders)]
+def setup(session: Session, options: VisionAidedOptions) -> Method:
+    return Method(session, options)
 
 
-def load(model: selection.Model, chosen: VisionAidedOptions) -> Levels:
-    return model.load(FLAG, precision=chosen.precision, resize=chosen.resize)
+def load(model: backbones.Model, options: VisionAidedOptions) -> Levels:
+    return model.load(FLAG, precision=options.precision, resize=options.resize)
 
 
-class Ensemble:
+class Method:
     """All further discriminators of a run, and which of them are in use.
 
     levels    the frozen networks in use by key, in the order of their addition. They are in no module, so that no
-              optimizer, state or pickle gets them."""
+              optimiser, state or pickle gets them.
+    decoders  one for each network that may come to be used, so that a state fits whatever was chosen"""
 
-    def __init__(self, session: Any) -> None:
-        self.session = session
-        self.chosen: VisionAidedOptions = session.options("vision-aided")
-        self.warmup = self.chosen.begins(0)
-        self.augment = {model.key: self._augmentation() for model in self.chosen.candidates}
+    def __init__(self, session: Session, options: VisionAidedOptions) -> None:
+        self.session, self.options = session, options
+        self.warmup = options.begins(0)
+        self.models = {model.key: model for model in options.candidates}
+        self.augment = {key: self._augmentation() for key in self.models}
         self.levels: dict[str, Levels] = {}
         self.gan: dict[str, GanLoss] = {}
         self.targets: dict[str, float] = {}
+        shapes = {}
+        for key, model in self.models.items():
+            levels = load(model, options)
+            shapes[key] = levels.shapes
+            if not options.auto and options.weight:
+                self.add(key, options.target, levels)
+        self.decoders = torch.nn.ModuleDict({key: Decoder(shape, session.G.c_dim) for key, shape in shapes.items()})
+        self.heads = [Head("vision-aided", self.decoders)]
+        self.terms = [
+            Term("vision-aided", "D", self.term, options.weight, active=self.in_use),
+            Term("vision-aided", "G", self.term, options.weight, on="generated", active=self.in_use),
+        ]
 
     def _augmentation(self) -> Callable[[torch.Tensor], torch.Tensor]:
-        if self.chosen.augment == "none":
+        if self.options.augment == "none":
             return lambda images: images
-        if self.chosen.augment == "diffaugment":
+        if self.options.augment == "diffaugment":
             augment = DiffAugment()
             return lambda images: augment(images)[0]
         pipe = host_module("training.augment").AugmentPipe(**dict.fromkeys(TRANSFORMATIONS, 1))
         pipe.train().requires_grad_(False).to(self.session.device)
-        return AdaptiveAugment(pipe, self.chosen.ada_target, self.chosen.ada_kimg)
+        return AdaptiveAugment(pipe, self.options.ada_target, self.options.ada_kimg)
 
     @property
     def adaptive(self) -> dict[str, AdaptiveAugment]:
         return {key: augment for key, augment in self.augment.items() if isinstance(augment, AdaptiveAugment)}
 
-    def add(self, key: str, target: float, levels: Levels) -> None:
-        """Use one more. target: of real images, unless the option says otherwise."""
-        self.targets[key] = target if self.chosen.target is None else self.chosen.target
-        self.gan[key] = GAN_LOSSES["hinge"] if self.chosen.loss == "hinge" else sigmoid(self.targets[key])
+    def add(self, key: str, target: float | None, levels: Levels) -> None:
+        """Use one more. target: of real images."""
+        self.targets[key] = SMOOTH if target is None else target
+        self.gan[key] = GAN_LOSSES["hinge"] if self.options.loss == "hinge" else sigmoid(self.targets[key])
         self.levels[key] = levels.to(self.session.device)
 
-    def in_use(self, network: str) -> bool:
-        """Whether the losses of G or D have these discriminators now."""
-        warm = (self.session.cur_nimg or 0) < self.warmup
-        return bool(self.levels) and (not warm or (network == "D" and self.chosen.warmup_heads))
+    def in_use(self, phase: str) -> bool:
+        """Return whether the losses of a phase have these discriminators now."""
+        warm = self.session.nimg < self.warmup
+        return bool(self.levels) and (not warm or (phase[0] == "D" and self.options.warmup_heads))
 
-    def compute(self, evaluated: Pass) -> torch.Tensor:
-        """The sum of all losses, [N]: of D for its real and its generated images, or of G."""
-        side = "generator" if evaluated.phase.startswith("G") else evaluated.source
+    def term(self, step: Step) -> torch.Tensor:
+        """The sum of all losses, [N]: of D for its real or its generated images, or of G."""
+        images = step.one.images
+        side = "generator" if step.phase[0] == "G" else step.source
         losses = []
         for key, levels in self.levels.items():
             augment = self.augment[key]
             with torch.set_grad_enabled(side == "generator"):
-                features = levels(augment(evaluated.raw))
-            logits = self.session.heads["vision-aided"][key](features, evaluated.labels)
+                features = levels(augment(images.raw))
+            logits = self.decoders[key](features, images.labels)
             losses.append(over_levels(getattr(self.gan[key], side), logits))
-            evaluated.report(f"VisionAided/{key}/{side}", losses[-1])
+            self.session.report(f"VisionAided/{key}/{side}", losses[-1])
             if side == "real" and isinstance(augment, AdaptiveAugment):
-                augment.observe(logits[-1])
-                evaluated.report(f"VisionAided/{key}/p", augment.pipe.p)
+                augment.controller.observe(logits[-1])
+                self.session.report(f"VisionAided/{key}/p", augment.pipe.p)
         return torch.stack(losses).sum(dim=0)
 
-    def choose(self, cur_nimg: int) -> None:
+    def choose(self, nimg: int) -> None:
         """Add the best of the backbones that are not in use yet. All processes agree with the first."""
         session = self.session
-        candidates = [model for model in self.chosen.candidates if model.key not in self.levels]
+        candidates = [model for model in self.models.values() if model.key not in self.levels]
         best = torch.zeros([2], dtype=torch.float64)  # index, accuracy
         if session.rank == 0:
             rows = self._rank(candidates)
@@ -244,79 +250,53 @@ class Ensemble:
             best = torch.tensor([index, rows[0].accuracy], dtype=torch.float64)
             others = ", ".join(f"{row.model} {row.accuracy:.1%}" for row in rows[1:])
             print(
-                f"vision-aided: {rows[0].model} is added at {cur_nimg / 1000:g} kimg. Its linear probe is right for "
+                f"vision-aided: {rows[0].model} is added at {nimg / 1000:g} kimg. Its linear probe is right for "
                 f"{rows[0].accuracy:.1%} of held-out images{f' ({others})' if others else ''}.",
                 flush=True,
             )
             with open(Path(session.run_dir, LOG), "a") as log:
-                log.write(json.dumps({"nimg": cur_nimg, "rows": [vars(row) for row in rows]}) + "\n")
+                log.write(json.dumps({"nimg": nimg, "rows": [vars(row) for row in rows]}) + "\n")
         best = broadcast_patiently(best, session.num_gpus)
-        smooth = float(best[1]) > SURE or self.chosen.augment == "diffaugment"
+        smooth = float(best[1]) > self.options.sure or self.options.augment == "diffaugment"
         model = candidates[int(best[0])]
-        self.add(model.key, SMOOTH if smooth else 1.0, load(model, self.chosen))
+        self.add(model.key, self.options.target if smooth else 1.0, load(model, self.options))
 
-    def _rank(self, candidates: list[selection.Model]) -> list[selection.Row]:
+    def _rank(self, candidates: list[backbones.Model]) -> list[selection.ProbedBackbone]:
         """The data set is made anew, as the run's own is the loop's alone; without x-flips, since an image and its
         flip in both halves of a split would make the probe look better than it is."""
         session = self.session
         recorded = json.loads(Path(session.run_dir, "training_options.json").read_text())["training_set_kwargs"]
         dataset = host_module("dnnlib").util.construct_class_by_name(**{**recorded, "xflip": False})
-        make = lambda model: lambda: load(model, self.chosen).to(session.device)
+        make = lambda model: lambda: load(model, self.options).to(session.device)
         return selection.rank(
             {str(model): make(model) for model in candidates},
             dataset,
             lambda count: sampling.random_images(session.G_ema, count, dataset=dataset),
         )
 
+    @hookimpl
+    def batch_end(self, nimg: int, batch_idx: int) -> None:
+        if batch_idx % INTERVAL == 0:
+            for augment in self.adaptive.values():
+                augment.controller.update(self.session.num_gpus)
+        used, options = len(self.levels), self.options
+        if options.weight and used < options.auto and nimg >= options.begins(used):
+            self.choose(nimg)
 
-@hookimpl
-def register_loss_terms(session):
-    ensemble = session.kept["vision-aided"]
-    return [
-        LossTerm(
-            "vision-aided",
-            network,  # type: ignore[arg-type]
-            ensemble.compute,
-            ensemble.chosen.weight,
-            active=lambda network=network: ensemble.in_use(network),  # type: ignore[misc]
-        )
-        for network in ("D", "G")
-    ]
+    def state_dict(self) -> dict[str, Any]:
+        adaptive = {key: augment.controller.state_dict() for key, augment in self.adaptive.items()}
+        return {"in_use": dict(self.targets), "augment": adaptive}
 
-
-@hookimpl
-def batch_end(session, cur_nimg, batch_idx):
-    ensemble = session.kept["vision-aided"]
-    if batch_idx % INTERVAL == 0:
-        for augment in ensemble.adaptive.values():
-            augment.update(session.num_gpus)
-    used = len(ensemble.levels)
-    if ensemble.chosen.weight and used < ensemble.chosen.auto and cur_nimg >= ensemble.chosen.begins(used):
-        ensemble.choose(cur_nimg)
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for key, target in state["in_use"].items():
+            if key not in self.levels:
+                self.add(key, target, load(self.models[key], self.options))
+        for key, augment in self.adaptive.items():
+            augment.controller.load_state_dict(state["augment"][key])
 
 
 @hookimpl
-def state_dict(session):
-    ensemble = session.kept["vision-aided"]
-    return {
-        "in_use": dict(ensemble.targets),
-        "augment": {key: augment.state_dict() for key, augment in ensemble.adaptive.items()},
-    }
-
-
-@hookimpl
-def load_state_dict(session, state):
-    ensemble = session.kept["vision-aided"]
-    models = {model.key: model for model in ensemble.chosen.candidates}
-    for key, target in state["in_use"].items():
-        if key not in ensemble.levels:
-            ensemble.add(key, target, load(models[key], ensemble.chosen))
-    for key, augment in ensemble.adaptive.items():
-        augment.load_state_dict(state["augment"][key])
-
-
-@hookimpl
-def register_commands(cli):
+def register_commands(cli: click.Group) -> None:
     @cli.command("select")
     @click.argument("run_or_pkl", type=click.Path(path_type=Path))
     @click.option("--data", required=True, metavar="ZIP|DIR|NAME|URL", help="Real images, as for train.py")
@@ -329,7 +309,15 @@ def register_commands(cli):
         "--host", type=click.Path(path_type=Path), help="The host  [default: $STYLEGAN_HOST, or the current folder]"
     )
     @click.option("--device", type=click.Choice(devices.CHOICES), default="auto", show_default=True)
-    def select(run_or_pkl, data, models, max_images, outdir, host, device) -> None:
+    def select(
+        run_or_pkl: Path,
+        data: str,
+        models: str | None,
+        max_images: int,
+        outdir: Path | None,
+        host: Path | None,
+        device: str,
+    ) -> None:
         """Rank frozen networks by how well a linear probe on them tells real from generated images, best first.
 
         The best is the first to give to --vision-aided-models."""

@@ -10,6 +10,7 @@ import torch
 
 sys.path.insert(0, ".")
 from stylegan_plugins.host.modules import host_module
+from stylegan_plugins.manager import catalogue
 from stylegan_plugins.session import Session
 from training_ext.augment import GROUPS
 from training_ext.loss import PluginLoss
@@ -41,6 +42,12 @@ class Synthesis(torch.nn.Module):
         return self.images * 1
 
 
+class Generator(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.mapping, self.synthesis = Mapping(), G
+
+
 class Phase:
     def __init__(self, name, module):
         self.name, self.module = name, module
@@ -51,8 +58,8 @@ G = Synthesis()
 values = dict(style_mixing_prob=0, pl_weight=0, r1_gamma=float(golden["r1_gamma"]))
 loss = PluginLoss(torch.device("cpu"), Mapping(), G, D, **values)
 weight = dict(d_weight=float(golden["d_weight"]), g_weight=float(golden["g_weight"]))
-session = Session(["diffaugment", "augself"], {"augself": weight})
-session.attach(G, D, G, None, loss, [Phase("Dmain", D)])
+session = Session(catalogue().activate(["augself"], {"augself": weight}))
+session.attach(Generator(), D, G, None, loss, [Phase("Dmain", D)])
 layers = session.heads["augself"].groups
 for group in GROUPS:
     for part in ("weight", "bias"):

@@ -11,10 +11,11 @@ import torch
 
 sys.path.insert(0, ".")
 from stylegan_plugins.host.modules import host_module
+from stylegan_plugins.manager import catalogue
 from stylegan_plugins.session import Session
 from training_ext.augself import augself_loss
-from training_ext.features import Reading
 from training_ext.loss import PluginLoss
+from training_ext.passes import read
 
 torch.set_num_threads(1)
 BATCH = 16
@@ -35,11 +36,8 @@ def held_out_error(session):
     with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(1)
         changed, omega = session.options("diffaugment").transform()(real)
-        with Reading(session.D, ["fc"]) as features:
-            session.D(changed, None)
-            augmented = features["fc"]
-            session.D(real, None)
-            predicted = session.heads["augself"](augmented, features["fc"])
+        phi = [read(session.D, ["b4.fc"], images, None)[1]["b4.fc"] for images in (changed, real)]
+        predicted = session.heads["augself"](*phi)
         return float(np.mean([augself_loss(predicted[group], omega[group], +1).mean() for group in predicted]))
 
 
@@ -52,7 +50,7 @@ def arm(trained, iterations):
     for network in (G, D):
         network.train().requires_grad_(False)
     loss = PluginLoss(torch.device("cpu"), G.mapping, G.synthesis, D, r1_gamma=0.1, pl_weight=0)
-    session = Session(["diffaugment", "augself"], {})
+    session = Session(catalogue().activate(["augself"], {}))
     phases = [Phase("Gmain", G), Phase("Dmain", D)]
     session.attach(G, D, G, None, loss, phases)
     result = [held_out_error(session)]

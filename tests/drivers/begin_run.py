@@ -1,10 +1,15 @@
 """Run in a patched host's folder: begin a run as train.py does, for a fraction of a kimg.
 
-begin_run.py ARGS.json RUN_DIR       the arguments, as in training_options.json, with num_gpus processes"""
+    begin_run.py ARGS.json RUN_DIR
+
+The arguments are as in training_options.json. With num_gpus above 1, the ranks are forks of this process, which saves
+their imports; train.py starts Python anew for each. Without image_snapshot_ticks, the first sheets have 4 images."""
 
 import json
 import os
 import sys
+
+from sheets import small_sheets
 
 sys.path.insert(0, ".")
 
@@ -26,6 +31,8 @@ if __name__ == "__main__":
         args = json.load(file)
     args["run_dir"] = sys.argv[2]
     devices.choose(args["device"])
+    if args["image_snapshot_ticks"] is None:
+        small_sheets()
     os.makedirs(sys.argv[2])
     with open(os.path.join(sys.argv[2], "training_options.json"), "w") as file:
         json.dump(args, file)
@@ -33,5 +40,5 @@ if __name__ == "__main__":
         if args["num_gpus"] == 1:
             process(0, resume._easy(args), temporary)
         else:
-            torch.multiprocessing.set_start_method("spawn")
-            torch.multiprocessing.spawn(process, (resume._easy(args), temporary), nprocs=args["num_gpus"])
+            ranks = {"nprocs": args["num_gpus"], "start_method": "fork"}
+            torch.multiprocessing.start_processes(process, (resume._easy(args), temporary), **ranks)

@@ -11,9 +11,9 @@ import timm
 import torch
 
 sys.path.insert(0, ".")
-from stylegan_plugins import manager
 from stylegan_plugins.errors import PluginError
 from stylegan_plugins.host.modules import host_module
+from stylegan_plugins.manager import builtin, catalogue
 from stylegan_plugins.session import Session
 from training_ext.loss import PluginLoss
 
@@ -29,7 +29,7 @@ def iterate(plugins):
     """Two iterations of all phases: names of parameters that are not finite, and of networks that have not moved."""
     torch.manual_seed(0)
     channels = dict(channel_base=128, channel_max=8)
-    labels = 12 if "disp" in plugins else 0
+    labels = 12 if "disp" in plugins.names else 0
     common = dict(img_resolution=16, img_channels=3)
     mapping = dict(z_dim=8, w_dim=8, c_dim=labels, mapping_kwargs=dict(num_layers=2))
     G = networks.Generator(synthesis_kwargs=channels, **mapping, **common)
@@ -40,7 +40,7 @@ def iterate(plugins):
     for name, net in (("G", G), ("D", D)):
         opt = torch.optim.Adam(net.parameters(), lr=0.002, betas=(0.0, 0.99))
         phases += [SimpleNamespace(name=name + part, module=net, opt=opt) for part in ("main", "reg")]
-    session = Session(plugins, {name: value for name, value in OPTIONS.items() if name in plugins})
+    session = Session(plugins)
     session.attach(G, D, G, None, loss, phases)
     before = {name: value.clone() for name, value in (*G.named_parameters(), *D.named_parameters())}
     for index in range(2):
@@ -63,12 +63,12 @@ def iterate(plugins):
 
 
 faults = {}
-for pair in itertools.combinations(manager.BUILTIN, 2):
+for pair in itertools.combinations(builtin(), 2):
     try:
-        names = manager.expand(pair)
-        manager.build(names)
+        given = {name: value for name, value in OPTIONS.items() if name in pair}
+        plugins = catalogue().activate(pair, given)
     except PluginError:
         faults[",".join(pair)] = "refused"
         continue
-    faults[",".join(pair)] = ", ".join(iterate(names))
+    faults[",".join(pair)] = ", ".join(iterate(plugins))
 print(json.dumps(faults))

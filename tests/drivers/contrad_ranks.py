@@ -9,15 +9,17 @@ heads after a whole Dmain with the same images and draws, in a D without minibat
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import torch
 
 sys.path.insert(0, ".")
 from stylegan_plugins.host.modules import host_module
+from stylegan_plugins.manager import catalogue
 from stylegan_plugins.session import Session
 from training_ext.contrad import nt_xent, supcon_generated
-from training_ext.distributed import gather, sum_gradients
+from training_ext.distributed import average_gradients, gather
 from training_ext.loss import PluginLoss
 
 networks = host_module("training.networks")
@@ -52,21 +54,22 @@ def step(rank, ranks):
     G.train().requires_grad_(False), D.train().requires_grad_(False)
     loss = PluginLoss(torch.device("cpu"), G.mapping, G.synthesis, D, style_mixing_prob=0)
     opt = torch.optim.Adam(D.parameters(), lr=0.002, betas=(0.0, 0.99))
-    session = Session(["contrad"], {}, rank=rank, num_gpus=ranks)
+    session = Session(catalogue().activate(["contrad"], {}), rank=rank, num_gpus=ranks)
     phases = [SimpleNamespace(name="Dmain", module=D, opt=opt)]
     session.attach(G, D, G, None, loss, phases)
     torch.manual_seed(1)
     real, z, c = torch.rand([ALL, 3, SIDE, SIDE]) * 2 - 1, torch.randn([ALL, 16]), torch.zeros([ALL, 0])
-    transform = session.loss.parts.augmentations[0].transform
-    drawn = [transform.sample(ALL, SIDE, SIDE) for _ in range(3)]  # generated, first view, second view
+    (augmentation,) = session.augmentations
+    drawn = [augmentation.sample(real) for _ in range(3)]  # generated, first view, second view
     draws = iter(drawn)
-    transform.sample = lambda *_: {group: own(values, rank, ranks) for group, values in next(draws).items()}
+    sample = lambda images: {group: own(values, rank, ranks) for group, values in next(draws).items()}
+    session.augmentations = [replace(augmentation, sample=sample)]
     D.requires_grad_(True)
     real, z, c = (own(values, rank, ranks) for values in (real, z, c))
     loss.accumulate_gradients("Dmain", real_img=real, real_c=c, gen_z=z, gen_c=c, gain=1, sync=True)
     result = {}
     for name, module in (("D", D), ("heads", session.heads)):
-        sum_gradients(module, ranks)
+        average_gradients(module, ranks)
         result[name] = torch.cat([p.grad.flatten() for p in module.parameters() if p.grad is not None])
     return result
 

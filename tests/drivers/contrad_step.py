@@ -8,10 +8,11 @@ import torch
 
 sys.path.insert(0, ".")
 from stylegan_plugins.host.modules import host_module
+from stylegan_plugins.manager import catalogue
 from stylegan_plugins.session import Session
 from training_ext.batches import join, split
-from training_ext.features import Reading
 from training_ext.loss import PluginLoss
+from training_ext.passes import read
 
 networks = host_module("training.networks")
 torch.set_num_threads(1)
@@ -36,7 +37,7 @@ def make(plugins=("contrad",), d_kwargs=None, **options):
         for net, opt, names in zip((G, D), optimizers, (("Gmain",), ("Dmain", "Dreg")))
         for name in names
     ]
-    session = Session(list(plugins), {"contrad": options})
+    session = Session(catalogue().activate(plugins, {"contrad": options}))
     session.attach(G, D, G, None, loss, phases)
     return session
 
@@ -70,8 +71,7 @@ truth["Dmain: the encoder learns"] = len(encoder(d)) == of_encoder and all(g.any
 truth["Dmain: D's own last layers do not"] = encoder(d).keys() == d.keys()
 truth["Dmain: all heads learn"] = len(heads) == 12 and all(g.any() for g in heads.values())
 
-adversarial = session.loss.parts.adversarial
-object.__setattr__(adversarial, "joint", None)
+session._terms = []
 d, heads = run(session, "Dmain")
 truth["L_dis gives the encoder no gradient at all"] = d == {} or not any(g.any() for g in d.values())
 truth["L_dis trains h_d alone"] = {name.split(".")[1] for name in heads} == {"logits"}
@@ -89,9 +89,8 @@ truth["R1 reaches the encoder and h_d"] = len(encoder(d)) >= of_encoder - 1 and 
 } == {"logits"}
 leaf = images_seen[0].detach().requires_grad_(True)
 session.D.requires_grad_(True)
-with Reading(session.D, {"conv"}) as features:
-    session.D(leaf, torch.zeros([N, 0]))
-logits = session.heads["contrad"]["logits"](features["conv"])
+_, layers = read(session.D, ["b4.conv"], leaf, torch.zeros([N, 0]))
+logits = session.heads["contrad"]["logits"](layers["b4.conv"].flatten(1))
 (slope,) = torch.autograd.grad(logits.sum(), [leaf], create_graph=True)
 penalty = (slope.square().sum([1, 2, 3]) * GAMMA / 2).mean()
 names = [name for name in d if d[name].any()]
@@ -114,16 +113,18 @@ truth["without lazy regularisation, R1 has a pass of its own"] = [len(x) for x i
 
 def views(session):
     """Features of both views of real images, as the terms get them, and the images."""
-    seen = []
-    object.__setattr__(session.loss.parts.adversarial, "joint", lambda g, r: seen.append(r) or r.logits.squeeze(1) * 0)
+    method, seen = session.methods["contrad"], []
+    phi = method.made.phi
+    method.made.phi = lambda made: seen.append(made) or phi(made)
     run(session, "Dmain")
-    return [view["conv"].detach() for view in seen[0].views], images_seen[1].detach()
+    real = next(made for made in seen if made.images.source == "real" and made.view is None and made.views)
+    return [phi(made).detach() for made in (real, real.views["second"])], images_seen[1].detach()
 
 
 def conv(session, images):
-    with torch.no_grad(), Reading(session.D, {"conv"}) as features:
-        session.D(images, torch.zeros([len(images), 0]))
-    return features["conv"]
+    with torch.no_grad():
+        _, layers = read(session.D, ["b4.conv"], images, torch.zeros([len(images), 0]))
+    return layers["b4.conv"].flatten(1)
 
 
 mixed = make()
@@ -136,7 +137,7 @@ truth["apart: each view has groups of its own"] = all(
     torch.allclose(value, conv(apart, view), atol=1e-6) for value, view in zip(got, (first, second))
 ) and torch.equal(join([first, second], 4), images)
 
-with_augself = make(["diffaugment", "augself", "contrad"])
+with_augself = make(["augself", "contrad"])
 d, heads = run(with_augself, "Dmain")
 truth["with augself: two views and the clean images in one pass"] = [len(x) for x in images_seen] == [2 * N, 3 * N]
 truth["with augself: its head learns, too"] = {name.split(".")[0] for name in heads} == {"augself", "contrad"}

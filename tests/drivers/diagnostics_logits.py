@@ -9,10 +9,11 @@ import torch
 
 sys.path.insert(0, ".")
 from stylegan_plugins.host.modules import host_module
+from stylegan_plugins.manager import catalogue
 from stylegan_plugins.session import Session
 from training_ext.diagnostics import evaluating
-from training_ext.features import Reading
 from training_ext.loss import PluginLoss
+from training_ext.passes import read
 
 networks, augment = host_module("training.networks"), host_module("training.augment")
 torch.set_num_threads(1)
@@ -32,7 +33,7 @@ for name in ("diffaugment", "contrad", "disp"):
     pipe.p.copy_(torch.as_tensor(1.0))
     loss = PluginLoss(torch.device("cpu"), G.mapping, G.synthesis, D, augment_pipe=pipe)
     optimizer = torch.optim.Adam(D.parameters())
-    session = Session([name, "diagnostics"], {})
+    session = Session(catalogue().activate([name, "diagnostics"], {}))
     session.attach(G, D, G, pipe, loss, [SimpleNamespace(name="Dmain", module=D, opt=optimizer)])
     for parameter in session.heads.parameters():
         parameter.data.normal_()
@@ -40,14 +41,14 @@ for name in ("diffaugment", "contrad", "disp"):
     random, kept = torch.get_rng_state(), loss.augment_pipe
     with evaluating(D, G):
         modes = [D.training, G.mapping.training]
-        logits = loss.clean_logits(images, c, "real", 0)
-    with torch.no_grad(), Reading(D, ["conv", "fc"]) as features:
-        expected = D(images, c)
+        logits = session.judge(images, c)
+    with torch.no_grad():
+        expected, layers = read(D, ["b4.conv", "b4.fc"], images, c)
     if name == "contrad":
-        expected = session.heads["contrad"]["logits"](features["conv"])
+        expected = session.heads["contrad"]["logits"](layers["b4.conv"].flatten(1))
     if name == "disp":
         embedded = session.heads["disp"](c)
-        expected = expected + (embedded * features["fc"]).sum(dim=1, keepdim=True) / features["fc"].shape[1] ** 0.5
+        expected = expected + (embedded * layers["b4.fc"]).sum(dim=1, keepdim=True) / layers["b4.fc"].shape[1] ** 0.5
     holds[f"{name}: logits are those that train"] = bool(torch.allclose(logits, expected, rtol=1e-6, atol=1e-6))
     holds[f"{name}: evaluation, without gradients"] = modes == [False, False] and not logits.requires_grad
     holds[f"{name}: modes are as they were"] = D.training and all(module.training for module in G.modules())

@@ -12,12 +12,13 @@ sys.path.insert(0, ".")
 from stylegan_plugins import finetune
 from stylegan_plugins.host import networks as made
 from stylegan_plugins.host.modules import host_module
+from stylegan_plugins.manager import catalogue
 from stylegan_plugins.pickles import read_pickle
 from stylegan_plugins.session import Session
 from training_ext import disp
-from training_ext.features import Reading
 from training_ext.loss import PluginLoss
 from training_ext.mapping import embed, map_embedded
+from training_ext.passes import read
 
 networks = host_module("training.networks")
 torch.set_num_threads(1)
@@ -37,7 +38,7 @@ def make():
         SimpleNamespace(name=name, module=net, opt=torch.optim.Adam(net.parameters(), lr=0.002, betas=(0.0, 0.99)))
         for name, net in (("Gmain", G), ("Dmain", D))
     ]
-    session = Session(["disp"], {})
+    session = Session(catalogue().activate(["disp"], {}))
     session.attach(G, D, G, None, loss, phases)
     return session
 
@@ -59,18 +60,17 @@ session = make()
 D, head = session.D, session.heads["disp"]
 result["D has no labels"] = D.c_dim == 0 and type(D).__name__ == "Discriminator"
 images, labels = torch.rand([N, 3, SIDE, SIDE]) * 2 - 1, torch.randn([N, WIDTH])
-evaluate = lambda: session.loss.evaluate(images, labels, "real", "Dmain", {"sync": True})
+logits = lambda: session.judge(images, labels)
 with torch.no_grad():
-    result["with D_emb zero it is the unconditional D"] = torch.equal(evaluate().logits, D(images, None))
+    result["with D_emb zero it is the unconditional D"] = torch.equal(logits(), D(images, None))
     head.weight.normal_()
     head.bias.normal_()
-    with Reading(D, {"fc"}) as features:
-        plain = D(images, None)
-    f = features["fc"]
+    plain, layers = read(D, ["b4.fc"], images, None)
+    f = layers["b4.fc"]
     embedded = labels @ head.weight.T / WIDTH**0.5 + head.bias
     expected = torch.stack([plain[n, 0] + sum(f[n] * embedded[n]) / len(f[n]) ** 0.5 for n in range(N)])[:, None]
     result["the projection form equals a plain recomputation"] = torch.allclose(
-        evaluate().logits, expected, rtol=1e-4, atol=1e-5
+        logits(), expected, rtol=1e-4, atol=1e-5
     )
 d, heads, _, _ = run(session, "Dmain")
 result["D and D_emb learn"] = all(g.any() for g in d.values()) and all(g.any() for g in heads.values())
@@ -79,10 +79,9 @@ result["G's embedding of priors learns, D_emb does not"] = bool(g["mapping.embed
 d, heads, real, c = run(session, "Dreg")
 leaf = real.requires_grad_(True)
 D.requires_grad_(True), head.requires_grad_(True)
-with Reading(D, {"fc"}) as features:
-    plain = D(leaf, None)
-logits = plain + disp.projection(features["fc"], head(c))
-(slope,) = torch.autograd.grad(logits.sum(), [leaf], create_graph=True)
+plain, layers = read(D, ["b4.fc"], leaf, None)
+conditional = plain + disp.projection(layers["b4.fc"], head(c))
+(slope,) = torch.autograd.grad(conditional.sum(), [leaf], create_graph=True)
 penalty = (slope.square().sum([1, 2, 3]) / 2).mean()
 expected = torch.autograd.grad(penalty, [D.b4.fc.weight, head.weight])
 result["R1 is that of the conditional logits"] = torch.allclose(

@@ -1,8 +1,15 @@
 """Runs scripts, each in a fork of this process, which has imported what takes seconds to import.
 
-Standard input: a JSON line {"argv", "cwd", "env", "stdout", "stderr", "timeout"} for each script, which runs as
-`python ARGV...` does; stdout and stderr are files, timeout is in seconds. Standard output: a line with its exit status
-for each, negative for the signal that ended it."""
+    python fork_server.py BYTECODE
+
+BYTECODE is a folder for compiled modules of hosts and of ours, which the scripts share. Standard input has one JSON
+object a line, standard output one answer for each:
+
+{"argv", "cwd", "env", "stdout", "stderr", "timeout"}   run `python ARGV...`, with files as its output, for at most
+                                                        `timeout` seconds. Answer: its exit status, or minus a signal
+{..., "start": true}                                    start it in a process group of its own. Answer: its process id
+{"poll": PID}                                           answer: the exit status of what was started, null while it runs
+"""
 
 import gc
 import json
@@ -17,22 +24,28 @@ import click  # noqa: F401
 import libcst.matchers  # noqa: F401
 import numpy  # noqa: F401
 import PIL.Image  # noqa: F401
+import pluggy  # noqa: F401
 import requests  # noqa: F401
-import scipy.linalg  # noqa: F401
+import scipy.linalg
+import scipy.signal
+import scipy.stats  # noqa: F401
 import timm  # noqa: F401
 import torch.utils.tensorboard  # noqa: F401
 
 
-def become(argv, cwd, env, stdout, stderr, timeout):
+def become(argv, cwd, env, stdout, stderr, timeout, start=False):
+    if start:
+        os.setsid()
     signal.alarm(timeout)
     for descriptor, (path, flags) in enumerate(
         [(os.devnull, os.O_RDONLY), (stdout, os.O_WRONLY), (stderr, os.O_WRONLY)]
     ):
-        os.dup2(os.open(path, flags | os.O_CREAT), descriptor)
+        os.dup2(os.open(path, flags | os.O_CREAT | os.O_APPEND), descriptor)
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(env)
     sys.path[1:1] = filter(None, env.get("PYTHONPATH", "").split(os.pathsep))
+    sys.pycache_prefix, sys.dont_write_bytecode = sys.argv[1], False
     if argv[0] == "-c":
         sys.path[0] = ""
         sys.argv = ["-c", *argv[2:]]
@@ -44,10 +57,21 @@ def become(argv, cwd, env, stdout, stderr, timeout):
         runpy.run_path(argv[0], run_name="__main__")
 
 
+def status(pid, options):
+    """The exit status of a child, None while it runs."""
+    ended, code = os.waitpid(pid, options)
+    return os.waitstatus_to_exitcode(code) if ended else None
+
+
 gc.freeze()  # a fork would copy and tidy up all that was imported, at its end
 for line in sys.stdin:
-    child = os.fork()
-    if child == 0:
-        become(**json.loads(line))
-        break
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+    request = json.loads(line)
+    if "poll" in request:
+        answer = status(request["poll"], os.WNOHANG)
+    else:
+        child = os.fork()
+        if child == 0:
+            become(**request)
+            break
+        answer = child if request.get("start") else status(child, 0)
+    print(json.dumps(answer), flush=True)

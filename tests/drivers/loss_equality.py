@@ -12,8 +12,12 @@ from stylegan_plugins.host.modules import host_module
 
 host_loss = host_module("training.loss")
 host_module("torch_utils.ops.grid_sample_gradfix").enabled = True  # as the training loop has it
+from types import ModuleType, SimpleNamespace
+
+from stylegan_plugins import Augmentation, Term, hookimpl
+from stylegan_plugins.manager import catalogue
+from stylegan_plugins.session import Session
 from training_ext.loss import PluginLoss
-from training_ext.parts import Augmentation, LossTerm, Parts
 
 family = sys.argv[1]
 ADA = family == "stylegan2-ada-pytorch"
@@ -66,21 +70,41 @@ def gradients(loss, G, D, phase):
     return result
 
 
-def identity(images):
-    return images, {"none": images.new_zeros([len(images), 1])}
+def no_term(step):
+    raise AssertionError("a term of weight 0 is not computed")
 
 
+def draw(images):
+    return {"none": images.new_zeros([len(images), 1])}
+
+
+off = [Term("off", "D", no_term, weight=0), Term("off", "G", no_term, weight=0, on="generated")]
 VARIANTS = {
-    "no parts": None,
-    "one term of weight 0": lambda: Parts(
-        terms=[LossTerm("off", "D", no_term, weight=0), LossTerm("off", "G", no_term, weight=0)]
-    ),
-    "an augmentation that does nothing": lambda: Parts(augmentations=[Augmentation("identity", identity)]),
+    "no parts": {},
+    "one term of weight 0": {"terms": off},
+    "an augmentation that does nothing": {"augmentations": [Augmentation("identity", draw, lambda x, omega: x)]},
 }
 
 
-def no_term(evaluated):
-    raise AssertionError("a term of weight 0 is not computed")
+def attach(loss, G, D, variant):
+    """A session with a method that has these parts, in this loss."""
+
+    @hookimpl
+    def setup():
+        return SimpleNamespace(**VARIANTS[variant])
+
+    name = variant.replace(" ", "-")
+    if name not in catalogue().sources:
+        plugin = ModuleType(name)
+        plugin.setup = setup
+        catalogue().add(name, plugin)
+    session = Session(catalogue().activate([name], {}))
+    phases = [
+        SimpleNamespace(name=n + "main", module=m, opt=torch.optim.Adam(m.parameters()))
+        for n, m in (("G", G), ("D", D))
+    ]
+    session.attach(G, D, G, None, loss, phases)
+    session.nimg = 100
 
 
 differences = {}
@@ -89,11 +113,10 @@ for with_pipe in (True, False):
         G, D, pipe = networks()
         expected = gradients(make(host_loss.StyleGAN2Loss, G, D, pipe if with_pipe else None), G, D, phase)
         assert any(value is not None for name, value in expected.items() if not name.startswith("buffer"))
-        for variant, parts in VARIANTS.items():
+        for variant in VARIANTS:
             G, D, pipe = networks()
             loss = make(PluginLoss, G, D, pipe if with_pipe else None)
-            if parts is not None:
-                loss.set_parts(parts())
+            attach(loss, G, D, variant)
             actual = gradients(loss, G, D, phase)
             assert actual.keys() == expected.keys()
             differences[f"{phase}, {variant}, ADA {with_pipe}"] = [

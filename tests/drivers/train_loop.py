@@ -10,6 +10,7 @@ import os
 import sys
 
 import torch
+from sheets import small_sheets
 
 sys.path.insert(0, ".")
 from stylegan_plugins import bridge, devices, training
@@ -49,6 +50,7 @@ if __name__ == "__main__":
     os.makedirs(args.run_dir)
     from training import training_loop
 
+    small_sheets()
     if "--stock" in sys.argv:
         torch.Tensor.pin_memory = lambda tensor: tensor
         training_loop.torch = CpuTorch()

@@ -13,9 +13,10 @@ import torch
 
 sys.path.insert(0, ".")
 from stylegan_plugins.host.modules import host_module
+from stylegan_plugins.manager import catalogue
 from stylegan_plugins.session import Session
 from training_ext.loss import PluginLoss
-from training_ext.parts import Pass
+from training_ext.parts import Images, Pass, Step
 from training_ext.vision_aided import over_levels, sigmoid
 
 networks = host_module("training.networks")
@@ -43,12 +44,16 @@ def make(plugins=("vision-aided",), aug=None, labels=0, channels=3, **options):
         opt = torch.optim.Adam(net.parameters(), lr=0.002, betas=(0.0, 0.99))
         phases += [SimpleNamespace(name=name + part, module=net, opt=opt) for part in ("main", "reg")]
     given = {"models": ",".join(models), "warmup_kimg": 0.0, "augment": "none", **options}
-    session = Session(list(plugins), {"vision-aided": given} if plugins else {})
+    session = Session(catalogue().activate(plugins, {"vision-aided": given} if plugins else {}))
     session.attach(G, D, G, aug, loss, phases)
     session.forwards = []
-    for key, levels in (session.kept["vision-aided"].levels if plugins else {}).items():
+    for key, levels in (method_of(session).levels if plugins else {}).items():
         levels.register_forward_hook(lambda module, inputs, output, key=key: session.forwards.append((key, output)))
     return session
+
+
+def method_of(session):
+    return session.methods["vision-aided"].made
 
 
 def run(session, phase, seed=1):
@@ -75,7 +80,7 @@ def equal(a, b):
 plain = make(())
 stock = {phase: run(plain, phase)[0] for phase in ("Gmain", "Greg", "Dmain", "Dreg", "Dboth")}
 session = make()
-ensemble = session.kept["vision-aided"]
+ensemble = method_of(session)
 keys = list(ensemble.levels)
 truth["two backbones are in use"] = len(keys) == 2
 
@@ -130,8 +135,9 @@ for side, phase, source in (
     ("generated", "Dmain", "generated"),
     ("generator", "Gmain", "generated"),
 ):
-    passed = Pass(source, phase, x, blank, blank, blank[:, :0], {}, blank, {}, {}, [], lambda *_: None)
-    seen[side] = torch.allclose(ensemble.compute(passed).mean(), recomputed(side, x, blank[:, :0], 0.8), atol=1e-6)
+    made = Pass(Images(source, phase, x, x, x, blank[:, :0]), None, x, blank[:, :0])
+    step = Step(phase, 0, 0, **{source: made})
+    seen[side] = torch.allclose(ensemble.term(step).mean(), recomputed(side, x, blank[:, :0], 0.8), atol=1e-6)
 truth["the losses are those of the equations, smoothed"] = all(seen.values())
 
 warm = make(warmup_kimg=1.0)
@@ -151,23 +157,26 @@ truth["weight 0: no backbone runs"] = off.forwards == []
 
 pipe = host_module("training.augment").AugmentPipe(xflip=1)
 ada = make(aug=pipe, augment="ada")
-pipes = [augment.pipe for augment in ada.kept["vision-aided"].adaptive.values()]
+pipes = [augment.pipe for augment in method_of(ada).adaptive.values()]
 truth["ada: each backbone has a pipe of its own, apart from the host's"] = len({id(p) for p in (*pipes, pipe)}) == 3
-one, other = ada.kept["vision-aided"].adaptive.values()
+one, other = method_of(ada).adaptive.values()
 run(ada, "Dmain")
-truth["ada: logits of real images are observed"] = all(float(a.signs[0]) == N for a in (one, other))
+truth["ada: logits of real images are observed"] = all(float(a.controller.signs[0]) == N for a in (one, other))
 for augment in (one, other):
-    augment.signs.zero_()
+    augment.controller.signs.zero_()
 for _ in range(2):
-    one.observe(torch.tensor([[3.0], [0.1], [-1.0]])), other.observe(torch.tensor([[-3.0], [0.1], [-1.0]]))
-one.target = other.target = 0.3
+    (
+        one.controller.observe(torch.tensor([[3.0], [0.1], [-1.0]])),
+        other.controller.observe(torch.tensor([[-3.0], [0.1], [-1.0]])),
+    )
+one.controller.target = other.controller.target = 0.3
 ada.batch_end(12, 3)
 truth["ada: p waits for four iterations"] = float(one.pipe.p) == 0
 ada.batch_end(16, 4)  # mean signs 1/3 and -1/3 of six images
 truth["ada: p rises by images / 500 kimg, and does not fall below 0"] = (
     abs(float(one.pipe.p) - 6 / 500_000) < 1e-10 and float(other.pipe.p) == 0 and float(pipe.p) == 1
 )
-one.observe(torch.full([3, 1], -1.0))
+one.controller.observe(torch.full([3, 1], -1.0))
 ada.batch_end(32, 8)
 truth["ada: p falls"] = abs(float(one.pipe.p) - 3 / 500_000) < 1e-10
 

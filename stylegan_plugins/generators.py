@@ -1,0 +1,52 @@
+"""A module of a plug-in before G's mapping network, in a form that stock tools load without our package."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from stylegan_plugins.errors import PluginError
+from stylegan_plugins.host.modules import host_module
+from stylegan_plugins.manager import Plugins
+from stylegan_plugins.method import own_random
+
+NAME = "before"  # of the module in the mapping network: `mapping.before.*` are its parameters
+_CLASS = "MappingAfterModule"
+_SOURCE = f'''
+
+@persistence.persistent_class
+class {_CLASS}({{base}}):
+    """A mapping network with a module before it."""
+
+    def forward(self, z, *args, **kwargs):
+        return super().forward(self.{NAME}(z), *args, **kwargs)
+'''
+
+
+def with_module(G: torch.nn.Module, plugins: Plugins, seed: int) -> torch.nn.Module:
+    """Put the module of the plug-in that has one before `G.mapping`, whose parameters keep their names.
+
+    The mapping network becomes one of a class whose source, the host's own with a few lines more, is pickled with it:
+    that is how the hosts make pickles independent of code. Raises PluginError for a module that could not be loaded
+    without our package."""
+    with own_random("generator-module", seed, torch.device("cpu")):
+        module = plugins.only("register_generator_module", G=G)
+    if module is None:
+        return G
+    persistence = host_module("torch_utils.persistence")
+    for part in module.modules():
+        if not (type(part).__module__.startswith("torch.nn.") or persistence.is_persistent(part)):
+            raise PluginError(
+                f"--plugin: register_generator_module() returned a {type(part).__name__}; stock tools only know "
+                "modules of torch.nn and layers of the host."
+            )
+    mapping = G.mapping
+    persistent: Any = type(mapping)
+    source = persistent._orig_module_src + _SOURCE.format(base=persistent._orig_class_name)
+    cls = vars(persistence._src_to_module(source))[_CLASS]
+    made = cls.__new__(cls)
+    made.__dict__.update(vars(mapping))
+    made.add_module(NAME, module.to(next(G.parameters()).device))
+    G.mapping = made
+    return G

@@ -1,0 +1,110 @@
+"""Edits of host files as data: the place in a file, and what comes there. patcher.py is the engine that makes them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+# --- Anchors: which node of a file an edit is about. ---------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call by the dotted name of what is called (`torch.device`), or by a method's name alone (`.pin_memory`).
+
+    `containing` narrows it to calls whose arguments contain a piece of source text, whatever the blanks and quotes;
+    `assigned_to` to calls in the value of an assignment to that target."""
+
+    name: str
+    containing: str = ""
+    assigned_to: str = ""
+
+    def __str__(self) -> str:
+        return f"the call {self.name}({'...' + self.containing + '...' if self.containing else '...'})"
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """An assignment by its target, as written: `stats_collector`."""
+
+    target: str
+
+    def __str__(self) -> str:
+        return f"an assignment to {self.target}"
+
+
+@dataclass(frozen=True)
+class Increment:
+    """A `+=` by its target."""
+
+    target: str
+
+    def __str__(self) -> str:
+        return f"{self.target} += ..."
+
+
+@dataclass(frozen=True)
+class Deletion:
+    """A `del` statement by what it deletes."""
+
+    target: str
+
+    def __str__(self) -> str:
+        return f"del {self.target}"
+
+
+@dataclass(frozen=True)
+class Imports:
+    """The place in front of a file's first import."""
+
+    def __str__(self) -> str:
+        return "an import"
+
+
+@dataclass(frozen=True)
+class Command:
+    """A function that is a click command: decorated with `@click.command()`, or `@group.command()`."""
+
+    function: str | None = None
+
+    def __str__(self) -> str:
+        return f"a click command{' ' + self.function if self.function else ''}"
+
+
+Anchor = Call | Assignment | Increment | Deletion | Imports | Command
+
+
+# --- Edits. --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One change of one host file. Exactly one of `before`, `after`, `replace`, `argument`, `decorate` is given.
+
+    before, after   insert `code` as a statement there
+    replace         put the expression `code` in place of a call; {function}, {receiver}, {arguments} and {argument}
+                    stand for what is called, what its method is called on, all its arguments, its first argument
+    argument        give the call the keyword argument `code` ("name=value"), in place of one of that name
+    decorate        put the decorator `code` on top of a command
+    every           the edit is about every place that matches, not about the first one alone
+    optional        a file without the anchor is right as it is; `reason` says why
+    """
+
+    file: str
+    code: str
+    reason: str
+    function: str | None = None
+    before: Anchor | None = None
+    after: Anchor | None = None
+    replace: Call | None = None
+    argument: Call | None = None
+    decorate: Command | None = None
+    every: bool = False
+    optional: bool = False
+
+    @property
+    def anchor(self) -> Anchor:
+        return next(a for a in (self.before, self.after, self.replace, self.argument, self.decorate) if a is not None)
+
+    def __str__(self) -> str:
+        where = f" of {self.function}()" if self.function else ""
+        return f"{self.anchor}{where}"

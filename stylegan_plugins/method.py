@@ -1,0 +1,198 @@
+"""A method in one run: what a plug-in's `setup` returned, checked once; then the loop calls its bound methods."""
+
+from __future__ import annotations
+
+import inspect
+import io
+import pickle
+import random
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+from stylegan_plugins import hookspecs
+from stylegan_plugins.errors import PluginError
+from training_ext.parts import PARTS, Augmentation, Average, Critic, Head, Term, View
+
+_MARK = "stylegan_plugins_impl"  # what `hookimpl` leaves on a function
+HOOKS = {
+    name: list(inspect.signature(spec).parameters)[1:]
+    for name, spec in vars(hookspecs.MethodHooks).items()
+    if hasattr(spec, "stylegan_plugins_spec")
+}
+"""Arguments of the hooks of a method, by name."""
+
+Hook = Callable[..., Any]
+
+
+class Method:
+    """The parts and the hooks of a method.
+
+    name    of its plug-in
+    made    what `setup` returned: parts under the names of PARTS, methods marked as hooks, and its own state
+    Raises PluginError for what is against the contract."""
+
+    def __init__(self, name: str, made: Any) -> None:
+        self.name = name
+        self.made = made
+        self.augmentations: list[Augmentation] = self._parts("augmentations")
+        self.heads: list[Head] = self._parts("heads")
+        self.averages: list[Average] = self._parts("averages")
+        self.terms: list[Term] = self._parts("terms")
+        self.critic: Critic | None = self._one_critic()
+        self._check_names()
+        self.hooks = dict(self._hooks())
+        self.has_state = self._check_state()
+
+    def fault(self, what: str) -> PluginError:
+        return PluginError(f"--plugin={self.name}: {what}")
+
+    def _parts(self, kind: str) -> list[Any]:
+        value, cls = getattr(self.made, kind, []), PARTS[kind]
+        if not isinstance(value, list | tuple) or not all(isinstance(part, cls) for part in value):
+            raise self.fault(f"{kind} is {_described(value)}; expected a list of {cls.__name__}.")
+        return list(value)
+
+    def _one_critic(self) -> Critic | None:
+        value = getattr(self.made, "critic", None)
+        if value is not None and not isinstance(value, Critic):
+            raise self.fault(f"critic is {_described(value)}; expected one Critic or None.")
+        return value
+
+    def _check_names(self) -> None:
+        """Parts are only found under the names of PARTS, hooks only where they are marked."""
+        kinds = tuple(PARTS.values())
+        for attribute, value in {**_attributes(type(self.made)), **getattr(self.made, "__dict__", {})}.items():
+            held = value if isinstance(value, list | tuple) and value else [value]
+            if attribute not in PARTS and all(isinstance(part, kinds) for part in held):
+                raise self.fault(f"{attribute} holds {_described(value)}; parts stand under {', '.join(PARTS)}.")
+            marked = inspect.isfunction(value) and hasattr(value, _MARK)
+            if attribute in HOOKS and inspect.isfunction(value) and not marked:
+                raise self.fault(f"{attribute}() has the name of a hook and no mark. Put @hookimpl above it.")
+            if marked and attribute not in HOOKS:
+                raise self.fault(f"{attribute}() is no hook of a method. Known: {', '.join(HOOKS)}.")
+
+    def _hooks(self) -> Iterator[tuple[str, Hook]]:
+        """Bound methods, as functions of all arguments of the hook by name."""
+        for attribute, value in _attributes(type(self.made)).items():
+            if attribute in HOOKS:
+                names = list(inspect.signature(value).parameters)[1:]
+                unknown = [name for name in names if name not in HOOKS[attribute]]
+                if unknown:
+                    raise self.fault(
+                        f"{attribute}() has the argument {unknown[0]!r}; it may take {', '.join(HOOKS[attribute])}."
+                    )
+                yield attribute, _taking(getattr(self.made, attribute), names)
+
+    # State.
+
+    def _check_state(self) -> bool:
+        """Return whether the method has a state. One that could not be saved is found now, not at the first save."""
+        pair = [hasattr(self.made, name) for name in ("state_dict", "load_state_dict")]
+        if any(pair) and not all(pair):
+            raise self.fault("it has one of state_dict() and load_state_dict(); give both or neither.")
+        if all(pair):
+            buffer = io.BytesIO()
+            try:
+                torch.save(self.made.state_dict(), buffer)
+                buffer.seek(0)
+                torch.load(buffer, map_location="cpu", weights_only=True)
+            except (RuntimeError, TypeError, AttributeError, ValueError, pickle.PickleError) as error:
+                raise self.fault(
+                    "state_dict() cannot be saved; it may hold tensors, numbers, strings, lists and dictionaries "
+                    f"({' '.join(str(error).split())[:100]})."
+                ) from error
+        return all(pair)
+
+    def state_dict(self) -> Any:
+        return self.made.state_dict()
+
+    def load_state_dict(self, state: Any) -> None:
+        """Hand a saved state back, each tensor on the device of its counterpart."""
+        self.made.load_state_dict(_on_devices_of(self.made.state_dict(), state))
+
+
+def _taking(function: Hook, names: list[str]) -> Hook:
+    return lambda **arguments: function(*[arguments[name] for name in names])
+
+
+def _attributes(cls: type) -> dict[str, Any]:
+    """Return the attributes of a class, of its bases too, without calling any property."""
+    return {name: value for base in reversed(cls.__mro__) for name, value in vars(base).items()}
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, list | tuple) and value:
+        return f"a {type(value).__name__} of {', '.join(sorted({type(item).__name__ for item in value}))}"
+    return type(value).__name__
+
+
+def _on_devices_of(current: Any, saved: Any) -> Any:
+    if isinstance(saved, torch.Tensor):
+        return saved.to(current.device) if isinstance(current, torch.Tensor) else saved
+    if isinstance(saved, Mapping):
+        return {
+            key: _on_devices_of(current.get(key) if isinstance(current, Mapping) else None, value)
+            for key, value in saved.items()
+        }
+    if isinstance(saved, list | tuple):
+        known = current if isinstance(current, list | tuple) and len(current) == len(saved) else [None] * len(saved)
+        return type(saved)(map(_on_devices_of, known, saved))
+    return saved
+
+
+# What a session checks once. ----------------------------------------------------------------------
+
+
+def check_terms(method: Method, D: torch.nn.Module, synthesis: torch.nn.Module) -> None:
+    """Raise PluginError for layers that the networks do not have, and for terms that could never be computed."""
+    readers: list[Term | Critic] = [*method.terms, *([method.critic] if method.critic else [])]
+    for part in readers:
+        for network, what, layers in (
+            (D, "D", part.layers),
+            (synthesis, "G.synthesis", getattr(part, "generator_layers", ())),
+        ):
+            known = {name for name, _ in network.named_modules()}
+            unknown = [layer for layer in layers if layer not in known]
+            if unknown:
+                near = ", ".join(sorted(name for name in known if name and name.count(".") <= 1))
+                raise method.fault(f"{part.name} reads the layer {unknown[0]!r}, which {what} has not. It has: {near}.")
+    for term in method.terms:
+        if term.network == "G" and term.on == "real":
+            raise method.fault(f"the term {term.name} of G is on real images, which G does not make.")
+        views: dict[str, View] = {}
+        for view in term.views:
+            if views.setdefault(view.name, view) is not view:
+                raise method.fault(f"the term {term.name} reads two views named {view.name!r}.")
+
+
+def check_value(method: Method, term: Term, value: Any, sizes: set[int]) -> None:
+    """Raise PluginError if a term's value is neither [N] nor [M] of one of its views. sizes: N, and every M."""
+    expected = " or ".join(f"[{size}]" for size in sorted(sizes))
+    came = f"of shape {list(value.shape)}" if isinstance(value, torch.Tensor) else _described(value)
+    if not isinstance(value, torch.Tensor) or value.ndim != 1 or len(value) not in sizes:
+        raise method.fault(f"compute of the term {term.name} returned a value {came}; expected {expected}.")
+
+
+@contextmanager
+def own_random(name: str, seed: int, device: torch.device) -> Iterator[None]:
+    """A context with random numbers of its own, of torch, this GPU, NumPy and Python; the run's go on afterwards as if
+    nothing had been drawn. They are the same in all processes."""
+    seed = (seed + zlib.crc32(name.encode())) % 2**32
+    states = np.random.get_state(), random.getstate()
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        # Not torch.manual_seed: it would seed all GPUs.
+        torch.default_generator.manual_seed(seed)
+        if device.type == "cuda":
+            torch.cuda.default_generators[device.index or 0].manual_seed(seed)
+        np.random.seed(seed)
+        random.seed(seed)
+        try:
+            yield
+        finally:
+            np.random.set_state(states[0])
+            random.setstate(states[1])

@@ -1,0 +1,154 @@
+"""Passes of D: the images of a source and the views of them, run together where their groups allow it.
+
+Everything here is a function of its arguments; a pass is made once and never changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from training_ext.batches import can_join, join, split
+from training_ext.parts import Batch, Critic, Images, Pass, Term, View
+
+Output = dict[str, torch.Tensor]  # of D for one batch: its layers by name, and its logits as ''
+
+
+@contextmanager
+def reading(module: torch.nn.Module, layers: Iterable[str]) -> Iterator[Output]:
+    """Give a dictionary that takes the outputs of submodules of these names, float32, when the module is called.
+
+    They are read by forward hooks, which are gone afterwards: the host copies and pickles its networks."""
+    found: Output = {}
+
+    def reader(name: str) -> Callable[..., None]:
+        def hook(module: torch.nn.Module, inputs: Any, output: Any) -> None:
+            # A block gives its features and, in some architectures, an image.
+            found[name] = (output[0] if isinstance(output, tuple) else output).float()
+
+        return hook
+
+    hooks = [module.get_submodule(name).register_forward_hook(reader(name)) for name in sorted(set(layers))]
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def read(module: torch.nn.Module, layers: Iterable[str], *args: Any, **kwargs: Any) -> tuple[Any, Output]:
+    """Call a module; return its output, and those of its submodules of these names, float32."""
+    with reading(module, layers) as found:
+        return module(*args, **kwargs), found
+
+
+def minibatch_std_group(D: torch.nn.Module) -> int | None:
+    """Return the group size of D's minibatch-stddev layer; 1 without such a layer, None if a group is the batch."""
+    layer = getattr(D.get_submodule("b4"), "mbstd", None)
+    return 1 if layer is None else layer.group_size  # type: ignore[return-value]
+
+
+def make_pass(
+    D: torch.nn.Module,
+    critic: Critic,
+    images: Images,
+    terms: Sequence[Term],
+    gradients: Iterable[str],
+    kwargs: Mapping[str, Any],
+    no_weight_gradients: Callable[[], AbstractContextManager],
+) -> Pass:
+    """Return the pass of some images with all that the critic and the terms read, and those of their views.
+
+    gradients            'raw', 'shown': those of the logits that the terms or R1 read
+    kwargs               what the host gives to its D beside images and labels
+    no_weight_gradients  a context in which convolutions make no gradients of weights (the host's)"""
+    views = {view.name: view for term in terms for view in term.views if view.on in (images.source, "each")}
+    batches = {name: _batch_of(view, images) for name, view in views.items()}
+    layers = {name for term in terms for name in term.layers} | set(critic.layers)
+
+    # Run D on the shown images and on the views that it sees.
+    seen = {name: view for name, view in views.items() if view.groups != "none"}
+    outputs: dict[str | None, Output] = {}
+    if critic.runs_D or layers or seen:
+        groups = [[None, *(name for name, view in seen.items() if view.groups == "shared")]]
+        groups += [[name] for name, view in seen.items() if view.groups == "own"]
+        everything: dict[Any, Batch] = {None: Batch(images.shown, images.labels), **batches}
+        outputs = _run_D(D, groups, everything, layers, kwargs)
+
+    # Ask the critic.
+    shown = Pass(images, None, images.shown, images.labels, **_parts(outputs.get(None)))
+    shown = replace(shown, logits=critic.logits(shown))
+    of_views = {}
+    for name, view in views.items():
+        batch = batches[name]
+        assert batch.labels is not None  # see _batch_of
+        made = Pass(images, name, batch.images, batch.labels, batch.targets, **_parts(outputs.get(name)))
+        if view.judged or view.gradient:
+            made = replace(made, logits=critic.logits(made))
+        if view.gradient:
+            with no_weight_gradients():
+                made = replace(made, gradients={"batch": _gradients(made.logits, [made.batch])[0]})
+        of_views[name] = made
+
+    # Gradients of the logits, computed once for all that read them.
+    wanted = sorted(set(gradients))
+    if wanted:
+        with no_weight_gradients():
+            values = _gradients(shown.logits, [getattr(images, name) for name in wanted])
+        shown = replace(shown, gradients=dict(zip(wanted, values, strict=True)))
+    return replace(shown, views=of_views)
+
+
+def _batch_of(view: View, images: Images) -> Batch:
+    made = view.make(images)
+    batch = made if isinstance(made, Batch) else Batch(made)
+    if view.gradient:
+        batch = replace(batch, images=batch.images.detach().requires_grad_(True))
+    return batch if batch.labels is not None else replace(batch, labels=images.labels)
+
+
+def _parts(output: Output | None) -> dict[str, Any]:
+    if output is None:
+        return {}
+    return {"host_logits": output[""], "layers": {name: value for name, value in output.items() if name}}
+
+
+def _gradients(logits: torch.Tensor, images: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    return torch.autograd.grad([logits.sum()], images, create_graph=True, only_inputs=True)
+
+
+def _run_D(
+    D: torch.nn.Module,
+    groups: list[list[Any]],
+    batches: Mapping[Any, Batch],
+    layers: set[str],
+    kwargs: Mapping[str, Any],
+) -> dict[Any, Output]:
+    """Run D on several batches; those of one group share their minibatch-stddev groups. In one pass if that changes
+    nothing, else in one for each group."""
+    images = [_concatenated([batches[key].images for key in group]) for group in groups]
+    labels = [_concatenated([batches[key].labels for key in group]) for group in groups]
+    sizes, size = [len(batch) for batch in images], minibatch_std_group(D)
+    if len(groups) > 1 and can_join(sizes, size):
+        logits, found = read(D, layers, join(images, size), join(labels, size), **kwargs)
+        parts = {name: split(value, sizes, size) for name, value in {"": logits, **found}.items()}
+        outputs = [{name: values[k] for name, values in parts.items()} for k in range(len(groups))]
+    else:
+        outputs = []
+        for batch, batch_labels in zip(images, labels, strict=True):
+            logits, found = read(D, layers, batch, batch_labels, **kwargs)
+            outputs.append({"": logits, **found})
+    by_key: dict[Any, Output] = {key: {} for group in groups for key in group}
+    for group, output in zip(groups, outputs, strict=True):
+        counts = [len(batches[key].images) for key in group]
+        for name, value in output.items():
+            for key, part in zip(group, value.split(counts) if len(group) > 1 else [value], strict=True):
+                by_key[key][name] = part
+    return by_key
+
+
+def _concatenated(tensors: list[Any]) -> torch.Tensor:
+    return torch.cat(tensors) if len(tensors) > 1 else tensors[0]
