@@ -67,12 +67,12 @@ BACKBONES = {
 
 
 def known() -> dict[str, Recipe]:
-    """All backbones by name: ours, and those of installed plug-ins."""
+    """Return all backbones by name: ours, and those of installed plug-ins."""
     return {**BACKBONES, **manager.catalogue().offered("register_backbones", Recipe), **BACKBONES}
 
 
 def recipe_of(name: str, flag: str) -> Recipe:
-    """A recipe of `known`, or that of a model of timm, by its name there.
+    """Return a recipe of `known`, or that of a model of timm, by its name there.
 
     Raises OptionError for a name that is neither, DataError if timm is missing."""
     recipes = known()
@@ -92,7 +92,7 @@ def recipe_of(name: str, flag: str) -> Recipe:
 
 
 def load(name: str, weights: str | Path | None = None, flag: str = "--features") -> Backbone:
-    """A backbone by name, with published weights or those of a file (a state dict, or safetensors).
+    """Return a backbone by name, with published weights or those of a file (a state dict, or safetensors).
 
     flag: the option to name in errors. Raises OptionError for an unknown name, and DataError if the weights cannot be
     had or do not fit."""
@@ -109,7 +109,7 @@ def load(name: str, weights: str | Path | None = None, flag: str = "--features")
 
 
 def create(recipe: Recipe) -> Backbone:
-    """A backbone with random weights. Random numbers are left as they were."""
+    """Return a backbone with random weights. Random numbers are left as they were."""
     import timm
 
     settings = timm.models.get_pretrained_cfg(recipe.timm) or timm.models.PretrainedCfg()
@@ -124,12 +124,12 @@ def create(recipe: Recipe) -> Backbone:
 
 
 def local_file(recipe: Recipe) -> Path:
-    """Where the weights of a backbone may be put by hand."""
+    """Return where the weights of a backbone may be put by hand."""
     return cache_directory() / "backbones" / f"{recipe.timm}.safetensors"
 
 
 def _file_at_hand(recipe: Recipe, settings: Any) -> Path | None:
-    """Published weights from an installed package, from our cache or from the hub's own cache."""
+    """Return published weights from an installed package, from our cache or from the hub's own cache."""
     packaged = recipe.package()
     if packaged is not None:
         return packaged
@@ -147,7 +147,7 @@ def _hub_file(settings: Any) -> tuple[str, str]:
 
 
 def at_hand() -> list[str]:
-    """Names of our backbones whose weights need no network."""
+    """Return the names of our backbones whose weights need no network."""
     if importlib.util.find_spec("timm") is None:
         return []
     import timm
@@ -157,7 +157,7 @@ def at_hand() -> list[str]:
 
 
 def _weights_file(name: str, recipe: Recipe, settings: Any, flag: str) -> Path:
-    """What is at hand, or from the hub."""
+    """Return the published weights, from the hub if no file is at hand."""
     found = _file_at_hand(recipe, settings)
     if found is not None:
         return found
@@ -178,7 +178,7 @@ def _weights_file(name: str, recipe: Recipe, settings: Any, flag: str) -> Path:
 
 @functools.cache
 def _silence(address: str) -> str | None:
-    """What keeps an address from answering within SECONDS, None if it answers. (A time limit of requests counts for
+    """Return why an address does not answer within SECONDS, None if it answers. (A time limit of requests counts for
     each of its IP addresses in turn.)"""
     found: list[str | None] = ["ConnectTimeout"]
 
@@ -221,7 +221,7 @@ def _fill(model: torch.nn.Module, file: Path, what: str) -> None:
 
 
 def _same(expected: dict[str, torch.Tensor], state: dict[str, torch.Tensor]) -> bool:
-    """Whether two lists of tensors are alike in order, kinds and shapes."""
+    """Return whether two lists of tensors are alike in order, kinds and shapes."""
     pairs: Iterable = zip(expected.items(), state.items(), strict=True)
     return all(a.shape == b.shape and x.split(".")[-1] == y.split(".")[-1] for (x, a), (y, b) in pairs)
 
@@ -238,12 +238,13 @@ class Model:
 
     @property
     def key(self) -> str:
-        """A name for modules, which have no dots in theirs, and for statistics."""
+        """Return a name for modules, which have no dots in theirs, and for statistics."""
         whole = self.name if self.weights is None else f"{self.name}_{Path(self.weights).stem}"
         return re.sub(r"[^\w-]", "_", whole)
 
     def absolute(self) -> Model:
-        """The same from any folder. Links are kept: what they point to may have lost the end of its name."""
+        """Return the same model for use from any folder. Links are kept: what they point to may have lost the end of
+        its name."""
         return self if self.weights is None else Model(self.name, str(Path(self.weights).absolute()))
 
     def load(self, flag: str, **how: Any) -> Levels:
@@ -260,7 +261,7 @@ class Model:
 
 
 def models_of(text: str, flag: str) -> list[Model]:
-    """`clip,NAME=FILE` -> models. Raises OptionError for none, and for one that is there twice."""
+    """Read `clip,NAME=FILE` as models. Raises OptionError for none, and for one that is there twice."""
     models = []
     for part in filter(None, map(str.strip, text.split(","))):
         name, equals, file = map(str.strip, part.partition("="))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 WIDTH, HEIGHT = 360, 210  # of the drawing; on a phone it is shown at about this size
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 10, 32
@@ -63,7 +63,7 @@ class Chart:
 
 
 def thin(points: Sequence[Point], most: int = MOST_POINTS) -> list[Point]:
-    """At most `most` points, in their order: the first and the last, of each stretch the lowest and the highest.
+    """Return at most `most` points, in their order: the first and the last, of each stretch the lowest and the highest.
 
     A value of None is a gap; in a stretch that has gaps one of them stays. most: 5 or more."""
     assert most >= 5
@@ -81,7 +81,7 @@ def thin(points: Sequence[Point], most: int = MOST_POINTS) -> list[Point]:
 
 
 def ticks(low: float, high: float, most: int) -> list[float]:
-    """Round numbers between low and high, at most `most` of them, evenly spaced."""
+    """Return round numbers between low and high, at most `most` of them, evenly spaced."""
     if not low < high or not math.isfinite(high - low):
         return [low]
     power = 10.0 ** math.floor(math.log10((high - low) / most))
@@ -96,14 +96,14 @@ def ticks(low: float, high: float, most: int) -> list[float]:
 
 
 def written(value: float) -> str:
-    """A number, short: four digits that count."""
+    """Write a number with four significant digits."""
     if value and not 1e-4 <= abs(value) < 1e6:
         return f"{value:.3g}".replace("e+0", "e").replace("e-0", "e-").replace("e+", "e")
     return f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"
 
 
 def is_constant(lines: Iterable[Line]) -> float | None:
-    """The value that all lines have everywhere, if there is one and it was measured more than once."""
+    """Return the value that all lines have everywhere, if there is one and it was measured more than once."""
     values = [value for line in lines for _, value in line.points if value is not None]
     return values[0] if len(values) > 1 and min(values) == max(values) else None
 
@@ -112,19 +112,14 @@ def chart(title: str, key: str, lines: Sequence[Line], names: Sequence[str], tex
     """Draw lines, which are thinned first; None if there is not one value. names: of the runs, for the text.
 
     The axis is logarithmic where all values are above 0 and the highest is more than 1000 times the lowest."""
-    lines = [
-        Line(line.run, line.source, thin(line.points), line.dots)
-        for line in lines
-        if any(value is not None for _, value in line.points)
-    ]
+    lines = [replace(line, points=thin(line.points)) for line in lines if any(y is not None for _, y in line.points)]
     if not lines:
         return None
     xs = [x for line in lines for x, _ in line.points]
     ys = [y for line in lines for _, y in line.points if y is not None]
     logarithmic = min(ys) > 0 and max(ys) / min(ys) > 1000
     scale = math.log10 if logarithmic else float
-    left = 0.0 if 0 <= min(xs) <= 0.5 * max(xs) else min(xs)
-    x_low, x_high = left, max(xs)
+    x_low, x_high = 0.0 if 0 <= min(xs) <= 0.5 * max(xs) else min(xs), max(xs)
     if x_low == x_high:  # a single tick
         x_low, x_high = min(x_low, 0.0), max(x_high, 0.0) or 1.0
     y_low, y_high = scale(min(ys)), scale(max(ys))
@@ -151,16 +146,12 @@ def chart(title: str, key: str, lines: Sequence[Line], names: Sequence[str], tex
         text,
         _described(title, lines, names),
         logarithmic,
-        sorted({(line.source, SOURCES.get(line.source, "")) for line in lines if line.source}, key=_order),
+        [(source, dash) for source, dash in SOURCES.items() if any(line.source == source for line in lines)],
         [_drawn(line, place) for line in lines],
         [(place(x, ys[0])[0], written(x)) for x in ticks(x_low, x_high, 6)],
         [(place(x_low, y)[1], written(y)) for y in y_marks or ticks(y_low, y_high, 5) if not logarithmic or y > 0],
         (x_low, x_high),
     )
-
-
-def _order(source: tuple[str, str]) -> int:
-    return list(SOURCES).index(source[0])
 
 
 def _drawn(line: Line, place: Callable[[float, float], tuple[float, float]]) -> Drawn:
@@ -184,7 +175,7 @@ def _drawn(line: Line, place: Callable[[float, float], tuple[float, float]]) -> 
 
 
 def _described(title: str, lines: Sequence[Line], names: Sequence[str]) -> str:
-    """The chart in words: where each line starts, ends, and how far it goes."""
+    """Describe the chart: where each line starts, ends, and how far it goes."""
     parts = []
     for line in lines:
         measured = [(x, y) for x, y in line.points if y is not None]

@@ -39,7 +39,8 @@ class Cell:
 
 
 def combinations_of(text: str) -> list[str]:
-    """`none,diffaugment,diffaugment+freezed` -> combinations, plug-ins of one joined by commas. Raises OptionError."""
+    """Read `none,diffaugment,diffaugment+freezed` as combinations, whose plug-ins are joined by commas. Raises
+    OptionError."""
     found = list(
         dict.fromkeys(",".join(split_names(part.split("+"))) or "none" for part in text.split(",") if part.strip())
     )
@@ -49,7 +50,7 @@ def combinations_of(text: str) -> list[str]:
 
 
 def fractions_of(text: str) -> list[float]:
-    """`1.0,0.2` -> shares of the data. Raises OptionError."""
+    """Read `1.0,0.2` as shares of the data. Raises OptionError."""
     try:
         found = [float(part) for part in text.split(",")]
     except ValueError as error:
@@ -60,7 +61,7 @@ def fractions_of(text: str) -> list[float]:
 
 
 def arguments_for(plugins: Sequence[str], arguments: Sequence[str]) -> list[str]:
-    """Arguments of train.py without options of plug-ins that are not active, which it would refuse."""
+    """Return the arguments of train.py without options of plug-ins that are not active, which it would refuse."""
     found_plugins = catalogue()
     active = found_plugins.activate(plugins, {}).names
     others = {
@@ -81,15 +82,9 @@ def arguments_for(plugins: Sequence[str], arguments: Sequence[str]) -> list[str]
 
 
 def command(cell: Cell, data: str, images: int, kimg: int, outdir: Path, more: Sequence[str]) -> list[str]:
-    """The command line of one run, for the host's folder."""
-    found = [
-        sys.executable,
-        "train.py",
-        f"--outdir={outdir}",
-        f"--data={data}",
-        f"--kimg={kimg}",
-        f"--seed={cell.seed}",
-    ]
+    """Return the command line of one run, for the host's folder."""
+    found = [sys.executable, "train.py"]
+    found += [f"--outdir={outdir}", f"--data={data}", f"--kimg={kimg}", f"--seed={cell.seed}"]
     if cell.plugins != "none":
         found.append(f"--plugin={cell.plugins}")
     if cell.fraction < 1:
@@ -98,7 +93,7 @@ def command(cell: Cell, data: str, images: int, kimg: int, outdir: Path, more: S
 
 
 def progress_of(folder: Path) -> tuple[Path | None, int]:
-    """The run directory in a cell's folder that got farthest, of those that have a state, and images it has seen."""
+    """Return the run directory in a cell's folder that got farthest and has a state, and the images it has seen."""
     found = []
     for run_dir in folder.iterdir() if folder.is_dir() else ():
         if run_dir.is_dir() and (known := states.states_of(run_dir)):
@@ -137,7 +132,7 @@ def run(
     device: torch.device,
     report: Callable[[str], None],
 ) -> str:
-    """Train and evaluate what is not done yet; the table, after it is written to `outdir` as compare.md and .json.
+    """Train and evaluate what is not done yet. Return the table, also written to `outdir` as compare.md and .json.
 
     The reference of metrics is the whole data set, whatever share a run trains on. Raises OptionError or DataError."""
     combinations, shares = combinations_of(plugins), fractions_of(fractions)

@@ -59,13 +59,13 @@ def check_dataset(path: str | Path) -> tuple[int, int, int]:
 
 
 def image_names(names: Iterable[str]) -> list[str]:
-    """The files that the host's ImageFolderDataset takes for images, in its order."""
+    """Return the files that the host's ImageFolderDataset takes for images, in its order."""
     PIL.Image.init()
     return sorted(name for name in names if os.path.splitext(name)[1].lower() in PIL.Image.EXTENSION)
 
 
 def read_images(path: str | Path) -> tuple[list[str], Iterator[np.ndarray]]:
-    """Names and, one by one, pixels of all images as the host reads them, uint8 [C, H, W]."""
+    """Return the names and, one by one, the pixels of all images as the host reads them, uint8 [C, H, W]."""
 
     with _opened(Path(path)) as (files, _):
         names = image_names(files)
@@ -73,7 +73,7 @@ def read_images(path: str | Path) -> tuple[list[str], Iterator[np.ndarray]]:
 
 
 def read_named(path: str | Path, names: Iterable[str]) -> Iterator[np.ndarray]:
-    """Pixels of images of these names, as the host reads them, uint8 [C, H, W]."""
+    """Yield the pixels of images of these names, as the host reads them, uint8 [C, H, W]."""
     with _opened(Path(path)) as (_, read):
         for name in names:
             with PIL.Image.open(io.BytesIO(read(name))) as image:
@@ -82,7 +82,7 @@ def read_named(path: str | Path, names: Iterable[str]) -> Iterator[np.ndarray]:
 
 
 def fingerprint(path: str | Path) -> str:
-    """A hash of the names and contents of all images. For a zip, contents are known by the archive's checksums."""
+    """Hash the names and contents of all images. For a zip, contents are known by the archive's checksums."""
     path = Path(path)
     digest = hashlib.sha256()
     if path.is_dir():
@@ -99,7 +99,7 @@ def fingerprint(path: str | Path) -> str:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[set[str], Callable[[str], bytes]]]:
-    """The names of the files in a folder or zip, and a function that reads one."""
+    """Give the names of the files in a folder or zip, and a function that reads one."""
     if path.is_dir():
         names = {str(file.relative_to(path)) for file in path.rglob("*") if file.is_file()}
         yield names, lambda name: (path / name).read_bytes()

@@ -22,14 +22,14 @@ def choose(name: str) -> None:
 
 
 def device(rank: int = 0) -> torch.device:
-    """The device of a process: GPU number `rank`, or the CPU."""
+    """Return the device of a process: GPU number `rank`, or the CPU."""
     name = os.environ.get(VARIABLE, "auto")
     on_gpu = name == "cuda" or (name != "cpu" and torch.cuda.is_available())
     return torch.device("cuda", rank) if on_gpu else torch.device("cpu")
 
 
 def backend() -> str:
-    """torch.distributed's backend: NCCL among GPUs, gloo among CPU processes."""
+    """Return torch.distributed's backend: NCCL among GPUs, gloo among CPU processes."""
     return "nccl" if device().type == "cuda" else "gloo"
 
 
@@ -46,7 +46,7 @@ class CpuEvent:
         pass
 
     def elapsed_time(self, end: CpuEvent) -> float:
-        """Milliseconds."""
+        """Return milliseconds."""
         return (end.seconds - self.seconds) * 1000
 
 
@@ -63,12 +63,12 @@ def pin_memory(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes that tensors took on a GPU at most; 0 on a CPU."""
+    """Return the most bytes that tensors took on a GPU; 0 on a CPU."""
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
 
 
 def peak_memory_reserved(device: torch.device) -> int:
-    """Bytes that the allocator took from a GPU at most; 0 on a CPU."""
+    """Return the most bytes that the allocator took from a GPU; 0 on a CPU."""
     return torch.cuda.max_memory_reserved(device) if device.type == "cuda" else 0
 
 

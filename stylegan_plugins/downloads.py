@@ -32,7 +32,7 @@ CHUNK = 1 << 14  # what a broken connection can lose
 
 
 def cache_directory() -> Path:
-    """$STYLEGAN_PLUGINS_CACHE, or a folder for it in the user's cache."""
+    """Return $STYLEGAN_PLUGINS_CACHE, or a folder for it in the user's cache."""
     chosen = os.environ.get("STYLEGAN_PLUGINS_CACHE")
     if chosen:
         return Path(chosen)
@@ -40,7 +40,7 @@ def cache_directory() -> Path:
 
 
 def address_of(data: str) -> str | None:
-    """The address that --data means: an http(s) address itself, or that of a named data set. None: a path.
+    """Return the address that --data means: an http(s) address itself, or that of a named data set. None: a path.
 
     A file or folder of that name wins over a named data set."""
     if re.match(r"https?://", data, re.IGNORECASE):
@@ -52,7 +52,7 @@ def address_of(data: str) -> str | None:
 
 
 def local_data(data: str) -> str:
-    """The path of a data set given as a path, a name of NAMED or an address; downloads what is not in the cache yet.
+    """Return the path of a data set given as a path, a name of NAMED or an address, downloaded if it is not cached.
 
     Raises DataError if it cannot be had, or is no zip."""
     address = address_of(data)
@@ -62,7 +62,7 @@ def local_data(data: str) -> str:
 def download(
     address: str, folder: Path, check: Callable[[Path], None], option: str = "--data", suffix: str = ".zip"
 ) -> Path:
-    """The file behind an address, kept in `folder` under its own name, in a sub-folder for its address.
+    """Return the file behind an address, kept in `folder` under its own name, in a sub-folder for its address.
 
     What is there already is used as it is. A download that was broken off, even by a kill, is taken up where it
     stopped, unless the file has changed on the server. `check` raises DataError for a file that is not what it should
@@ -173,7 +173,7 @@ def _reason(error: requests.RequestException) -> str:
 
 @contextmanager
 def _alone(partial: Path, address: str, option: str) -> Iterator[None]:
-    """One process at a time; a lock dies with its process. Where there are no such locks (Windows) there is none."""
+    """Let one process in at a time; a lock dies with its process. On Windows, which has no such locks, do nothing."""
     try:
         import fcntl
     except ModuleNotFoundError:

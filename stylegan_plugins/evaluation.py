@@ -20,7 +20,7 @@ import click
 import numpy as np
 import torch
 
-from stylegan_plugins import datacheck, downloads, extractors, markdown, run_folders, sampling, scores
+from stylegan_plugins import datacheck, downloads, extractors, markdown, run_folders, runs, sampling, scores
 from stylegan_plugins.checksums import digest_of
 from stylegan_plugins.errors import DataError, OptionError, require
 from stylegan_plugins.extractors import Extractor, Inception, extract
@@ -43,12 +43,12 @@ class Evaluated(NamedTuple):
 
 
 def default_samples(reference: int) -> int:
-    """How many images are generated for a reference of so many: 5000 in low-shot papers, 50,000 in others."""
+    """Return how many images are generated for a reference of so many: 5000 in low-shot papers, 50,000 in others."""
     return LOW_SHOT if reference < LOW_SHOT else 50_000
 
 
 def metrics_of(text: str, flag: str = "--metrics") -> dict[str, Metric]:
-    """`fid,kid` -> metrics by name. flag: what errors name. Raises OptionError."""
+    """Read `fid,kid` as metrics by name. flag: what errors name. Raises OptionError."""
     known = scores.known()
     names = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
     unknown = [name for name in names if name not in known]
@@ -58,8 +58,8 @@ def metrics_of(text: str, flag: str = "--metrics") -> dict[str, Metric]:
 
 
 def label_of(name: str, metric: Metric, key: str) -> str:
-    """A metric's name with its features', fid_clip; it names files. Inception's features are clean-fid's, its logits
-    torch-fidelity's."""
+    """Return a metric's name with its features', fid_clip; it names files. Inception's features are clean-fid's, its
+    logits torch-fidelity's."""
     if key == Inception.key and metric.reads == "features":
         key = "clean"
     return f"{name}_{key}"
@@ -88,7 +88,7 @@ class Comparison:
     quiet: bool = False
 
     def identity(self, pickle: Path, sampler: sampling.Sampler | None) -> dict[str, Any]:
-        """What a result of this pickle is of. sampler: where its labels come from; None: from the data set."""
+        """Return what identifies a result of this pickle. sampler: where labels come from; None: from the data set."""
         labels = np.zeros(0)
         if sampler is None:
             labels = np.stack([self.dataset.get_label(index) for index in range(len(self.dataset))])
@@ -100,7 +100,7 @@ class Comparison:
 
     @functools.cached_property
     def reference(self) -> Reference:
-        """Features of the real images, from the cache if they are there."""
+        """Return features of the real images, from the cache if they are there."""
         key = self.network.key
         identity = f"{VERSION}/{self.fingerprint}/{key}/{self.network.weights}/{self.count}"
         file = downloads.cache_directory() / "evaluate" / f"{key}-{_short(identity.encode())}.npy"
@@ -122,7 +122,7 @@ def _short(content: bytes) -> str:
 
 
 def floor_of(metric: Metric, reference: Reference | None) -> dict[str, float]:
-    """What a line of results has of the floor: nothing for a metric without a reference, or for too small a one."""
+    """Return the floor for a line of results: nothing for a metric without a reference, or with too small a one."""
     floor = reference.floor if reference is not None and metric.reads == "features" else None
     return {} if floor is None else {"floor_fid": floor}
 
@@ -131,7 +131,7 @@ def floor_of(metric: Metric, reference: Reference | None) -> dict[str, float]:
 
 
 def read_lines(file: Path) -> list[Result]:
-    """Results in a metric-*.jsonl; a line that a kill cut off is none."""
+    """Read the results in a metric-*.jsonl, except a line that a kill cut off."""
     found = []
     for line in file.read_text(errors="replace").splitlines() if file.exists() else ():
         try:
@@ -159,8 +159,8 @@ def append_line(file: Path, record: Result) -> None:
 
 
 def best_of(key: str, higher: bool, lines: Iterable[Result], of: Mapping[str, Any] | None = None) -> Result | None:
-    """The line that is best by a figure, of those that are of another pickle than `of` at most; None if it is finite in
-    none. Lines of the host's own metrics do not say what they are of."""
+    """Return the line that is best by a figure, among those that differ from `of` in the pickle at most; None if it is
+    finite in none. Lines of the host's own metrics do not say what they are of."""
     others = lambda of: {**(of or {}), "pickle": None}
     finite = lambda value: isinstance(value, int | float) and math.isfinite(value)
     same = [line for line in lines if others(line.get("of")) == others(of) and finite(line["results"].get(key))]
@@ -194,7 +194,7 @@ def results(
     device: torch.device,
     report: Callable[[str], None],
 ) -> tuple[list[Evaluated], dict[str, Result], float | None, Path]:
-    """Results of each pickle, the best by metric, the floor, and best.json, after all of them are written beside the
+    """Return the results of each pickle, the best by metric, the floor, and best.json. All are written beside the
     pickles or to `outdir`.
 
     samples, most   numbers of generated images, and of real ones at most; None: `default_samples`, and all
@@ -209,9 +209,7 @@ def results(
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     pickles = run_folders.snapshots(path) if every else [run_folders.newest_pickle(path)]
     network = extractors.load(features, wanted, device)
-    local = downloads.local_data(data)
-    datacheck.check_dataset(local)
-    dataset = host_module("training.dataset").ImageFolderDataset(local, use_labels=True)
+    local, dataset = runs.open_dataset(data)
     count = min(len(dataset), most or len(dataset))
     samples = samples or default_samples(count)
     check_numbers(chosen, "--metrics", count, samples)
@@ -265,14 +263,14 @@ def results(
 
 
 def run(path: Path, data: str, **how: Any) -> str:
-    """`stylegan-plugins evaluate`: a table of `results`, whose arguments it takes."""
+    """Return a table of `results`, whose arguments it takes, for `stylegan-plugins evaluate`."""
     rows, best, floor, marked = results(path, data, **how)
     end = [] if floor is None else [f"Floor, FID of two halves of the real images: {_number(floor)}"]
     return "\n".join([as_markdown(rows, best), "", *end, str(marked)])
 
 
 def value_of(path: Path, data: str, *, metric: str, **how: Any) -> float:
-    """The figure of one metric that says which snapshot is best, of the newest one. Arguments of `results`."""
+    """Return the figure of one metric by which snapshots are ranked, of the newest one. Arguments as of `results`."""
     rows, *_ = results(path, data, metrics=metric, most=None, every=False, outdir=None, **how)
     ((name, line),) = rows[0].found.items()
     return line["results"][line["metric"] + scores.known()[name].decides]

@@ -14,7 +14,7 @@ from stylegan_plugins.errors import DataError
 
 @contextmanager
 def whole(path: Path) -> Iterator[BinaryIO]:
-    """A file to write to, which takes its name when the block ends without an error. Folders are made.
+    """Open a file to write to, which takes its name when the block ends without an error. Folders are made.
 
     Raises DataError if it cannot be written."""
     partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")

@@ -27,7 +27,7 @@ ARCHITECTURE_FLAGS = {"cbase": "channel_base", "cmax": "channel_max", "map_depth
 
 
 def local_pickle(address: str) -> Path:
-    """The file of --resume: a path, or an address that is downloaded once. Raises DataError."""
+    """Return the file of --resume: a path, or an address that is downloaded once. Raises DataError."""
     if address.lower().startswith(("http://", "https://")):
         return downloads.download(address, downloads.cache_directory() / "pickles", _check_pickle, "--resume", ".pkl")
     if Path(address).is_dir():
@@ -109,12 +109,12 @@ def check_frozen(args: Mapping[str, Any], lacking: set[str]) -> None:
 
 
 def network_for(snapshot: Snapshot, key: str) -> Network | None:
-    """What a network of this run starts from: that of the same name, or G_ema for G in a pickle that has it alone."""
+    """Return what a network of this run starts from: the one of the same name, or G_ema for G in a pickle without G."""
     return snapshot.networks.get(key) or (snapshot.networks.get("G_ema") if key == "G" else None)
 
 
 def adopt(current: Mapping[str, Any], network: Network) -> Any:
-    """A network's arguments for this run: those of the pickle, but for what belongs to the run or to its data set."""
+    """Return a network's arguments for this run: the pickle's, except for what belongs to the run or its data set."""
     cls = _class(current["class_name"])
     old = {key: value for key, value in network.init_kwargs.items() if key not in OF_THE_DATA}
     fitted = _in_the_shape_of(cls, old)
@@ -141,7 +141,7 @@ def _take_settings(target: Any, current: Mapping[str, Any], easy: type) -> None:
 
 
 def _in_the_shape_of(cls: type, kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Arguments of one family for a class of the other: ada's Generator takes those of the synthesis network in
+    """Convert arguments of one family for a class of the other: ada's Generator takes those of the synthesis network in
     `synthesis_kwargs`, stylegan3's takes them beside its own."""
     names = _arguments(cls)
     takes = names.get("synthesis_kwargs")
@@ -156,7 +156,7 @@ def _in_the_shape_of(cls: type, kwargs: dict[str, Any]) -> dict[str, Any]:
 
 
 def _arguments(cls: type) -> Mapping[str, inspect.Parameter]:
-    """The arguments of a class of the host, which its persistence decorator hides behind *args and **kwargs."""
+    """Return the arguments of a class of the host, which its persistence decorator hides behind *args and **kwargs."""
     for base in cls.__mro__:
         if "__init__" in vars(base):
             names = inspect.signature(vars(base)["__init__"]).parameters
@@ -194,7 +194,7 @@ def _check_data(path: Path, network: Network, side: int, channels: int, labels: 
 
 
 def _check_flags(current: Mapping[str, Any], network: Network, given: frozenset[str]) -> None:
-    """A flag that names another architecture than the pickle's is refused; --cfg and defaults give way to it."""
+    """Refuse a flag that names another architecture than the pickle's; --cfg and defaults give way to it."""
     for flag, key in ARCHITECTURE_FLAGS.items():
         if flag not in given:
             continue
@@ -207,7 +207,7 @@ def _check_flags(current: Mapping[str, Any], network: Network, given: frozenset[
 
 
 def _find(kwargs: Mapping[str, Any], key: str) -> Any:
-    """The value of an argument, wherever it is nested."""
+    """Return the value of an argument, wherever it is nested."""
     if key in kwargs:
         return kwargs[key]
     nested = [_find(value, key) for value in kwargs.values() if isinstance(value, Mapping)]
@@ -261,20 +261,21 @@ def copy_tensors(network: Network | None, module: torch.nn.Module) -> dict[str, 
 
 
 def _with_labels(network: Network, parameters: Mapping[str, torch.Tensor]) -> str | None:
-    """The layer that takes labels beside z, if the module has labels and the network of the pickle has not."""
+    """Return the layer that takes labels beside z, if the module has labels and the network of the pickle has not."""
     embeds = "mapping.embed.weight" in parameters and "mapping.embed.weight" not in network.tensors
     return "mapping.fc0.weight" if embeds else None
 
 
 def _widened(weight: torch.Tensor, width: int) -> torch.Tensor:
-    """A layer [K, F] that ignores all inputs after its F own, [K, width]. The hosts multiply by 1 / sqrt(inputs)."""
+    """Widen a layer [K, F] to [K, width], so that it ignores the further inputs. The hosts multiply by 1 /
+    sqrt(inputs)."""
     wide = weight.new_zeros([weight.shape[0], width])
     wide[:, : weight.shape[1]] = weight * (width / weight.shape[1]) ** 0.5
     return wide
 
 
 def table(module_name: str, module: torch.nn.Module, left: Mapping[str, str]) -> str:
-    """What was copied, in a line; what was not, in a line for each of the first few."""
+    """Describe what was copied in a line, and what was not in a line for each of the first few."""
     count = sum(1 for _ in module.parameters()) + sum(1 for _ in module.buffers())
     lines = [f"  {module_name:<6} {count - len(left):>4} tensors copied, {len(left)} at random"]
     lines += [f"         at random: {name} ({why})" for name, why in list(left.items())[:8]]

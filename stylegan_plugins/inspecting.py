@@ -14,7 +14,7 @@ from stylegan_plugins.states import read_state
 
 
 def describe(path: Path) -> Iterator[str]:
-    """Lines on a network pickle, a training state, or the newest pickle of a run directory."""
+    """Yield lines on a network pickle, a training state, or the newest pickle of a run directory."""
     if path.suffix == ".pt":
         yield from _state(path)
     else:
@@ -79,7 +79,7 @@ def _state(path: Path) -> Iterator[str]:
 
 
 def _plugins(run_dir: Path) -> Iterator[str]:
-    """A snapshot itself is the host's alone; what it was trained with stands beside it."""
+    """Yield lines on the plug-ins of a run. A snapshot does not name them; the file beside it does."""
     try:
         args = read_options(run_dir)
     except DataError:

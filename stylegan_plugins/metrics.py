@@ -44,7 +44,7 @@ def check_metrics(names: Iterable[str], data: str | None, samples: int | None = 
 
 @contextlib.contextmanager
 def _not_waiting_forever(util: Any) -> Iterator[None]:
-    """The host downloads without a timeout: in a network that swallows packets it would wait for ever."""
+    """Let the host's downloads time out: in a network that drops packets it would wait for ever."""
 
     class Session(requests.Session):
         def request(self, *args: Any, **kwargs: Any) -> requests.Response:
@@ -58,7 +58,7 @@ def _not_waiting_forever(util: Any) -> Iterator[None]:
 
 
 def detector_urls(metric: types.FunctionType) -> list[str]:
-    """The addresses in the code that a metric calls: in modules that it names, functions that hold one."""
+    """Return the addresses in the code that a metric calls: in modules that it names, functions that hold one."""
     modules = [metric.__globals__.get(name) for name in metric.__code__.co_names]
     found = {
         constant

@@ -54,7 +54,7 @@ class Named:
 
 
 def named() -> dict[str, Named]:
-    """All of our metrics by label: each, on Inception and on each backbone that has a name."""
+    """Return all of our metrics by label: each on Inception and on each backbone that has a name."""
     found = {}
     known = (extractors.Inception.key, *backbones.known())
     for name, metric in scores.known().items():
@@ -77,7 +77,7 @@ class Judge:
         self.details: dict[str, Callable[[Path], dict[str, Any]]] = {}
 
     def measure(self, this: Named, options: Any) -> dict[str, float]:
-        """The figures of a metric. options: the host's MetricOptions. Called on all processes."""
+        """Return the figures of a metric. options: the host's MetricOptions. Called on all processes."""
         figures = torch.zeros([len(this.metric.ends)], dtype=torch.float64)
         sampler = None if self.run_dir is None else sampling.sampler_of(self.run_dir)
         with torch.random.fork_rng(devices=[options.device] if options.device.type == "cuda" else []):
@@ -107,7 +107,7 @@ class Judge:
     def _see(
         self, this: Named, options: Any, comparison: evaluation.Comparison, sampler: sampling.Sampler | None
     ) -> Outputs:
-        """What a network sees of the images that all processes generate; nothing but on the first one."""
+        """Return the outputs of a network for the images of all processes; nothing except on the first one."""
         if self.seen[0]() is not options.G:
             self.seen = (weakref.ref(options.G), {})
         key = (this.features, this.metric.reads)
@@ -125,7 +125,7 @@ class Judge:
         return self.seen[1][key]
 
     def report(self, theirs: Callable[..., None], result: Any, run_dir: str | None, snapshot: str | None) -> None:
-        """The host's report_metric, `theirs`; our results say what they are of, and the best snapshot is marked."""
+        """Report as the host's report_metric, `theirs`; add what our results are of, and mark the best snapshot."""
         label = result["metric"]
         if label in self.details and snapshot is not None and os.path.isfile(snapshot):  # it may be an address
             result = type(result)({**result, **self.details[label](Path(snapshot))})
@@ -146,7 +146,7 @@ def packed(batches: list[np.ndarray]) -> bytes:
 
 
 def merged(shares: list[bytes]) -> np.ndarray:
-    """[n, F] of each batch of each process, `packed` -> [N, F], in the order of one process alone."""
+    """Merge [n, F] of each batch of each process, `packed`, into [N, F], in the order of one process alone."""
     opened = []
     for data in shares:
         with np.load(io.BytesIO(data)) as batches:
@@ -156,7 +156,7 @@ def merged(shares: list[bytes]) -> np.ndarray:
 
 
 def _decides(label: str, keys: list[str]) -> tuple[str, bool] | None:
-    """The figure that says which snapshot is best, and whether more is better; None if none or several could."""
+    """Return the figure that says which snapshot is best, and whether more is better; None if none or several could."""
     ours = _REGISTERED.get(label)
     if ours is not None:
         return label + ours.metric.decides, ours.metric.higher
@@ -193,7 +193,7 @@ def register() -> None:
 
 
 def _function(this: Named) -> Callable[[Any], dict[str, float]]:
-    """What the host registers, by its name."""
+    """Return the function that the host registers, by its name."""
 
     def metric(options: Any) -> dict[str, float]:
         return _JUDGE.measure(this, options)
@@ -204,7 +204,7 @@ def _function(this: Named) -> Callable[[Any], dict[str, float]]:
 
 
 def begin(run_dir: Path | None, samples: int | None) -> None:
-    """A run starts in this process, or a script without one, and those that it starts. samples: generated images; None:
-    `evaluation.default_samples`."""
+    """Note that a run starts in this process, or a script without one, and in those that it starts. samples: generated
+    images; None: `evaluation.default_samples`."""
     _JUDGE.run_dir = run_dir
     os.environ[SAMPLES] = str(samples or 0)

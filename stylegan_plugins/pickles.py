@@ -126,7 +126,7 @@ class _TensorFlowNetwork(_Noted):
 
 
 def _states(network: _Noted) -> dict[str, Any]:
-    """The state of a TensorFlow network with those of its components, as plain dictionaries."""
+    """Return the state of a TensorFlow network with those of its components, as plain dictionaries."""
     components = {
         name: _states(part)
         for name, part in (network.state.get("components") or {}).items()
@@ -188,7 +188,7 @@ class _Dict(dict):
 
 
 def _persistent(meta: Any) -> _Noted:
-    """A persistent object of a host, by name: its source is kept as text."""
+    """Note a persistent object of a host by name; its source is kept as text."""
     if not isinstance(meta, dict) or not isinstance(meta.get("class_name"), str):
         raise pickle.UnpicklingError("a persistent object without a class name")
     noted = _Noted(meta["class_name"], str(meta.get("module_src", "")))
@@ -197,7 +197,7 @@ def _persistent(meta: Any) -> _Noted:
 
 
 def _storage(data: Any) -> torch.storage.TypedStorage | torch.UntypedStorage:
-    """A storage within a pickle is a pickle of its own, read by torch's restricted reader."""
+    """Read a storage, which is a pickle within the pickle, with torch's restricted reader."""
     try:
         loaded = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -211,7 +211,7 @@ def _storage(data: Any) -> torch.storage.TypedStorage | torch.UntypedStorage:
 
 
 def _tensor(storage: Any, offset: int, size: tuple, stride: tuple, *_unused: Any) -> torch.Tensor:
-    """A tensor as torch rebuilds it, refused if it reaches beyond its storage."""
+    """Rebuild a tensor as torch does, and refuse one that reaches beyond its storage."""
     if not isinstance(storage, torch.storage.TypedStorage):
         raise pickle.UnpicklingError("a tensor without a storage")
     numbers = (offset, *size, *stride)
@@ -230,7 +230,7 @@ def _parameter(data: torch.Tensor, *_unused: Any) -> torch.Tensor:
 
 
 def _typed_tensor(_function: Any, _type: Any, args: tuple, _state: Any = None) -> torch.Tensor:
-    """A parameter with attributes of its own, which are left out."""
+    """Rebuild a parameter that has further attributes, which are left out."""
     return args[0] if len(args) and isinstance(args[0], torch.Tensor) else _tensor(*args)
 
 
@@ -275,7 +275,7 @@ def _encode(text: str, encoding: str = "latin1") -> bytes:
 
 
 def _empty_bytes() -> bytes:
-    """Protocol 2 has no bytes: empty ones are a call, others go through _codecs.encode."""
+    """Return empty bytes, which are a call in protocol 2; others go through _codecs.encode."""
     return b""
 
 
@@ -328,7 +328,7 @@ def _network(noted: _Noted) -> Network:
 
 
 def _tensors(noted: _Noted, prefix: str) -> Iterator[tuple[str, torch.Tensor, bool]]:
-    """(name, tensor, whether it is a parameter) of a module and all modules in it, named as torch names them."""
+    """Yield (name, tensor, whether it is a parameter) of a module and all modules in it, named as torch names them."""
     temporary = noted.state.get("_non_persistent_buffers_set", ())
     for kind in ("_parameters", "_buffers"):
         for name, value in (noted.state.get(kind) or {}).items():
@@ -340,7 +340,7 @@ def _tensors(noted: _Noted, prefix: str) -> Iterator[tuple[str, torch.Tensor, bo
 
 
 def _plain(value: Any) -> Any:
-    """Containers of Python's own kind; objects whose class was noted become their class's name."""
+    """Convert to Python's own containers; objects whose class was noted become their class's name."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

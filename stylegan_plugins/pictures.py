@@ -26,7 +26,7 @@ Describe = Callable[[torch.Tensor], torch.Tensor]  # uint8 [n, C, H, W] -> featu
 
 
 def data_of(run_dir: Path, given: str | None) -> str | None:
-    """The images to compare with: given ones, or those that the run was trained on, if they are still there."""
+    """Return the images to compare with: the given ones, or those that the run was trained on, if they still exist."""
     if given is not None:
         return given
     try:
@@ -37,7 +37,8 @@ def data_of(run_dir: Path, given: str | None) -> str | None:
 
 
 def features_by(name: str, device: torch.device) -> Describe:
-    """What images are compared by: pooled features of a backbone, or `pixels`: those of the image at 32x32 or less.
+    """Return the features that images are compared by: pooled features of a backbone, or `pixels`: those of the image
+    at 32x32 or less.
 
     Raises OptionError or DataError as `backbones.load` does."""
     if name == PIXELS:
@@ -75,20 +76,20 @@ class Neighbours:
 
 
 def _first(images: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
-    """Channels first."""
+    """Put channels first."""
     return (image.transpose(2, 0, 1) for image in images)
 
 
 def between(ws: Sequence[torch.Tensor], steps: int, closed: bool) -> list[torch.Tensor]:
-    """`steps` points from each w to the next, evenly spaced and without the next itself; closed: from the last to the
-    first, too, otherwise the last is added."""
+    """Return `steps` points from each w to the next, evenly spaced and without the next itself; closed: from the last
+    to the first, too, otherwise the last is added."""
     pairs = itertools.pairwise([*ws, ws[0]] if closed else ws)
     made = [torch.lerp(a, b, k / steps) for a, b in pairs for k in range(steps)]
     return made if closed else [*made, ws[-1]]
 
 
 def grid(rows: Sequence[Sequence[np.ndarray]]) -> PIL.Image.Image:
-    """Rows of images [H, W, C] of one size."""
+    """Put rows of images [H, W, C] of one size together."""
     return sampling.picture_of(np.concatenate([np.concatenate(row, axis=1) for row in rows], axis=0))
 
 
@@ -140,7 +141,8 @@ def sheets(
 
 
 def neighbours(run_dir: Path, data: str | None, features: str, G: Any, device: torch.device) -> Neighbours | None:
-    """Nearest images of `data`, or of the run's own data set; None, with a line that says so, if there is none.
+    """Return the nearest images of `data`, or of the run's own data set; None, with a line that says so, if there is
+    none.
 
     Raises DataError if the images do not fit G, OptionError or DataError if the features cannot be had."""
     from stylegan_plugins import downloads

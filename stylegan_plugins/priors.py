@@ -41,14 +41,14 @@ class Priors:
 
     @property
     def of_the_run(self) -> np.ndarray:
-        """The features of images that the run trains on."""
+        """Return the features of images that the run trains on."""
         return self.features if self.used is None else self.features[self.used]
 
 
 def compute(
     data: str, name: str, *, weights: str | None = None, flips: bool = False, device: torch.device, flag: str
 ) -> Path:
-    """The file of priors of a data set and a backbone, from the cache if nothing has changed since.
+    """Return the file of priors of a data set and a backbone, from the cache if nothing has changed since.
 
     weights: a file of them, or None for the published ones; flips: of x-flips, too; flag: the option to name in errors.
     Raises DataError or OptionError as `backbones.load` does."""
@@ -108,7 +108,7 @@ def load(file: str | Path, flag: str = "--disp-features") -> Priors:
 
 
 def check(priors: Priors, file: str | Path, data: str, flag: str = "--disp-features") -> str:
-    """The fingerprint of the images in `data`. Raises DataError if priors are not of them."""
+    """Return the fingerprint of the images in `data`. Raises DataError if priors are not of them."""
     names, _ = datacheck.read_images(data)
     if len(names) != len(priors.features):
         raise DataError(f"{flag}: {file} has priors of {len(priors.features)} images, {data} has {len(names)}.")
@@ -122,8 +122,8 @@ def check(priors: Priors, file: str | Path, data: str, flag: str = "--disp-featu
 
 
 def file_for(data: str, features: str, *, weights: str | None, flips: bool, device: torch.device, flag: str) -> Path:
-    """The file of priors that --disp-features means: a backbone's, computed if need be, or a given file, checked. An
-    array of one's own is kept in the cache together with what identifies the images.
+    """Return the file of priors that --disp-features means: a backbone's, computed if need be, or a given file,
+    checked. An array of one's own is kept in the cache together with what identifies the images.
 
     Raises DataError or OptionError."""
     if features in backbones.known():

@@ -59,17 +59,14 @@ class LabelledImages:
     labels: torch.Tensor
 
     def clean(self, index: torch.Tensor) -> torch.Tensor:
-        """Images [n, C, H, W] in [-1, 1]."""
+        """Return images [n, C, H, W] in [-1, 1]."""
         return self.images[index].float() / 127.5 - 1
 
 
-def load_images(path: str, D: Any, max_images: int) -> LabelledImages:
-    """Images of a data set, in random order: minibatch-stddev groups of one class would tell the class.
+def load_images(path: str, dataset: Any, D: Any, max_images: int) -> LabelledImages:
+    """Read images of a data set in random order: minibatch-stddev groups of one class would tell the class.
 
     Raises DataError if they do not fit D."""
-    from stylegan_plugins.host.modules import host_module
-
-    dataset = host_module("training.dataset").ImageFolderDataset(path, use_labels=True)
     if dataset.image_shape != [D.img_channels, D.img_resolution, D.img_resolution]:
         raise DataError(
             f"--data: images in {path} are {dataset.image_shape}, the discriminator takes "
@@ -89,18 +86,18 @@ def load_images(path: str, D: Any, max_images: int) -> LabelledImages:
 
 
 def batch_size(D: torch.nn.Module) -> int:
-    """A batch that D's minibatch-stddev layer can split."""
+    """Return a batch size that D's minibatch-stddev layer can split."""
     return math.lcm(BATCH, minibatch_std_group(D) or 1)
 
 
 def collect(D: torch.nn.Module, images: Callable[[torch.Tensor], torch.Tensor], labels: torch.Tensor) -> LayerFeatures:
-    """Features of all layers, {layer: [M, F]}; arguments as of `features_of`."""
+    """Return the features of all layers, {layer: [M, F]}; arguments as of `features_of`."""
     parts = list(features_of(D, images, labels, layers_of(D), batch_size(D)))
     return {layer: torch.cat([part[layer] for part in parts]).numpy() for layer in parts[0]}
 
 
 def probe_classes(nets: dict[str, torch.nn.Module], data: LabelledImages) -> list[LayerAccuracy]:
-    """The class of an image from its features, without augmentation; split so that all classes are in both parts.
+    """Predict the class of an image from its features, without augmentation; all classes are in both parts of a split.
 
     Raises DataError if there are no classes, or too few images of one."""
     from sklearn.model_selection import StratifiedShuffleSplit
@@ -113,17 +110,14 @@ def probe_classes(nets: dict[str, torch.nn.Module], data: LabelledImages) -> lis
             f"--task=classes needs two classes or more, of four images or more; there are {len(names)}, the smallest "
             f"of {counts.min()}. Use --task=omega."
         )
-    splits = list(
-        StratifiedShuffleSplit(SPLITS, test_size=max(TEST_SHARE, len(names) / len(data.classes)), random_state=0).split(
-            data.classes, data.classes
-        )
-    )
+    share = max(TEST_SHARE, len(names) / len(data.classes))
+    splits = list(StratifiedShuffleSplit(SPLITS, test_size=share, random_state=0).split(data.classes, data.classes))
     features = {name: collect(D, data.clean, data.labels) for name, D in nets.items()}
     return list(_rows("classes", features, data.classes, splits))
 
 
 def probe_omega(nets: dict[str, torch.nn.Module], data: LabelledImages) -> list[LayerAccuracy]:
-    """Each component of omega, above or below 1/2, from the difference of features; no image is in both parts.
+    """Predict whether each component of omega is above 1/2, from the difference of features.
 
     Images of the test part are other photographs than those of the training part, not other draws of the same."""
     from sklearn.model_selection import GroupShuffleSplit
@@ -169,19 +163,13 @@ def _rows(
     for layer in next(iter(features.values())):
         scores = {name: accuracies(values[layer], target, splits) for name, values in features.items()}
         trained, untrained = scores["trained"], scores["untrained"]
-        yield LayerAccuracy(
-            question,
-            layer,
-            features["trained"][layer].shape[1],
-            float(np.mean(trained)),
-            float(np.std(trained)),
-            float(np.mean(untrained)),
-            float(np.mean(common)),
-        )
+        figures = map(float, (np.mean(trained), np.std(trained), np.mean(untrained), np.mean(common)))
+        yield LayerAccuracy(question, layer, features["trained"][layer].shape[1], *figures)
 
 
 def accuracies(values: np.ndarray, target: np.ndarray, splits: list[tuple[np.ndarray, np.ndarray]]) -> list[float]:
-    """Share of test items whose class a logistic regression gets right, for each split. values [M, F], target [M].
+    """Return the share of test items that a logistic regression classifies correctly, for each split. values [M, F],
+    target [M].
 
     Features are scaled to unit variance on the training part; apart from that it is scikit-learn's default, as in the
     authors' evaluation."""
@@ -199,14 +187,14 @@ def accuracies(values: np.ndarray, target: np.ndarray, splits: list[tuple[np.nda
 
 
 def _mean(rows: list[LayerAccuracy]) -> LayerAccuracy:
-    """One row for all components of a group."""
+    """Average the rows of all components of a group."""
     mean: Callable[[str], float] = lambda name: float(np.mean([getattr(row, name) for row in rows]))
     means: dict[str, Any] = {name: mean(name) for name in ("accuracy", "deviation", "untrained", "chance")}
     return dataclasses.replace(rows[0], **means)
 
 
 def untrained_copy(D: Any) -> torch.nn.Module:
-    """The same architecture with random weights, always the same ones."""
+    """Make a network of the same architecture with random weights, always the same ones."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         return type(D)(*D.init_args, **D.init_kwargs).eval().requires_grad_(False)
@@ -214,20 +202,13 @@ def untrained_copy(D: Any) -> torch.nn.Module:
 
 def as_markdown(rows: list[LayerAccuracy]) -> str:
     """Return the rows as a table."""
-    return markdown.table(
-        ["predicted", "layer", "features", "accuracy", "untrained D", "chance"],
-        [
-            [
-                *(row.question, row.layer, str(row.width), f"{row.accuracy:.3f} ± {row.deviation:.3f}"),
-                *(f"{row.untrained:.3f}", f"{row.chance:.3f}"),
-            ]
-            for row in rows
-        ],
-    )
+    accuracy = lambda row: f"{row.accuracy:.3f} ± {row.deviation:.3f}"
+    cells = [(r.question, r.layer, r.width, accuracy(r), f"{r.untrained:.3f}", f"{r.chance:.3f}") for r in rows]
+    return markdown.table(["predicted", "layer", "features", "accuracy", "untrained D", "chance"], cells)
 
 
 def plot(rows: list[LayerAccuracy], path: Path, title: str) -> None:
-    """Accuracy by layer: one panel for each thing that is predicted."""
+    """Plot accuracy by layer, with a panel for each thing that is predicted."""
     from matplotlib.figure import Figure
 
     questions = list(dict.fromkeys(row.question for row in rows))
@@ -252,15 +233,13 @@ def run(pickle: Path, data: str, task: str, outdir: Path | None, max_images: int
     """Probe D of a pickle. Writes a plot and the figures as JSON beside it, or to `outdir`; returns the table."""
     for package in ("sklearn", "matplotlib"):
         require(package)
-    from stylegan_plugins import datacheck, downloads
-    from stylegan_plugins.runs import load_network
+    from stylegan_plugins import runs
 
-    path = downloads.local_data(data)
-    datacheck.check_dataset(path)
-    D = load_network(pickle, "D").to(device)
+    path, dataset = runs.open_dataset(data)
+    D = runs.load_network(pickle, "D").to(device)
     if not set(layers_of(D)) >= {"conv", "fc"}:
         raise HostError(f"{pickle}: D has no b4.conv and b4.fc, which are probed.")
-    images = load_images(path, D, max_images)
+    images = load_images(path, dataset, D, max_images)
     nets = {"trained": D, "untrained": untrained_copy(D).to(device)}
     if task == "auto":
         task = "omega" if images.classes is None else "classes"

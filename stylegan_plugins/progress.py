@@ -38,7 +38,7 @@ class Progress:
         self._logged = self._shown = clock()
 
     def update(self, cur_nimg: int) -> None:
-        """An iteration is done; cur_nimg: real images shown so far."""
+        """Count an iteration that is done; cur_nimg: real images shown so far."""
         now = self.clock()
         self._seen.append((now, cur_nimg))
         if now - self._logged >= self.LOG_SECONDS or cur_nimg >= self.total:
@@ -50,7 +50,7 @@ class Progress:
             self.terminal.flush()
 
     def line(self, cur_nimg: int) -> str:
-        """For example `progress: 1.2 of 25.0 kimg (4%)  57.3 images/s  6m 55s left`."""
+        """Return the line, for example `progress: 1.2 of 25.0 kimg (4%)  57.3 images/s  6m 55s left`."""
         (start, first), (now, last) = self._seen[0], self._seen[-1]
         share = min(100 * cur_nimg // max(self.total, 1), 100)  # the last batch may go beyond
         text = f"progress: {cur_nimg / 1000:.1f} of {self.total / 1000:.1f} kimg ({share}%)"

@@ -69,12 +69,12 @@ class Run:
 
     @property
     def kimg(self) -> float | None:
-        """How far the run has come, in thousands of images."""
+        """Return how far the run has come, in thousands of images."""
         return self.stats.kimg[-1] if self.stats.kimg else None
 
     @property
     def total_kimg(self) -> float | None:
-        """How far it was to go; None if that is not known."""
+        """Return how far the run was to go; None if that is not known."""
         return number(self.settings.get("total_kimg"))
 
     @property
@@ -110,7 +110,7 @@ def read(path: Path) -> Run:
 
 
 def number(value: Any) -> float | None:
-    """A finite number: of a statistic of the host, which is {"num", "mean", "std"}, the mean. None for all else."""
+    """Return a finite number, of a statistic of the host ({"num", "mean", "std"}) the mean; None for all else."""
     if isinstance(value, dict):
         value = value.get("mean")
     if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -122,8 +122,8 @@ def number(value: Any) -> float | None:
 
 
 def is_higher_better(metric: str) -> bool | None:
-    """Which way a figure of a metric goes, by its name; None for those that go no way, as deviations, and for unknown
-    ones."""
+    """Tell by its name whether more of a metric's figure is better; None for figures that are not ranked, such as
+    deviations, and for unknown ones."""
     words = metric.lower().split("_")
     if "std" in words:
         return None
@@ -138,7 +138,7 @@ def is_higher_better(metric: str) -> bool | None:
 
 
 def flattened(value: Any, name: str = "", separator: str = ".") -> Iterator[tuple[str, Any]]:
-    """{"a": {"b": 1}} -> ("a.b", 1)."""
+    """Yield ("a.b", 1) for {"a": {"b": 1}}."""
     if isinstance(value, dict) and value:
         for key, inner in value.items():
             yield from flattened(inner, f"{name}{separator}{key}" if name else str(key), separator)
@@ -147,7 +147,8 @@ def flattened(value: Any, name: str = "", separator: str = ".") -> Iterator[tupl
 
 
 def lines(path: Path, notes: list[str]) -> Iterator[dict[str, Any]]:
-    """The objects of a file of JSON lines; none if there is no file. What cannot be read is left out, with a note."""
+    """Yield the objects of a file of JSON lines; none if there is no file. What cannot be read is left out, with a
+    note."""
     broken, last = 0, False
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
@@ -176,7 +177,7 @@ def lines(path: Path, notes: list[str]) -> Iterator[dict[str, Any]]:
 
 
 def sheets_of(path: Path) -> list[tuple[int | None, Path]]:
-    """The host's sheets of samples in the order of time; the one from before training comes first."""
+    """Return the host's sheets of samples in the order of time; the one from before training comes first."""
     found: dict[int, Path] = {}
     for file in sorted(_listed(path)):
         if match := SHEET.fullmatch(file.name):
@@ -207,7 +208,7 @@ def _settings(path: Path, notes: list[str]) -> dict[str, Any]:
 
 
 def _table(path: Path, notes: list[str]) -> Table:
-    """Statistics over kimg, from the host's format or plain, nested numbers."""
+    """Read statistics over kimg, from the host's format or plain, nested numbers."""
     table = Table()
     odd: Counter[str] = Counter()
     nowhere = 0
@@ -239,7 +240,7 @@ def _table(path: Path, notes: list[str]) -> Table:
 
 
 def _is_odd(value: Any) -> bool:
-    """Whether something was measured and is no number. The hosts write NaN for what was not measured, too."""
+    """Return whether something was measured and is no number. The hosts write NaN for what was not measured, too."""
     if isinstance(value, dict):
         return bool(value) and value.get("num") != 0
     return value is not None

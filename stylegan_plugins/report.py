@@ -98,7 +98,7 @@ class Entry:
 
 
 def write(paths: Sequence[Path], out: Path, host: Path | None = None) -> int:
-    """`stylegan-plugins report`. Returns the number of bytes written.
+    """Write the report of `stylegan-plugins report`, and return its number of bytes.
 
     Raises DataError if a path is no run or `out` cannot be written, OptionError for too many runs, HostError if `host`
     is none."""
@@ -120,7 +120,7 @@ def write(paths: Sequence[Path], out: Path, host: Path | None = None) -> int:
 
 
 def render(runs: Sequence[Run], with_generator: bool = False) -> str:
-    """The page. with_generator: a host is in use, from which generators can be made."""
+    """Return the page. with_generator: a host is in use, from which generators can be made."""
     import jinja2
 
     here = Path(__file__).parent
@@ -153,8 +153,8 @@ def render(runs: Sequence[Run], with_generator: bool = False) -> str:
 
 
 def stat_groups(runs: Sequence[Run], letters: Sequence[str]) -> list[Group]:
-    """Charts of stats.jsonl: the host's losses, D's judgement, then what plug-ins wrote, by the first word of its name,
-    and time and memory at the end."""
+    """Return charts of stats.jsonl: the host's losses, D's judgement, then what plug-ins wrote, by the first word of
+    its name, and time and memory at the end."""
     tables = [run.stats for run in runs]
     judgement = ("Loss/scores/", "Loss/signs/", "Progress/augment")
     resources = ("Timing/", "Resources/")
@@ -182,7 +182,7 @@ def _group(
     letters: Sequence[str],
     further: Callable[[str], bool] = lambda key: False,
 ) -> Group:
-    """One chart for each statistic; what was measured on several kinds of images shares one."""
+    """Draw one chart for each statistic; what was measured on several kinds of images shares one."""
     lines: dict[str, list[Line]] = {}
     for index, table in enumerate(tables):
         for name in table.values:
@@ -216,13 +216,11 @@ def _entry(index: int, run: Run, runs: Sequence[Run], with_generator: bool) -> E
             made = report_pictures.generated(run, name)
         except UserError as error:
             notes.append(f"No images were made with the generator: {error}")
-    return Entry(
-        letter, name, run, pictures, made, {heading: (value, about) for heading, value, about in facts(run)}, notes
-    )
+    return Entry(letter, name, run, pictures, made, facts(run), notes)
 
 
-def facts(run: Run) -> list[tuple[str, str, str]]:
-    """What the table at the top says about a run: heading, value, and what is to be said about the value."""
+def facts(run: Run) -> dict[str, tuple[str, str]]:
+    """Return the table at the top: by heading a value, and a remark on it."""
 
     def last(name: str) -> str:
         measured = [value for value in run.stats.values.get(name, []) if value is not None]
@@ -234,29 +232,27 @@ def facts(run: Run) -> list[tuple[str, str, str]]:
     seconds = [value for value in run.stats.values.get("Timing/total_sec", []) if value is not None]
     total = run.total_kimg
     state = ", not complete" if total is not None and (run.kimg is None or run.kimg < total) else ""
-    result = [
-        ("Plug-ins", ", ".join(run.plugins) or "none", ""),
-        ("Images", setting("training_set_kwargs.max_size"), ""),
-        ("Batch", setting("batch_size"), ""),
-        (
-            "kimg",
-            "–" if run.kimg is None else f"{run.kimg:.6g}",
-            f"of {'?' if total is None else f'{total:.6g}'}{state}",
-        ),
-        ("Time", duration(seconds[-1]) if seconds else "–", ""),
-        ("Sec/kimg", last("Timing/sec_per_kimg"), ""),
-        ("Loss G, D", f"{last('Loss/G/loss')}, {last('Loss/D/loss')}", ""),
-        ("Signs real, generated", f"{last('Loss/signs/real')}, {last('Loss/signs/fake')}", ""),
-        ("ADA's p", last("Progress/augment"), ""),
-    ]
+    kimg = "–" if run.kimg is None else f"{run.kimg:.6g}"
+    result = {
+        "Plug-ins": (", ".join(run.plugins) or "none", ""),
+        "Images": (setting("training_set_kwargs.max_size"), ""),
+        "Batch": (setting("batch_size"), ""),
+        "kimg": (kimg, f"of {'?' if total is None else f'{total:.6g}'}{state}"),
+        "Time": (duration(seconds[-1]) if seconds else "–", ""),
+        "Sec/kimg": (last("Timing/sec_per_kimg"), ""),
+        "Loss G, D": (f"{last('Loss/G/loss')}, {last('Loss/D/loss')}", ""),
+        "Signs real, generated": (f"{last('Loss/signs/real')}, {last('Loss/signs/fake')}", ""),
+        "ADA's p": (last("Progress/augment"), ""),
+    }
     for name, table in run.metrics.items():
         if (best := best_of(table.points(name), name)) is not None:
-            result.append((f"Best {name}", charts.written(best[1]), f"at {best[0]:.6g} kimg"))
+            result[f"Best {name}"] = (charts.written(best[1]), f"at {best[0]:.6g} kimg")
     return result
 
 
 def best_of(points: Iterable[charts.Point], metric: str) -> tuple[float, float] | None:
-    """(kimg, value) of the best; None if there are no values or the metric goes no way. Of equals, the earliest."""
+    """Return (kimg, value) of the best; None if there are no values or the metric is not ranked. Of equals, the
+    earliest."""
     higher = records.is_higher_better(metric)
     measured = [(kimg, value) for kimg, value in points if value is not None]
     if higher is None or not measured:
@@ -276,7 +272,7 @@ def duration(seconds: float) -> str:
 
 
 def _metrics(runs: Sequence[Run], letters: Sequence[str]) -> list[dict[str, Any]]:
-    """For each metric a chart, and a table of snapshots and runs with the best of each run marked."""
+    """Return for each metric a chart, and a table of snapshots and runs with the best of each run marked."""
     found = []
     for name in sorted({name for run in runs for name in run.metrics}):
         points = {index: run.metrics[name].points(name) for index, run in enumerate(runs) if name in run.metrics}
@@ -309,7 +305,7 @@ def _metrics(runs: Sequence[Run], letters: Sequence[str]) -> list[dict[str, Any]
 
 
 def shown(value: Any) -> str:
-    """A setting as text, cut if it is long."""
+    """Write a setting as text, cut if it is long."""
     text = value if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= MOST_LETTERS else f"{text[:MOST_LETTERS]} ..."
 
@@ -320,12 +316,12 @@ def _settings(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
 
 
 def differing(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
-    """Settings that are not the same in all runs, but for the folder of the run, which never is."""
+    """Return the settings that are not the same in all runs, but for the folder of the run, which never is."""
     return [(name, values) for name, values in _settings(runs) if len(set(values)) > 1 and name != "run_dir"]
 
 
 def _last_values(runs: Sequence[Run]) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Every statistic of stats.jsonl and diagnostics.jsonl: the last value and the range, for each run."""
+    """Return every statistic of stats.jsonl and diagnostics.jsonl: the last value and the range, for each run."""
     rows = []
     for kind in ("stats", "diagnostics"):
         tables: list[Table] = [getattr(run, kind) for run in runs]

@@ -126,6 +126,16 @@ def _load(
     return numbers, *sampling.load_generator(run_or_pkl, devices.device())
 
 
+def _load_with_images(
+    run_or_pkl: Path, outdir: Path, data: str | None, features: str, **how: Any
+) -> tuple[list[int], Any, Any, Any]:
+    """Return seeds, G_ema, its sampler, and the images of the data set to find nearest ones in."""
+    from stylegan_plugins import pictures
+
+    seeds, G, sampler, pickle = _load(run_or_pkl, outdir, **how)
+    return seeds, G, sampler, pictures.neighbours(pickle.parent, data, features, G, devices.device())
+
+
 @click.command()
 @run_argument
 @seeds_option(default="0-15", help="Numbers and ranges, as 0-15,20; one image each")
@@ -180,24 +190,15 @@ def pictures_options(command: Callable) -> Callable:
 @trunc_option(default=1.0, help="Truncation psi")
 @pictures_options
 def interpolate(
-    run_or_pkl: Path,
-    frames: int,
-    columns: int,
-    trunc: float,
-    data: str | None,
-    features: str,
-    label: int | None,
-    outdir: Path,
-    **generator: Any,
+    run_or_pkl: Path, outdir: Path, frames: int, columns: int, trunc: float, label: int | None, **how: Any
 ) -> None:
     """Walk from seed to seed in w: a GIF, and a strip with the nearest training image under each frame.
 
     If frames jump from one training image to the next, the generator has learned them by heart."""
     from stylegan_plugins import pictures, sampling
 
-    seeds, G, sampler, pickle = _load(run_or_pkl, outdir, fewest=2, **generator)
+    seeds, G, sampler, near = _load_with_images(run_or_pkl, outdir, fewest=2, **how)
     ws = list(sampling.latents(G, seeds, sampler=sampler, truncation=trunc, label=label))
-    near = pictures.neighbours(pickle.parent, data, features, G, devices.device())
     for file in pictures.interpolation(G, ws, outdir, frames=frames, columns=columns, near=near):
         click.echo(file)
 
@@ -208,26 +209,18 @@ def interpolate(
 @default_option("--pairs", type=click.IntRange(min=1), default=16, help="Samples on a ranked sheet")
 @pictures_options
 def sheet(
-    run_or_pkl: Path,
-    trunc: float,
-    pairs: int,
-    data: str | None,
-    features: str,
-    label: int | None,
-    outdir: Path,
-    **generator: Any,
+    run_or_pkl: Path, outdir: Path, features: str, trunc: float, pairs: int, label: int | None, **how: Any
 ) -> None:
     """Sample sheets: without truncation, with it, and, beside their nearest training images, the worst samples first.
 
     The worst are those farthest from any training image; sheet-nearest.png has those nearest to one."""
     from stylegan_plugins import pictures, sampling
 
-    seeds, G, sampler, pickle = _load(run_or_pkl, outdir, **generator)
+    seeds, G, sampler, near = _load_with_images(run_or_pkl, outdir, features=features, **how)
     made = {
         name: sampling.images(G, seeds, sampler=sampler, truncation=psi, label=label)
         for name, psi in (("full", 1.0), (f"trunc{trunc:g}", trunc))
     }
-    near = pictures.neighbours(pickle.parent, data, features, G, devices.device())
     files, distances = pictures.sheets(made, outdir, near=near, pairs=pairs)
     for file in files:
         click.echo(file)

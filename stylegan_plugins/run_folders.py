@@ -20,14 +20,12 @@ def read_options(run_dir: Path) -> dict[str, Any] | None:
     file = run_dir / OPTIONS
     try:
         found = json.loads(file.read_text(encoding="utf-8", errors="replace"))
+        if not isinstance(found, dict):
+            raise ValueError("it is no JSON object")
     except FileNotFoundError:
         return None
-    except OSError as error:
-        raise DataError(f"{file} cannot be read ({error.strerror or error}).") from error
-    except (ValueError, RecursionError) as error:  # RecursionError: nested without end
-        raise DataError(f"{file} cannot be read (it is no JSON).") from error
-    if not isinstance(found, dict):
-        raise DataError(f"{file} cannot be read (it is no JSON object).")
+    except (OSError, ValueError, RecursionError) as error:  # RecursionError: nested without end
+        raise DataError(f"{file} cannot be read ({getattr(error, 'strerror', None) or error}).") from error
     return found
 
 

@@ -1,4 +1,4 @@
-"""The host that tools use, and networks made from its code."""
+"""The host that tools use, and networks and data sets made from its code."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
-from stylegan_plugins import devices
+from stylegan_plugins import datacheck, devices, downloads
 from stylegan_plugins.errors import HostError
 from stylegan_plugins.finetune import open_pickle
 from stylegan_plugins.host import networks
-from stylegan_plugins.host.modules import use_host
+from stylegan_plugins.host.modules import host_module, use_host
 
 
 def choose_host(directory: Path | None) -> Path:
@@ -35,8 +35,17 @@ def choose_host(directory: Path | None) -> Path:
     )
 
 
+def open_dataset(data: str) -> tuple[str, Any]:
+    """Return the path of a data set given as for train.py, and the host's object of it, with labels.
+
+    Raises DataError if it cannot be downloaded or used."""
+    path = downloads.local_data(data)
+    datacheck.check_dataset(path)
+    return path, host_module("training.dataset").ImageFolderDataset(path, use_labels=True)
+
+
 def load_network(pickle: Path, key: str) -> torch.nn.Module:
-    """A network of a pickle, made from the host's classes: G, D or G_ema."""
+    """Make a network of a pickle from the host's classes: G, D or G_ema."""
     network = open_pickle(pickle).network(key)
     if devices.device().type == "cpu":  # half precision is for GPUs
         network = dataclasses.replace(network, init_kwargs=_in_single_precision(network.init_kwargs))

@@ -43,7 +43,7 @@ class Sampler:
 
 
 def sampler_of(run_dir: Path) -> Sampler | None:
-    """The sampler of the plug-ins that a run was trained with; None if they have none, or there is no run.
+    """Return the sampler of the plug-ins that a run was trained with; None if they have none, or there is no run.
 
     Raises DataError or PluginError if it is damaged, or a plug-in is missing."""
     args = run_folders.read_options(run_dir)
@@ -69,7 +69,7 @@ def seeds_of(text: str, fewest: int = 1) -> list[int]:
 
 
 def read_image(file: Path, G: Any) -> torch.Tensor:
-    """A picture as the data set would have it: its middle square, upright, at G's resolution and colors, what is
+    """Read a picture as the data set would have it: its middle square, upright, at G's resolution and colors, what is
     transparent on white, [1, C, H, W]. Raises DataError."""
     try:
         with PIL.Image.open(file) as opened:
@@ -88,7 +88,7 @@ def read_image(file: Path, G: Any) -> torch.Tensor:
 
 
 def images(G: Any, seeds: Iterable[int], **how: Any) -> list[np.ndarray]:
-    """One image for each seed, uint8 [H, W, C]; arguments and errors as of `latents`."""
+    """Return one image for each seed, uint8 [H, W, C]; arguments and errors as of `latents`."""
     return [render(G, ws) for ws in latents(G, seeds, **how)]
 
 
@@ -102,7 +102,7 @@ def latents(
     like: torch.Tensor | None = None,
     label: int | None = None,
 ) -> Iterator[torch.Tensor]:
-    """w for each seed, [1, num_ws, w_dim]. z is that of the hosts' scripts; w depends on its seed alone.
+    """Yield w for each seed, [1, num_ws, w_dim]. z is that of the hosts' scripts; w depends on its seed alone.
 
     like: [1, C, H, W]; label: a class, for a G that has classes. Raises OptionError if G needs another one of them."""
     device = next(G.parameters()).device
@@ -136,7 +136,7 @@ def latents(
 
 @torch.no_grad()
 def render(G: Any, ws: torch.Tensor) -> np.ndarray:
-    """The image of w [1, num_ws, w_dim], uint8 [H, W, C], with constant noise."""
+    """Return the image of w [1, num_ws, w_dim], uint8 [H, W, C], with constant noise."""
     image = G.synthesis(ws, noise_mode="const")[0]
     return (image.permute(1, 2, 0) * 127.5 + 128).clamp(0, 255).to(torch.uint8).cpu().numpy()
 
@@ -146,21 +146,19 @@ def random_images(
     G: Any,
     count: int,
     *,
-    batch: int = BATCH,
     sampler: Sampler | None = None,
     dataset: Any = None,
-    seed: int = 0,
     share: tuple[int, int] = (0, 1),
 ) -> Iterator[torch.Tensor]:
-    """`count` images in batches, uint8 [n, C, H, W], without truncation, with random noise. Torch's random numbers are
-    left as they were.
+    """Yield `count` images in batches, uint8 [n, C, H, W], without truncation, with random noise. Torch's random
+    numbers are left as they were.
 
     dataset     one of the host's, whose labels are drawn, for a G that has labels and no sampler
     share       (k, n): of the batches, k, k + n, k + 2n, ..., the same as they are among all"""
     device = next(G.parameters()).device
-    random = np.random.RandomState(seed)
-    for start in range(0, count, batch):
-        n = min(batch, count - start)
+    random = np.random.RandomState(0)
+    for start in range(0, count, BATCH):
+        n = min(BATCH, count - start)
         z = torch.from_numpy(random.randn(n, G.z_dim)).to(device)
         if G.c_dim and sampler is not None:
             ws = map_embedded(G, z, torch.stack([sampler.draw(G, random) for _ in range(n)]))
@@ -169,16 +167,16 @@ def random_images(
             if G.c_dim:
                 drawn = np.stack([dataset.get_label(index) for index in random.randint(len(dataset), size=n)])
             ws = G.mapping(z, torch.from_numpy(drawn).to(device))
-        if start // batch % share[1] != share[0]:
+        if start // BATCH % share[1] != share[0]:
             continue
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(seed + start)
+            torch.manual_seed(start)
             images = G.synthesis(ws)
         yield (images * 127.5 + 128).clamp(0, 255).to(torch.uint8)
 
 
 def sheet(made: list[np.ndarray]) -> PIL.Image.Image:
-    """All images in one, about twice as wide as high."""
+    """Put all images on one sheet, about twice as wide as high."""
     height, width, channels = made[0].shape
     columns = min(len(made), max(1, round(math.sqrt(2 * len(made)))))
     rows = -(-len(made) // columns)
@@ -194,7 +192,7 @@ def picture_of(image: np.ndarray) -> PIL.Image.Image:
 
 
 def load_generator(path: Path, device: torch.device) -> tuple[Any, Sampler | None, Path]:
-    """G_ema of a run or pickle, its sampler, and the pickle."""
+    """Return G_ema of a run or pickle, its sampler, and the pickle."""
     file = run_folders.newest_pickle(path)
     G = runs.load_network(file, "G_ema").to(device)
     sampler = sampler_of(file.parent)
@@ -225,7 +223,7 @@ class Generator:
             )
 
     def images(self, count: int, share: tuple[int, int] = (0, 1)) -> Iterator[torch.Tensor]:
-        """As `random_images`, always the same ones."""
+        """Yield `random_images`, always the same ones."""
         return random_images(self.G, count, sampler=self.sampler, dataset=self.dataset, share=share)
 
 

@@ -31,8 +31,8 @@ class Reference:
 
     @functools.cached_property
     def floor(self) -> float | None:
-        """FID of its first half to its second: what a perfect generator of half as many images would be given. None for
-        less than four images."""
+        """Return the FID of its first half to its second, which a perfect generator of half as many images would get;
+        None for less than four images."""
         half = len(self.features) // 2
         if half < 2:
             return None
@@ -114,11 +114,11 @@ METRICS = {
 
 
 def known() -> dict[str, Metric]:
-    """All metrics by name: these, and those of installed plug-ins."""
+    """Return all metrics by name: these, and those of installed plug-ins."""
     return {**METRICS, **manager.catalogue().offered("register_metrics", Metric), **METRICS}
 
 
 def score(metric: Metric, label: str, reference: Reference | None, generated: Outputs) -> dict[str, float]:
-    """A metric's figures by name: `label`, with an end, as in the host's metrics."""
+    """Return a metric's figures by name: `label`, with an end, as in the host's metrics."""
     found = metric.compute(reference, torch.from_numpy(generated[metric.reads]))  # type: ignore[arg-type]
     return {label + end: found[end] for end in metric.ends}

@@ -53,7 +53,7 @@ def real_batches(dataset: Any, count: int) -> Iterator[torch.Tensor]:
 
 
 def probe(real: np.ndarray, generated: np.ndarray) -> tuple[list[float], list[float]]:
-    """Accuracies on the half that is held out and on the other, for each split. real, generated: [M, F].
+    """Return accuracies on the half that is held out and on the other, for each split. real, generated: [M, F].
 
     The classifier is the authors': a logistic regression on raw features, C = 0.2."""
     from sklearn.linear_model import LogisticRegression
@@ -75,7 +75,7 @@ def rank(
     generated: Callable[[int], Iterable[torch.Tensor]],
     most: int = MOST,
 ) -> list[ProbedBackbone]:
-    """Rows of all models, best first. One network at a time is made, used and freed.
+    """Return the rows of all models, best first. One network at a time is made, used and freed.
 
     models      names, and what makes their networks
     dataset     the host's; generated: from a number to batches of so many images, uint8, always the same ones
@@ -101,18 +101,15 @@ def rank(
 def run(
     path: Path, data: str, models: str | None, most: int, outdir: Path | None, device: torch.device, report: Callable
 ) -> str:
-    """`stylegan-plugins select`: the table, after plot and JSON are written beside the pickle or to `outdir`.
+    """Return the table of `stylegan-plugins select`. Plot and JSON are written beside the pickle or to `outdir`.
 
     models: None for all of DEFAULT whose weights can be had; report is told of the others."""
-    from stylegan_plugins import downloads, sampling
-    from stylegan_plugins.host.modules import host_module
+    from stylegan_plugins import runs, sampling
 
     require("matplotlib")
     require("sklearn")
-    local = downloads.local_data(data)
-    datacheck.check_dataset(local)
+    _, dataset = runs.open_dataset(data)
     chosen = models_of(DEFAULT if models is None else models, "--models")
-    dataset = host_module("training.dataset").ImageFolderDataset(local, use_labels=True)
     G, sampler, pickle = sampling.load_generator(path, device)
     generator = sampling.Generator(G, sampler, dataset)
     found: dict[str, Callable[[], Levels]] = {}
@@ -140,17 +137,12 @@ def run(
 
 def as_markdown(rows: list[ProbedBackbone]) -> str:
     """Return the rows as a table."""
-    return markdown.table(
-        ["backbone", "features", "accuracy", "on the images fitted to"],
-        [
-            [row.model, str(row.features), f"{row.accuracy:.3f} ± {row.deviation:.3f}", f"{row.training:.3f}"]
-            for row in rows
-        ],
-    )
+    cells = [(r.model, r.features, f"{r.accuracy:.3f} ± {r.deviation:.3f}", f"{r.training:.3f}") for r in rows]
+    return markdown.table(["backbone", "features", "accuracy", "on the images fitted to"], cells)
 
 
 def plot(rows: list[ProbedBackbone], path: Path, title: str) -> None:
-    """A bar for each backbone, the best on top."""
+    """Plot a bar for each backbone, the best on top."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 1.2 + 0.4 * len(rows)), layout="constrained")

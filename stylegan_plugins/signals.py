@@ -18,19 +18,19 @@ _interrupted = False
 
 
 def asked() -> int | None:
-    """The number of the signal that asked this process to end its run; None so far."""
+    """Return the number of the signal that asked this process to end its run; None so far."""
     return _asked
 
 
 def install() -> None:
-    """In a process that trains: remember the signal. A second Ctrl-C ends the process at once, as usual."""
+    """Remember signals, in a process that trains. A second Ctrl-C ends the process at once, as usual."""
     if threading.current_thread() is threading.main_thread():
         for number in SIGNALS:
             signal.signal(number, _remember)
 
 
 def forward() -> None:
-    """In a process that only waits for those that train: hand signals on to them. (A terminal sends Ctrl-C to all, a
+    """Hand signals on to the processes that train, in one that waits for them. (A terminal sends Ctrl-C to all, a
     job scheduler or `kill` often to the first one alone.)"""
     if threading.current_thread() is threading.main_thread():
         for number in SIGNALS:
@@ -73,14 +73,14 @@ def run(arguments: Sequence[str], **how: Any) -> int:
 
 
 def outlast(_worker: int = 0) -> None:
-    """In a data-loader worker, as worker_init_fn: it is needed until its trainer has ended. Ctrl-C is ignored, and the
-    first SIGTERM; the second ends it (`end_workers`, and Python at its exit, send one each)."""
+    """Ignore Ctrl-C and the first SIGTERM in a data-loader worker, as worker_init_fn: it is needed until its trainer
+    has ended. The second SIGTERM ends it (`end_workers`, and Python at its exit, send one each)."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(signal.SIGTERM, signal.SIG_DFL))
 
 
 def end_workers() -> None:
-    """The training loop of this process is over, perhaps by an error: no worker may keep the process from ending."""
+    """End the workers when the training loop is over, perhaps by an error: none may keep the process from ending."""
     children = multiprocessing.active_children()
     if children and threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD"):
         signal.signal(

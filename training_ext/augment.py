@@ -10,6 +10,9 @@ respect to the images: the gradient penalty R1 goes through T. Nothing is clampe
 0, which is mid-grey for images in [-1, 1].
 
 Symbols: x images [N, C, H, W], nominally in [-1, 1]; u uniform in [0, 1); i row, j column, both from 0.
+
+The module has more than 400 lines because SimCLR's transformation is here, too: both share their checks and the way in
+which omega is drawn and applied.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ class Backbone(torch.nn.Module):
         return super().train(False)
 
     def prepare(self, images: torch.Tensor, resize: str = "bilinear") -> torch.Tensor:
-        """Images [N, C, H, W] in [-1, 1], C 1 or 3 -> what the model takes, [N, 3, size, size].
+        """Convert images [N, C, H, W] in [-1, 1], C 1 or 3, to what the model takes, [N, 3, size, size].
 
         resize: `bilinear`, low-pass filtered when images become smaller, or `area`, means over boxes of pixels."""
         if images.shape[1] == 1:
@@ -68,7 +68,7 @@ def area(images: torch.Tensor, size: int) -> torch.Tensor:
 
 @functools.cache
 def _means(side: int, size: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """[size, side]."""
+    """Return the weights of `area` along one axis, [size, side]."""
     index, out = torch.arange(side, device=device), torch.arange(size, device=device)[:, None]
     inside = (index >= out * side // size) & (index < -((out + 1) * side // -size))
     return inside.to(dtype) / inside.sum(dim=1, keepdim=True)
@@ -147,7 +147,7 @@ class Levels(torch.nn.Module):
         return list(_Scaled.apply(scale, *levels)) if self.dtype == torch.float16 else levels
 
     def pooled(self, images: torch.Tensor) -> torch.Tensor:
-        """The last level, averaged over its pixels if it is a map, [N, F]."""
+        """Return the last level, averaged over its pixels if it is a map, [N, F]."""
         last = self(images)[-1]
         return last.mean(dim=[2, 3]) if last.ndim == 4 else last
 

@@ -28,12 +28,12 @@ class BuildError(RuntimeError):
 
 
 def failed(name: str) -> bool:
-    """Whether building this op was tried in this process and did not work."""
+    """Return whether building this op was tried in this process and did not work."""
     return name in _failures
 
 
 def reason(name: str) -> str | None:
-    """Why building this op did not work; None if it did, or was not tried."""
+    """Return why building this op did not work; None if it did, or was not tried."""
     return _failures.get(name)
 
 
@@ -136,7 +136,8 @@ def _with_toolkit_of_wheels(cuda_home: str | None, directory: Path, build_kwargs
 
 
 def architecture() -> str:
-    """What the ops are compiled for: TORCH_CUDA_ARCH_LIST, with the GPU that is present added if the list lacks it.
+    """Return the architectures to compile for: TORCH_CUDA_ARCH_LIST, with the GPU that is present added if the list
+    lacks it.
 
     Raises BuildError if there is neither."""
     named = os.environ.get("TORCH_CUDA_ARCH_LIST", "").strip()
@@ -153,7 +154,7 @@ def architecture() -> str:
 
 
 def _numbers(architectures: str) -> list[str]:
-    """`8.0 9.0a+PTX` -> [8.0, 9.0]"""
+    """Read `8.0 9.0a+PTX` as [8.0, 9.0]."""
     return [part.split("+")[0].rstrip("af") for part in architectures.replace(" ", ";").split(";") if part]
 
 
@@ -167,8 +168,8 @@ def _key(files: list[Path]) -> str:
 
 
 def _find_ninja() -> None:
-    """ninja from the package index sits beside the interpreter, which need not be on PATH in a venv that was not
-    activated."""
+    """Put the ninja of the package index on PATH: it lies beside the interpreter, which a venv that was not activated
+    has not on PATH."""
     if shutil.which("ninja") is None:
         beside = str(Path(sys.executable).parent)
         if shutil.which("ninja", path=beside) is None:
@@ -177,7 +178,7 @@ def _find_ninja() -> None:
 
 
 def _explain(name: str, error: Exception) -> str:
-    """One line: what went wrong, and what to do."""
+    """Say in one line what went wrong, and what to do."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     # A compiler's "bias_act.cu(12): error: ...", not the command line that ninja repeats, which is full of file names.
     told = [line for line in lines if re.search(r"\berror\b ?[:#]|: not found|Error:", line)]

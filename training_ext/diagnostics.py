@@ -16,7 +16,7 @@ SIDE = 32  # pixels, of images that are compared
 
 @contextmanager
 def evaluating(*modules: torch.nn.Module) -> Iterator[None]:
-    """Modules in evaluation mode and without gradients; afterwards each part of them has the mode that it had."""
+    """Put modules in evaluation mode, without gradients; afterwards each part has the mode that it had."""
     modes = {part: part.training for module in modules for part in module.modules()}
     try:
         for module in modules:
@@ -29,20 +29,20 @@ def evaluating(*modules: torch.nn.Module) -> Iterator[None]:
 
 
 def batch_for(count: int, batch: int, group: int) -> int:
-    """How many of `count` images go through D together: at most `batch`, whole groups of `group` images each, of which
-    none holds an image twice. With fewer images than a group has, one group, in which images recur."""
+    """Return how many of `count` images go through D together: at most `batch`, whole groups of `group` images each, of
+    which none holds an image twice. With fewer images than a group has, one group, in which images recur."""
     return max(min(batch, count) // group, 1) * group
 
 
 def full_batches(count: int, batch: int) -> Iterator[tuple[torch.Tensor, int]]:
-    """Indices [batch] that go through `count` items, and how many of them count: the last batch is filled up from the
-    front, because minibatch standard deviation takes groups of a fixed size."""
+    """Yield indices [batch] that go through `count` items, and how many of them count: the last batch is filled up from
+    the front, because minibatch standard deviation takes groups of a fixed size."""
     for start in range(0, count, batch):
         yield torch.arange(start, start + batch) % count, min(batch, count - start)
 
 
 def scored(evaluate: Callable[[torch.Tensor], torch.Tensor], count: int, batch: int) -> torch.Tensor:
-    """Logits [count] on the CPU. evaluate: from indices [batch] to logits [batch, 1]."""
+    """Return logits [count] on the CPU. evaluate: from indices [batch] to logits [batch, 1]."""
     parts = [evaluate(index)[:kept, 0].float().cpu() for index, kept in full_batches(count, batch)]
     return torch.cat(parts)
 
@@ -60,12 +60,12 @@ def r_v(train: torch.Tensor, held_out: torch.Tensor, generated: torch.Tensor) ->
 
 
 def correct(logits: torch.Tensor, source: str) -> torch.Tensor:
-    """1 where D is right, 0 elsewhere, like `logits`: real images have positive ones, generated ones negative."""
+    """Return 1 where D is right, else 0, like `logits`: real images have positive ones, generated ones negative."""
     return (logits < 0 if source == "generated" else logits > 0).float()
 
 
 def summary(scores: dict[str, torch.Tensor]) -> dict[str, Any]:
-    """All numbers of logits [N], by source: `train`, `generated` and, if there are any, `held_out`.
+    """Return all numbers of logits [N], by source: `train`, `generated` and, if there are any, `held_out`.
 
     None stands for what there is no number for."""
     kinds = ("train", "held_out", "generated")
@@ -79,18 +79,19 @@ def summary(scores: dict[str, torch.Tensor]) -> dict[str, Any]:
 
 
 def number(value: torch.Tensor) -> float | None:
-    """A number that JSON has, or None."""
+    """Return a number that JSON has, or None."""
     return float(value) if math.isfinite(value) else None
 
 
 def shrunk(images: torch.Tensor) -> torch.Tensor:
-    """Images [N, C, H, W] as vectors, [N, F]: means over boxes of pixels, so that no side is longer than SIDE."""
+    """Shrink images [N, C, H, W] to vectors [N, F]: means over boxes of pixels, so that no side is longer than SIDE."""
     side = images.shape[2]
     return (area(images, SIDE) if side > SIDE else images).flatten(1)
 
 
 def nearest(queries: torch.Tensor, among: torch.Tensor, chunk: int = 4096) -> tuple[torch.Tensor, torch.Tensor]:
-    """The distance of each query [N, F] to the nearest of [M, F], [N]:  min_m sqrt(mean_f (q_nf - a_mf)^2), and m [N].
+    """Return the distance of each query [N, F] to the nearest of [M, F], [N]: min_m sqrt(mean_f (q_nf - a_mf)^2), and m
+    [N].
 
     The nearest one is found by |a|^2 - 2 q.a, in chunks; its distance is then taken by itself, so that a copy has 0."""
     best = queries.new_full([len(queries)], math.inf)

@@ -19,15 +19,15 @@ import torch
 
 
 def unconditional(*, host_class: str, c_dim: int, **kwargs: Any) -> torch.nn.Module:
-    """The host's discriminator without labels, whatever the data set has: D_f, and D_l as its last layer. Called as a
-    class by the host's training loop, through `class_name`."""
+    """Make the host's discriminator without labels, whatever the data set has: D_f, and D_l as its last layer. Called
+    as a class by the host's training loop, through `class_name`."""
     from stylegan_plugins.host.modules import host_module
 
     return host_module("dnnlib").util.construct_class_by_name(class_name=host_class, c_dim=0, **kwargs)
 
 
 def projection(features: torch.Tensor, embedded: torch.Tensor) -> torch.Tensor:
-    """D_emb(y) . D_f(x) / sqrt(F), [N, 1]. The factor is the host's, of its own projection; the paper has none.
+    """Return D_emb(y) . D_f(x) / sqrt(F), [N, 1]. The factor is the host's, of its own projection; the paper has none.
 
     features, embedded: [N, F]."""
     if features.shape != embedded.shape:
@@ -44,7 +44,7 @@ class Standard:
 
     @classmethod
     def of(cls, features: np.ndarray) -> Standard:
-        """features: [M, d]. A data set of one image, or of equal ones, has scale 1."""
+        """Measure features [M, d]. A data set of one image, or of equal ones, has scale 1."""
         mean = features.mean(axis=0)
         scale = float(np.sqrt(np.square(features - mean).mean()))
         return cls(mean.astype(np.float32), scale if scale > 1e-12 else 1.0)
@@ -54,7 +54,7 @@ class Standard:
 
 
 def mixup(priors: np.ndarray, random: np.random.RandomState) -> np.ndarray:
-    """c_i + lambda (c_j - c_i) for a random pair of stored priors [M, d], lambda uniform in [0, 1]: [d].
+    """Return c_i + lambda (c_j - c_i) for a random pair of stored priors [M, d], lambda uniform in [0, 1]: [d].
 
     The paper conditions on mixup of priors for few images; the distribution of lambda is ours.
     random: a numpy RandomState."""
@@ -70,15 +70,15 @@ class Mixture:
         self.weights, self.means, self.deviations = weights, means, deviations
 
     @classmethod
-    def fit(cls, embedded: np.ndarray, components: int, seed: int = 0) -> Mixture:
-        """embedded: [M, E], the priors as G embeds them. Number and covariance of the components are ours."""
+    def fit(cls, embedded: np.ndarray, components: int) -> Mixture:
+        """Fit embedded [M, E], the priors as G embeds them. Number and covariance of the components are ours."""
         from sklearn.mixture import GaussianMixture
 
-        found = GaussianMixture(components, covariance_type="diag", reg_covar=1e-6, random_state=seed).fit(embedded)
+        found = GaussianMixture(components, covariance_type="diag", reg_covar=1e-6, random_state=0).fit(embedded)
         return cls(found.weights_, found.means_.astype(np.float32), np.sqrt(found.covariances_).astype(np.float32))
 
     def draw(self, random: np.random.RandomState) -> np.ndarray:
-        """One e, [E]. random: a numpy RandomState."""
+        """Draw one e, [E]. random: a numpy RandomState."""
         k = random.choice(len(self.weights), p=self.weights / self.weights.sum())
         noise = random.randn(self.means.shape[1]).astype(np.float32)
         return self.means[k] + self.deviations[k] * noise

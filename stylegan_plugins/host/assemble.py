@@ -48,7 +48,7 @@ def assemble(family: str, wheels: Path, target: Path) -> None:
 
 
 def rewrite_source(code: bytes, path: PurePath, package: str) -> bytes:
-    """The host's version of a source file of slideflow: bytes in, bytes out.
+    """Return the host's version of a source file of slideflow.
 
     `path` is the file's path in the host and decides what its relative imports mean; `package` is the name under
     which scripts import the host's packages."""
@@ -93,7 +93,7 @@ class HostImports(cst.CSTTransformer):
         return updated_node
 
     def leave_Try(self, original_node: cst.Try, updated_node: Any) -> Any:
-        """`try: from ..x import y` / `except ImportError: from x import y` has become the same import twice."""
+        """Merge `try: from ..x import y` / `except ImportError: from x import y`: the same import twice now."""
         body = updated_node.body.body
         handlers = updated_node.handlers
         if not (_is_imports(body) and len(handlers) == 1 and _code(handlers[0].body.body) == _code(body)):
@@ -180,7 +180,7 @@ class WithoutSlideflow(cst.CSTTransformer):
         return cst.FlattenSentinel([body[0].with_changes(leading_lines=updated_node.leading_lines), *body[1:]])
 
     def _is_false(self, test: Any) -> bool:
-        """Whether a condition cannot hold in a host: a flag, `'slideflow' in ...`, or `... and` one of these."""
+        """Return whether a condition cannot hold in a host: a flag, `'slideflow' in ...`, or `... and` one of these."""
         if m.matches(test, m.BooleanOperation(operator=m.And())):
             return self._is_false(test.left) or self._is_false(test.right)
         if m.matches(test, m.Comparison(m.SimpleString(), [m.ComparisonTarget(m.In())])):
@@ -224,7 +224,7 @@ def _is_imports(statements: Iterable[cst.CSTNode]) -> bool:
 
 
 def _close(before: Sequence[Any], after: Sequence[Any]) -> Sequence[Any]:
-    """No comma behind the last argument if the one that followed it was taken out."""
+    """Remove the comma behind the last argument if the one that followed it was taken out."""
     if not after or len(after) == len(before):
         return after
     return [*after[:-1], after[-1].with_changes(comma=cst.MaybeSentinel.DEFAULT)]

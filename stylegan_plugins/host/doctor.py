@@ -41,7 +41,8 @@ print(module._plugin.__file__)
 
 
 def examine(directory: Path | None) -> Iterator[str]:
-    """Lines of a report, as they become known. Builds the host's custom ops, which takes minutes the first time."""
+    """Yield the lines of a report, as they become known. Builds the host's custom ops, which takes minutes the first
+    time."""
     yield f"python: {platform.python_version()} ({sys.executable})"
     yield f"torch: {torch.__version__}, {f'CUDA {torch.version.cuda}' if torch.version.cuda else 'built without CUDA'}"
     if torch.cuda.is_available():

@@ -74,7 +74,7 @@ def fetch(directory: str | Path, family: str, source: str = "auto", report: Call
 
 
 def github_answers(family: str) -> bool:
-    """Whether git can reach NVIDIA's repository, within ANSWER_SECONDS; without a git program it cannot."""
+    """Return whether git can reach NVIDIA's repository, within ANSWER_SECONDS; without a git program it cannot."""
     try:
         # The output goes nowhere: a helper process that outlives git would keep a pipe open, and us waiting.
         answer = subprocess.run(

@@ -22,7 +22,7 @@ def is_patched(host: Path) -> bool:
 
 
 def files(host: Path) -> dict[str, str]:
-    """Patched files and the sha256 of each as patching left it; empty if the host is not patched."""
+    """Return the patched files and the sha256 of each as patching left it; empty if the host is not patched."""
     if not is_patched(host):
         return {}
     try:
@@ -34,7 +34,7 @@ def files(host: Path) -> dict[str, str]:
 
 
 def original(host: Path, file: str) -> bytes | None:
-    """The bytes of a host file before it was patched; None if there is no such file."""
+    """Return the bytes of a host file before it was patched; None if there is no such file."""
     path = host / FOLDER / "originals" / file
     if not path.is_file():
         path = host / file
@@ -42,7 +42,7 @@ def original(host: Path, file: str) -> bytes | None:
 
 
 def changed_since(host: Path) -> list[str]:
-    """Patched files that are no longer as patching left them: changed, removed, or restored."""
+    """Return the patched files that are no longer as patching left them: changed, removed, or restored."""
     return [file for file, digest in files(host).items() if _digest(host / file) != digest]
 
 

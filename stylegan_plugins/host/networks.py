@@ -24,7 +24,7 @@ UNKNOWN = (TypeError, ValueError, LookupError, AssertionError, RuntimeError)
 
 
 def build(network: Network, what: str = "The network") -> torch.nn.Module:
-    """The host's class of this name, with the recorded arguments and the tensors of the pickle, in evaluation mode.
+    """Make a network of the host's class of this name, with the recorded arguments and tensors, in evaluation mode.
 
     Random numbers are left as they were. Raises HostError if no class of the host takes the arguments and has these
     tensors. what: how to name the network in an error."""
@@ -46,7 +46,7 @@ def build(network: Network, what: str = "The network") -> torch.nn.Module:
 
 
 def host_class(name: str) -> type[torch.nn.Module]:
-    """A layer of the host's StyleGAN2 networks, by its class name. Raises HostError if the host has none."""
+    """Return a layer of the host's StyleGAN2 networks, by its class name. Raises HostError if the host has none."""
     host_module("dnnlib")
     for module in STYLEGAN2_MODULES:
         if importlib.util.find_spec(module) is not None:
@@ -57,7 +57,7 @@ def host_class(name: str) -> type[torch.nn.Module]:
 
 
 def _classes(network: Network) -> Iterator[tuple[str, type[torch.nn.Module]]]:
-    """Classes of the host with the network's name, that of the very same source first."""
+    """Yield the host's classes with the network's name, the one of the same source first."""
     host_module("dnnlib")  # a host must be there, repaired
     found = []
     for name in MODULES:
@@ -75,7 +75,7 @@ def _classes(network: Network) -> Iterator[tuple[str, type[torch.nn.Module]]]:
 
 
 def difference(made: torch.nn.Module, network: Network) -> str | None:
-    """What keeps the tensors of a pickle from fitting a network, said of the pickle's; None if they fit.
+    """Describe what keeps the tensors of a pickle from fitting a network; None if they fit.
 
     Buffers may be missing: they are not trained, and versions of the hosts differ in them."""
     trained = {name for name, _ in made.named_parameters()}  # without those that the host was told to freeze
@@ -99,7 +99,7 @@ def _known(made: torch.nn.Module, network: Network) -> dict[str, torch.Tensor]:
 
 
 def describe(module: torch.nn.Module) -> Network:
-    """A network that the host has loaded, as `read_pickle` gives it."""
+    """Convert a network that the host has loaded to what `read_pickle` gives."""
     return Network(
         class_name=type(module).__name__,
         init_args=tuple(getattr(module, "init_args", ())),
@@ -110,7 +110,7 @@ def describe(module: torch.nn.Module) -> Network:
 
 
 def converted(snapshot: Snapshot) -> Snapshot:
-    """The networks of a TensorFlow pickle as the host's own converter makes them; other snapshots as they are."""
+    """Convert the networks of a TensorFlow pickle with the host's own converter; return other snapshots as they are."""
     if not snapshot.tensorflow:
         return snapshot
     legacy = host_module("legacy")
@@ -126,7 +126,7 @@ def converted(snapshot: Snapshot) -> Snapshot:
 
 
 def _stub(state: Any) -> Any:
-    """What the host's converter reads: the state of a TensorFlow network, with attributes."""
+    """Give the state of a TensorFlow network the attributes that the host's converter reads."""
     easy = host_module("dnnlib").EasyDict
     components = {name: _stub(value) for name, value in state.get("components", {}).items()}
     return easy({**state, "components": easy(components)})

@@ -74,7 +74,7 @@ def unpatch(directory: Path) -> list[str]:
 
 
 def diff(directory: Path, planned: Plan) -> str:
-    """A plan as a unified diff, for reading: without carriage returns and byte-order marks."""
+    """Show a plan as a unified diff, for reading: without carriage returns and byte-order marks."""
     lines: list[str] = []
     for file, data in planned.patched.items():
         before, after = (_lines(content) for content in ((directory / file).read_bytes(), data))
@@ -87,7 +87,7 @@ def _lines(data: bytes) -> list[str]:
 
 
 def state(directory: Path, file: str) -> str:
-    """Whether one file of a host is patched."""
+    """Say whether one file of a host is patched."""
     if file not in manifest.files(directory):
         return "not patched"
     return "changed after patching" if file in manifest.changed_since(directory) else "patched"

@@ -30,7 +30,8 @@ class _Application(cst.CSTTransformer):
         super().__init__()
 
     def _take(self, action: str, *nodes: cst.CSTNode) -> list[Edit]:
-        """The edits of one action (`before`, `replace`, ...) that are about one of these nodes; they are now done."""
+        """Return the edits of one action (`before`, `replace`, ...) that are about one of these nodes; they are now
+        done."""
         taken = []
         for index, edit in enumerate(self.edits):
             anchor = getattr(edit, action)
@@ -81,7 +82,7 @@ class _Application(cst.CSTTransformer):
 
 
 def apply_edits(data: bytes, edits: list[Edit], file: str) -> bytes:
-    """The bytes of a host file with all its edits applied; line ends and a byte-order mark are kept.
+    """Return the bytes of a host file with all its edits applied; line ends and a byte-order mark are kept.
 
     Raises PatchError, naming the file and the anchors, if the file cannot be parsed, lacks an anchor, or has the edits
     already."""
@@ -126,7 +127,7 @@ def _matches(anchor: Anchor, node: cst.CSTNode) -> bool:
 
 
 def _simple_nodes(statement: cst.SimpleStatementLine) -> list[cst.CSTNode]:
-    """The small statements of a line, and for a call that is bare, assigned or returned, the call."""
+    """Return the small statements of a line, and for a call that is bare, assigned or returned, the call."""
     nodes: list[cst.CSTNode] = []
     for small in statement.body:
         nodes.append(small)
@@ -183,7 +184,7 @@ def _source(node: cst.CSTNode) -> str:
 
 
 def _last_name(node: cst.CSTNode) -> str | None:
-    """`c` of `a.b.c`, which is quick to know."""
+    """Return `c` of `a.b.c`, which is quick."""
     name = node.attr if isinstance(node, cst.Attribute) else node
     return name.value if isinstance(name, cst.Name) else None
 
@@ -193,12 +194,12 @@ def _squeeze(text: str) -> str:
 
 
 def _same(node: cst.CSTNode, source: str) -> bool:
-    """Whether a node means the same as a piece of source, whatever the layout of either."""
+    """Return whether a node means the same as a piece of source, whatever the layout of either."""
     return _canonical(node) == ast.unparse(ast.parse(source, mode="eval"))
 
 
 def _canonical(node: cst.CSTNode) -> str:
-    """The source of an expression without comments, line breaks and a choice of quotes."""
+    """Return the source of an expression without comments, line breaks and a choice of quotes."""
     return _unparsed(_source(node))
 
 

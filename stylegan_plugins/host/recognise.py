@@ -57,7 +57,7 @@ def recognise(directory: Path) -> Host:
 
 
 def _family(directory: Path) -> str:
-    """By the loss: ada's takes the mapping and synthesis networks apart, stylegan3's takes G whole."""
+    """Tell the family by the loss: ada's takes the mapping and synthesis networks apart, stylegan3's takes G whole."""
     loss = (directory / "training/loss.py").read_text(encoding="utf-8-sig", errors="replace")
     if "class StyleGAN2Loss" not in loss:
         raise HostError(
@@ -78,5 +78,5 @@ def _assembled(directory: Path) -> bool:
 
 
 def digest(data: bytes) -> str:
-    """sha256 without a byte-order mark and with LF line ends: a checkout on Windows is pristine, too."""
+    """Return the sha256 without a byte-order mark and with LF line ends: a checkout on Windows is pristine, too."""
     return hashlib.sha256(data.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n")).hexdigest()
