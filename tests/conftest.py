@@ -37,34 +37,32 @@ def pytest_collection_modifyitems(items):
             raise pytest.UsageError(message)
 
 
-@pytest.fixture(scope="session")
-def shared(tmp_path_factory):
-    """shared(name, fill): a folder that the first test process to ask for it fills, with `fill(folder)`."""
+@pytest.fixture(scope="session", autouse=True)
+def shared_top(tmp_path_factory):
+    """The folder of all test processes; tests/support keeps compiled modules and answers of dry runs there."""
     top = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
-        top = top.parent  # of all test processes
+        top = top.parent
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TESTS_SHARED", str(top))
+        yield top
+
+
+@pytest.fixture(scope="session")
+def shared(shared_top):
+    """shared(name, fill): a folder that the first test process to ask for it fills, with `fill(folder)`."""
 
     def folder(name: str, fill: Callable[[Path], object]) -> Path:
-        with open(top / f"{name}.lock", "a") as lock:
+        with open(shared_top / f"{name}.lock", "a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not os.path.getsize(lock.name):  # nobody has, or not to the end
-                shutil.rmtree(top / name, ignore_errors=True)
-                (top / name).mkdir()
-                fill(top / name)
+                shutil.rmtree(shared_top / name, ignore_errors=True)
+                (shared_top / name).mkdir()
+                fill(shared_top / name)
                 lock.write("filled")
-        return top / name
+        return shared_top / name
 
     return folder
-
-
-@pytest.fixture(scope="session", autouse=True)
-def bytecode(tmp_path_factory):
-    """A folder for compiled modules of hosts and of ours, which test processes share: no script compiles them anew."""
-    top = tmp_path_factory.getbasetemp()
-    top = top.parent if "PYTEST_XDIST_WORKER" in os.environ else top
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TESTS_BYTECODE", str(top / "bytecode"))
-        yield
 
 
 # Hosts. -------------------------------------------------------------------------------------------
