@@ -166,7 +166,7 @@ def test_inception_features_are_clean_fids_of_its_resized_images(cache, folders)
     assert torch.equal(inception(gray)["features"], inception(gray.repeat(1, 3, 1, 1))["features"])
 
 
-@pytest.mark.unit
+@pytest.mark.host
 def test_the_inception_score_is_torch_fidelitys_with_its_network(cache, tmp_path, monkeypatch):
     import torch_fidelity
     from torch_fidelity import feature_extractor_inceptionv3 as theirs
@@ -218,7 +218,7 @@ def test_damaged_inception_weights_are_one_error(cache):
             features.load("inception", {wanted}, CPU)
 
 
-@pytest.mark.unit
+@pytest.mark.host
 def test_clip_is_its_projection_and_has_no_classes(monkeypatch):
     monkeypatch.setattr(backbones, "load", lambda name, *args: backbones.create(backbones.BACKBONES[name]))
     clip = features.load("clip", {"features"}, CPU)
