@@ -1,9 +1,9 @@
 """Fixtures that tests share: hosts assembled from the package index, small data sets, network pickles. Plain functions
 are in tests/support.
 
-Every test has one tier, as a marker: `unit` needs no host, `host` uses modules or files of a host, in process or in one
-helper process, `run` runs whole scripts of a host. A module of one tier names it once, as `pytestmark`; in a module of
-several tiers each test has its own marker.
+Every test has one tier, as a marker: `unit` needs no host and no long process; `host` uses modules or files of a host, in
+process or in one helper process; `run` trains or runs whole scripts of a host. A module of one tier names it once, as
+`pytestmark`; in a module of several tiers each test has its own marker.
 
 Fixtures ending in `_host` are folders that test processes share and that no test changes; copy one with `copy_host` to
 patch or break it. A test that needs NVIDIA's own checkout asks for `pristine`, and is skipped unless STYLEGAN_HOST /
@@ -37,34 +37,32 @@ def pytest_collection_modifyitems(items):
             raise pytest.UsageError(message)
 
 
-@pytest.fixture(scope="session")
-def shared(tmp_path_factory):
-    """shared(name, fill): a folder that the first test process to ask for it fills, with `fill(folder)`."""
+@pytest.fixture(scope="session", autouse=True)
+def shared_top(tmp_path_factory):
+    """The folder of all test processes; tests/support keeps compiled modules and answers of dry runs there."""
     top = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
-        top = top.parent  # of all test processes
+        top = top.parent
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TESTS_SHARED", str(top))
+        yield top
+
+
+@pytest.fixture(scope="session")
+def shared(shared_top):
+    """shared(name, fill): a folder that the first test process to ask for it fills, with `fill(folder)`."""
 
     def folder(name: str, fill: Callable[[Path], object]) -> Path:
-        with open(top / f"{name}.lock", "a") as lock:
+        with open(shared_top / f"{name}.lock", "a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not os.path.getsize(lock.name):  # nobody has, or not to the end
-                shutil.rmtree(top / name, ignore_errors=True)
-                (top / name).mkdir()
-                fill(top / name)
+                shutil.rmtree(shared_top / name, ignore_errors=True)
+                (shared_top / name).mkdir()
+                fill(shared_top / name)
                 lock.write("filled")
-        return top / name
+        return shared_top / name
 
     return folder
-
-
-@pytest.fixture(scope="session", autouse=True)
-def bytecode(tmp_path_factory):
-    """A folder for compiled modules of hosts and of ours, which test processes share: no script compiles them anew."""
-    top = tmp_path_factory.getbasetemp()
-    top = top.parent if "PYTEST_XDIST_WORKER" in os.environ else top
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TESTS_BYTECODE", str(top / "bytecode"))
-        yield
 
 
 # Hosts. -------------------------------------------------------------------------------------------

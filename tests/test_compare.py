@@ -38,7 +38,7 @@ def test_combinations_and_fractions():
 
 
 @pytest.mark.unit
-@settings(deadline=None)  # the first time plug-ins are imported
+@settings(deadline=None, max_examples=30)  # the first time plug-ins are imported
 @given(st.sampled_from(["none", "augself", "disp,freezed"]), st.floats(0.01, 1), st.integers(1, 10_000))
 def test_a_share_of_the_data_is_as_many_images_as_it_says(plugins, share, images):
     found = comparing.command(Cell(plugins, share, 3), "d.zip", images, 5, Path("runs"), ["--batch=8"])
@@ -115,7 +115,7 @@ def test_the_error_of_a_run_is_its_own_and_not_that_of_an_earlier_one(tmp_path):
     assert "too dark" in log.read_text() and "ZeroDivisionError" in log.read_text()
 
 
-@pytest.mark.unit
+@pytest.mark.host
 @pytest.mark.parametrize("first", [signal.SIGHUP, signal.SIGTERM])
 def test_a_signal_is_handed_on_and_a_second_one_ends_all_processes(first, tmp_path):
     """The program here has a child, and neither of them ends when it is told to."""

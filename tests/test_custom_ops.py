@@ -118,7 +118,7 @@ def test_verbosity_none_says_nothing_when_all_is_well(sources, without_cuda, cap
     assert captured.out == ""
 
 
-@pytest.mark.unit
+@pytest.mark.host
 def test_two_processes_build_at_once_and_a_third_uses_what_they_built(sources):
     first, second = start_build(sources), start_build(sources)
     results = [finish(first), finish(second)]

@@ -250,7 +250,7 @@ def test_a_malicious_pickle_is_refused_by_name_and_nothing_runs(name, tmp_path):
         assert isinstance(told.value, UntrustedPickle) and "--trust-pickle" in str(told.value)
 
 
-@pytest.mark.unit
+@pytest.mark.host
 @pytest.mark.parametrize("name", ["os.system", "exec", "a storage that is a file of torch"])
 def test_such_a_pickle_would_run_if_it_were_loaded(name, tmp_path):
     target = tmp_path / "was-run"

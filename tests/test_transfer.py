@@ -339,6 +339,7 @@ def test_layers_of_a_discriminator_that_is_not_in_the_pickle_are_not_frozen(ada_
     resume = f"--resume={tmp_path / 'alone.pkl'}"
     told = refused(ada_host, ADA, color_zip, tmp_path, resume, "--plugin=freezed")
     assert "4 layers of D are to be frozen, but the pickle of --resume has no D" in told
-    args = arguments(ada_host, ADA, color_zip, tmp_path, resume)
+    small = ["--cbase=256", "--cmax=16"]  # the host's D would have 512 channels
+    args = arguments(ada_host, ADA, color_zip, tmp_path, resume, *small)
     output = run_to_its_end(ada_host, still(args), tmp_path / "run")
     assert output.count(" tensors copied, 0 at random") == 2 and "not in the pickle" in output

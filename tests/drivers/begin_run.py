@@ -3,7 +3,8 @@
     begin_run.py ARGS.json RUN_DIR
 
 The arguments are as in training_options.json. With num_gpus above 1, the ranks are forks of this process, which saves
-their imports; train.py starts Python anew for each. Without image_snapshot_ticks, the first sheets have 4 images."""
+their imports; train.py starts Python anew for each. Without image_snapshot_ticks the first sheets have 4 images; with
+state_minutes the run may be resumed by train.py, which expects a sheet of full size, so they have 1024."""
 
 import json
 import os
@@ -31,7 +32,7 @@ if __name__ == "__main__":
         args = json.load(file)
     args["run_dir"] = sys.argv[2]
     devices.choose(args["device"])
-    if args["image_snapshot_ticks"] is None:
+    if args["image_snapshot_ticks"] is None and "state_minutes" not in args:
         small_sheets()
     os.makedirs(sys.argv[2])
     with open(os.path.join(sys.argv[2], "training_options.json"), "w") as file:

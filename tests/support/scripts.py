@@ -117,7 +117,7 @@ def _ask(request: dict) -> int | None:
 def _fork_server() -> subprocess.Popen:
     """Start the process that run_script forks. It ends when its standard input does, with this process."""
     return subprocess.Popen(
-        [sys.executable, str(DRIVERS / "fork_server.py"), os.environ["TESTS_BYTECODE"]],
+        [sys.executable, str(DRIVERS / "fork_server.py"), os.path.join(os.environ["TESTS_SHARED"], "bytecode")],
         env=environment(),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
