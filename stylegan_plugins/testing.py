@@ -93,10 +93,10 @@ class TinyRun:
             module.train(module is not self.G_ema).requires_grad_(False)
         if pipe is not None:
             pipe.p.fill_(0.5)
-        given = dict(augment_pipe=pipe, r1_gamma=1, pl_weight=2, pl_batch_shrink=1) | dict(loss or {})
+        given: dict[str, Any] = dict(augment_pipe=pipe, r1_gamma=1, pl_weight=2, pl_batch_shrink=1) | dict(loss or {})
         of_loss = (self.G.mapping, self.G.synthesis, self.D) if is_ada else (self.G, self.D)
         self.loss = PluginLoss(torch.device("cpu"), *of_loss, **given)
-        self._host = (lambda: dict(sync=True)) if is_ada else (lambda: dict(cur_nimg=self.session.nimg))
+        self._is_ada = is_ada
         self.phases = []
         for name, module in (("G", self.G), ("D", self.D)):
             opt = torch.optim.Adam(module.parameters(), lr=0.002, betas=(0.0, 0.99))
@@ -133,13 +133,12 @@ class TinyRun:
         """Add the gradients of all rounds of one phase, on images and latents that are drawn now."""
         module = self.G if phase[0] == "G" else self.D
         n, G = self.batch // self.rounds, self.G
+        host: dict[str, Any] = dict(sync=True) if self._is_ada else dict(cur_nimg=self.session.nimg)
         module.requires_grad_(True)
         for _ in range(self.rounds):
             real = torch.rand([n, G.img_channels, G.img_resolution, G.img_resolution]) * 2 - 1
             z, c = torch.randn([n, G.z_dim]), torch.randn([2, n, G.c_dim])
-            self.loss.accumulate_gradients(
-                phase, real_img=real, real_c=c[0], gen_z=z, gen_c=c[1], gain=gain, **self._host()
-            )
+            self.loss.accumulate_gradients(phase, real_img=real, real_c=c[0], gen_z=z, gen_c=c[1], gain=gain, **host)
         module.requires_grad_(False)
 
     def gradients(self, phase: str, seed: int = 1) -> dict[str, torch.Tensor]:
@@ -196,7 +195,8 @@ def assert_off_is_off(plugins: Given, options: Options | None = None, iterations
     parts = ("networks", "optimizers")
     found = differences({part: off[part] for part in parts}, {part: without[part] for part in parts})
     random = ("torch", "numpy", "python")
-    found += differences(*({name: state["ranks"][0][name] for name in random} for state in (off, without)), "/random")
+    drawn = [{name: state["ranks"][0][name] for name in random} for state in (off, without)]
+    found += differences(drawn[0], drawn[1], "/random")
     assert not found, f"switched off, {plugins} changes {', '.join(found[:5])}"
 
 
