@@ -22,7 +22,10 @@ setup(
         "stylegan_plugins.patches",
     ],
     package_dir={"stylegan_plugins.patches": "patches"},
-    package_data={"stylegan_plugins": ["report.html.jinja", "report.js"], "stylegan_plugins.host": ["files/*/*.py"]},
+    package_data={
+        "stylegan_plugins.report": ["report.html.jinja", "report.js"],
+        "stylegan_plugins.host": ["files/*/*.py"],
+    },
     install_requires=[
         "torch>=2.0",
         "numpy",

@@ -69,7 +69,7 @@ class Trainer:
         self.session: Any = None
         if plugins is not None:
             from stylegan_plugins import manager
-            from stylegan_plugins.session import Session
+            from stylegan_plugins.run.session import Session
 
             self.session = Session(manager.expand(plugins), {})
             self.session.attach(self.G, self.D, self.G, None, self.loss, self.phases)

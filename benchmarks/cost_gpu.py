@@ -36,7 +36,7 @@ class Trainer:
 
         from stylegan_plugins import manager
         from stylegan_plugins.host.modules import host_module
-        from stylegan_plugins.session import Session
+        from stylegan_plugins.run.session import Session
         from training_ext.loss import PluginLoss
 
         names, *given = contestant.split(":")
@@ -116,7 +116,7 @@ def main(host: Path, side: int, batch: int, rounds: int, contestants: tuple[str,
     use_host(host)
     import torch
 
-    from stylegan_plugins import backbones
+    from stylegan_plugins.vision import backbones
 
     backbones._fill = lambda *_: None  # type: ignore[assignment]  # random weights
     backbones._weights_file = lambda *_: Path()  # type: ignore[assignment]

@@ -56,17 +56,19 @@ def train(host: str, data: Path, outdir: Path, kimg: int, seed: int) -> None:
 
 def wins(run: Path, data: Path, variants: int) -> dict[str, tuple[int, float]]:
     """Images that win, and the share of random assignments of images to variants in which as many do; by distance."""
-    from stylegan_plugins import backbones, datacheck, sampling
+    from stylegan_plugins.analysis import sample
+    from stylegan_plugins.files import datasets
+    from stylegan_plugins.vision import backbones
 
-    G, sampler, _ = sampling.load_generator(run, torch.device("cpu"))
+    G, sampler, _ = sample.load_generator(run, torch.device("cpu"))
     backbone = backbones.load("efficientnet_lite0")
-    _, images = datacheck.read_images(data)
+    _, images = datasets.read_images(data)
     x = torch.from_numpy(np.stack(list(images))).float() / 127.5 - 1
     made = []
     with torch.no_grad():
         real = torch.cat([backbone(part) for part in x.split(32)])
         for image in x.split(1):
-            pictures = sampling.images(G, list(range(variants)), sampler=sampler, like=image)
+            pictures = sample.images(G, list(range(variants)), sampler=sampler, like=image)
             batch = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
             made.append(backbone(batch).mean(dim=0))
     generated = torch.stack(made)
@@ -92,10 +94,10 @@ def wins(run: Path, data: Path, variants: int) -> dict[str, tuple[int, float]]:
 @click.option("--outdir", default="runs/disp_like", show_default=True, type=click.Path(path_type=Path))
 @click.option("--markdown", help="Write the table there")
 def main(host: str, side: int, kimg: int, seeds: int, variants: int, outdir: Path, markdown: str | None) -> None:
-    from stylegan_plugins import devices, runs
+    from stylegan_plugins.host import devices, find
 
     devices.choose("cpu")
-    runs.choose_host(Path(host))
+    find.choose_host(Path(host))
     outdir = outdir.resolve()
     outdir.mkdir(parents=True, exist_ok=True)
     data = outdir / f"crops{side}.zip"

@@ -23,19 +23,21 @@ ROWS, GAP = 8, 8
 @click.option("--host", required=True, type=click.Path(exists=True, path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path))
 def main(run: Path, data: str, host: Path, out: Path) -> None:
-    from stylegan_plugins import datacheck, devices, runs, sampling
+    from stylegan_plugins.analysis import sample
+    from stylegan_plugins.files import datasets
+    from stylegan_plugins.host import devices, find
 
     devices.choose("cpu")
-    runs.choose_host(host)
-    G, sampler, _ = sampling.load_generator(run, torch.device("cpu"))
-    _, images = datacheck.read_images(data)
+    find.choose_host(host)
+    G, sampler, _ = sample.load_generator(run, torch.device("cpu"))
+    _, images = datasets.read_images(data)
     chosen = list(images)[:ROWS]
     side = G.img_resolution
     canvas = np.full([ROWS * side, 17 * side + 2 * GAP, 3], 255, dtype=np.uint8)
     for row, image in enumerate(chosen):
         like = torch.from_numpy(image)[None].float() / 127.5 - 1
-        variants = sampling.images(G, list(range(8)), sampler=sampler, like=like)
-        samples = sampling.images(G, list(range(8 * row, 8 * row + 8)), sampler=sampler)
+        variants = sample.images(G, list(range(8)), sampler=sampler, like=like)
+        samples = sample.images(G, list(range(8 * row, 8 * row + 8)), sampler=sampler)
         top = slice(row * side, (row + 1) * side)
         canvas[top, :side] = image.transpose(1, 2, 0)
         canvas[top, side + GAP : 9 * side + GAP] = np.concatenate(variants, axis=1)

@@ -26,8 +26,8 @@ sys.path.insert(0, str(REPOSITORY / "tests" / "drivers"))
 
 from states import differences  # noqa: E402
 
+from stylegan_plugins.files.states import states_of  # noqa: E402
 from stylegan_plugins.host.recognise import recognise  # noqa: E402
-from stylegan_plugins.states import states_of  # noqa: E402
 
 SMALL = ["--cbase=256", "--cmax=16", "--batch=8", "--workers=0", "--kimg=1", "--tick=1", "--snap=1", "--device=cpu"]
 PLUGINS = ["--plugin=diffaugment,augself", "--aug=ada", "--state-minutes=0.0001"]

@@ -25,9 +25,9 @@ import click
 def main(host: str, resolution: int, minutes: float, work: str | None) -> None:
     import torch
 
-    from stylegan_plugins.checkpoints import Checkpoints
     from stylegan_plugins.host.modules import host_module, use_host
-    from stylegan_plugins.session import Session
+    from stylegan_plugins.run.checkpoints import Checkpoints
+    from stylegan_plugins.run.session import Session
 
     os.environ["STYLEGAN_PLUGINS_DEVICE"] = "cpu"
     use_host(Path(host))

@@ -11,14 +11,14 @@ import numpy as np
 import torch
 
 from stylegan_plugins import hookimpl
-from stylegan_plugins.backbones import Recipe
-from stylegan_plugins.datacheck import read_images
+from stylegan_plugins.analysis.metrics import Metric
+from stylegan_plugins.analysis.sample import Sampler
 from stylegan_plugins.errors import OptionError
+from stylegan_plugins.files.datasets import read_images
 from stylegan_plugins.host.modules import host_module
 from stylegan_plugins.options import option
-from stylegan_plugins.sampling import Sampler
-from stylegan_plugins.scores import Metric
-from training_ext.dataset import Labels
+from stylegan_plugins.vision.backbones import Recipe
+from training_ext.labels import Labels
 from training_ext.parts import Augmentation, Head, LossTerm
 
 PAPER = "none: an example"

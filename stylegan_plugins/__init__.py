@@ -23,14 +23,14 @@ from training_ext.parts import (
 )
 
 if TYPE_CHECKING:
-    from stylegan_plugins.backbones import Recipe
-    from stylegan_plugins.sampling import Sampler
-    from stylegan_plugins.scores import Metric
-    from stylegan_plugins.session import Session
+    from stylegan_plugins.analysis.metrics import Metric
+    from stylegan_plugins.analysis.sample import Sampler
+    from stylegan_plugins.run.session import Session
+    from stylegan_plugins.vision.backbones import Recipe
     from training_ext.ada import AdaptiveProbability
-    from training_ext.dataset import Labels
     from training_ext.gan_losses import GanLoss
     from training_ext.heads import EqualizedLinear
+    from training_ext.labels import Labels
     from training_ext.passes import read
 
 __version__ = "0.1.0"
@@ -44,11 +44,11 @@ _LATER = {
     "AdaptiveProbability": "training_ext.ada",
     "EqualizedLinear": "training_ext.heads",
     "GanLoss": "training_ext.gan_losses",
-    "Labels": "training_ext.dataset",
-    "Metric": "stylegan_plugins.scores",
-    "Recipe": "stylegan_plugins.backbones",
-    "Sampler": "stylegan_plugins.sampling",
-    "Session": "stylegan_plugins.session",
+    "Labels": "training_ext.labels",
+    "Metric": "stylegan_plugins.analysis.metrics",
+    "Recipe": "stylegan_plugins.vision.backbones",
+    "Sampler": "stylegan_plugins.analysis.sample",
+    "Session": "stylegan_plugins.run.session",
     "read": "training_ext.passes",
 }
 

@@ -17,21 +17,10 @@ from typing import Any, NoReturn
 import click
 import torch.multiprocessing
 
-from stylegan_plugins import (
-    datacheck,
-    devices,
-    downloads,
-    finetune,
-    generators,
-    metrics,
-    named_metrics,
-    resume,
-    signals,
-    states,
-    training,
-)
-from stylegan_plugins.checkpoints import Checkpoints
-from stylegan_plugins.devices import (
+from stylegan_plugins.errors import UserError
+from stylegan_plugins.files import datasets, downloads, states
+from stylegan_plugins.host import compat, devices
+from stylegan_plugins.host.devices import (
     backend,
     device,
     event,
@@ -41,12 +30,12 @@ from stylegan_plugins.devices import (
     reset_peak_memory,
     stream,
 )
-from stylegan_plugins.errors import UserError
 from stylegan_plugins.host.modules import host_module
 from stylegan_plugins.manager import Plugins, recorded
-from stylegan_plugins.progress import Progress
-from stylegan_plugins.session import Session
-from training_ext import compat
+from stylegan_plugins.run import arguments, finetune, generators, host_metrics, metric_files, resume, signals
+from stylegan_plugins.run.checkpoints import Checkpoints
+from stylegan_plugins.run.progress import Progress
+from stylegan_plugins.run.session import Session
 from training_ext.distributed import average_gradients, broadcast
 
 __all__ = [
@@ -122,14 +111,14 @@ def copy_network(source: tuple[str, Any], module: torch.nn.Module, **kwargs: Any
 def options(command: click.Command) -> click.Command:
     """Give a host's training command our options: --plugin, --device, --gan-loss, those of every installed plug-in, and
     those of the other host family that this one lacks. What the host itself was given is handed on unchanged."""
-    named_metrics.register()
+    host_metrics.register()
     try:
-        ours = training.options_for(command)
+        ours = arguments.options_for(command)
     except UserError as error:
         fail(error)
     theirs = {parameter.name for parameter in command.params}
     command.params.extend(ours)
-    training.take_files(command)
+    arguments.take_files(command)
     callback = _callback(command)
 
     @wraps(callback)
@@ -141,17 +130,17 @@ def options(command: click.Command) -> click.Command:
         run_dir = values.pop("resume_run")
         if run_dir is not None:
             if "device" not in explicit:
-                devices.choose(training.recorded_device(run_dir))
+                devices.choose(arguments.recorded_device(run_dir))
             resume.resume(command, Path(run_dir), explicit, {**kwargs, **values}, click.echo)
             return _ended()
-        request = training.Request.parse(values, explicit)
+        request = arguments.Request.parse(values, explicit)
         if kwargs.get("workers") == 0:
             kwargs["workers"], request.no_workers = None, True
         if kwargs.get("outdir"):
-            datacheck.check_output(kwargs["outdir"])
+            datasets.check_output(kwargs["outdir"])
         if kwargs.get("data"):
             kwargs["data"] = downloads.local_data(kwargs["data"])
-            datacheck.check_dataset(kwargs["data"])
+            datasets.check_dataset(kwargs["data"])
         request.dry_run = bool(kwargs.get("dry_run"))
         context.meta[_META] = request
         signals.forward()
@@ -164,10 +153,10 @@ def options(command: click.Command) -> click.Command:
 
 def device_option(command: click.Command) -> click.Command:
     """Give a host's script --device, and one that has --metrics ours, too."""
-    command.params.append(training.device_click_option())
+    command.params.append(arguments.device_click_option())
     if any(parameter.name == "metrics" for parameter in command.params):
-        named_metrics.register()
-        command.params.append(training.metric_samples_click_option())
+        host_metrics.register()
+        command.params.append(arguments.metric_samples_click_option())
     callback = _callback(command)
     takes_device = "device" in inspect.signature(callback).parameters
 
@@ -175,8 +164,8 @@ def device_option(command: click.Command) -> click.Command:
     def checked(*args: Any, **kwargs: Any) -> Any:
         devices.choose(kwargs.pop("device") or "auto")
         samples = kwargs.pop("metric_samples", None)
-        named_metrics.begin(None, samples)
-        metrics.check_metrics(kwargs.get("metrics") or [], kwargs.get("data"), samples)
+        host_metrics.begin(None, samples)
+        metric_files.check_metrics(kwargs.get("metrics") or [], kwargs.get("data"), samples)
         if takes_device:
             kwargs["device"] = device()
         return callback(*args, **kwargs)
@@ -189,22 +178,22 @@ def configure(desc: str, args: Any) -> tuple[str, Any]:
     """The host's arguments are complete: let the plug-ins change them, and record what is active."""
     context = click.get_current_context(silent=True)
     request = context.meta.get(_META) if context is not None else None
-    return training.configure(desc, args, request or training.Request())
+    return arguments.configure(desc, args, request or arguments.Request())
 
 
 def run(training_loop: Callable[..., None], rank: int, **args: Any) -> None:
     """Run the host's training loop in this process, with the session of its plug-ins."""
     global _run
     signals.install()
-    named_metrics.register()
-    named_metrics.begin(Path(args.get("run_dir", ".")), args.pop("metric_samples", None))
+    host_metrics.register()
+    host_metrics.begin(Path(args.get("run_dir", ".")), args.pop("metric_samples", None))
     plugins = recorded(args.pop("plugins", {}))
     args.pop("device", None)
     resumed = args.pop("resumed", None)
     settings = {"minutes": args.pop("state_minutes", 10.0), "keep": args.pop("keep_states", 2)}
     trust_pickle = args.pop("trust_pickle", False)
-    labels = training.use_labels({**args, "plugins": plugins.record()}, plugins)
-    training.adapt(args, device(rank), labels)
+    labels = arguments.use_labels({**args, "plugins": plugins.record()}, plugins)
+    arguments.adapt(args, device(rank), labels)
     session = Session(
         plugins,
         random_seed=args.get("random_seed", 0),

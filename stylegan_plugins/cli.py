@@ -46,9 +46,9 @@ class Cli(click.Group):
     def _add_all(self) -> None:
         if self.complete:
             return
-        from stylegan_plugins import run_commands
+        from stylegan_plugins import commands
 
-        for command in run_commands.COMMANDS:
+        for command in commands.COMMANDS:
             self.add_command(command)
         found = manager.catalogue()
         for name in found.usable():
@@ -85,11 +85,11 @@ def list_plugins() -> None:
 def _check_offers(found: manager.Catalogue, name: str, hooks: list[str]) -> None:
     """Call the hooks of a plug-in that give something by name. A faulty one raises one of `manager.FAULTS`."""
     if "register_backbones" in hooks:
-        from stylegan_plugins.backbones import Recipe
+        from stylegan_plugins.vision.backbones import Recipe
 
         found.offer_of(name, "register_backbones", Recipe)
     if "register_metrics" in hooks:
-        from stylegan_plugins.scores import Metric
+        from stylegan_plugins.analysis.metrics import Metric
 
         found.offer_of(name, "register_metrics", Metric)
 
@@ -200,7 +200,7 @@ def doctor(directory: Path | None) -> None:
 @click.argument("file", type=Directory)
 def demo_data(file: Path) -> None:
     """Write 100 photographs of faces to FILE, a data set of 32x32 pixels to try things on."""
-    from stylegan_plugins.demo import write_faces
+    from stylegan_plugins.files.demo import write_faces
 
     click.echo(f"{write_faces(file)} faces: {file}")
 
@@ -211,9 +211,9 @@ def inspect(file: Path) -> None:
     """Print what is in FILE, a network pickle or a training state, or in the newest pickle of a run directory.
 
     Nothing in it is executed."""
-    from stylegan_plugins import inspecting
+    from stylegan_plugins.analysis import inspect
 
-    for line in inspecting.describe(file):
+    for line in inspect.describe(file):
         click.echo(line)
 
 

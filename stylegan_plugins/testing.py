@@ -21,10 +21,10 @@ from typing import Any
 
 import torch
 
-from stylegan_plugins.checkpoints import POSITION, capture, restore
 from stylegan_plugins.host.modules import host_module, use_host
 from stylegan_plugins.manager import Plugins, catalogue
-from stylegan_plugins.session import Session
+from stylegan_plugins.run.checkpoints import POSITION, capture, restore
+from stylegan_plugins.run.session import Session
 
 __all__ = ["TinyRun", "activate", "assert_off_is_off", "assert_resumes_exactly", "differences", "use_host"]
 

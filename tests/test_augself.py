@@ -11,10 +11,10 @@ from support.hosts import ADA, STYLEGAN3
 from support.runs import TINY, last_run, loop, options, snapshot
 from support.scripts import DRIVERS, run_script
 
-from stylegan_plugins import training
 from stylegan_plugins.errors import OptionError
 from stylegan_plugins.manager import catalogue
 from stylegan_plugins.plugins.augself import PRESETS, AugSelfOptions
+from stylegan_plugins.run import arguments
 
 GOLDEN = Path(__file__).parent / "golden" / "augself.npz"
 
@@ -90,10 +90,10 @@ def test_groups_that_do_not_exist_cannot_be_predicted(predict):
     ],
 )
 def test_what_the_head_could_not_learn_is_refused(given, message):
-    request = training.Request(plugins=catalogue().activate(["augself"], given), dry_run=True)
-    args = {"loss_kwargs": {"class_name": training.HOST_LOSS}}
+    request = arguments.Request(plugins=catalogue().activate(["augself"], given), dry_run=True)
+    args = {"loss_kwargs": {"class_name": arguments.HOST_LOSS}}
     with pytest.raises(OptionError, match=message):
-        training.configure("run", args, request)
+        arguments.configure("run", args, request)
 
 
 @pytest.mark.run

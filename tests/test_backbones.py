@@ -10,9 +10,9 @@ import pytest
 import skimage.data
 import torch
 
-from stylegan_plugins import backbones
 from stylegan_plugins.errors import DataError, OptionError
-from training_ext.backbones import Backbone
+from stylegan_plugins.vision import backbones
+from stylegan_plugins.vision.networks import Backbone
 
 pytestmark = pytest.mark.unit
 

@@ -19,9 +19,9 @@ from support.hosts import ADA, FAMILIES, STYLEGAN3, copy_host, install_plugin
 from support.images import color_crops, write_zip
 from support.scripts import UNREACHABLE, run_many, run_script
 
-from stylegan_plugins import datacheck
 from stylegan_plugins.cli import cli
 from stylegan_plugins.errors import DataError
+from stylegan_plugins.files import datasets
 
 REQUIRED = {ADA: [], STYLEGAN3: ["--cfg=stylegan2", "--gpus=1", "--batch=8", "--gamma=1"]}
 
@@ -271,7 +271,7 @@ def test_list_says_what_is_wrong_with_each_faulty_plugin(plugins):
 def test_an_output_folder_without_permission_is_refused(monkeypatch, tmp_path):
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)  # tests may run as root
     with pytest.raises(DataError, match=f"--outdir: {tmp_path} is not writable"):
-        datacheck.check_output(tmp_path / "runs/of/today")
+        datasets.check_output(tmp_path / "runs/of/today")
     assert not list(tmp_path.iterdir())
 
 

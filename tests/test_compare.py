@@ -17,31 +17,31 @@ from support.hosts import ADA
 from support.runs import TINY
 from support.scripts import invoke
 
-from stylegan_plugins import comparing
-from stylegan_plugins.comparing import Cell
+from stylegan_plugins.analysis import compare
+from stylegan_plugins.analysis.compare import Cell
 from stylegan_plugins.errors import DataError, OptionError
 
 
 @pytest.mark.unit
 def test_combinations_and_fractions():
-    assert comparing.combinations_of("none, augself,diffaugment+freezed,none") == [
+    assert compare.combinations_of("none, augself,diffaugment+freezed,none") == [
         "none",
         "augself",
         "diffaugment,freezed",
     ]
-    assert comparing.fractions_of("1.0,0.2") == [1.0, 0.2]
+    assert compare.fractions_of("1.0,0.2") == [1.0, 0.2]
     for text in ("0", "1.5", "x", "0.2,,1"):
         with pytest.raises(OptionError, match="--fraction"):
-            comparing.fractions_of(text)
+            compare.fractions_of(text)
     with pytest.raises(OptionError, match="--plugins"):
-        comparing.combinations_of(" , ")
+        compare.combinations_of(" , ")
 
 
 @pytest.mark.unit
 @settings(deadline=None, max_examples=30)  # the first time plug-ins are imported
 @given(st.sampled_from(["none", "augself", "disp,freezed"]), st.floats(0.01, 1), st.integers(1, 10_000))
 def test_a_share_of_the_data_is_as_many_images_as_it_says(plugins, share, images):
-    found = comparing.command(Cell(plugins, share, 3), "d.zip", images, 5, Path("runs"), ["--batch=8"])
+    found = compare.command(Cell(plugins, share, 3), "d.zip", images, 5, Path("runs"), ["--batch=8"])
     subset = [int(part.partition("=")[2]) for part in found if part.startswith("--subset=")]
     assert subset == ([] if share == 1 else [max(round(share * images), 1)])
     assert ("--plugin=none" not in found) and (f"--plugin={plugins}" in found) is (plugins != "none")
@@ -52,16 +52,16 @@ def test_a_share_of_the_data_is_as_many_images_as_it_says(plugins, share, images
 def test_options_of_a_plugin_go_to_the_combinations_that_have_it():
     given = ["--gamma=1", "--contrad-warmup=50", "--snap", "9", "--diffaugment-cutout", "0.2", "--mirror=1", "--x-y=1"]
     rest = ["--gamma=1", "--snap", "9", "--mirror=1", "--x-y=1"]
-    assert comparing.arguments_for([], given) == rest
-    assert comparing.arguments_for(["contrad"], given) == [rest[0], "--contrad-warmup=50", *rest[1:]]
+    assert compare.arguments_for([], given) == rest
+    assert compare.arguments_for(["contrad"], given) == [rest[0], "--contrad-warmup=50", *rest[1:]]
     # augself brings diffaugment along.
-    assert comparing.arguments_for(["augself"], given) == [*rest[:3], "--diffaugment-cutout", "0.2", *rest[3:]]
+    assert compare.arguments_for(["augself"], given) == [*rest[:3], "--diffaugment-cutout", "0.2", *rest[3:]]
 
 
 @pytest.mark.unit
 def test_the_table_has_means_and_deviations():
     values = {Cell("none", 1.0, 0): 10.0, Cell("none", 1.0, 1): 14.0, Cell("a,b", 1.0, 0): 3.0}
-    text = comparing.as_markdown(["none", "a,b"], [1.0], values)
+    text = compare.as_markdown(["none", "a,b"], [1.0], values)
     assert text.splitlines()[0] == "| plug-ins | 100% of the data |"
     assert text.splitlines()[2:] == ["| none | 12 ± 2.83 |", "| a + b | 3 |"]
 
@@ -84,7 +84,7 @@ def test_combinations_are_trained_and_after_ctrl_c_the_same_command_goes_on(ada_
     os.kill(compare.pid, signal.SIGINT)
     _, said = compare.communicate(timeout=120)
     assert compare.returncode == 128 + signal.SIGINT and "Traceback" not in said
-    run_dir, seen = comparing.progress_of(first)
+    run_dir, seen = compare.progress_of(first)
     assert run_dir is not None and 0 < seen < 1000
     assert not list(run_dir.glob("*.tmp"))
 
@@ -111,7 +111,7 @@ def test_the_error_of_a_run_is_its_own_and_not_that_of_an_earlier_one(tmp_path):
     log = tmp_path / "train.log"
     for code, why in (("print('Error: too dark.'); raise SystemExit(2)", "too dark."), ("1 / 0", "it ended with 1")):
         with pytest.raises(DataError, match=rf": {why} \(.*train.log\). Do this"):
-            comparing.call([sys.executable, "-c", code], tmp_path, log, "Do this.")
+            compare.call([sys.executable, "-c", code], tmp_path, log, "Do this.")
     assert "too dark" in log.read_text() and "ZeroDivisionError" in log.read_text()
 
 

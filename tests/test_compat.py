@@ -15,8 +15,8 @@ import pytest
 import torch
 from support.hosts import ADA, CHECKOUTS, STYLEGAN3
 
-from stylegan_plugins import training
-from training_ext import compat
+from stylegan_plugins.host import compat
+from stylegan_plugins.run import arguments
 
 PROBES = '''
 import copy, io, itertools, json, pickle, sys, tempfile, warnings
@@ -231,7 +231,7 @@ if sys.argv[2] == "repaired":
     assert dnnlib.util.strtobool("yes") == 1
 import dnnlib, legacy
 from torch_utils.ops import conv2d_gradfix, grid_sample_gradfix
-import training.augment, training.loss, training.dataset, metrics.metric_main
+import arguments.augment, arguments.loss, arguments.dataset, metrics.metric_main
 print("imported")
 """
 
@@ -365,7 +365,7 @@ def test_hosts_import_without_modules_that_newer_pythons_lack(host, setuptools):
 def test_adam_refuses_an_int_beta_which_lazy_regularisation_off_leaves():
     parameter = torch.nn.Parameter(torch.zeros(1))
     args = {"G_opt_kwargs": {"betas": [0, 0.99]}, "D_opt_kwargs": {"lr": 0.1}, "G_kwargs": {}, "D_kwargs": {}}
-    training.adapt(args, torch.device("cpu"))
+    arguments.adapt(args, torch.device("cpu"))
     assert [type(beta) for beta in args["G_opt_kwargs"]["betas"]] == [float, float]
     assert args["D_opt_kwargs"] == {"lr": 0.1}
     optimizer = torch.optim.Adam([parameter], **args["G_opt_kwargs"])

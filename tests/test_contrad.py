@@ -16,11 +16,11 @@ from support.images import color_crops, write_zip
 from support.runs import killed_and_resumed, loop, options, run_to_its_end, snapshot
 from support.scripts import report_of
 
-from stylegan_plugins import training
 from stylegan_plugins.errors import OptionError
 from stylegan_plugins.manager import builtin, catalogue
 from stylegan_plugins.plugins import contrad
 from stylegan_plugins.plugins.contrad import PRESETS, ContraDOptions
+from stylegan_plugins.run import arguments as run_arguments
 from training_ext import contrad as contrad_numbers
 from training_ext.parts import Images, Pass, Step
 
@@ -134,7 +134,7 @@ def test_the_augmentation_goes_with_the_resolution(resolution, blur):
 
 def arguments(**changes) -> dict:
     return {
-        "loss_kwargs": {"class_name": training.HOST_LOSS},
+        "loss_kwargs": {"class_name": run_arguments.HOST_LOSS},
         "training_set_kwargs": {"use_labels": False, "resolution": 32},
         "D_kwargs": {"epilogue_kwargs": {"mbstd_group_size": 4}},
         "batch_size": 8,
@@ -146,8 +146,8 @@ def arguments(**changes) -> dict:
 
 def configured(args: dict, **options) -> dict:
     plugins = catalogue().activate(["contrad"], {"contrad": options})
-    request = training.Request(plugins=plugins, dry_run=True)
-    return training.configure("run", args, request)[1]
+    request = run_arguments.Request(plugins=plugins, dry_run=True)
+    return run_arguments.configure("run", args, request)[1]
 
 
 @pytest.mark.unit

@@ -14,8 +14,7 @@ import torch
 from support.hosts import ADA, CHECKOUTS, STYLEGAN3
 from torch.utils import cpp_extension
 
-from stylegan_plugins.host import doctor
-from training_ext import custom_ops
+from stylegan_plugins.host import custom_ops, doctor
 
 SOURCE = """
 #include <Python.h>

@@ -20,9 +20,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.images import color_crops, write_zip
 
-from stylegan_plugins import datacheck, metrics
-from stylegan_plugins.datacheck import check_dataset, check_output
 from stylegan_plugins.errors import DataError, OptionError
+from stylegan_plugins.files import datasets
+from stylegan_plugins.files.datasets import check_dataset, check_output
+from stylegan_plugins.run import metric_files
 
 pytestmark = pytest.mark.unit
 
@@ -218,7 +219,7 @@ def test_an_output_folder_below_one_that_may_not_be_entered_is_refused(monkeypat
     closed = tmp_path / "closed"
     closed.mkdir()
     monkeypatch.setattr(os.path, "exists", lambda path: closed not in Path(path).parents and Path(path).parent.is_dir())
-    monkeypatch.setattr(datacheck.os, "access", lambda path, mode: Path(path) != closed)
+    monkeypatch.setattr(datasets.os, "access", lambda path, mode: Path(path) != closed)
     with pytest.raises(DataError, match=f"{closed} is not writable"):
         check_output(closed / "runs")
 
@@ -255,16 +256,16 @@ def test_a_network_that_never_answers_is_given_up_in_time(silent_server, monkeyp
     util = types.SimpleNamespace(requests=requests, open_url=open_url)
     metric_main = types.SimpleNamespace(_metric_dict={"fid": object()})
     modules = {"dnnlib": types.SimpleNamespace(util=util), "metrics.metric_main": metric_main}
-    monkeypatch.setattr(metrics, "host_module", modules.get)
-    monkeypatch.setattr(metrics, "detector_urls", lambda metric: [silent_server])
-    monkeypatch.setattr(metrics, "SECONDS", 0.2)
+    monkeypatch.setattr(metric_files, "host_module", modules.get)
+    monkeypatch.setattr(metric_files, "detector_urls", lambda metric: [silent_server])
+    monkeypatch.setattr(metric_files, "SECONDS", 0.2)
     start = time.monotonic()
     with pytest.raises(OptionError, match="--metrics=fid needs .*detector.pkl, which cannot be had .*Timeout"):
-        metrics.check_metrics(["fid"], None)
+        metric_files.check_metrics(["fid"], None)
     assert time.monotonic() - start < 10
     assert util.requests is requests
 
 
 def test_no_metric_looks_for_nothing(monkeypatch):
-    monkeypatch.setattr(metrics, "host_module", None)
-    metrics.check_metrics([], None)
+    monkeypatch.setattr(metric_files, "host_module", None)
+    metric_files.check_metrics([], None)

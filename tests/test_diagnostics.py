@@ -19,10 +19,10 @@ from support.images import color_crops, write_zip
 from support.runs import driver, killed_and_resumed, options, run_to_its_end
 from support.scripts import report_of, run_script
 
-from stylegan_plugins import training
 from stylegan_plugins.errors import DataError, OptionError
+from stylegan_plugins.files.states import newest_state
 from stylegan_plugins.plugins import diagnostics as plugin
-from stylegan_plugins.states import newest_state
+from stylegan_plugins.run import arguments
 from training_ext import diagnostics
 
 # Numbers. -----------------------------------------------------------------------------------------
@@ -152,9 +152,9 @@ def test_what_cannot_be_held_out_is_one_line(ada_host, small_zip, tmp_path, flag
     ],
 )
 def test_a_backbone_is_looked_for_before_the_run_begins(given, message):
-    request = training.Request(plugins=["diagnostics"], options={"diagnostics": given}, dry_run=True)
+    request = arguments.Request(plugins=["diagnostics"], options={"diagnostics": given}, dry_run=True)
     with pytest.raises((OptionError, DataError), match=message):
-        training.configure("run", {"loss_kwargs": {"class_name": training.HOST_LOSS}}, request)
+        arguments.configure("run", {"loss_kwargs": {"class_name": arguments.HOST_LOSS}}, request)
 
 
 # Runs. --------------------------------------------------------------------------------------------

@@ -30,11 +30,13 @@ from support.runs import (
 )
 from support.scripts import DRIVERS, invoke, run_script
 
-from stylegan_plugins import priors, sampling, training
+from stylegan_plugins.analysis import sample
 from stylegan_plugins.errors import DataError, OptionError, PluginError
+from stylegan_plugins.files.pickles import read_pickle
 from stylegan_plugins.manager import catalogue
-from stylegan_plugins.pickles import read_pickle
 from stylegan_plugins.plugins import disp as plugin
+from stylegan_plugins.run import arguments as run_arguments
+from stylegan_plugins.vision import priors
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +130,7 @@ def test_images_and_their_flips_have_priors_of_their_own(cache, ada_host, traine
         "import json, sys; import numpy as np; from stylegan_plugins import bridge, training\n"
         "import dnnlib\n"
         "args = json.loads(sys.argv[1]); args['run_dir'] = sys.argv[2]\n"
-        "chosen = training.recorded_options(args['plugins'])\n"
+        "chosen = arguments.recorded_options(args['plugins'])\n"
         "training.use_labels(args, chosen)\n"
         "data = dnnlib.util.construct_class_by_name(**args['training_set_kwargs'])\n"
         "print(json.dumps([data.label_dim, len(data), np.stack([data.get_label(i) for i in (0, 5, 24, 29)]).tolist()]))"
@@ -175,7 +177,7 @@ def test_samples_for_an_image_are_nearer_to_it_than_to_the_median_image(cache, a
 
 def refused(args: dict, **options) -> None:
     plugins = catalogue().activate(["disp"], {"disp": options})
-    training.use_labels({"plugins": plugins.record(), **args}, plugins)
+    run_arguments.use_labels({"plugins": plugins.record(), **args}, plugins)
 
 
 @pytest.mark.unit
@@ -352,14 +354,14 @@ def test_pictures_come_upright_on_white_and_damaged_ones_are_told(tmp_path):
     sketch = np.zeros([40, 30, 4], dtype=np.uint8)  # black strokes on nothing
     sketch[10:20, :, 3] = 255
     PIL.Image.fromarray(sketch).save(tmp_path / "sketch.png")
-    image = sampling.read_image(tmp_path / "sketch.png", G(1, 1))
+    image = sample.read_image(tmp_path / "sketch.png", G(1, 1))
     assert image.shape == (1, 3, 16, 16) and image.max() == 1 and image.min() < -0.9
     turned = PIL.Image.fromarray(np.full([8, 16, 3], 255, dtype=np.uint8))
     turned.paste((0, 0, 0), (0, 0, 8, 8))
     exif = turned.getexif()
     exif[0x0112] = 6  # a camera that was held upright
     turned.save(tmp_path / "turned.jpg", exif=exif, quality=100)
-    upright = sampling.read_image(tmp_path / "turned.jpg", G(1, 1))
+    upright = sample.read_image(tmp_path / "turned.jpg", G(1, 1))
     assert upright[0, 0, 0].mean() < 0 < upright[0, 0, -1].mean()  # left became top
     random = np.random.RandomState(0)
     good = (tmp_path / "sketch.png").read_bytes()
@@ -369,7 +371,7 @@ def test_pictures_come_upright_on_white_and_damaged_ones_are_told(tmp_path):
             broken[place] = random.randint(256)
         (tmp_path / "broken.png").write_bytes(broken)
         try:
-            sampling.read_image(tmp_path / "broken.png", G(1, 1))
+            sample.read_image(tmp_path / "broken.png", G(1, 1))
         except DataError as error:
             assert "--like" in str(error) and "\n" not in str(error)
 
@@ -377,11 +379,11 @@ def test_pictures_come_upright_on_white_and_damaged_ones_are_told(tmp_path):
 @pytest.mark.unit
 @pytest.mark.parametrize("text, seeds", [("0-3", [0, 1, 2, 3]), ("7", [7]), ("1, 3-4", [1, 3, 4])])
 def test_seeds_are_numbers_and_ranges(text, seeds):
-    assert sampling.seeds_of(text) == seeds
+    assert sample.seeds_of(text) == seeds
 
 
 @pytest.mark.unit
 @pytest.mark.parametrize("text", ["", "a", "3-1", "-1", "1,,2", "0-100000", "0-999999999"])
 def test_what_is_no_seed_is_told(text):
     with pytest.raises(OptionError, match="--seeds"):
-        sampling.seeds_of(text)
+        sample.seeds_of(text)

@@ -15,8 +15,8 @@ from support.images import color_crops, write_zip
 from support.runs import TINY
 from support.scripts import run_script
 
-from stylegan_plugins import downloads
 from stylegan_plugins.errors import DataError
+from stylegan_plugins.files import downloads
 
 
 class Server:

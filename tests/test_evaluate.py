@@ -17,8 +17,11 @@ from support.images import color_crops, write_zip
 from support.pickles import make_pickle
 from support.scripts import invoke
 
-from stylegan_plugins import backbones, evaluation, extractors, run_folders, scores
+from stylegan_plugins.analysis import evaluate as evaluation
+from stylegan_plugins.analysis import metrics
 from stylegan_plugins.errors import DataError, OptionError, UserError
+from stylegan_plugins.files import run_folders
+from stylegan_plugins.vision import backbones, extractors
 
 CPU = torch.device("cpu")
 BOTH = frozenset({"features", "logits"})
@@ -91,17 +94,17 @@ def test_all_metrics_equal_those_of_torch_fidelity_on_the_same_folders(network, 
         **dict(fid=True, kid=True, prc=True, isc=True, kid_subset_size=30, save_cpu_ram=True),
     )
     generated = extractors.extract(seen, made.split(8), 40, "")
-    reference = scores.Reference(extractors.extract(seen, real.split(8), 30, "")["features"])
+    reference = metrics.Reference(extractors.extract(seen, real.split(8), 30, "")["features"])
     names = {
         "fid": {"x": "frechet_inception_distance"},
         "kid": {"x": "kernel_inception_distance_mean", "x_std": "kernel_inception_distance_std"},
         "pr": {"x_precision": "precision", "x_recall": "recall", "x_f_score": "f_score"},
         "is": {"x_mean": "inception_score_mean", "x_std": "inception_score_std"},
     }
-    assert names.keys() == scores.METRICS.keys()
+    assert names.keys() == metrics.METRICS.keys()
     for metric, keys in names.items():
         close(
-            scores.score(scores.METRICS[metric], "x", reference, generated),
+            metrics.score(metrics.METRICS[metric], "x", reference, generated),
             {key: theirs[name] for key, name in keys.items()},
         )
 
@@ -112,7 +115,7 @@ def test_fid_and_kid_equal_those_of_clean_fid_on_the_same_features():
 
     random = np.random.RandomState(0)
     one, other = random.randn(200, 12), random.randn(200, 12) * 1.3 + 0.4
-    of = lambda name: scores.score(scores.METRICS[name], "x", scores.Reference(other), {"features": one})["x"]
+    of = lambda name: metrics.score(metrics.METRICS[name], "x", metrics.Reference(other), {"features": one})["x"]
     found = {name: of(name) for name in ("fid", "kid")}
     assert found["fid"] == pytest.approx(fid.fid_from_feats(one, other), rel=1e-6)
     # With less than 1000 images on both sides each of the 100 subsets has all of them, in both libraries.
@@ -123,12 +126,12 @@ def test_fid_and_kid_equal_those_of_clean_fid_on_the_same_features():
 def test_fid_of_a_set_against_itself_is_0_and_the_floor_is_that_of_its_halves(network, folders):
     (_, images), _ = folders
     values = extractors.extract(extractors.load(network, {"features"}, CPU), images.split(8), 40, "")
-    reference = scores.Reference(values["features"])
-    fid, pr = scores.METRICS["fid"], scores.METRICS["pr"]
-    assert abs(scores.score(fid, "x", reference, values)["x"]) < 1e-3
-    halves = [{"features": values["features"][:20]}, scores.Reference(values["features"][20:])]
-    assert reference.floor == scores.score(fid, "x", halves[1], halves[0])["x"] > 1e-3
-    perfect = scores.score(pr, "x", reference, values)
+    reference = metrics.Reference(values["features"])
+    fid, pr = metrics.METRICS["fid"], metrics.METRICS["pr"]
+    assert abs(metrics.score(fid, "x", reference, values)["x"]) < 1e-3
+    halves = [{"features": values["features"][:20]}, metrics.Reference(values["features"][20:])]
+    assert reference.floor == metrics.score(fid, "x", halves[1], halves[0])["x"] > 1e-3
+    perfect = metrics.score(pr, "x", reference, values)
     assert perfect["x_precision"] == perfect["x_recall"] == 1
 
 
@@ -155,7 +158,7 @@ def test_inception_features_are_clean_fids_of_its_resized_images(cache, folders)
     (cache / "inception").mkdir(parents=True)
     torch.jit.script(StandIn()).save(str(cache / "inception" / "inception-2015-12-05.pt"))
     inception = extractors.load("inception", {"features"}, CPU)
-    label = lambda name: evaluation.label_of(name, scores.METRICS[name], inception.key)
+    label = lambda name: evaluation.label_of(name, metrics.METRICS[name], inception.key)
     assert [label(name) for name in ("fid", "is")] == ["fid_clean", "is_inception"]
     (folder, images), _ = folders
     model = InceptionV3W(str(cache / "inception"), download=False)
@@ -189,7 +192,7 @@ def test_the_inception_score_is_torch_fidelitys_with_its_network(cache, tmp_path
     )
     batches = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).split(5)
     seen = extractors.extract(extractors.load("inception", {"logits"}, CPU), batches, 10, "")
-    found = scores.score(scores.METRICS["is"], "x", None, seen)
+    found = metrics.score(metrics.METRICS["is"], "x", None, seen)
     close(found, {"x_mean": expected["inception_score_mean"], "x_std": expected["inception_score_std"]})
 
 
@@ -326,10 +329,10 @@ def test_bad_input_is_one_line(cache, ada_host, two, network, small_zip, color_z
         (lambda: extractors.load("test_resnet=gone.pth", BOTH, CPU), "there is no file of weights gone.pth"),
         (lambda: extractors.load("inception=x.pth", BOTH, CPU), "give no file"),
         (
-            lambda: evaluation.check_numbers(scores.METRICS, "--metrics", 9, 9),
+            lambda: evaluation.check_numbers(metrics.METRICS, "--metrics", 9, 9),
             "--metrics=is takes 10 generated .* samples is 9",
         ),
-        (lambda: evaluation.check_numbers(scores.METRICS, "--metrics", 3, 9), "--metrics=fid takes 4 real images"),
+        (lambda: evaluation.check_numbers(metrics.METRICS, "--metrics", 3, 9), "--metrics=fid takes 4 real images"),
         (lambda: run_folders.snapshots(Path("x.pkl")), "x.pkl is no run directory"),
     ],
 )
@@ -351,9 +354,9 @@ def test_damaged_files_of_results_stop_nothing(tmp_path):
 
 @pytest.mark.unit
 def test_too_few_images_for_a_floor_have_none():
-    few = scores.Reference(np.random.RandomState(0).randn(3, 4).astype(np.float32))
-    assert few.floor is None and evaluation.floor_of(scores.METRICS["kid"], few) == {}
-    assert scores.score(scores.METRICS["kid"], "x", few, {"features": few.features.numpy()})
+    few = metrics.Reference(np.random.RandomState(0).randn(3, 4).astype(np.float32))
+    assert few.floor is None and evaluation.floor_of(metrics.METRICS["kid"], few) == {}
+    assert metrics.score(metrics.METRICS["kid"], "x", few, {"features": few.features.numpy()})
 
 
 @pytest.mark.unit

@@ -14,7 +14,7 @@ from support.hosts import ADA, install_plugin
 from support.runs import TINY, last_run
 from support.scripts import run_script
 
-from stylegan_plugins.pickles import read_pickle
+from stylegan_plugins.files.pickles import read_pickle
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 PACKAGE = EXAMPLES / "stylegan-plugins-blur"

@@ -19,7 +19,8 @@ from support.images import color_crops, write_zip
 from support.runs import LITE0, TINY, driver, options, run_to_its_end
 from support.scripts import UNREACHABLE, invoke, run_script
 
-from stylegan_plugins import evaluation, named_metrics
+from stylegan_plugins.analysis import evaluate
+from stylegan_plugins.run import host_metrics
 
 KID, IS, FID = (f"{name}_efficientnet_lite0" for name in ("kid", "is", "fid"))
 
@@ -30,7 +31,7 @@ def cache(monkeypatch, tmp_path):
 
 
 def lines_of(folder: Path, label: str) -> list[dict]:
-    return evaluation.read_lines(folder / f"metric-{label}.jsonl")
+    return evaluate.read_lines(folder / f"metric-{label}.jsonl")
 
 
 def evaluated(host: Path, run: Path, data: Path, metrics: str, *flags: str):
@@ -114,12 +115,12 @@ class Recorder:
 @pytest.mark.unit
 def test_the_generator_is_moved_to_where_the_run_computes_and_asked_once(monkeypatch):
     """The hosts' loops hand on a copy that lies on the CPU. (`meta` stands for a GPU.)"""
-    monkeypatch.setattr(named_metrics.sampling, "Generator", Recorder)
+    monkeypatch.setattr(host_metrics.sampling, "Generator", Recorder)
     Recorder.places.clear()
     options = types.SimpleNamespace(G=torch.nn.Linear(2, 2), device=torch.device("meta"), rank=0, num_gpus=1)
     network = lambda images: {"features": images}
-    comparison = evaluation.Comparison(network, None, "", 4, 5)
-    judge, this = named_metrics.Judge(), named_metrics.named()[KID]
+    comparison = evaluate.Comparison(network, None, "", 4, 5)
+    judge, this = host_metrics.Judge(), host_metrics.named()[KID]
     for _ in range(2):
         assert judge._see(this, options, comparison, None)["features"].shape == (5, 3)
     assert Recorder.places == [torch.device("meta")] and options.G.weight.device.type == "cpu"
@@ -133,8 +134,8 @@ def test_the_generator_is_moved_to_where_the_run_computes_and_asked_once(monkeyp
 def test_shares_are_put_together_in_the_order_of_one_process(count, processes):
     values = np.arange(count * 3.0).reshape(count, 3)
     batches = [values[start : start + 8] for start in range(0, count, 8)]
-    shares = [named_metrics.packed(batches[rank::processes]) for rank in range(processes)]
-    assert named_metrics.merged(shares).tolist() == values.tolist()
+    shares = [host_metrics.packed(batches[rank::processes]) for rank in range(processes)]
+    assert host_metrics.merged(shares).tolist() == values.tolist()
 
 
 @pytest.mark.host
@@ -144,7 +145,7 @@ def test_the_hosts_own_metrics_are_marked_too(ada_host, tmp_path):
 import dnnlib, sys
 from stylegan_plugins import bridge, named_metrics
 from metrics import metric_main
-named_metrics.register(); named_metrics.register()
+host_metrics.register(); host_metrics.register()
 for number, fid, score in ((0, 30.0, 2.0), (1, 20.0, 3.0), (2, float("nan"), 1.0), (3, 25.0, 2.5)):
     figures = {
         "fid50k_full": {"fid50k_full": fid},

@@ -17,11 +17,11 @@ from support.hosts import ADA, FAMILIES, STYLEGAN3, install_plugin
 from support.scripts import run_many
 
 from stylegan_plugins import options as plugin_options
-from stylegan_plugins import training
 from stylegan_plugins.errors import OptionError, PluginError
 from stylegan_plugins.manager import split_names
 from stylegan_plugins.options import option
 from stylegan_plugins.plugins.diffaugment import DiffAugmentOptions
+from stylegan_plugins.run import arguments
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ def command(*options: str) -> click.Command:
 
 @pytest.mark.unit
 def test_options_that_a_host_has_itself_are_left_to_it():
-    ours = {name for option in training.options_for(command("--cbase", "--tick")) for name in option.opts}
+    ours = {name for option in arguments.options_for(command("--cbase", "--tick")) for name in option.opts}
     assert {"--plugin", "--device", "--gan-loss", "--cmax", "--batch-gpu", "--diffaugment-policy"} <= ours
     assert not {"--cbase", "--tick"} & ours
 
@@ -177,7 +177,7 @@ def test_options_that_a_host_has_itself_are_left_to_it():
 def test_an_option_of_an_inactive_plugin_is_refused_with_its_value():
     values = {"plugin": (), "gan_loss": None, "diffaugment_cutout": 0.0}
     with pytest.raises(OptionError, match="--diffaugment-cutout=0.0: diffaugment is not active"):
-        training.Request.parse(values, frozenset())
+        arguments.Request.parse(values, frozenset())
 
 
 LINES = {  # command lines without --plugin; the metrics are given, since their default is another one on a CPU
@@ -374,4 +374,4 @@ def test_a_plugin_is_told_exactly_the_options_that_were_given(family, patched, c
 def test_a_device_from_the_environment_does_not_become_a_key(monkeypatch):
     monkeypatch.setitem(os.environ, "STYLEGAN_PLUGINS_DEVICE", "cpu")
     args = {"metrics": []}
-    assert training.configure("run", args, training.Request()) == ("run", {"metrics": []})
+    assert arguments.configure("run", args, arguments.Request()) == ("run", {"metrics": []})

@@ -24,7 +24,7 @@ from support.pickles import make_pickle
 from support.scripts import run_script
 
 from stylegan_plugins.errors import DataError
-from stylegan_plugins.pickles import UntrustedPickle, read_pickle
+from stylegan_plugins.files.pickles import UntrustedPickle, read_pickle
 
 # --- Honest pickles. ---
 
@@ -418,7 +418,7 @@ def test_attributes_put_on_a_class_are_gone_with_the_pickle(tmp_path):
     poison = b"\x80\x02}X\x01\x00\x00\x00acdnnlib.util\nEasyDict\nN}X\x08\x00\x00\x00poisonedK\x01s\x86bs."
     with contextlib.suppress(DataError):
         read_pickle(dumped(tmp_path, poison))
-    from stylegan_plugins import pickles as module
+    from stylegan_plugins.files import pickles as module
 
     assert not hasattr(module._Dict, "poisoned")
 

@@ -13,7 +13,7 @@ from support.images import color_crops, write_zip
 from support.pickles import make_pickle
 from support.scripts import invoke
 
-from stylegan_plugins import pictures, sampling
+from stylegan_plugins.analysis import pictures, sample
 from stylegan_plugins.errors import OptionError
 
 
@@ -118,4 +118,4 @@ def test_what_cannot_be_shown_is_one_line(fetched, pickles, crops, small_zip, tm
 @pytest.mark.unit
 def test_too_few_seeds():
     with pytest.raises(OptionError, match="--seeds=4-5: 3 or more"):
-        sampling.seeds_of("4-5", 3)
+        sample.seeds_of("4-5", 3)

@@ -15,7 +15,7 @@ import skimage.data
 from support.hosts import ADA
 from support.scripts import run_script
 
-from stylegan_plugins import datacheck
+from stylegan_plugins.files import datasets
 
 pytestmark = pytest.mark.run
 
@@ -67,7 +67,7 @@ def test_all_kinds_of_pictures_become_a_data_set(pictures, family, fetched, tmp_
     data = tmp_path / "data.zip"
     how = [f"--source={tmp_path / 'ready'}", f"--dest={data}", "--transform=center-crop", *size]
     run_script(fetched[family], "dataset_tool.py", *how)
-    assert datacheck.check_dataset(str(data)) == (8, 64, 3)
+    assert datasets.check_dataset(str(data)) == (8, 64, 3)
     with zipfile.ZipFile(data) as archive:
         assert [label for _, label in json.loads(archive.read("dataset.json"))["labels"]] == [0] * 7 + [1]
 

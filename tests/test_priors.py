@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from support.images import color_crops, write_zip
 
-from stylegan_plugins import backbones, datacheck, priors
 from stylegan_plugins.cli import cli
 from stylegan_plugins.errors import DataError, OptionError
+from stylegan_plugins.files import datasets
 from stylegan_plugins.plugins import disp as plugin
+from stylegan_plugins.vision import backbones, priors
 
 pytestmark = pytest.mark.unit
 
@@ -50,7 +51,7 @@ def test_priors_are_the_features_of_each_image_in_order(cache, crops):
             np.testing.assert_allclose(found.features[index], alone, rtol=1e-3, atol=1e-4)
             flipped = backbone(images[index].flip(3))[0].numpy()
             np.testing.assert_allclose(found.flipped[index], flipped, rtol=1e-3, atol=1e-4)
-    assert found.backbone == LITE0 and found.fingerprint == datacheck.fingerprint(crops)
+    assert found.backbone == LITE0 and found.fingerprint == datasets.fingerprint(crops)
 
 
 def test_priors_are_kept_and_made_anew_when_the_images_change(cache, crops, tmp_path):
@@ -71,10 +72,10 @@ def test_a_folder_and_a_zip_of_the_same_images_have_the_same_features(cache, cro
     (tmp_path / "folder" / "notes.txt").write_text("no image")
     a, b = priors.load(made(crops)), priors.load(made(tmp_path / "folder"))
     assert np.array_equal(a.features, b.features)
-    before = datacheck.fingerprint(tmp_path / "folder")
+    before = datasets.fingerprint(tmp_path / "folder")
     victim = next((tmp_path / "folder").rglob("*.png"))
     victim.write_bytes(victim.read_bytes() + b"\0")
-    assert datacheck.fingerprint(tmp_path / "folder") != before
+    assert datasets.fingerprint(tmp_path / "folder") != before
 
 
 def test_features_of_ones_own_are_taken_and_bound_to_the_images(cache, crops, tmp_path):

@@ -17,8 +17,8 @@ from support.images import color_crops, write_zip
 from support.pickles import make_pickle
 from support.scripts import DRIVERS, run_script
 
-from stylegan_plugins import probe
-from training_ext.features import features_of
+from stylegan_plugins.analysis import probe
+from stylegan_plugins.analysis.discriminator_features import features_of
 
 
 def command(*args: str | Path, check: bool = True):

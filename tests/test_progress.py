@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stylegan_plugins.progress import Progress, _duration
+from stylegan_plugins.run.progress import Progress, _duration
 
 pytestmark = pytest.mark.unit
 

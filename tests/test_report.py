@@ -22,9 +22,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support.scripts import run_script
 
-from stylegan_plugins import charts, records, report, report_pictures
 from stylegan_plugins.cli import cli
 from stylegan_plugins.errors import DataError, OptionError
+from stylegan_plugins.report import charts, history, thumbnails
+from stylegan_plugins.report import page as report_page
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 NAMES = [
@@ -118,7 +119,7 @@ def decoded(image: dict[str, str]) -> PIL.Image.Image:
 
 
 def page_of(*folders: Path) -> Page:
-    return Page(report.render([records.read(folder) for folder in folders]))
+    return Page(report_page.render([history.read(folder) for folder in folders]))
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +137,7 @@ def three(tmp_path_factory):
 @pytest.fixture(scope="module")
 def written(three, tmp_path_factory):
     """(the finished command, the page that it wrote) of the three runs."""
-    file = tmp_path_factory.mktemp("page") / "a" / "page.html"
+    file = tmp_path_factory.mktemp("page") / "a" / "report.html"
     return command(*three, f"--out={file}"), file
 
 
@@ -187,10 +188,10 @@ def test_nothing_is_loaded_and_nothing_else_may_be(page):
 @pytest.mark.unit
 def test_pictures_are_small_have_their_true_size_and_a_text(page, three):
     images = page.all("img")
-    assert len(images) == len(three) * report_pictures.MOST_PICTURES
+    assert len(images) == len(three) * thumbnails.MOST_PICTURES
     for image in images:
         data = base64.b64decode(image["src"].split(",")[1])
-        assert len(data) <= report_pictures.MOST_BYTES
+        assert len(data) <= thumbnails.MOST_BYTES
         assert PIL.Image.open(io.BytesIO(data)).size == (int(image["width"]), int(image["height"])) == (512, 256)
         assert image["alt"].startswith("Samples of 0000")
     assert all(plot["aria-label"] for plot in page.all("svg") if plot.get("class") == "plot")
@@ -206,9 +207,9 @@ def test_a_run_has_one_color_everywhere(page):
 
 @pytest.mark.unit
 def test_only_what_differs_is_in_the_first_table_of_settings(three):
-    runs = [records.read(folder) for folder in three]
-    assert report.differing(runs) == [("batch_size", ["8", "16", "32"])]
-    assert report.differing(runs[:1] * 2) == []
+    runs = [history.read(folder) for folder in three]
+    assert report_page.differing(runs) == [("batch_size", ["8", "16", "32"])]
+    assert report_page.differing(runs[:1] * 2) == []
 
 
 @pytest.mark.unit
@@ -234,7 +235,7 @@ def test_the_best_snapshot_is_marked_and_which_way_is_best_follows_from_the_name
     ],
 )
 def test_metrics_know_which_way_is_better(name, higher):
-    assert records.is_higher_better(name) is higher
+    assert history.is_higher_better(name) is higher
 
 
 @pytest.mark.unit
@@ -242,7 +243,7 @@ def test_the_second_result_for_a_snapshot_replaces_the_first(tmp_path):
     folder = make_run(tmp_path / "a", sheets=0)
     add_metric(folder, "fid", {200: 9.0, 0: 20.0})
     add_metric(folder, "fid", {200: 8.0})
-    assert records.read(folder).metrics["fid"].points("fid") == [(0, 20.0), (200, 8.0)]
+    assert history.read(folder).metrics["fid"].points("fid") == [(0, 20.0), (200, 8.0)]
 
 
 @pytest.mark.unit
@@ -265,7 +266,7 @@ def test_a_run_that_is_being_written_is_shown_with_a_note(tmp_path):
     folder = make_run(tmp_path / "run", sheets=0)
     with open(folder / "stats.jsonl", "a") as file:
         file.write('{"Loss/G/loss": {"num": 32, "me')
-    run = records.read(folder)
+    run = history.read(folder)
     assert len(run.stats.kimg) == 5 and run.kimg == 16
     assert any("last line of stats.jsonl is not whole" in note for note in run.notes)
     assert "of 25000, not complete" in page_of(folder).text
@@ -279,7 +280,7 @@ def test_broken_lines_and_odd_values_leave_gaps_and_are_counted(tmp_path):
     lines = [json.dumps(row(float(kimg), loss)) for kimg, loss in enumerate([statistic(1.0), *odd, 2.0])]
     lines[3:3] = ["not JSON", "[1]", "\x00", "[" * 100_000, '{"Loss/G/loss": 3}', ""]
     (folder / "stats.jsonl").write_text("\n".join(lines) + "\n")
-    run = records.read(folder)
+    run = history.read(folder)
     values = [value for _, value in run.stats.points("Loss/G/loss")]
     assert values[0] == 1.0 and values[-1] == 2.0 and values[1:-1] == [None] * len(odd)
     notes = " ".join(run.notes)
@@ -294,7 +295,7 @@ def test_a_run_that_went_back_is_shown_as_it_went_on(tmp_path):
     again = line_of(8.0, np.random.RandomState(9))
     with open(folder / "stats.jsonl", "a") as file:
         file.write(json.dumps(again) + "\n")
-    table = records.read(folder).stats
+    table = history.read(folder).stats
     assert table.kimg == [0.0, 4.0, 8.0]
     assert table.values["Loss/G/loss"][-1] == again["Loss/G/loss"]["mean"]
 
@@ -302,8 +303,8 @@ def test_a_run_that_went_back_is_shown_as_it_went_on(tmp_path):
 @pytest.mark.unit
 def test_runs_of_the_same_name_are_told_apart_and_one_given_twice_is_shown_once(tmp_path):
     first, second = make_run(tmp_path / "x" / "run", sheets=0), make_run(tmp_path / "y" / "run", sheets=0)
-    out = tmp_path / "page.html"
-    assert report.write([first, second, tmp_path / "y" / ".." / "x" / "run"], out) == out.stat().st_size
+    out = tmp_path / "report.html"
+    assert report_page.write([first, second, tmp_path / "y" / ".." / "x" / "run"], out) == out.stat().st_size
     text = Page(out.read_text()).text
     assert "x/run" in text and "y/run" in text and "2 runs, side by side" in text
 
@@ -321,9 +322,9 @@ def test_runs_of_the_same_name_are_told_apart_and_one_given_twice_is_shown_once(
     ids=["missing", "file", "empty", "outdir", "young"],
 )
 def test_what_is_no_run_is_one_line(make, message, tmp_path):
-    done = command(make(tmp_path), f"--out={tmp_path / 'page.html'}")
+    done = command(make(tmp_path), f"--out={tmp_path / 'report.html'}")
     assert done.exit_code == 2 and re.search(message, done.stderr) and done.stderr.count("\n") == 1
-    assert not (tmp_path / "page.html").exists()
+    assert not (tmp_path / "report.html").exists()
 
 
 @pytest.mark.unit
@@ -344,25 +345,25 @@ def test_a_run_without_statistics_beside_another_is_a_note(tmp_path):
 @pytest.mark.unit
 def test_an_output_that_cannot_be_written_is_one_line(tmp_path, monkeypatch):
     folder = make_run(tmp_path / "run", sheets=0)
-    for out in (tmp_path, ".", folder / "stats.jsonl" / "page.html"):
+    for out in (tmp_path, ".", folder / "stats.jsonl" / "report.html"):
         done = command(folder, f"--out={out}")
         assert done.exit_code == 2 and done.stderr.startswith("Error: ") and done.stderr.count("\n") == 1
     with pytest.raises(OptionError, match="9 runs are too many"):
-        report.write([tmp_path / str(index) for index in range(9)], tmp_path / "page.html")
+        report_page.write([tmp_path / str(index) for index in range(9)], tmp_path / "report.html")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(DataError, match=r"needs jinja2: pip install 'stylegan-plugins\[report\]'"):
-        report.write([folder], tmp_path / "page.html")
+        report_page.write([folder], tmp_path / "report.html")
 
 
 @pytest.mark.unit
 def test_a_folder_that_is_no_host_is_one_line(tmp_path):
-    done = command(make_run(tmp_path / "run"), f"--host={tmp_path}", f"--out={tmp_path / 'page.html'}")
+    done = command(make_run(tmp_path / "run"), f"--host={tmp_path}", f"--out={tmp_path / 'report.html'}")
     assert done.exit_code == 2 and "No host in" in done.stderr
 
 
 @pytest.mark.run
 def test_with_a_host_there_are_newest_samples_and_an_interpolation(family, fetched, pickles, tmp_path):
-    folder, out = make_run(tmp_path / "run", sheets=0, plugins={}), tmp_path / "page.html"
+    folder, out = make_run(tmp_path / "run", sheets=0, plugins={}), tmp_path / "report.html"
     shutil.copy(pickles[family], folder / "network-snapshot-000016.pkl")
     other = make_run(tmp_path / "no-pickle", sheets=1)
     code = "import sys; from stylegan_plugins.cli import main; sys.argv[0] = 'stylegan-plugins'; main()"
@@ -383,8 +384,8 @@ def test_with_a_host_there_are_newest_samples_and_an_interpolation(family, fetch
 @pytest.mark.parametrize("known", [True, False])
 def test_the_side_of_an_image_is_found_in_every_sheet_of_the_host(side, known):
     size = tuple(min(max(most // side, least), 32) * side for most, least in ((7680, 7), (4320, 4)))
-    assert report_pictures.side_of(size, side if known else None) == (256 if side == 512 and not known else side)
-    assert report_pictures.side_of((999, 333), side if known else None) is None
+    assert thumbnails.side_of(size, side if known else None) == (256 if side == 512 and not known else side)
+    assert thumbnails.side_of((999, 333), side if known else None) is None
 
 
 @pytest.mark.unit
@@ -392,7 +393,7 @@ def test_an_excerpt_is_the_upper_left_of_the_sheet_and_images_do_not_run_into_ea
     rows, columns, side = 8, 15, 512
     shades = np.arange(rows * columns, dtype=np.uint8).reshape(rows, columns)
     sheet = PIL.Image.fromarray(np.kron(shades, np.ones((side, side), np.uint8)))
-    image, small = report_pictures.excerpt(sheet, side)
+    image, small = thumbnails.excerpt(sheet, side)
     assert image.size == (8 * 128, 4 * 128) and not small
     assert np.array_equal(np.asarray(image), np.kron(shades[:4, :8], np.ones((128, 128), np.uint8)))
 
@@ -454,12 +455,12 @@ def test_any_json_makes_a_page_or_one_line(tmp_path_factory, lines):
     for name in ("stats.jsonl", "diagnostics.jsonl", "metric-x.jsonl", "training_options.json"):
         (folder / name).write_text("\n".join(map(json.dumps, lines)))
     try:
-        run = records.read(folder)
+        run = history.read(folder)
     except DataError:
         return
     assert all(value is None or math.isfinite(value) for values in run.stats.values.values() for value in values)
     assert all(len(values) == len(run.stats.kimg) for values in run.stats.values.values())
-    Page(report.render([run, run]))
+    Page(report_page.render([run, run]))
 
 
 def luminance(color: np.ndarray) -> float:
@@ -476,7 +477,7 @@ def linear(color: str) -> np.ndarray:
 @pytest.mark.parametrize("theme, ground", [(0, "#ffffff"), (1, "#1c1f23")])
 def test_colors_of_runs_are_seen_on_their_ground(theme, ground):
     """Contrast of 3:1, what WCAG 2 asks of graphics, and of 4.5:1 for letters of the first five."""
-    for index, color in enumerate(report.COLORS):
+    for index, color in enumerate(report_page.COLORS):
         high, low = sorted([luminance(linear(color[theme])), luminance(linear(ground))], reverse=True)
         assert (high + 0.05) / (low + 0.05) >= (4.5 if index < 5 else 3), color
 
@@ -500,7 +501,7 @@ def test_three_runs_are_told_apart_by_the_color_blind(kind, theme):
         f = np.cbrt(np.maximum(xyz / [0.9505, 1, 1.089], 1e-3))
         return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
 
-    for one, other in itertools.combinations([color[theme] for color in report.COLORS[:3]], 2):
+    for one, other in itertools.combinations([color[theme] for color in report_page.COLORS[:3]], 2):
         assert np.linalg.norm(lab(one) - lab(other)) >= 15, (one, other)
 
 
@@ -508,8 +509,8 @@ def test_three_runs_are_told_apart_by_the_color_blind(kind, theme):
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed")
 @pytest.mark.parametrize("width", [390, 1280])
 def test_in_a_browser_the_page_fits_the_window_and_values_appear_under_the_pointer(width, three, tmp_path):
-    out = tmp_path / "page.html"
-    report.write(three, out)
+    out = tmp_path / "report.html"
+    report_page.write(three, out)
     driver = """
       const plot = document.querySelector("svg.plot"), box = plot.getBoundingClientRect();
       plot.dispatchEvent(new PointerEvent("pointermove", {clientX: box.left + box.width / 2, clientY: box.top + 9}));

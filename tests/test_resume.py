@@ -18,8 +18,9 @@ from support.hosts import ADA, STYLEGAN3, install_plugin
 from support.runs import TINY, begin, options, run_to_its_end, wait_for_state
 from support.scripts import run_script, start_script
 
-from stylegan_plugins import checkpoints, states
 from stylegan_plugins.errors import StateError
+from stylegan_plugins.files import states
+from stylegan_plugins.run import checkpoints
 
 ALL = ["--plugin=diffaugment,augself", "--aug=ada", "--state-minutes=0.0001", "--device=cpu"]
 
@@ -320,7 +321,7 @@ def test_a_directory_without_a_state_is_one_line(ada_host, tmp_path, whole):
 def test_a_full_disk_does_not_end_a_run_unless_it_is_to_end(monkeypatch, capsys):
     from types import SimpleNamespace
 
-    from stylegan_plugins import signals
+    from stylegan_plugins.run import signals
 
     session = SimpleNamespace(rank=0, num_gpus=1, device=torch.device("cpu"), run_dir="runs/x")
     full = checkpoints.Checkpoints(session, minutes=1e-9)

@@ -18,13 +18,14 @@ from support.pickles import make_pickle, make_pickles
 from support.runs import arguments, flags, loop, run_to_its_end, still
 from support.scripts import DRIVERS, run_script
 
-from stylegan_plugins import finetune, states
-from stylegan_plugins.checksums import check_checksum, record_checksum
 from stylegan_plugins.cli import cli
 from stylegan_plugins.errors import DataError
+from stylegan_plugins.files import states
+from stylegan_plugins.files.checksums import check_checksum, record_checksum
+from stylegan_plugins.files.pickles import Network, read_pickle
 from stylegan_plugins.host import patch as host_patch
-from stylegan_plugins.pickles import Network, read_pickle
 from stylegan_plugins.plugins.freezed import layers_above
+from stylegan_plugins.run import finetune
 
 
 @pytest.fixture(scope="module")

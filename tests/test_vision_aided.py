@@ -18,13 +18,14 @@ from support.images import color_crops, write_zip
 from support.runs import killed_and_resumed, loop, options, run_to_its_end, snapshot
 from support.scripts import invoke, report_of
 
-from stylegan_plugins import backbones, selection, training
 from stylegan_plugins.errors import DataError, OptionError
+from stylegan_plugins.files.pickles import read_pickle
+from stylegan_plugins.files.states import newest_state
 from stylegan_plugins.manager import catalogue
-from stylegan_plugins.pickles import read_pickle
 from stylegan_plugins.plugins.vision_aided import PRESETS, VisionAidedOptions
-from stylegan_plugins.states import newest_state
-from training_ext.backbones import Backbone, Levels, area
+from stylegan_plugins.run import arguments
+from stylegan_plugins.vision import backbones, ranking
+from stylegan_plugins.vision.networks import Backbone, Levels, area
 
 GOLDEN = Path(__file__).parent / "golden" / "vision_aided.npz"
 
@@ -170,7 +171,7 @@ def test_presets_are_published_settings_and_what_is_given_wins(name):
 @pytest.mark.unit
 @pytest.mark.parametrize("name", ["clip", "resnet50.a1_in1k", "test_vit=w.v2.pth", "a=b c/d=e.pth"])
 def test_a_backbones_key_can_name_a_module(name):
-    (model,) = selection.models_of(name, "")
+    (model,) = ranking.models_of(name, "")
     assert torch.nn.ModuleDict({model.key: torch.nn.Identity()})
 
 
@@ -179,7 +180,7 @@ def test_a_link_to_weights_stays_one(small, tmp_path):
     """A hub's cache has links to files whose names do not end in .safetensors."""
     link = tmp_path / "model.pth"
     link.symlink_to(small["test_vit"].partition("=")[2])
-    assert selection.Model("test_vit", str(link)).absolute().weights == str(link)
+    assert ranking.Model("test_vit", str(link)).absolute().weights == str(link)
 
 
 @pytest.mark.unit
@@ -200,10 +201,10 @@ def test_networks_of_many_kinds_can_be_read(name):
 
 def configured(kimg=1000, images=64, **given):
     data = {"max_size": images}
-    args = {"loss_kwargs": {"class_name": training.HOST_LOSS}, "training_set_kwargs": data, "total_kimg": kimg}
+    args = {"loss_kwargs": {"class_name": arguments.HOST_LOSS}, "training_set_kwargs": data, "total_kimg": kimg}
     plugins = catalogue().activate(["vision-aided"], {"vision-aided": given})
-    request = training.Request(plugins=plugins, dry_run=True)
-    return training.configure("run", args, request)[1]["plugins"]["options"]["vision-aided"]
+    request = arguments.Request(plugins=plugins, dry_run=True)
+    return arguments.configure("run", args, request)[1]["plugins"]["options"]["vision-aided"]
 
 
 @pytest.mark.unit
@@ -272,7 +273,7 @@ def test_backbones_are_chosen_one_after_the_other(run):
     assert first != second and first not in [row["model"] for row in additions[1]["rows"]]
     last = json.loads((run_dir / "stats.jsonl").read_text().splitlines()[-1])
     used = {name.split("/")[1] for name, value in last.items() if name.startswith("VisionAided/") and value["num"]}
-    assert used == {selection.models_of(name, "")[0].key for name in (first, second)}
+    assert used == {ranking.models_of(name, "")[0].key for name in (first, second)}
     assert math.isfinite(last["Loss/G/vision-aided"]["mean"])
 
 
@@ -365,9 +366,9 @@ def test_the_probe_is_the_authors():
     """Halves, three times; C = 0.2 on raw features. Classes that a plane divides are told apart, equal ones are not."""
     random = np.random.RandomState(0)
     real, generated = random.randn(60, 5), random.randn(60, 5)
-    held_out, training_part = selection.probe(real + np.eye(5)[0] * 4, generated)
+    held_out, training_part = ranking.probe(real + np.eye(5)[0] * 4, generated)
     assert len(held_out) == 3 and min(held_out) > 0.9 and min(training_part) > 0.9
-    assert 0.3 < np.mean(selection.probe(real, generated)[0]) < 0.7
+    assert 0.3 < np.mean(ranking.probe(real, generated)[0]) < 0.7
 
 
 @pytest.mark.run

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from training_ext.backbones import area
+from stylegan_plugins.vision.networks import area
 
 SIDE = 32  # pixels, of images that are compared
 

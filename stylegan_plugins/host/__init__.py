@@ -1,0 +1,1 @@
+"""Hosts: find, fetch, recognise, edit and repair them."""

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import torch
 
+from stylegan_plugins.host import custom_ops
 from stylegan_plugins.host.families import HOSTS
 from stylegan_plugins.host.recognise import recognise
-from training_ext import custom_ops
 
 TRY = """
 import sys

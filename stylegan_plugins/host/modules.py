@@ -8,7 +8,7 @@ import types
 from pathlib import Path
 
 from stylegan_plugins.errors import HostError
-from training_ext import compat
+from stylegan_plugins.host import compat
 
 
 def host_module(name: str) -> types.ModuleType:

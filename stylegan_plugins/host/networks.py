@@ -11,9 +11,9 @@ from typing import Any
 import torch
 
 from stylegan_plugins.errors import DataError, HostError
+from stylegan_plugins.files.pickles import Network, Snapshot
 from stylegan_plugins.host.families import HOSTS
 from stylegan_plugins.host.modules import host_module
-from stylegan_plugins.pickles import Network, Snapshot
 
 # A class name alone does not say which module it is of: stylegan3 has two Generators.
 MODULES = (*(module for family in HOSTS.values() for module in family.networks), "training.augment")

@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from stylegan_plugins import DataError, OptionError, Session, backbones, hookimpl, option
+from stylegan_plugins import DataError, OptionError, Session, hookimpl, option
 from stylegan_plugins.host.modules import host_module
+from stylegan_plugins.vision import backbones
 from training_ext import diagnostics
 from training_ext.passes import minibatch_std_group
 

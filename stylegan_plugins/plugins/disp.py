@@ -23,24 +23,12 @@ import click
 import numpy as np
 import torch
 
-from stylegan_plugins import (
-    Critic,
-    DataError,
-    Head,
-    Labels,
-    OptionError,
-    Pass,
-    Sampler,
-    Session,
-    backbones,
-    devices,
-    hookimpl,
-    option,
-    priors,
-)
-from stylegan_plugins.files import whole
+from stylegan_plugins import Critic, DataError, Head, Labels, OptionError, Pass, Sampler, Session, hookimpl, option
+from stylegan_plugins.analysis.probe import require
+from stylegan_plugins.files.atomic import whole
+from stylegan_plugins.host import devices
 from stylegan_plugins.host.modules import host_module
-from stylegan_plugins.probe import require
+from stylegan_plugins.vision import backbones, priors
 from training_ext import disp
 from training_ext.heads import EqualizedLinear
 from training_ext.mapping import embed
@@ -232,11 +220,11 @@ def register_commands(cli: click.Group) -> None:
         """Compute data instance priors: features of all images of a data set, by a frozen network.
 
         They are kept in a cache, where training with --plugin=disp finds them; the file is printed."""
-        from stylegan_plugins import datacheck, downloads
+        from stylegan_plugins.files import datasets, downloads
 
         devices.choose(device)
         path = downloads.local_data(data)
-        datacheck.check_dataset(path)
+        datasets.check_dataset(path)
         click.echo(
             priors.file_for(path, features, weights=weights, flips=flips, device=devices.device(), flag="--features")
         )

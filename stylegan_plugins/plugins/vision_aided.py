@@ -20,24 +20,13 @@ from typing import Any
 import click
 import torch
 
-from stylegan_plugins import (
-    Head,
-    OptionError,
-    Preset,
-    Session,
-    Step,
-    Term,
-    backbones,
-    devices,
-    hookimpl,
-    option,
-    runs,
-    sampling,
-    selection,
-)
+from stylegan_plugins import Head, OptionError, Preset, Session, Step, Term, hookimpl, option
+from stylegan_plugins.analysis import sample
+from stylegan_plugins.host import devices, find
 from stylegan_plugins.host.modules import host_module
+from stylegan_plugins.vision import backbones, ranking
+from stylegan_plugins.vision.networks import PRECISIONS, Levels
 from training_ext.augment import DiffAugment
-from training_ext.backbones import PRECISIONS, Levels
 from training_ext.distributed import broadcast_patiently
 from training_ext.gan_losses import GAN_LOSSES, GanLoss
 from training_ext.vision_aided import AdaptiveAugment, Decoder, over_levels, sigmoid
@@ -148,15 +137,15 @@ def configure(args: Any, options: VisionAidedOptions) -> VisionAidedOptions:
     if used < options.auto:
         print(f"vision-aided: with --kimg={args['total_kimg']}, {used} of {options.auto} backbones will be added.")
     images = args["training_set_kwargs"].get("max_size")
-    if options.auto and images is not None and images < selection.FEWEST:
-        raise OptionError(f"--vision-aided-auto: {images} images are too few to choose by; give {selection.FEWEST}.")
+    if options.auto and images is not None and images < ranking.FEWEST:
+        raise OptionError(f"--vision-aided-auto: {images} images are too few to choose by; give {ranking.FEWEST}.")
     if options.precision != "float32" and devices.device().type != "cuda":
         raise OptionError(f"--vision-aided-precision={options.precision} is for GPUs. Leave it out.")
     models = options.candidates
     for model in models:
         model.load(FLAG)
     if options.auto:
-        selection.require("sklearn")
+        ranking.require("sklearn")
     return replace(options, models=",".join(str(model.absolute()) for model in models))
 
 
@@ -261,17 +250,17 @@ class Method:
         model = candidates[int(best[0])]
         self.add(model.key, self.options.target if smooth else 1.0, load(model, self.options))
 
-    def _rank(self, candidates: list[backbones.Model]) -> list[selection.ProbedBackbone]:
+    def _rank(self, candidates: list[backbones.Model]) -> list[ranking.ProbedBackbone]:
         """The data set is made anew, as the run's own is the loop's alone; without x-flips, since an image and its
         flip in both halves of a split would make the probe look better than it is."""
         session = self.session
         recorded = json.loads(Path(session.run_dir, "training_options.json").read_text())["training_set_kwargs"]
         dataset = host_module("dnnlib").util.construct_class_by_name(**{**recorded, "xflip": False})
         make = lambda model: lambda: load(model, self.options).to(session.device)
-        return selection.rank(
+        return ranking.rank(
             {str(model): make(model) for model in candidates},
             dataset,
-            lambda count: sampling.random_images(session.G_ema, count, dataset=dataset),
+            lambda count: sample.random_images(session.G_ema, count, dataset=dataset),
         )
 
     @hookimpl
@@ -300,8 +289,8 @@ def register_commands(cli: click.Group) -> None:
     @cli.command("select")
     @click.argument("run_or_pkl", type=click.Path(path_type=Path))
     @click.option("--data", required=True, metavar="ZIP|DIR|NAME|URL", help="Real images, as for train.py")
-    @click.option("--models", metavar="NAME,...", help=f"Backbones, or NAME=FILE  [default: {selection.DEFAULT}]")
-    @click.option("--max-images", type=click.IntRange(min=selection.FEWEST), default=selection.MOST, show_default=True)
+    @click.option("--models", metavar="NAME,...", help=f"Backbones, or NAME=FILE  [default: {ranking.DEFAULT}]")
+    @click.option("--max-images", type=click.IntRange(min=ranking.FEWEST), default=ranking.MOST, show_default=True)
     @click.option(
         "--outdir", type=click.Path(path_type=Path), help="Where plot and JSON go  [default: beside the pickle]"
     )
@@ -322,6 +311,6 @@ def register_commands(cli: click.Group) -> None:
 
         The best is the first to give to --vision-aided-models."""
         devices.choose(device)
-        runs.choose_host(host)
+        find.choose_host(host)
         report = lambda line: click.echo(line, err=True)
-        click.echo(selection.run(run_or_pkl, data, models, max_images, outdir, devices.device(), report))
+        click.echo(ranking.run(run_or_pkl, data, models, max_images, outdir, devices.device(), report))

@@ -26,7 +26,8 @@ if __name__ == "__main__":
 
     import torch
 
-    from stylegan_plugins import bridge, devices, resume  # noqa: F401  (repairs the host's modules)
+    from stylegan_plugins.host import devices
+    from stylegan_plugins.run import resume
 
     with open(sys.argv[1]) as file:
         args = json.load(file)

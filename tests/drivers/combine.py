@@ -14,7 +14,7 @@ sys.path.insert(0, ".")
 from stylegan_plugins.errors import PluginError
 from stylegan_plugins.host.modules import host_module
 from stylegan_plugins.manager import builtin, catalogue
-from stylegan_plugins.session import Session
+from stylegan_plugins.run.session import Session
 from training_ext.loss import PluginLoss
 
 networks = host_module("training.networks")

@@ -17,7 +17,7 @@ import torch
 sys.path.insert(0, ".")
 from stylegan_plugins.host.modules import host_module
 from stylegan_plugins.manager import catalogue
-from stylegan_plugins.session import Session
+from stylegan_plugins.run.session import Session
 from training_ext.contrad import nt_xent, supcon_generated
 from training_ext.distributed import average_gradients, gather
 from training_ext.loss import PluginLoss

@@ -10,7 +10,7 @@ import torch
 sys.path.insert(0, ".")
 from stylegan_plugins.host.modules import host_module
 from stylegan_plugins.manager import catalogue
-from stylegan_plugins.session import Session
+from stylegan_plugins.run.session import Session
 from training_ext.diagnostics import evaluating
 from training_ext.loss import PluginLoss
 from training_ext.passes import read

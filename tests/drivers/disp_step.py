@@ -9,12 +9,12 @@ from types import SimpleNamespace
 import torch
 
 sys.path.insert(0, ".")
-from stylegan_plugins import finetune
+from stylegan_plugins.files.pickles import read_pickle
 from stylegan_plugins.host import networks as made
 from stylegan_plugins.host.modules import host_module
 from stylegan_plugins.manager import catalogue
-from stylegan_plugins.pickles import read_pickle
-from stylegan_plugins.session import Session
+from stylegan_plugins.run import finetune
+from stylegan_plugins.run.session import Session
 from training_ext import disp
 from training_ext.loss import PluginLoss
 from training_ext.mapping import embed, map_embedded

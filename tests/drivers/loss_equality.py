@@ -16,7 +16,7 @@ from types import ModuleType, SimpleNamespace
 
 from stylegan_plugins import Augmentation, Term, hookimpl
 from stylegan_plugins.manager import catalogue
-from stylegan_plugins.session import Session
+from stylegan_plugins.run.session import Session
 from training_ext.loss import PluginLoss
 
 family = sys.argv[1]

@@ -12,7 +12,7 @@ import types
 
 import numpy as np
 
-from stylegan_plugins.pickles import read_pickle
+from stylegan_plugins.files.pickles import read_pickle
 
 LAYERS = [  # (name in torch, name in TensorFlow); {} is a resolution
     (r"mapping\.fc(\d+)\.(weight|bias)", r"mapping/Dense\1/\2"),

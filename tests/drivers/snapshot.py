@@ -22,7 +22,7 @@ if "--stock" in sys.argv:  # nothing of ours may be needed; old names of setupto
             )
         )
 else:
-    from training_ext import compat
+    from stylegan_plugins.host import compat
 
     compat.install()
 import legacy

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from stylegan_plugins.states import read_state, states_of
+from stylegan_plugins.files.states import read_state, states_of
 
 CLOCKS = ("Timing/", "Resources/", "timestamp")  # no part of the state
 UNSEEDED = "python"  # NVIDIA's loops do not seed Python's own random numbers: two runs differ in them from the start

@@ -13,7 +13,9 @@ import torch
 from sheets import small_sheets
 
 sys.path.insert(0, ".")
-from stylegan_plugins import bridge, devices, training
+from stylegan_plugins import bridge
+from stylegan_plugins.host import devices
+from stylegan_plugins.run import arguments
 
 os.environ[devices.VARIABLE] = "cpu"
 import dnnlib
@@ -54,7 +56,7 @@ if __name__ == "__main__":
     if "--stock" in sys.argv:
         torch.Tensor.pin_memory = lambda tensor: tensor
         training_loop.torch = CpuTorch()
-        training.adapt(args, torch.device("cpu"))
+        arguments.adapt(args, torch.device("cpu"))
         training_loop.training_loop(rank=0, **args)
     else:
         bridge.run(training_loop.training_loop, rank=0, **args)

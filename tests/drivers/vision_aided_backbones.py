@@ -7,8 +7,8 @@ import sys
 import torch
 
 sys.path.insert(0, ".")
-from stylegan_plugins import backbones
-from training_ext.backbones import Levels
+from stylegan_plugins.vision import backbones
+from stylegan_plugins.vision.networks import Levels
 from training_ext.vision_aided import Decoder
 
 torch.set_num_threads(1)

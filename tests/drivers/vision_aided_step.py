@@ -14,7 +14,7 @@ import torch
 sys.path.insert(0, ".")
 from stylegan_plugins.host.modules import host_module
 from stylegan_plugins.manager import catalogue
-from stylegan_plugins.session import Session
+from stylegan_plugins.run.session import Session
 from training_ext.loss import PluginLoss
 from training_ext.parts import Images, Pass, Step
 from training_ext.vision_aided import over_levels, sigmoid

@@ -12,7 +12,7 @@ from pathlib import Path
 from support.hosts import ADA, STYLEGAN3
 from support.scripts import DRIVERS, run_script, start_script
 
-from stylegan_plugins import states
+from stylegan_plugins.files import states
 
 TINY = {  # networks of a few thousand weights, and an iteration of well under a second
     ADA: ["--cbase=256", "--cmax=16", "--batch=8", "--workers=0", "--kimg=1", "--tick=1", "--snap=1"],

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from stylegan_plugins import manager, options
 from stylegan_plugins.cli import cli
 from stylegan_plugins.errors import OptionError
-from stylegan_plugins.session import Session
+from stylegan_plugins.run.session import Session
 
 
 def test_blur_is_installed():

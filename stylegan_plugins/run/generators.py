@@ -9,7 +9,7 @@ import torch
 from stylegan_plugins.errors import PluginError
 from stylegan_plugins.host.modules import host_module
 from stylegan_plugins.manager import Plugins
-from stylegan_plugins.method import own_random
+from stylegan_plugins.run.method import own_random
 
 NAME = "before"  # of the module in the mapping network: `mapping.before.*` are its parameters
 _CLASS = "MappingAfterModule"

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from stylegan_plugins.checksums import check_checksum
 from stylegan_plugins.errors import DataError
-from stylegan_plugins.pickles import Network, read_pickle
-from stylegan_plugins.run_folders import newest_pickle, read_options
-from stylegan_plugins.states import read_state
+from stylegan_plugins.files.checksums import check_checksum
+from stylegan_plugins.files.pickles import Network, read_pickle
+from stylegan_plugins.files.run_folders import newest_pickle, read_options
+from stylegan_plugins.files.states import read_state
 
 
 def describe(path: Path) -> Iterator[str]:

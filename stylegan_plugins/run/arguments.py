@@ -13,13 +13,15 @@ from typing import Any
 import click
 import torch
 
-from stylegan_plugins import datacheck, devices, finetune, metrics, signals
 from stylegan_plugins.errors import HostError, OptionError, PluginError
+from stylegan_plugins.files import datasets
+from stylegan_plugins.host import devices
 from stylegan_plugins.host.modules import host_module
 from stylegan_plugins.manager import Plugins, catalogue, is_file, recorded, split_names
-from training_ext import dataset
-from training_ext.dataset import Labels
+from stylegan_plugins.run import finetune, metric_files, signals
+from training_ext import labels
 from training_ext.gan_losses import GAN_LOSSES
+from training_ext.labels import Labels
 
 HOST_LOSS = "training.loss.StyleGAN2Loss"
 PLUGIN_LOSS = "training_ext.loss.PluginLoss"
@@ -212,7 +214,7 @@ def configure(desc: str, args: Any, request: Request) -> tuple[str, Any]:
     if lacking:
         finetune.check_frozen(args, lacking)
     if args.get("metrics") and not request.dry_run:
-        metrics.check_metrics(args["metrics"], args["training_set_kwargs"]["path"], args.get("metric_samples"))
+        metric_files.check_metrics(args["metrics"], args["training_set_kwargs"]["path"], args.get("metric_samples"))
     return desc, args
 
 
@@ -247,13 +249,13 @@ def _set_ada(args: Any, plugin: str, ada: str, explicit: frozenset[str]) -> None
 def use_labels(args: Any, plugins: Plugins) -> Labels | None:
     """Let the data set have the labels of a plug-in, if one has any, in this process. Raises PluginError if two have
     labels."""
-    labels = plugins.only("register_labels", args=args)
-    if labels is not None:
+    found = plugins.only("register_labels", args=args)
+    if found is not None:
         data = args["training_set_kwargs"]
         data["use_labels"] = True
         module, _, cls = data["class_name"].rpartition(".")
-        dataset.use_labels(getattr(host_module(module), cls), data["path"], labels)
-    return labels
+        labels.use_labels(getattr(host_module(module), cls), data["path"], found)
+    return found
 
 
 def _use_plugin_loss(args: Any, gan_loss: str | None) -> None:
@@ -278,7 +280,7 @@ def _apply_extra(args: Any, extra: Mapping[str, int]) -> None:
         args["kimg_per_tick"] = extra["tick"]
     if "subset" in extra:
         data, subset = args["training_set_kwargs"], extra["subset"]
-        count, _, _ = datacheck.check_dataset(data["path"])
+        count, _, _ = datasets.check_dataset(data["path"])
         if subset > count:
             raise OptionError(f"--subset={subset}: the data set has {count} images.")
         data["max_size"] = subset
@@ -292,17 +294,17 @@ def _apply_extra(args: Any, extra: Mapping[str, int]) -> None:
         args["batch_gpu"] = batch_gpu
 
 
-def adapt(args: dict[str, Any], device: torch.device, labels: Labels | None = None) -> None:
+def adapt(args: dict[str, Any], device: torch.device, of_plugin: Labels | None = None) -> None:
     """Last changes of the training loop's arguments, in the process that runs it; they are not saved.
 
-    labels: what `use_labels` gave, which the data loader's workers need, too."""
+    of_plugin: labels that `use_labels` gave, which the data loader's workers need, too."""
     for name in ("G_opt_kwargs", "D_opt_kwargs"):
         if "betas" in args.get(name, {}):  # Adam refuses an int, which is what lazy regularisation off leaves here
             args[name] = type(args[name])(args[name], betas=[float(beta) for beta in args[name]["betas"]])
     args["data_loader_kwargs"] = dict(args.get("data_loader_kwargs", {}))
     if args["data_loader_kwargs"].get("num_workers"):
         begin = signals.outlast
-        args["data_loader_kwargs"]["worker_init_fn"] = dataset.in_worker(begin, labels) if labels else begin
+        args["data_loader_kwargs"]["worker_init_fn"] = labels.in_worker(begin, of_plugin) if of_plugin else begin
     if device.type == "cpu":
         args["data_loader_kwargs"]["pin_memory"] = False
         for kwargs in (args["G_kwargs"].get("synthesis_kwargs", args["G_kwargs"]), args["D_kwargs"]):

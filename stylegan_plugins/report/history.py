@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stylegan_plugins import scores
+from stylegan_plugins.analysis import metrics
 from stylegan_plugins.errors import DataError
-from stylegan_plugins.run_folders import OPTIONS, SNAPSHOT, read_options
+from stylegan_plugins.files.run_folders import OPTIONS, SNAPSHOT, read_options
 
 KIMG = "Progress/kimg"
 SHEET = re.compile(r"fakes(\d+|_init)\.(?:png|jpg)")
@@ -131,7 +131,7 @@ def is_higher_better(metric: str) -> bool | None:
         return True
     if re.fullmatch(LOWER, words[0]):
         return False
-    for name, known in scores.known().items():
+    for name, known in metrics.known().items():
         if metric.startswith(f"{name}_") and metric.endswith(known.decides):
             return known.higher
     return None

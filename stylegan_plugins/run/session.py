@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 
-from stylegan_plugins.checksums import record_checksum
 from stylegan_plugins.errors import PluginError
+from stylegan_plugins.files.checksums import record_checksum
 from stylegan_plugins.host.modules import host_module
 from stylegan_plugins.manager import Plugins, call_line, write_trace
-from stylegan_plugins.method import Method, check_terms, check_value, own_random
-from stylegan_plugins.progress import Progress
+from stylegan_plugins.run.method import Method, check_terms, check_value, own_random
+from stylegan_plugins.run.progress import Progress
 from training_ext.distributed import average_gradients, broadcast
 from training_ext.heads import update_average
 from training_ext.parts import HOST_CRITIC, Augmentation, Average, Head, Images, Source, Step, Term

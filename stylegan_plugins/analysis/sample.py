@@ -17,12 +17,12 @@ import PIL.Image
 import PIL.ImageOps
 import torch
 
-from stylegan_plugins import datacheck, run_folders, runs
 from stylegan_plugins.errors import DataError, OptionError
-from stylegan_plugins.files import whole
-from stylegan_plugins.finetune import open_pickle
-from stylegan_plugins.host import networks
+from stylegan_plugins.files import datasets, run_folders
+from stylegan_plugins.files.atomic import whole
+from stylegan_plugins.host import find, networks
 from stylegan_plugins.manager import recorded
+from stylegan_plugins.run.finetune import open_pickle
 from training_ext.mapping import map_embedded
 
 MOST_SEEDS = 100_000
@@ -74,7 +74,7 @@ def read_image(file: Path, G: Any) -> torch.Tensor:
     try:
         with PIL.Image.open(file) as opened:
             picture = PIL.ImageOps.exif_transpose(opened).convert("RGBA")
-    except datacheck.BROKEN as error:
+    except datasets.BROKEN as error:
         raise DataError(f"--like: {file} cannot be read as an image ({' '.join(str(error).split())}).") from error
     white = PIL.Image.new("RGBA", picture.size, "white")
     image = PIL.Image.alpha_composite(white, picture).convert("L" if G.img_channels == 1 else "RGB")
@@ -194,7 +194,7 @@ def picture_of(image: np.ndarray) -> PIL.Image.Image:
 def load_generator(path: Path, device: torch.device) -> tuple[Any, Sampler | None, Path]:
     """Return G_ema of a run or pickle, its sampler, and the pickle."""
     file = run_folders.newest_pickle(path)
-    G = runs.load_network(file, "G_ema").to(device)
+    G = find.load_network(file, "G_ema").to(device)
     sampler = sampler_of(file.parent)
     return G, sampler, file
 

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from stylegan_plugins.errors import DataError, StateError
-from stylegan_plugins.files import whole
+from stylegan_plugins.files.atomic import whole
 
 PATTERN = re.compile(r"training-state-(\d+)\.pt")
 FORMAT = 2

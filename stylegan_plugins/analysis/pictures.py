@@ -14,11 +14,13 @@ import numpy as np
 import PIL.Image
 import torch
 
-from stylegan_plugins import backbones, datacheck, sampling
+from stylegan_plugins.analysis import sample
 from stylegan_plugins.errors import DataError
-from stylegan_plugins.extractors import batches_of, extract
-from stylegan_plugins.run_folders import read_options
-from training_ext.backbones import from_uint8
+from stylegan_plugins.files import datasets
+from stylegan_plugins.files.run_folders import read_options
+from stylegan_plugins.vision import backbones
+from stylegan_plugins.vision.extractors import batches_of, extract
+from stylegan_plugins.vision.networks import from_uint8
 from training_ext.diagnostics import nearest, shrunk
 
 PIXELS = "pixels"
@@ -59,7 +61,7 @@ class Neighbours:
     def __init__(self, data: str, features: Describe, label: str) -> None:
         self.data = data
         self.features = features
-        self.names, images = datacheck.read_images(data)
+        self.names, images = datasets.read_images(data)
         self.known = self._of(images, len(self.names), label)
 
     def _of(self, images: Iterable[np.ndarray], count: int, label: str | None = None) -> torch.Tensor:
@@ -71,7 +73,7 @@ class Neighbours:
         """For images uint8 [H, W, C], the nearest of the data set each, and the distances to them [n]."""
         means, indices = nearest(self._of(_first(images), len(images)), self.known)
         names = [self.names[int(index)] for index in indices]
-        shown = [image.transpose(1, 2, 0) for image in datacheck.read_named(self.data, names)]
+        shown = [image.transpose(1, 2, 0) for image in datasets.read_named(self.data, names)]
         return shown, (means * self.known.shape[1] ** 0.5).numpy()
 
 
@@ -90,7 +92,7 @@ def between(ws: Sequence[torch.Tensor], steps: int, closed: bool) -> list[torch.
 
 def grid(rows: Sequence[Sequence[np.ndarray]]) -> PIL.Image.Image:
     """Put rows of images [H, W, C] of one size together."""
-    return sampling.picture_of(np.concatenate([np.concatenate(row, axis=1) for row in rows], axis=0))
+    return sample.picture_of(np.concatenate([np.concatenate(row, axis=1) for row in rows], axis=0))
 
 
 def interpolation(
@@ -101,12 +103,12 @@ def interpolation(
     outdir.mkdir(parents=True, exist_ok=True)
     moving = between(ws, frames, closed=True)
     with click.progressbar(moving, label="Frames", file=sys.stderr) as bar:
-        shown = [sampling.picture_of(sampling.render(G, w)) for w in bar]
+        shown = [sample.picture_of(sample.render(G, w)) for w in bar]
     animation, strip = outdir / "interpolation.gif", outdir / "interpolation.png"
     shown[0].save(animation, save_all=True, append_images=shown[1:], duration=60, loop=0)
     path = between(ws, frames, closed=False)
     chosen = [path[round(k * (len(path) - 1) / (columns - 1))] for k in range(columns)]
-    row = [sampling.render(G, w) for w in chosen]
+    row = [sample.render(G, w) for w in chosen]
     rows = [row] if near is None else [row, near.nearest(row)[0]]
     grid(rows).save(strip)
     return [strip, animation]
@@ -122,7 +124,7 @@ def sheets(
     files = []
     for name, images in made.items():
         files.append(outdir / f"sheet-{name}.png")
-        sampling.sheet(images).save(files[-1])
+        sample.sheet(images).save(files[-1])
     if near is None:
         return files, None
     samples = next(iter(made.values()))
@@ -145,14 +147,14 @@ def neighbours(run_dir: Path, data: str | None, features: str, G: Any, device: t
     none.
 
     Raises DataError if the images do not fit G, OptionError or DataError if the features cannot be had."""
-    from stylegan_plugins import downloads
+    from stylegan_plugins.files import downloads
 
     path = data_of(run_dir, data)
     if path is None:
         click.echo("Without nearest images: the run's data set is not there; name one with --data.", err=True)
         return None
     local = downloads.local_data(path)
-    _, side, channels = datacheck.check_dataset(local)
+    _, side, channels = datasets.check_dataset(local)
     if [side, channels] != [G.img_resolution, G.img_channels]:
         raise DataError(
             f"--data: images in {path} have {side} pixels and {channels} channels, the generator makes "

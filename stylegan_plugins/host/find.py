@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
-from stylegan_plugins import datacheck, devices, downloads
 from stylegan_plugins.errors import HostError
-from stylegan_plugins.finetune import open_pickle
-from stylegan_plugins.host import networks
+from stylegan_plugins.files import datasets, downloads
+from stylegan_plugins.host import devices, networks
 from stylegan_plugins.host.modules import host_module, use_host
+from stylegan_plugins.run.finetune import open_pickle
 
 
 def choose_host(directory: Path | None) -> Path:
@@ -40,7 +40,7 @@ def open_dataset(data: str) -> tuple[str, Any]:
 
     Raises DataError if it cannot be downloaded or used."""
     path = downloads.local_data(data)
-    datacheck.check_dataset(path)
+    datasets.check_dataset(path)
     return path, host_module("training.dataset").ImageFolderDataset(path, use_labels=True)
 
 

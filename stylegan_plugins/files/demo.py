@@ -10,7 +10,7 @@ import numpy as np
 import PIL.Image
 
 from stylegan_plugins.errors import DataError
-from stylegan_plugins.files import whole
+from stylegan_plugins.files.atomic import whole
 
 FACES = 100  # of the 200 images of lfw_subset, the first hundred are faces, the others are not
 SIDE = 32

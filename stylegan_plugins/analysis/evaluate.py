@@ -20,14 +20,17 @@ import click
 import numpy as np
 import torch
 
-from stylegan_plugins import datacheck, downloads, extractors, markdown, run_folders, runs, sampling, scores
-from stylegan_plugins.checksums import digest_of
+from stylegan_plugins.analysis import markdown, metrics, sample
+from stylegan_plugins.analysis.metrics import Metric, Reference, score
 from stylegan_plugins.errors import DataError, OptionError, require
-from stylegan_plugins.extractors import Extractor, Inception, extract
-from stylegan_plugins.files import whole, write_json
+from stylegan_plugins.files import datasets, downloads, run_folders
+from stylegan_plugins.files.atomic import whole, write_json
+from stylegan_plugins.files.checksums import digest_of
+from stylegan_plugins.host import find
 from stylegan_plugins.host.modules import host_module
-from stylegan_plugins.scores import Metric, Reference
-from stylegan_plugins.selection import real_batches
+from stylegan_plugins.vision import extractors
+from stylegan_plugins.vision.extractors import Extractor, Inception, extract
+from stylegan_plugins.vision.ranking import real_batches
 
 LOW_SHOT = 5000  # a smaller reference is compared with as many generated images, any other with 50,000
 VERSION = 1
@@ -49,7 +52,7 @@ def default_samples(reference: int) -> int:
 
 def metrics_of(text: str, flag: str = "--metrics") -> dict[str, Metric]:
     """Read `fid,kid` as metrics by name. flag: what errors name. Raises OptionError."""
-    known = scores.known()
+    known = metrics.known()
     names = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
     unknown = [name for name in names if name not in known]
     if unknown or not names:
@@ -87,7 +90,7 @@ class Comparison:
     samples: int
     quiet: bool = False
 
-    def identity(self, pickle: Path, sampler: sampling.Sampler | None) -> dict[str, Any]:
+    def identity(self, pickle: Path, sampler: sample.Sampler | None) -> dict[str, Any]:
         """Return what identifies a result of this pickle. sampler: where labels come from; None: from the data set."""
         labels = np.zeros(0)
         if sampler is None:
@@ -209,11 +212,11 @@ def results(
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     pickles = run_folders.snapshots(path) if every else [run_folders.newest_pickle(path)]
     network = extractors.load(features, wanted, device)
-    local, dataset = runs.open_dataset(data)
+    local, dataset = find.open_dataset(data)
     count = min(len(dataset), most or len(dataset))
     samples = samples or default_samples(count)
     check_numbers(chosen, "--metrics", count, samples)
-    comparison = Comparison(network, dataset, datacheck.fingerprint(local), count, samples)
+    comparison = Comparison(network, dataset, datasets.fingerprint(local), count, samples)
     labels = {name: label_of(name, metric, network.key) for name, metric in chosen.items()}
     report(f"{samples} generated images, {count} of {len(dataset)} real ones of {data}.")
     reference = comparison.reference if "features" in wanted else None
@@ -221,7 +224,7 @@ def results(
     rows, lines = [], {}
     for pickle in pickles:
         folder = outdir or pickle.parent
-        of = comparison.identity(pickle, sampling.sampler_of(pickle.parent))
+        of = comparison.identity(pickle, sample.sampler_of(pickle.parent))
         found: dict[str, Result] = {}
         for name, label in labels.items():
             lines[name] = read_lines(folder / f"metric-{label}.jsonl")
@@ -231,13 +234,13 @@ def results(
         missing = [name for name in chosen if name not in found]
         began = time.time()
         if missing:
-            G, sampler, _ = sampling.load_generator(pickle, device)
-            images = sampling.Generator(G, sampler, dataset).images(samples)
+            G, sampler, _ = sample.load_generator(pickle, device)
+            images = sample.Generator(G, sampler, dataset).images(samples)
             seen = extract(network, images, samples, f"{network.key}: {pickle.name}")
         shared = time.time() - began
         for name in missing:
             began, label = time.time(), labels[name]
-            results = scores.score(chosen[name], label, reference, seen)
+            results = score(chosen[name], label, reference, seen)
             seconds = shared + time.time() - began
             found[name] = dict(
                 results=results,
@@ -273,7 +276,7 @@ def value_of(path: Path, data: str, *, metric: str, **how: Any) -> float:
     """Return the figure of one metric by which snapshots are ranked, of the newest one. Arguments as of `results`."""
     rows, *_ = results(path, data, metrics=metric, most=None, every=False, outdir=None, **how)
     ((name, line),) = rows[0].found.items()
-    return line["results"][line["metric"] + scores.known()[name].decides]
+    return line["results"][line["metric"] + metrics.known()[name].decides]
 
 
 def check_numbers(chosen: Mapping[str, Metric], flag: str, real: int, generated: int) -> None:
@@ -289,7 +292,7 @@ def check_numbers(chosen: Mapping[str, Metric], flag: str, real: int, generated:
 
 def as_markdown(rows: list[Evaluated], best: dict[str, Result]) -> str:
     """Return a table of pickles; the best of several is bold."""
-    known = scores.known()
+    known = metrics.known()
     keys = [(name, key) for name, line in rows[0].found.items() for key in line["results"]]
     keys.sort(key=lambda pair: list(known).index(pair[0]))
 

@@ -18,11 +18,12 @@ import numpy as np
 import requests
 import torch
 
-from stylegan_plugins import backbones, downloads
-from stylegan_plugins.backbones import Model
-from stylegan_plugins.checksums import digest_of
 from stylegan_plugins.errors import DataError, OptionError
-from training_ext.backbones import from_uint8
+from stylegan_plugins.files import downloads
+from stylegan_plugins.files.checksums import digest_of
+from stylegan_plugins.vision import backbones
+from stylegan_plugins.vision.backbones import Model
+from stylegan_plugins.vision.networks import from_uint8
 
 SECONDS = 3.0  # to see whether a server answers; importing torch has taken several already
 # What the two packages download themselves, without a timeout or to a folder that the next start empties.

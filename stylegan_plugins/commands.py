@@ -11,7 +11,8 @@ from typing import Any
 import click
 import numpy as np
 
-from stylegan_plugins import devices, run_folders, runs
+from stylegan_plugins.files import run_folders
+from stylegan_plugins.host import devices, find
 
 Directory = click.Path(path_type=Path)
 default_option = partial(click.option, show_default=True)
@@ -42,10 +43,10 @@ label_option = click.option(
 @device_option()
 def probe(run_or_pkl: Path, host: Path | None, device: str, **settings: Any) -> None:
     """Measure what the discriminator of RUN_OR_PKL has learned: a logistic regression on its frozen features."""
-    from stylegan_plugins import probe as probing
+    from stylegan_plugins.analysis import probe as probing
 
     devices.choose(device)
-    runs.choose_host(host)
+    find.choose_host(host)
     click.echo(probing.run(run_folders.newest_pickle(run_or_pkl), device=devices.device(), **settings))
 
 
@@ -74,11 +75,11 @@ def probe(run_or_pkl: Path, host: Path | None, device: str, **settings: Any) -> 
 @device_option()
 def evaluate(run_or_pkl: Path, data: str, host: Path | None, device: str, **settings: Any) -> None:
     """Compare images of RUN_OR_PKL with real ones: FID, KID, precision and recall, Inception Score."""
-    from stylegan_plugins import evaluation
+    from stylegan_plugins.analysis import evaluate
 
     devices.choose(device)
-    runs.choose_host(host)
-    click.echo(evaluation.run(run_or_pkl, data, device=devices.device(), report=_to_stderr, **settings))
+    find.choose_host(host)
+    click.echo(evaluate.run(run_or_pkl, data, device=devices.device(), report=_to_stderr, **settings))
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
@@ -101,12 +102,12 @@ def compare(host: Path | None, device: str, outdir: Path, arguments: tuple[str, 
 
     ARGUMENTS after -- go to every train.py, options of plug-ins to the combinations that have them. Interrupted, the
     same command goes on where it was."""
-    from stylegan_plugins import comparing
+    from stylegan_plugins.analysis import compare
 
     devices.choose(device)
-    directory = runs.choose_host(host)
+    directory = find.choose_host(host)
     settings |= dict(more=arguments, device=devices.device(), report=_to_stderr)
-    click.echo(comparing.run(directory, outdir, **settings))
+    click.echo(compare.run(directory, outdir, **settings))
 
 
 def _to_stderr(line: str) -> None:
@@ -117,20 +118,21 @@ def _load(
     run_or_pkl: Path, outdir: Path, *, seeds: str, host: Path | None, device: str, fewest: int = 1
 ) -> tuple[list[int], Any, Any, Path]:
     """Return seeds, G_ema, its sampler and its pickle, after what can be checked before was checked."""
-    from stylegan_plugins import datacheck, sampling
+    from stylegan_plugins.analysis import sample
+    from stylegan_plugins.files import datasets
 
     devices.choose(device)
-    datacheck.check_output(outdir)
-    numbers = sampling.seeds_of(seeds, fewest)
-    runs.choose_host(host)
-    return numbers, *sampling.load_generator(run_or_pkl, devices.device())
+    datasets.check_output(outdir)
+    numbers = sample.seeds_of(seeds, fewest)
+    find.choose_host(host)
+    return numbers, *sample.load_generator(run_or_pkl, devices.device())
 
 
 def _load_with_images(
     run_or_pkl: Path, outdir: Path, data: str | None, features: str, **how: Any
 ) -> tuple[list[int], Any, Any, Any]:
     """Return seeds, G_ema, its sampler, and the images of the data set to find nearest ones in."""
-    from stylegan_plugins import pictures
+    from stylegan_plugins.analysis import pictures
 
     seeds, G, sampler, pickle = _load(run_or_pkl, outdir, **how)
     return seeds, G, sampler, pictures.neighbours(pickle.parent, data, features, G, devices.device())
@@ -149,16 +151,16 @@ def sample(
     run_or_pkl: Path, trunc: float, like: Path | None, label: int | None, outdir: Path, **generator: Any
 ) -> None:
     """Make images with the generator of RUN_OR_PKL, and a sheet of them. No data set is needed."""
-    from stylegan_plugins import sampling
+    from stylegan_plugins.analysis import sample
 
     seeds, G, sampler, _ = _load(run_or_pkl, outdir, **generator)
-    given = None if like is None else sampling.read_image(like, G)
+    given = None if like is None else sample.read_image(like, G)
     with click.progressbar(seeds, label="Images", file=sys.stderr) as bar:
-        made = sampling.images(G, bar, sampler=sampler, truncation=trunc, like=given, label=label)
+        made = sample.images(G, bar, sampler=sampler, truncation=trunc, like=given, label=label)
     outdir.mkdir(parents=True, exist_ok=True)
     for seed, image in zip(seeds, made, strict=True):
-        sampling.picture_of(image).save(outdir / f"seed{seed:04d}.png")
-    sampling.sheet(made).save(outdir / "sheet.png")
+        sample.picture_of(image).save(outdir / f"seed{seed:04d}.png")
+    sample.sheet(made).save(outdir / "sheet.png")
     click.echo(outdir / "sheet.png")
 
 
@@ -195,10 +197,10 @@ def interpolate(
     """Walk from seed to seed in w: a GIF, and a strip with the nearest training image under each frame.
 
     If frames jump from one training image to the next, the generator has learned them by heart."""
-    from stylegan_plugins import pictures, sampling
+    from stylegan_plugins.analysis import pictures, sample
 
     seeds, G, sampler, near = _load_with_images(run_or_pkl, outdir, fewest=2, **how)
-    ws = list(sampling.latents(G, seeds, sampler=sampler, truncation=trunc, label=label))
+    ws = list(sample.latents(G, seeds, sampler=sampler, truncation=trunc, label=label))
     for file in pictures.interpolation(G, ws, outdir, frames=frames, columns=columns, near=near):
         click.echo(file)
 
@@ -214,11 +216,11 @@ def sheet(
     """Sample sheets: without truncation, with it, and, beside their nearest training images, the worst samples first.
 
     The worst are those farthest from any training image; sheet-nearest.png has those nearest to one."""
-    from stylegan_plugins import pictures, sampling
+    from stylegan_plugins.analysis import pictures, sample
 
     seeds, G, sampler, near = _load_with_images(run_or_pkl, outdir, features=features, **how)
     made = {
-        name: sampling.images(G, seeds, sampler=sampler, truncation=psi, label=label)
+        name: sample.images(G, seeds, sampler=sampler, truncation=psi, label=label)
         for name, psi in (("full", 1.0), (f"trunc{trunc:g}", trunc))
     }
     files, distances = pictures.sheets(made, outdir, near=near, pairs=pairs)
@@ -240,11 +242,11 @@ def sheet(
 @host_option
 def export(run_or_pkl: Path, classes: int, seed: int, out: Path, host: Path | None) -> None:
     """Write a stock pickle of a conditioned run, whose classes are drawn labels, for the host's generate.py."""
-    from stylegan_plugins import sampling
+    from stylegan_plugins.analysis import sample
 
     devices.choose("cpu")
-    runs.choose_host(host)
-    sampling.export(run_or_pkl, out, classes, seed)
+    find.choose_host(host)
+    sample.export(run_or_pkl, out, classes, seed)
     click.echo(out)
 
 
@@ -259,7 +261,7 @@ def report(runs_: tuple[Path, ...], out: Path, host: Path | None, device: str) -
     """Write one HTML file about the run directories: settings, curves, samples, metrics, several runs side by side.
 
     It loads nothing from elsewhere and can be sent to others. Runs may still be going on."""
-    from stylegan_plugins import report as reporting
+    from stylegan_plugins.report import page as reporting
 
     devices.choose(device)
     size = reporting.write(runs_, out, host)

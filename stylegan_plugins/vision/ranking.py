@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from stylegan_plugins import datacheck, markdown
-from stylegan_plugins.backbones import models_of
+from stylegan_plugins.analysis import markdown
 from stylegan_plugins.errors import DataError, require
-from stylegan_plugins.extractors import batches_of, extract
-from stylegan_plugins.files import write_json
-from training_ext.backbones import Levels, from_uint8
+from stylegan_plugins.files import datasets
+from stylegan_plugins.files.atomic import write_json
+from stylegan_plugins.vision.backbones import models_of
+from stylegan_plugins.vision.extractors import batches_of, extract
+from stylegan_plugins.vision.networks import Levels, from_uint8
 
 MOST = 10_000  # real images, and as many generated ones
 FEWEST = 8
@@ -104,14 +105,15 @@ def run(
     """Return the table of `stylegan-plugins select`. Plot and JSON are written beside the pickle or to `outdir`.
 
     models: None for all of DEFAULT whose weights can be had; report is told of the others."""
-    from stylegan_plugins import runs, sampling
+    from stylegan_plugins.analysis import sample
+    from stylegan_plugins.host import find
 
     require("matplotlib")
     require("sklearn")
-    _, dataset = runs.open_dataset(data)
+    _, dataset = find.open_dataset(data)
     chosen = models_of(DEFAULT if models is None else models, "--models")
-    G, sampler, pickle = sampling.load_generator(path, device)
-    generator = sampling.Generator(G, sampler, dataset)
+    G, sampler, pickle = sample.load_generator(path, device)
+    generator = sample.Generator(G, sampler, dataset)
     found: dict[str, Callable[[], Levels]] = {}
     for model in chosen:
         try:
@@ -125,7 +127,7 @@ def run(
     if not found:
         raise DataError("--models: no backbone's weights can be had; see above.")
     folder = outdir or pickle.parent
-    datacheck.check_output(folder)
+    datasets.check_output(folder)
     rows = rank(found, dataset, generator.images, most)
     folder.mkdir(parents=True, exist_ok=True)
     name = f"{folder / f'select-{pickle.stem}'}"

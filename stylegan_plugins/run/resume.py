@@ -12,13 +12,15 @@ from typing import Any
 import click
 import torch
 
-from stylegan_plugins import checkpoints, datacheck, devices, metrics, signals, states, training
 from stylegan_plugins.errors import OptionError, StateError
+from stylegan_plugins.files import datasets, states
+from stylegan_plugins.host import devices
 from stylegan_plugins.host.modules import host_module
 from stylegan_plugins.manager import recorded
+from stylegan_plugins.run import arguments, checkpoints, metric_files, signals
 
 # Options that may be given anew.
-CHANGEABLE = ("kimg", "snap", "tick", *training.KEPT, "metrics", "workers", "device")
+CHANGEABLE = ("kimg", "snap", "tick", *arguments.KEPT, "metrics", "workers", "device")
 
 
 def resume(
@@ -64,13 +66,13 @@ def _prepared(
     data = args["training_set_kwargs"]
     if not Path(data["path"]).exists():
         raise StateError(f"--resume-run: the data set {data['path']} is not there. Put it, or a link to it, back.")
-    count, _, _ = datacheck.check_dataset(data["path"])
+    count, _, _ = datasets.check_dataset(data["path"])
     if data.get("max_size") is not None and count < data["max_size"]:
         raise StateError(
             f"--resume-run: {data['path']} has {count} images, the run began with {data['max_size']}. Put it back."
         )
-    training.use_labels(args, recorded(args.get("plugins", {})))
-    metrics.check_metrics(args.get("metrics", []), data["path"], args.get("metric_samples"))
+    arguments.use_labels(args, recorded(args.get("plugins", {})))
+    metric_files.check_metrics(args.get("metrics", []), data["path"], args.get("metric_samples"))
     path, info, state = states.newest_state(run_dir, report)
     gpus = args.get("num_gpus", 1)
     if devices.device().type == "cuda" and torch.cuda.device_count() < gpus:
@@ -134,7 +136,7 @@ def _change(args: dict[str, Any], new: Mapping[str, Any]) -> None:
             loader.setdefault("prefetch_factor", 2)
     if "device" in new:
         args["device"] = new["device"]
-    for option in training.KEPT:
+    for option in arguments.KEPT:
         if option in new:
             args[option] = new[option]
 

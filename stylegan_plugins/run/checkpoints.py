@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from stylegan_plugins import signals
 from stylegan_plugins.errors import StateError
+from stylegan_plugins.files.states import FORMAT, state_path, write_state
 from stylegan_plugins.host.modules import host_module
-from stylegan_plugins.session import Session
-from stylegan_plugins.states import FORMAT, state_path, write_state
+from stylegan_plugins.run import signals
+from stylegan_plugins.run.session import Session
 from training_ext.distributed import agree, gather_bytes
 
 NETWORKS = ("G", "D", "G_ema", "augment_pipe")

@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from stylegan_plugins import backbones, datacheck
-from stylegan_plugins.checksums import digest_of
-from stylegan_plugins.downloads import cache_directory
 from stylegan_plugins.errors import DataError, OptionError
-from stylegan_plugins.extractors import batches_of, extract
-from stylegan_plugins.files import whole
-from training_ext.backbones import from_uint8
+from stylegan_plugins.files import datasets
+from stylegan_plugins.files.atomic import whole
+from stylegan_plugins.files.checksums import digest_of
+from stylegan_plugins.files.downloads import cache_directory
+from stylegan_plugins.vision import backbones
+from stylegan_plugins.vision.extractors import batches_of, extract
+from stylegan_plugins.vision.networks import from_uint8
 
 TEXTS = ("fingerprint", "backbone", "weights", "digest")
 VERSION = 1
@@ -56,7 +57,7 @@ def compute(
         if not Path(weights).is_file():
             raise DataError(f"{flag}={name}: there is no file of weights {weights}.")
         weights = str(Path(weights).resolve())
-    fingerprint = datacheck.fingerprint(data)
+    fingerprint = datasets.fingerprint(data)
     recipes = backbones.known()
     model = recipes[name].timm if name in recipes else name
     identity = f"{VERSION}/{fingerprint}/{model}/{digest_of(weights)}/{flips}"
@@ -64,7 +65,7 @@ def compute(
     if file.exists():
         return file
     backbone = backbones.load(name, weights, flag).to(device)
-    names, images = datacheck.read_images(data)
+    names, images = datasets.read_images(data)
 
     def network(batch: torch.Tensor) -> dict[str, torch.Tensor]:
         x = from_uint8(batch, device)
@@ -91,7 +92,7 @@ def load(file: str | Path, flag: str = "--disp-features") -> Priors:
     try:
         found = np.load(file, allow_pickle=False)
         arrays = {"features": found} if isinstance(found, np.ndarray) else dict(found)
-    except (OSError, ValueError, EOFError, *datacheck.BROKEN) as error:
+    except (OSError, ValueError, EOFError, *datasets.BROKEN) as error:
         raise DataError(f"{flag}: {file} cannot be read as .npy or .npz ({' '.join(str(error).split())}).") from error
     features = arrays.get("features")
     if features is None or features.ndim != 2 or features.dtype.kind not in "fiu" or 0 in features.shape:
@@ -109,10 +110,10 @@ def load(file: str | Path, flag: str = "--disp-features") -> Priors:
 
 def check(priors: Priors, file: str | Path, data: str, flag: str = "--disp-features") -> str:
     """Return the fingerprint of the images in `data`. Raises DataError if priors are not of them."""
-    names, _ = datacheck.read_images(data)
+    names, _ = datasets.read_images(data)
     if len(names) != len(priors.features):
         raise DataError(f"{flag}: {file} has priors of {len(priors.features)} images, {data} has {len(names)}.")
-    found = datacheck.fingerprint(data)
+    found = datasets.fingerprint(data)
     if priors.fingerprint not in (None, found):
         raise DataError(
             f"{flag}: {file} was made from other images than those in {data}, or these have changed since. Put the "

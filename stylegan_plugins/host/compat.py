@@ -19,9 +19,8 @@ from typing import Any
 
 import torch
 
-from stylegan_plugins import devices
 from stylegan_plugins.errors import UserError
-from training_ext import custom_ops
+from stylegan_plugins.host import custom_ops, devices
 
 _REPAIRS: dict[str, Callable[[types.ModuleType], None]] = {}
 _MARK = "_stylegan_plugins_repaired"

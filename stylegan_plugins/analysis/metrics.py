@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from stylegan_plugins import manager
-from stylegan_plugins.extractors import Outputs
+from stylegan_plugins.vision.extractors import Outputs
 
 # KID: 100 subsets of up to 1000 images, torch-fidelity's and NVIDIA's numbers. Precision and recall: three neighbours;
 # distances of so many images at a time, which bounds memory and not the result.

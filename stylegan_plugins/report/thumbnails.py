@@ -10,10 +10,10 @@ from typing import Any
 
 import PIL.Image
 
-from stylegan_plugins import records
-from stylegan_plugins.datacheck import BROKEN
-from stylegan_plugins.records import Run
-from stylegan_plugins.run_folders import SNAPSHOT
+from stylegan_plugins.files.datasets import BROKEN
+from stylegan_plugins.files.run_folders import SNAPSHOT
+from stylegan_plugins.report import history
+from stylegan_plugins.report.history import Run
 
 MOST_PICTURES = 6  # sheets of a run
 MOST_BYTES = 80_000  # of a picture: with them all, a run stays under 1 MB
@@ -34,7 +34,7 @@ class Picture:
 def sheets(run: Run, name: str, notes: list[str]) -> list[Picture]:
     """Return excerpts of a run's sheets of samples; a sheet that cannot be read becomes a note."""
     chosen = spread(run.sheets, MOST_PICTURES)
-    side = records.number(run.settings.get("training_set_kwargs.resolution"))
+    side = history.number(run.settings.get("training_set_kwargs.resolution"))
     pictures = []
     for kimg, file in chosen:
         when = "before training" if kimg is None else f"{kimg} kimg"
@@ -101,12 +101,13 @@ def generated(run: Run, name: str) -> list[Picture]:
     """Return samples of the newest snapshot, and walks between some of them in w. Raises UserError if that fails."""
     import torch
 
-    from stylegan_plugins import devices, pictures, sampling
+    from stylegan_plugins.analysis import pictures, sample
+    from stylegan_plugins.host import devices
 
-    G, sampler, file = sampling.load_generator(run.path, devices.device())
+    G, sampler, file = sample.load_generator(run.path, devices.device())
     columns, rows = SHOWN
     label = 0 if G.c_dim and sampler is None else None
-    drawn = list(sampling.latents(G, range(columns * rows), sampler=sampler, label=label))
+    drawn = list(sample.latents(G, range(columns * rows), sampler=sampler, label=label))
     between = [
         torch.lerp(drawn[row], drawn[row + 1], step / (columns - 1)) for row in (0, 1) for step in range(columns)
     ]
@@ -115,7 +116,7 @@ def generated(run: Run, name: str) -> list[Picture]:
     whose = f"{when}{'' if label is None else ', class 0'}"
     made = []
     for ws, what in ((drawn, "Seeds 0 to 31"), (between, "From seed 0 to 1, and from 1 to 2, in w")):
-        images = [sampling.render(G, w) for w in ws]
+        images = [sample.render(G, w) for w in ws]
         sheet = pictures.grid([images[start : start + columns] for start in range(0, len(images), columns)])
         image, small = excerpt(sheet, images[0].shape[1])
         made.append(_encoded(image, f"{what}: images of {name}, {whose}", f"{what}, {whose}", small))

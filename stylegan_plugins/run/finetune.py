@@ -12,12 +12,12 @@ from typing import Any
 
 import torch
 
-from stylegan_plugins import downloads
-from stylegan_plugins.checksums import check_checksum
 from stylegan_plugins.errors import DataError, OptionError
+from stylegan_plugins.files import downloads
+from stylegan_plugins.files.checksums import check_checksum
+from stylegan_plugins.files.pickles import Network, Snapshot, UntrustedPickle, read_pickle
 from stylegan_plugins.host import networks
 from stylegan_plugins.host.modules import host_module
-from stylegan_plugins.pickles import Network, Snapshot, UntrustedPickle, read_pickle
 
 # Arguments of networks that decide how fast or by how much they train, not what their tensors are: this run's count.
 OF_THE_RUN = frozenset({"num_fp16_res", "conv_clamp", "fp16_channels_last", "fused_modconv_default", "freeze_layers"})

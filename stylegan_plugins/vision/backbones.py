@@ -16,9 +16,9 @@ import requests
 import torch
 
 from stylegan_plugins import manager
-from stylegan_plugins.downloads import cache_directory
 from stylegan_plugins.errors import DataError, OptionError
-from training_ext.backbones import Backbone, Levels
+from stylegan_plugins.files.downloads import cache_directory
+from stylegan_plugins.vision.networks import Backbone, Levels
 
 HUB = "https://huggingface.co"
 SECONDS = 5.0  # to see whether the hub answers

@@ -16,11 +16,14 @@ from pathlib import Path
 
 import torch
 
-from stylegan_plugins import datacheck, downloads, evaluation, extractors, markdown, signals, states
 from stylegan_plugins import options as plugin_options
+from stylegan_plugins.analysis import evaluate, markdown
 from stylegan_plugins.errors import DataError, OptionError
-from stylegan_plugins.files import whole, write_json
+from stylegan_plugins.files import datasets, downloads, states
+from stylegan_plugins.files.atomic import whole, write_json
 from stylegan_plugins.manager import catalogue, split_names
+from stylegan_plugins.run import signals
+from stylegan_plugins.vision import extractors
 
 LOG = "train.log"
 
@@ -136,15 +139,15 @@ def run(
 
     The reference of metrics is the whole data set, whatever share a run trains on. Raises OptionError or DataError."""
     combinations, shares = combinations_of(plugins), fractions_of(fractions)
-    chosen = evaluation.metrics_of(metric, "--metric")
+    chosen = evaluate.metrics_of(metric, "--metric")
     if len(chosen) > 1:
         raise OptionError(f"--metric={metric}: one metric at a time makes a table.")
-    evaluation.require_libraries()
+    evaluate.require_libraries()
     extractors.load(features, {found.reads for found in chosen.values()}, device)  # or it would fail after training
     path = str(Path(downloads.local_data(data)).resolve())
-    images, _, _ = datacheck.check_dataset(path)
-    evaluation.check_numbers(chosen, "--metric", images, samples or evaluation.default_samples(images))
-    datacheck.check_output(outdir)
+    images, _, _ = datasets.check_dataset(path)
+    evaluate.check_numbers(chosen, "--metric", images, samples or evaluate.default_samples(images))
+    datasets.check_output(outdir)
     outdir = outdir.resolve()
     cells = [Cell(names, share, seed) for share in shares for names in combinations for seed in range(seeds)]
     for cell in {(cell.plugins, cell.fraction): cell for cell in cells}.values():  # before hours of training
@@ -163,7 +166,7 @@ def run(
             run_dir, _ = progress_of(folder)
         if run_dir is None:
             raise DataError(f"{folder}: the run has left no state. Look at {folder / LOG}.")
-        values[cell] = evaluation.value_of(
+        values[cell] = evaluate.value_of(
             run_dir, path, metric=metric, features=features, samples=samples, device=device, report=report
         )
     made = as_markdown(combinations, shares, values)

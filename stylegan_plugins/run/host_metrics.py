@@ -19,11 +19,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from stylegan_plugins import backbones, datacheck, evaluation, extractors, records, sampling, scores
-from stylegan_plugins.backbones import Model
-from stylegan_plugins.extractors import Outputs
+from stylegan_plugins.analysis import evaluate, metrics, sample
+from stylegan_plugins.analysis.metrics import Metric
+from stylegan_plugins.files import datasets
 from stylegan_plugins.host.modules import host_module
-from stylegan_plugins.scores import Metric
+from stylegan_plugins.report import history
+from stylegan_plugins.vision import backbones, extractors
+from stylegan_plugins.vision.backbones import Model
+from stylegan_plugins.vision.extractors import Outputs
 from training_ext.distributed import broadcast_patiently, gather_bytes
 
 FLAG = "--metrics"
@@ -44,22 +47,20 @@ class Named:
 
     def check(self, data: str | None, samples: int | None) -> None:
         """Raise DataError or OptionError if it could not be computed. data: the reference, if known."""
-        evaluation.require_libraries()
+        evaluate.require_libraries()
         self.network(torch.device("cpu"))
         if data is not None:
-            count, _, _ = datacheck.check_dataset(data)
-            evaluation.check_numbers(
-                {self.label: self.metric}, FLAG, count, samples or evaluation.default_samples(count)
-            )
+            count, _, _ = datasets.check_dataset(data)
+            evaluate.check_numbers({self.label: self.metric}, FLAG, count, samples or evaluate.default_samples(count))
 
 
 def named() -> dict[str, Named]:
     """Return all of our metrics by label: each on Inception and on each backbone that has a name."""
     found = {}
     known = (extractors.Inception.key, *backbones.known())
-    for name, metric in scores.known().items():
+    for name, metric in metrics.known().items():
         for features in known:
-            label = evaluation.label_of(name, metric, Model(features).key)
+            label = evaluate.label_of(name, metric, Model(features).key)
             found[label] = Named(label, metric, features)
     return found
 
@@ -72,40 +73,40 @@ class Judge:
 
     def __init__(self) -> None:
         self.run_dir: Path | None = None
-        self.comparisons: dict[tuple[str, str], evaluation.Comparison] = {}
+        self.comparisons: dict[tuple[str, str], evaluate.Comparison] = {}
         self.seen: tuple[Callable[[], Any], dict[tuple[str, str], Outputs]] = (lambda: None, {})
         self.details: dict[str, Callable[[Path], dict[str, Any]]] = {}
 
     def measure(self, this: Named, options: Any) -> dict[str, float]:
         """Return the figures of a metric. options: the host's MetricOptions. Called on all processes."""
         figures = torch.zeros([len(this.metric.ends)], dtype=torch.float64)
-        sampler = None if self.run_dir is None else sampling.sampler_of(self.run_dir)
+        sampler = None if self.run_dir is None else sample.sampler_of(self.run_dir)
         with torch.random.fork_rng(devices=[options.device] if options.device.type == "cuda" else []):
             comparison = self._comparison(this, options)
             seen = self._see(this, options, comparison, sampler)
             if options.rank == 0:
                 reference = comparison.reference if this.metric.reads == "features" else None
-                floor = evaluation.floor_of(this.metric, reference)
+                floor = evaluate.floor_of(this.metric, reference)
                 self.details[this.label] = lambda pickle: {"of": comparison.identity(pickle, sampler), **floor}
-                found = scores.score(this.metric, "", reference, seen)
+                found = metrics.score(this.metric, "", reference, seen)
                 figures[:] = torch.tensor(list(found.values()), dtype=torch.float64)
         values = broadcast_patiently(figures, options.num_gpus).tolist()
         return {this.label + end: value for end, value in zip(this.metric.ends, values, strict=True)}
 
-    def _comparison(self, this: Named, options: Any) -> evaluation.Comparison:
+    def _comparison(self, this: Named, options: Any) -> evaluate.Comparison:
         key = (this.features, this.metric.reads)
         if key not in self.comparisons:
             kwargs = {**options.dataset_kwargs, "max_size": None, "xflip": False, "use_labels": True}
             dataset = host_module("dnnlib").util.construct_class_by_name(**kwargs)
-            samples = int(os.environ.get(SAMPLES, 0)) or evaluation.default_samples(len(dataset))
-            evaluation.check_numbers({this.label: this.metric}, FLAG, len(dataset), samples)
-            fingerprint, network = datacheck.fingerprint(kwargs["path"]), this.network(options.device)
+            samples = int(os.environ.get(SAMPLES, 0)) or evaluate.default_samples(len(dataset))
+            evaluate.check_numbers({this.label: this.metric}, FLAG, len(dataset), samples)
+            fingerprint, network = datasets.fingerprint(kwargs["path"]), this.network(options.device)
             count = len(dataset)
-            self.comparisons[key] = evaluation.Comparison(network, dataset, fingerprint, count, samples, quiet=True)
+            self.comparisons[key] = evaluate.Comparison(network, dataset, fingerprint, count, samples, quiet=True)
         return self.comparisons[key]
 
     def _see(
-        self, this: Named, options: Any, comparison: evaluation.Comparison, sampler: sampling.Sampler | None
+        self, this: Named, options: Any, comparison: evaluate.Comparison, sampler: sample.Sampler | None
     ) -> Outputs:
         """Return the outputs of a network for the images of all processes; nothing except on the first one."""
         if self.seen[0]() is not options.G:
@@ -113,7 +114,7 @@ class Judge:
         key = (this.features, this.metric.reads)
         if key not in self.seen[1]:
             G = copy.deepcopy(options.G).to(options.device)  # the hosts' loops hand on one that lies on the CPU
-            generator = sampling.Generator(G, sampler, comparison.dataset)
+            generator = sample.Generator(G, sampler, comparison.dataset)
             share = (options.rank, options.num_gpus)
             with torch.no_grad():
                 mine = [
@@ -132,10 +133,10 @@ class Judge:
         theirs(result, run_dir=run_dir, snapshot_pkl=snapshot)
         decides = _decides(label, list(result["results"]))
         if decides is not None and run_dir is not None and os.path.isdir(run_dir):
-            lines = evaluation.read_lines(Path(run_dir, f"metric-{label}.jsonl"))
-            best = evaluation.best_of(*decides, lines, result.get("of"))
+            lines = evaluate.read_lines(Path(run_dir, f"metric-{label}.jsonl"))
+            best = evaluate.best_of(*decides, lines, result.get("of"))
             if best is not None:
-                evaluation.mark_best(Path(run_dir), {label: best})
+                evaluate.mark_best(Path(run_dir), {label: best})
                 print(f"Best by {decides[0]}: {best['snapshot_pkl']} ({best['results'][decides[0]]:.5g})")
 
 
@@ -160,7 +161,7 @@ def _decides(label: str, keys: list[str]) -> tuple[str, bool] | None:
     ours = _REGISTERED.get(label)
     if ours is not None:
         return label + ours.metric.decides, ours.metric.higher
-    ways = {key: higher for key in keys if (higher := records.is_higher_better(key)) is not None}
+    ways = {key: higher for key in keys if (higher := history.is_higher_better(key)) is not None}
     return next(iter(ways.items())) if len(ways) == 1 else None
 
 
@@ -205,6 +206,6 @@ def _function(this: Named) -> Callable[[Any], dict[str, float]]:
 
 def begin(run_dir: Path | None, samples: int | None) -> None:
     """Note that a run starts in this process, or a script without one, and in those that it starts. samples: generated
-    images; None: `evaluation.default_samples`."""
+    images; None: `evaluate.default_samples`."""
     _JUDGE.run_dir = run_dir
     os.environ[SAMPLES] = str(samples or 0)

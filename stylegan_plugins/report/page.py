@@ -1,6 +1,6 @@
 """One HTML file about one or several runs: it holds all that it shows, opens from disk, and loads nothing.
 
-records.py reads the runs, charts.py draws curves, report_pictures.py makes pictures small, report.html.jinja lays the
+history.py reads the runs, charts.py draws curves, thumbnails.py makes pictures small, report.html.jinja lays the
 page out. The template escapes whatever
 comes from files, and is complete without report.js, which only shows values under a pointer."""
 
@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stylegan_plugins import __version__, charts, records, report_pictures
-from stylegan_plugins.charts import Chart, Line
+from stylegan_plugins import __version__
 from stylegan_plugins.errors import DataError, OptionError, UserError, require
-from stylegan_plugins.files import whole
-from stylegan_plugins.records import Run, Table
-from stylegan_plugins.report_pictures import Picture
+from stylegan_plugins.files.atomic import whole
+from stylegan_plugins.report import charts, history, thumbnails
+from stylegan_plugins.report.charts import Chart, Line
+from stylegan_plugins.report.history import Run, Table
+from stylegan_plugins.report.thumbnails import Picture
 
 COLORS = [  # on light and on dark ground, and a mark at the end of lines: no run is told apart by color alone
     ("#0067b1", "#5aa9f0", "M-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0z"),
@@ -108,9 +109,9 @@ def write(paths: Sequence[Path], out: Path, host: Path | None = None) -> int:
     paths = list({path.resolve(): path for path in paths}.values())
     if len(paths) > len(COLORS):
         raise OptionError(f"{len(paths)} runs are too many: more than {len(COLORS)} lines cannot be told apart.")
-    runs = [records.read(path) for path in paths]
+    runs = [history.read(path) for path in paths]
     if host is not None:
-        from stylegan_plugins.runs import choose_host
+        from stylegan_plugins.host.find import choose_host
 
         choose_host(host)
     page = render(runs, host is not None).encode()
@@ -209,11 +210,11 @@ def _entry(index: int, run: Run, runs: Sequence[Run], with_generator: bool) -> E
         name = f"{run.path.resolve().parent.name}/{name}"
     letter = chr(ord("A") + index)
     notes = list(run.notes)
-    pictures = report_pictures.sheets(run, name, notes)
+    pictures = thumbnails.sheets(run, name, notes)
     made: list[Picture] = []
     if with_generator:
         try:
-            made = report_pictures.generated(run, name)
+            made = thumbnails.generated(run, name)
         except UserError as error:
             notes.append(f"No images were made with the generator: {error}")
     return Entry(letter, name, run, pictures, made, facts(run), notes)
@@ -253,7 +254,7 @@ def facts(run: Run) -> dict[str, tuple[str, str]]:
 def best_of(points: Iterable[charts.Point], metric: str) -> tuple[float, float] | None:
     """Return (kimg, value) of the best; None if there are no values or the metric is not ranked. Of equals, the
     earliest."""
-    higher = records.is_higher_better(metric)
+    higher = history.is_higher_better(metric)
     measured = [(kimg, value) for kimg, value in points if value is not None]
     if higher is None or not measured:
         return None
@@ -278,7 +279,7 @@ def _metrics(runs: Sequence[Run], letters: Sequence[str]) -> list[dict[str, Any]
         points = {index: run.metrics[name].points(name) for index, run in enumerate(runs) if name in run.metrics}
         values = {index: dict(these) for index, these in points.items()}
         best = {index: best_of(these, name) for index, these in points.items()}
-        higher = records.is_higher_better(name)
+        higher = history.is_higher_better(name)
         best_of_all = best_of([point for point in best.values() if point], name)
         kept = sorted({kimg for these in points.values() for kimg, _ in charts.thin(these, MOST_ROWS)})
         rows = []

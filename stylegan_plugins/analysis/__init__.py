@@ -1,0 +1,1 @@
+"""Looking at a run: metrics, samples, probes, comparisons, pictures."""

@@ -1,0 +1,1 @@
+"""What lies on disk: files written whole, pickles, downloads, data sets, training states, run folders."""

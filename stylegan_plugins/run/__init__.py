@@ -1,0 +1,1 @@
+"""One training run: arguments, session, states, resume, fine-tuning, signals, progress."""

@@ -1,0 +1,1 @@
+"""Frozen image networks: their weights, features, priors and ranking."""
