@@ -92,8 +92,9 @@ def batch_size(D: torch.nn.Module) -> int:
 
 def collect(D: torch.nn.Module, images: Callable[[torch.Tensor], torch.Tensor], labels: torch.Tensor) -> LayerFeatures:
     """Return the features of all layers, {layer: [M, F]}; arguments as of `features_of`."""
-    parts = list(features_of(D, images, labels, layers_of(D), batch_size(D)))
-    return {layer: torch.cat([part[layer] for part in parts]).numpy() for layer in parts[0]}
+    layers = layers_of(D)
+    parts = list(features_of(D, images, labels, layers, batch_size(D)))
+    return {layer: torch.cat([part[layer] for part in parts]).numpy() for layer in layers}
 
 
 def probe_classes(nets: dict[str, torch.nn.Module], data: LabelledImages) -> list[LayerAccuracy]:
