@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from cost import interval
 
-from training_ext.augment import SIMCLR, SimCLR
+from training_ext.contrad import SIMCLR, SimCLR
 
 
 def kornias(blur: bool, side: int) -> torch.nn.Module:

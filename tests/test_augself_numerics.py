@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from training_ext import augself
-from training_ext.augment import GROUPS
 from training_ext.augself import OmegaHead
+from training_ext.diffaugment import GROUPS
 from training_ext.heads import EqualizedLinear
 
 pytestmark = pytest.mark.unit

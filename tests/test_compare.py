@@ -121,8 +121,8 @@ def test_a_signal_is_handed_on_and_a_second_one_ends_all_processes(first, tmp_pa
     """The program here has a child, and neither of them ends when it is told to."""
     stubborn = "import os, signal, time; signal.signal(signal.SIGTERM, lambda *_: print('told', flush=True)); "
     stubborn += "child = os.fork(); print(os.getpid(), flush=True); [time.sleep(0.1) for _ in range(600)]"
-    code = "import sys; from stylegan_plugins import signals; "
-    code += "signals.run([sys.executable, '-c', sys.argv[1]], stdout=open(sys.argv[2], 'wb'))"
+    code = "import sys; from stylegan_plugins.analysis import programs; "
+    code += "programs.run([sys.executable, '-c', sys.argv[1]], stdout=open(sys.argv[2], 'wb'))"
     output = tmp_path / "out"
     parent = subprocess.Popen([sys.executable, "-c", code, stubborn, output], stderr=subprocess.PIPE, text=True)
 

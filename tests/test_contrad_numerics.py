@@ -10,9 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import normalize
 
-from training_ext import augment
-from training_ext.augment import SIMCLR, SimCLR
-from training_ext.contrad import TwoLayerHead, nt_xent, supcon_generated
+from training_ext import contrad as augment
+from training_ext.contrad import SIMCLR, SimCLR, TwoLayerHead, nt_xent, supcon_generated
 
 pytestmark = pytest.mark.unit
 

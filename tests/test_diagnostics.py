@@ -21,6 +21,7 @@ from support.scripts import report_of, run_script
 
 from stylegan_plugins.errors import DataError, OptionError
 from stylegan_plugins.files.states import newest_state
+from stylegan_plugins.manager import catalogue
 from stylegan_plugins.plugins import diagnostics as plugin
 from stylegan_plugins.run import arguments
 from training_ext import diagnostics
@@ -152,7 +153,7 @@ def test_what_cannot_be_held_out_is_one_line(ada_host, small_zip, tmp_path, flag
     ],
 )
 def test_a_backbone_is_looked_for_before_the_run_begins(given, message):
-    request = arguments.Request(plugins=["diagnostics"], options={"diagnostics": given}, dry_run=True)
+    request = arguments.Request(catalogue().activate(["diagnostics"], {"diagnostics": given}), dry_run=True)
     with pytest.raises((OptionError, DataError), match=message):
         arguments.configure("run", {"loss_kwargs": {"class_name": arguments.HOST_LOSS}}, request)
 

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training_ext.augment import GROUPS, DiffAugment
+from training_ext.diffaugment import GROUPS, DiffAugment
 
 pytestmark = pytest.mark.unit
 

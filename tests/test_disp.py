@@ -127,11 +127,11 @@ def test_images_and_their_flips_have_priors_of_their_own(cache, ada_host, traine
     args, _ = trained
     data = args["training_set_kwargs"]
     code = (
-        "import json, sys; import numpy as np; from stylegan_plugins import bridge, training\n"
+        "import json, sys; import numpy as np; from stylegan_plugins import bridge\n"
+        "from stylegan_plugins.manager import recorded\nfrom stylegan_plugins.run import arguments\n"
         "import dnnlib\n"
         "args = json.loads(sys.argv[1]); args['run_dir'] = sys.argv[2]\n"
-        "chosen = arguments.recorded_options(args['plugins'])\n"
-        "training.use_labels(args, chosen)\n"
+        "arguments.use_labels(args, recorded(args['plugins']))\n"
         "data = dnnlib.util.construct_class_by_name(**args['training_set_kwargs'])\n"
         "print(json.dumps([data.label_dim, len(data), np.stack([data.get_label(i) for i in (0, 5, 24, 29)]).tolist()]))"
     )

@@ -46,12 +46,17 @@ def test_gan_losses_equal_their_equations():
         "lsgan": ((logits - 1) ** 2 / 2, logits**2 / 2, (logits - 1) ** 2 / 2),
         "wgan": (-logits, logits, -logits),
     }
-    assert GAN_LOSSES.keys() == expected.keys()
+    assert GAN_LOSSES.keys() == {*expected, "relativistic"}
     for name, (real, generated, generator) in expected.items():
         loss = GAN_LOSSES[name]
         torch.testing.assert_close(loss.real(logits), real)
         torch.testing.assert_close(loss.generated(logits), generated)
         torch.testing.assert_close(loss.generator(logits), generator)
+        assert not loss.paired
+    paired, others = GAN_LOSSES["relativistic"], logits.flip(0) + 0.5
+    assert paired.paired
+    torch.testing.assert_close(paired.real(logits, others), log_sigmoid(logits - others))  # D: real above generated
+    torch.testing.assert_close(paired.generator(others, logits), log_sigmoid(others - logits))
 
 
 @pytest.mark.host

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from support.scripts import install_plugin
+from support.hosts import install_plugin
 
 from stylegan_plugins import hookimpl, hookspecs, manager
 from stylegan_plugins.errors import OptionError, PluginError

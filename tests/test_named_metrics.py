@@ -101,7 +101,7 @@ def test_labels_of_a_plugin_are_drawn_as_evaluate_draws_them(cache, ada_host, sm
 
 
 class Recorder:
-    """In place of sampling.Generator: where G lies, and images without one."""
+    """In place of sample.Generator: where G lies, and images without one."""
 
     places: ClassVar[list[torch.device]] = []
 
@@ -115,7 +115,7 @@ class Recorder:
 @pytest.mark.unit
 def test_the_generator_is_moved_to_where_the_run_computes_and_asked_once(monkeypatch):
     """The hosts' loops hand on a copy that lies on the CPU. (`meta` stands for a GPU.)"""
-    monkeypatch.setattr(host_metrics.sampling, "Generator", Recorder)
+    monkeypatch.setattr(host_metrics.sample, "Generator", Recorder)
     Recorder.places.clear()
     options = types.SimpleNamespace(G=torch.nn.Linear(2, 2), device=torch.device("meta"), rank=0, num_gpus=1)
     network = lambda images: {"features": images}

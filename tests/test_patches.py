@@ -25,7 +25,7 @@ from stylegan_plugins.patches import FAMILIES, edits_for, optional_files
 from support.hosts import CHECKOUTS, copy_host
 
 from stylegan_plugins.errors import HostError, PatchError
-from stylegan_plugins.host import manifest
+from stylegan_plugins.host import manifest, patcher
 from stylegan_plugins.host import patch as host_patch
 from stylegan_plugins.host.patcher import (
     BOM,
@@ -46,7 +46,7 @@ LOOP = "training/training_loop.py"
 @pytest.fixture(autouse=True)
 def each_file_is_edited_once(monkeypatch):
     """Editing the files of a host takes seconds, and most tests patch the same ones: the same bytes are edited once."""
-    monkeypatch.setattr(host_patch, "apply_edits", lambda data, edits, file: _edited(data, tuple(edits), file))
+    monkeypatch.setattr(patcher, "apply_edits", lambda data, edits, file: _edited(data, tuple(edits), file))
 
 
 @functools.lru_cache

@@ -261,7 +261,7 @@ def test_a_damaged_state_does_not_count_as_the_newest_any_more(tmp_path):
 
 @pytest.mark.unit
 def test_a_run_that_is_going_on_cannot_be_resumed_beside_it(tmp_path):
-    code = "import sys, time; from pathlib import Path; from stylegan_plugins import states\n"
+    code = "import sys, time; from pathlib import Path; from stylegan_plugins.files import states\n"
     code += "states.lock(Path(sys.argv[1])); print('held', flush=True); time.sleep(60)"
     other = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     assert other.stdout is not None and other.stdout.readline() == "held\n"

@@ -171,7 +171,7 @@ def test_presets_are_published_settings_and_what_is_given_wins(name):
 @pytest.mark.unit
 @pytest.mark.parametrize("name", ["clip", "resnet50.a1_in1k", "test_vit=w.v2.pth", "a=b c/d=e.pth"])
 def test_a_backbones_key_can_name_a_module(name):
-    (model,) = ranking.models_of(name, "")
+    (model,) = backbones.models_of(name, "")
     assert torch.nn.ModuleDict({model.key: torch.nn.Identity()})
 
 
@@ -180,7 +180,7 @@ def test_a_link_to_weights_stays_one(small, tmp_path):
     """A hub's cache has links to files whose names do not end in .safetensors."""
     link = tmp_path / "model.pth"
     link.symlink_to(small["test_vit"].partition("=")[2])
-    assert ranking.Model("test_vit", str(link)).absolute().weights == str(link)
+    assert backbones.Model("test_vit", str(link)).absolute().weights == str(link)
 
 
 @pytest.mark.unit
@@ -273,7 +273,7 @@ def test_backbones_are_chosen_one_after_the_other(run):
     assert first != second and first not in [row["model"] for row in additions[1]["rows"]]
     last = json.loads((run_dir / "stats.jsonl").read_text().splitlines()[-1])
     used = {name.split("/")[1] for name, value in last.items() if name.startswith("VisionAided/") and value["num"]}
-    assert used == {ranking.models_of(name, "")[0].key for name in (first, second)}
+    assert used == {backbones.models_of(name, "")[0].key for name in (first, second)}
     assert math.isfinite(last["Loss/G/vision-aided"]["mean"])
 
 

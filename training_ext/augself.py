@@ -6,7 +6,7 @@ head learn omega for real images and -omega for generated ones; G is trained to 
 are, and not as generated ones are.
 
 Symbols: N images; g a group of parameters ('color', 'translation', 'cutout') of width K_g; omega_g [N, K_g] in [0, 1],
-drawn (training_ext.augment); omega_hat_g [N, K_g], predicted; s = +1 real, -1 generated.
+drawn (training_ext.diffaugment); omega_hat_g [N, K_g], predicted; s = +1 real, -1 generated.
 Terms are [N]: weighting and the mean over the batch are left to the caller.
 
 Paper and code differ: the paper writes a squared norm, the authors' code takes the mean over the K_g components and

@@ -8,7 +8,12 @@ is left to the caller. With several processes the arguments hold the projections
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import torch
+
+from training_ext.diffaugment import Omega, Transformation, check_images, check_strength, spread
 
 
 def nt_xent(first: torch.Tensor, second: torch.Tensor, temperature: float) -> torch.Tensor:
@@ -68,3 +73,248 @@ def heads(features: int, hidden: int, projection: int) -> torch.nn.ModuleDict:
     """Return h_r and h_f, which project real and generated images, and h_d, which makes the logits."""
     widths = {"real": projection, "generated": projection, "logits": 1}
     return torch.nn.ModuleDict({name: TwoLayerHead(features, hidden, out) for name, out in widths.items()})
+
+
+# SimCLR's views. ----------------------------------------------------------------------------------
+
+SIMCLR = {  # the published variants: probabilities of blur and of cutout
+    "simclr": {"blur": 0.0, "cutout": 0.0},
+    "simclr-hq": {"blur": 0.5, "cutout": 0.0},
+    "simclr-hq-cutout": {"blur": 0.5, "cutout": 0.5},
+}
+HSV_GRADIENTS = ("straight-through", "exact")
+CROP_RATIO = (3 / 4, 4 / 3)  # width / height of a crop
+CROP_TRIALS = 10
+JITTER_PROBABILITY, GRAY_PROBABILITY = 0.8, 0.2
+BLUR_SIGMA = (0.1, 2.0)  # pixels
+LUMA = (0.299, 0.587, 0.114)
+HUE_UNIT = 255 / 360  # the authors draw hue in 1/255 and apply it in 1/360 of a turn
+
+
+class SimCLR(Transformation):
+    """The strong augmentation of contrastive learning, one draw per image, as a differentiable T(x; omega).
+
+    SimCLR (Chen et al. 2020, arXiv:2002.05709) with the strengths of ContraD (Jeong and Shin 2021, arXiv:2103.09742):
+    random resized crop and horizontal flip, colour jitter with probability 0.8, grey with 0.2, and, for large images,
+    Gaussian blur and cutout with the probabilities ``blur`` and ``cutout``. The published strengths are
+
+        32 pixels (CIFAR)            crop_area 0.2, jitter 0.4, hue 0.1; so at 128 pixels (CelebA-HQ), and blur 0.5
+        512 pixels (AFHQ)            crop_area 0.08, jitter 0.8, hue 0.2, blur 0.5; cat and wild: cutout 0.5
+
+    =======  ================================================  ======================================================
+    group    omega [N, k] in [0, 1]                            strength
+    =======  ================================================  ======================================================
+    crop     width, height (in image sides), place from the    ``crop_area``: smallest share of the image's area
+             left, from the top; flipped or not
+    jitter   applied or not, contrast first or not, draws for  ``jitter``: factors are drawn from 1 +- it (but >= 0);
+             contrast, hue, saturation, value                  ``hue``: largest change, in 255/360 of a turn
+    gray     applied or not
+    blur     applied or not, draw for sigma in 0.1 to 2 pixels ``blur``: probability
+    cutout   applied or not, place of the centre: rows, columns ``cutout``: probability; ``cutout_side``, in image sides
+    =======  ================================================  ======================================================
+
+    hsv_gradient: the gradient of hue, saturation and value is ``exact``, or ``straight-through`` as in the authors'
+    code: that of the identity. Images have 1 or 3 channels, values in [-1, 1]; grey ones know neither hue nor
+    saturation. Jitter clamps what it changes to [-1, 1], with the gradient of clamp; a hole is black (-1).
+    """
+
+    def __init__(
+        self,
+        crop_area: float = 0.2,
+        jitter: float = 0.4,
+        hue: float = 0.1,
+        blur: float = 0.0,
+        cutout: float = 0.0,
+        cutout_side: float = 0.5,
+        hsv_gradient: str = HSV_GRADIENTS[0],
+    ) -> None:
+        self.crop_area = check_strength("crop_area", crop_area, highest=1)
+        self.jitter = check_strength("jitter", jitter)
+        self.hue = check_strength("hue", hue, highest=0.5)
+        self.blur = check_strength("blur", blur, highest=1)
+        self.cutout = check_strength("cutout", cutout, highest=1)
+        self.cutout_side = check_strength("cutout_side", cutout_side, highest=1)
+        if hsv_gradient not in HSV_GRADIENTS:
+            raise ValueError(f"hsv_gradient: must be one of {', '.join(HSV_GRADIENTS)}, got {hsv_gradient!r}.")
+        self.hsv_gradient = hsv_gradient
+
+    def sample(self, n: int, height: int, width: int, device: torch.device | None = None) -> Omega:
+        """Returns {group: omega [n, k]}, float32 in [0, 1]. The only place that draws random numbers."""
+        applied = lambda probability: (torch.rand([n, 1], device=device) < probability).float()
+        omega = {"crop": _sample_crop(n, height, width, self.crop_area, device)}
+        omega["jitter"] = torch.cat([applied(JITTER_PROBABILITY), applied(0.5), torch.rand([n, 4], device=device)], 1)
+        omega["gray"] = applied(GRAY_PROBABILITY)
+        if self.blur:
+            omega["blur"] = torch.cat([applied(self.blur), torch.rand([n, 1], device=device)], dim=1)
+        if self.cutout:
+            omega["cutout"] = torch.cat([applied(self.cutout), torch.rand([n, 2], device=device)], dim=1)
+        return omega
+
+    def apply(self, images: torch.Tensor, omega: Omega) -> torch.Tensor:
+        """T(images; omega): images [N, C, H, W] of any floating type; omega as ``sample`` returns it."""
+        check_images(images)
+        if images.shape[1] not in (1, 3):
+            raise ValueError(f"images: must have 1 or 3 channels, got {images.shape[1]}.")
+        x = (apply_crop(images, omega["crop"]) + 1) / 2  # the rest is defined for values in [0, 1]
+        x = apply_jitter(x, omega["jitter"], self.jitter, self.hue, self.hsv_gradient)
+        x = apply_gray(x, omega["gray"])
+        if "blur" in omega:
+            x = apply_blur(x, omega["blur"])
+        if "cutout" in omega:
+            x = apply_hole(x, omega["cutout"], self.cutout_side)
+        return x * 2 - 1
+
+
+def _sample_crop(n: int, height: int, width: int, area: float, device: torch.device | None) -> torch.Tensor:
+    """A window of the share a ~ U(area, 1) of the image, width / height log-uniform in CROP_RATIO, in whole pixels; the
+    first of 10 trials that fits into the image, else all of it. Its place is uniform, in half pixels; it is flipped
+    with probability 1/2. Returns (w / W, h / H, left / (W - w), top / (H - h), flipped) [n, 5]."""
+    share = area + (1 - area) * torch.rand([n, CROP_TRIALS], device=device)
+    low, high = (math.log(ratio) for ratio in CROP_RATIO)
+    ratio = (low + (high - low) * torch.rand([n, CROP_TRIALS], device=device)).exp()
+    w = (height * width * share * ratio).sqrt().round()
+    h = (height * width * share / ratio).sqrt().round()
+    fits = (w > 0) & (w <= width) & (h > 0) & (h <= height)
+    first = fits.long().argmax(dim=1, keepdim=True)
+    fits = fits.gather(1, first)
+    w = torch.where(fits, w.gather(1, first), torch.full_like(first, width, dtype=w.dtype)).squeeze(1)
+    h = torch.where(fits, h.gather(1, first), torch.full_like(first, height, dtype=h.dtype)).squeeze(1)
+    places = []
+    for side, window in ((width, w), (height, h)):
+        steps = 2 * (side - window)  # of half a pixel
+        step = (torch.rand([n], device=device) * (steps + 1)).floor().minimum(steps)
+        places.append(step / steps.clamp(min=1))
+    flipped = (torch.rand([n], device=device) < 0.5).float()
+    return torch.stack([w / width, h / height, *places, flipped], dim=1)
+
+
+def apply_crop(images: torch.Tensor, omega: torch.Tensor) -> torch.Tensor:
+    """A window of each image, stretched to the size of the image, and flipped; omega [N, 5] as `_sample_crop` gives it.
+
+        y[n, c, i, j] = sum_kl R[n, i, k] C[n, j, l] x[n, c, k, l]
+
+    Bilinear interpolation along rows and columns is a matrix each: R[n, i, k] = max(0, 1 - |r_ni - k|) for the row
+    r_ni = top_n + (i + 1/2) h_n / H - 1/2, clamped to the image, at which output row i lies. As a product of matrices
+    it is differentiable as often as one likes, which grid_sample is in recent PyTorch alone, and its gradient needs no
+    atomic additions, whose order changes sums from run to run on a GPU.
+    """
+    height, width = images.shape[2:]
+    w, h, left, top, flipped = omega.to(images.dtype).unbind(dim=1)
+    rows = _window(height, h, top)
+    columns = _window(width, w, left)
+    columns = torch.where(flipped[:, None] > 0, columns.flip(1), columns)
+    return _resample(images, _hat(rows, height), _hat(columns, width))
+
+
+def _window(side: int, size: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
+    """Where the pixels of a window lie in the image, [N, side], in pixels. size, place: [N] in [0, 1]."""
+    centre = (torch.arange(side, device=size.device, dtype=size.dtype) + 0.5) / side
+    start = place * (1 - size)
+    return ((start[:, None] + centre * size[:, None]) * side - 0.5).clamp(0, side - 1)
+
+
+def _hat(position: torch.Tensor, side: int) -> torch.Tensor:
+    """Weights of bilinear interpolation at a position [N, M]: [N, M, side]."""
+    pixel = torch.arange(side, device=position.device, dtype=position.dtype)
+    return (1 - (position[:, :, None] - pixel).abs()).clamp(min=0)
+
+
+def _resample(images: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+    return rows[:, None] @ images @ columns[:, None].mT
+
+
+def apply_jitter(
+    images: torch.Tensor, omega: torch.Tensor, strength: float = 0.4, hue: float = 0.1, hsv_gradient: str = "exact"
+) -> torch.Tensor:
+    """Contrast, and hue, saturation and value, in either order; images in [0, 1]; omega [N, 6]: applied, contrast
+    first, draws u of contrast, hue, saturation and value.
+
+        contrast:    x <- clamp( m + f (x - m) )                m [N, C, 1, 1]: mean over the pixels of a channel
+        HSV:         H <- H + hue (2 u - 1) 255/360,  S <- clamp(f S),  V <- clamp(f V)
+
+    with f = lo + (1 + strength - lo) u of its own each, lo = max(0, 1 - strength), and clamp to [0, 1].
+    """
+    applied, first, *draws = omega.to(images.dtype)[:, :, None, None, None].unbind(dim=1)  # each [N, 1, 1, 1]
+    low = max(0.0, 1 - strength)
+    contrast, saturation, value = (low + (1 + strength - low) * draws[index] for index in (0, 2, 3))
+    turn = hue * HUE_UNIT * (2 * draws[1] - 1)
+    if images.shape[1] == 1:
+        hsv = lambda x: (x * value).clamp(0, 1)
+    else:
+        hsv = lambda x: _shift_hsv(x, turn, saturation, value)
+    x = torch.where(first > 0, _contrast(images, contrast), images)
+    x = _straight_through(hsv, x) if hsv_gradient == "straight-through" else hsv(x)
+    x = torch.where(first > 0, x, _contrast(x, contrast))
+    return torch.where(applied > 0, x, images)
+
+
+def _contrast(images: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+    return spread(images, images.mean(dim=[2, 3], keepdim=True), factor).clamp(0, 1)
+
+
+def _straight_through(function: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        value = function(x)
+    return value + (x - x.detach())  # exactly `value`, with the gradient of x
+
+
+def _shift_hsv(x: torch.Tensor, turn: torch.Tensor, saturation: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """Hue + turn (mod 1), saturation and value times their factors, clamped to [0, 1]; x [N, 3, H, W] in [0, 1].
+
+    Hue is the angle of the colour in the plane across the grey axis, as in the authors' code; it is within 1.2 degrees
+    of the hexagonal hue of the usual definition, with which it agrees at multiples of 30 degrees.
+    """
+    r, g, b = x.unbind(dim=1)
+    highest, lowest = x.amax(dim=1).clamp(min=0), x.amin(dim=1)  # [N, H, W]; below 0, value is clamped anyhow
+    along, across = 2 * r - g - b, math.sqrt(3) * (g - b)
+    gray = (along == 0) & (across == 0)  # no hue, and no gradient of it
+    h = torch.atan2(across, torch.where(gray, torch.ones_like(along), along)) / (2 * math.pi)
+    h = (h.unsqueeze(1) + turn) % 1
+    s = ((1 - lowest / (highest + 1e-8)).unsqueeze(1) * saturation).clamp(0, 1)
+    v = (highest.unsqueeze(1) * value).clamp(0, 1)
+    sextant = (torch.tensor([5.0, 3.0, 1.0], device=x.device, dtype=x.dtype)[:, None, None] + 6 * h) % 6
+    return v - v * s * torch.minimum(sextant, 4 - sextant).clamp(0, 1)
+
+
+def apply_gray(images: torch.Tensor, omega: torch.Tensor) -> torch.Tensor:
+    """Luma in all channels where omega [N, 1] is 1; images of one channel are grey already."""
+    if images.shape[1] == 1:
+        return images
+    luma = torch.tensor(LUMA, device=images.device, dtype=images.dtype)[:, None, None]
+    return torch.where(omega[:, :, None, None] > 0, (images * luma).sum(dim=1, keepdim=True), images)
+
+
+def apply_blur(images: torch.Tensor, omega: torch.Tensor) -> torch.Tensor:
+    """Gaussian of sigma = 0.1 + 1.9 u pixels, omega [N, 2]: applied, u. The kernel has 2 r + 1 taps, r = floor(H / 10)
+    // 2; pixels outside of the image are mirrored at its outermost ones. Below 20 pixels it is the identity."""
+    height, width = images.shape[2:]
+    radius = min(height // 10 // 2, height - 1, width - 1)
+    sigma = BLUR_SIGMA[0] + (BLUR_SIGMA[1] - BLUR_SIGMA[0]) * omega[:, 1:].to(images.dtype)
+    taps = torch.arange(-radius, radius + 1, device=images.device, dtype=images.dtype)
+    kernel = (-(taps**2) / (2 * sigma**2)).softmax(dim=1)  # [N, 2 r + 1]
+    blurred = _resample(images, _band(kernel, height), _band(kernel, width))
+    return torch.where(omega[:, :1, None, None] > 0, blurred, images)
+
+
+def _band(kernel: torch.Tensor, side: int) -> torch.Tensor:
+    """The matrix [N, side, side] of a convolution along one axis, kernel [N, 2 r + 1]."""
+    n, taps = kernel.shape
+    source = torch.arange(side, device=kernel.device)[:, None] + torch.arange(taps, device=kernel.device) - taps // 2
+    source = source.abs()
+    source = torch.where(source >= side, 2 * (side - 1) - source, source)  # mirrored, the border pixel once
+    matrix = kernel.new_zeros([n, side, side])
+    return matrix.scatter_add_(2, source.expand(n, -1, -1), kernel[:, None].expand(-1, side, -1))
+
+
+def apply_hole(images: torch.Tensor, omega: torch.Tensor, side: float = 0.5) -> torch.Tensor:
+    """0 (black, for images in [0, 1]) in a square of `side` image heights, made odd, centred on a pixel; omega [N, 3]:
+    applied, place of the centre among rows and columns."""
+    length = int(images.shape[2] * side)
+    length -= 1 - length % 2
+    inside = []
+    for place, extent in zip(omega[:, 1:].unbind(dim=1), images.shape[2:], strict=True):
+        centre = (place * extent).floor().clamp(max=extent - 1)
+        distance = torch.arange(extent, device=images.device) - centre[:, None]
+        inside.append(distance.abs() <= length // 2)
+    hole = inside[0][:, None, :, None] & inside[1][:, None, None, :] & (omega[:, :1, None, None] > 0)
+    return images.masked_fill(hole, 0) if length > 0 else images

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from stylegan_plugins.vision.networks import area
+from training_ext.resize import area
 
 SIDE = 32  # pixels, of images that are compared
 

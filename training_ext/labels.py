@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 
 
 @dataclass(frozen=True)
@@ -52,9 +53,28 @@ def in_worker(then: Any, labels: Labels) -> Any:
 
 
 def _begin_worker(then: Any, labels: Labels, worker: int) -> None:
-    import torch
-
     info = torch.utils.data.get_worker_info()
     assert info is not None  # we are in one
     use_labels(type(info.dataset), info.dataset._path, labels)  # type: ignore[attr-defined]
     then(worker)
+
+
+# Labels as G's mapping network embeds them, before it normalises them. ---------------------------
+
+
+def embed(G: Any, labels: torch.Tensor | np.ndarray) -> torch.Tensor:
+    """Embed labels [N, c_dim] with G's mapping network, before it normalises them: [N, E]."""
+    with torch.no_grad():
+        return G.mapping.embed(torch.as_tensor(labels, dtype=torch.float32, device=next(G.parameters()).device))
+
+
+def map_embedded(G: Any, z: torch.Tensor, embedded: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+    """Return w of G(z | y) for labels that are embedded already: [N, z_dim], [N, E] -> [N, num_ws, w_dim]. kwargs are
+    those of the host's mapping network, truncation_psi for example."""
+    device = next(G.parameters()).device
+    embedded = torch.as_tensor(embedded, dtype=torch.float32, device=device)
+    handle = G.mapping.embed.register_forward_hook(lambda module, inputs, output: embedded)
+    try:
+        return G.mapping(z, torch.zeros([len(z), G.c_dim], device=device), **kwargs)
+    finally:
+        handle.remove()

@@ -20,7 +20,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from stylegan_plugins.host.networks import host_class
 from training_ext.ada import AdaptiveProbability
-from training_ext.augment import DiffAugment
+from training_ext.diffaugment import DiffAugment
 from training_ext.gan_losses import GanLoss, Loss
 
 # Decoders. ----------------------------------------------------------------------------------------

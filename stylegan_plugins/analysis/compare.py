@@ -17,12 +17,11 @@ from pathlib import Path
 import torch
 
 from stylegan_plugins import options as plugin_options
-from stylegan_plugins.analysis import evaluate, markdown
+from stylegan_plugins.analysis import evaluate, markdown, programs
 from stylegan_plugins.errors import DataError, OptionError
 from stylegan_plugins.files import datasets, downloads, states
 from stylegan_plugins.files.atomic import whole, write_json
 from stylegan_plugins.manager import catalogue, split_names
-from stylegan_plugins.run import signals
 from stylegan_plugins.vision import extractors
 
 LOG = "train.log"
@@ -111,7 +110,7 @@ def call(arguments: Sequence[str], host: Path, log: Path, advice: str) -> None:
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "ab") as out:
         begin = out.seek(0, os.SEEK_END)
-        code = signals.run(arguments, cwd=host, stdout=out, stderr=subprocess.STDOUT)
+        code = programs.run(arguments, cwd=host, stdout=out, stderr=subprocess.STDOUT)
     if code:
         output = log.read_bytes()[begin:].decode(errors="replace")
         said = re.findall(r"^Error: (.*)$", output, re.MULTILINE)

@@ -26,7 +26,9 @@ from stylegan_plugins.analysis import markdown
 from stylegan_plugins.analysis.discriminator_features import features_of, layers_of
 from stylegan_plugins.errors import DataError, HostError, require
 from stylegan_plugins.files.atomic import write_json
-from training_ext.augment import GROUPS, DiffAugment
+from stylegan_plugins.host import find
+from stylegan_plugins.host.networks import load_network
+from training_ext.diffaugment import GROUPS, DiffAugment
 from training_ext.passes import minibatch_std_group
 
 TEST_SHARE = 0.25
@@ -234,10 +236,8 @@ def run(pickle: Path, data: str, task: str, outdir: Path | None, max_images: int
     """Probe D of a pickle. Writes a plot and the figures as JSON beside it, or to `outdir`; returns the table."""
     for package in ("sklearn", "matplotlib"):
         require(package)
-    from stylegan_plugins.host import find
-
     path, dataset = find.open_dataset(data)
-    D = find.load_network(pickle, "D").to(device)
+    D = load_network(pickle, "D").to(device)
     if not set(layers_of(D)) >= {"conv", "fc"}:
         raise HostError(f"{pickle}: D has no b4.conv and b4.fc, which are probed.")
     images = load_images(path, dataset, D, max_images)

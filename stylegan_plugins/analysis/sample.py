@@ -20,10 +20,10 @@ import torch
 from stylegan_plugins.errors import DataError, OptionError
 from stylegan_plugins.files import datasets, run_folders
 from stylegan_plugins.files.atomic import whole
-from stylegan_plugins.host import find, networks
+from stylegan_plugins.host import networks
+from stylegan_plugins.host.networks import load_network, open_pickle
 from stylegan_plugins.manager import recorded
-from stylegan_plugins.run.finetune import open_pickle
-from training_ext.mapping import map_embedded
+from training_ext.labels import map_embedded
 
 MOST_SEEDS = 100_000
 BATCH = 8  # figures of metrics depend on it in their last digits
@@ -194,7 +194,7 @@ def picture_of(image: np.ndarray) -> PIL.Image.Image:
 def load_generator(path: Path, device: torch.device) -> tuple[Any, Sampler | None, Path]:
     """Return G_ema of a run or pickle, its sampler, and the pickle."""
     file = run_folders.newest_pickle(path)
-    G = find.load_network(file, "G_ema").to(device)
+    G = load_network(file, "G_ema").to(device)
     sampler = sampler_of(file.parent)
     return G, sampler, file
 

@@ -1,19 +1,14 @@
-"""The host that tools use, and networks and data sets made from its code."""
+"""The host that tools use, and data sets made from its code."""
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from stylegan_plugins.errors import HostError
 from stylegan_plugins.files import datasets, downloads
-from stylegan_plugins.host import devices, networks
 from stylegan_plugins.host.modules import host_module, use_host
-from stylegan_plugins.run.finetune import open_pickle
 
 
 def choose_host(directory: Path | None) -> Path:
@@ -42,16 +37,3 @@ def open_dataset(data: str) -> tuple[str, Any]:
     path = downloads.local_data(data)
     datasets.check_dataset(path)
     return path, host_module("training.dataset").ImageFolderDataset(path, use_labels=True)
-
-
-def load_network(pickle: Path, key: str) -> torch.nn.Module:
-    """Make a network of a pickle from the host's classes: G, D or G_ema."""
-    network = open_pickle(pickle).network(key)
-    if devices.device().type == "cpu":  # half precision is for GPUs
-        network = dataclasses.replace(network, init_kwargs=_in_single_precision(network.init_kwargs))
-    return networks.build(network, f"{key} of {pickle}")
-
-
-def _in_single_precision(kwargs: dict[str, Any]) -> dict[str, Any]:
-    found = {key: _in_single_precision(value) if isinstance(value, dict) else value for key, value in kwargs.items()}
-    return {**found, **({"num_fp16_res": 0} if "num_fp16_res" in found else {})}

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import importlib.util
 import inspect
+import pickle
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from stylegan_plugins.errors import DataError, HostError
-from stylegan_plugins.files.pickles import Network, Snapshot
+from stylegan_plugins.files.checksums import check_checksum
+from stylegan_plugins.files.pickles import Network, Snapshot, read_pickle
+from stylegan_plugins.host import devices
 from stylegan_plugins.host.families import HOSTS
 from stylegan_plugins.host.modules import host_module
 
@@ -130,3 +135,30 @@ def _stub(state: Any) -> Any:
     easy = host_module("dnnlib").EasyDict
     components = {name: _stub(value) for name, value in state.get("components", {}).items()}
     return easy({**state, "components": easy(components)})
+
+
+def open_pickle(path: Path, trust: bool = False) -> Snapshot:
+    """Read a network pickle; with `trust` as the host does, which executes what is in it. Raises DataError."""
+    check_checksum(path)
+    if not trust:
+        return converted(read_pickle(path))
+    try:
+        with open(path, "rb") as file:
+            data = host_module("legacy").load_network_pkl(file)
+    except (pickle.UnpicklingError, EOFError) as error:
+        raise DataError(f"{path} is truncated, damaged, or no pickle ({error}).") from error
+    found = {name: describe(value) for name, value in data.items() if isinstance(value, torch.nn.Module)}
+    return Snapshot(str(path), found, {name: value for name, value in data.items() if name not in found})
+
+
+def load_network(file: Path, key: str) -> torch.nn.Module:
+    """Make a network of a pickle from the host's classes: G, D or G_ema."""
+    network = open_pickle(file).network(key)
+    if devices.device().type == "cpu":  # half precision is for GPUs
+        network = dataclasses.replace(network, init_kwargs=_in_single_precision(network.init_kwargs))
+    return build(network, f"{key} of {file}")
+
+
+def _in_single_precision(kwargs: dict[str, Any]) -> dict[str, Any]:
+    found = {key: _in_single_precision(value) if isinstance(value, dict) else value for key, value in kwargs.items()}
+    return {**found, **({"num_fp16_res": 0} if "num_fp16_res" in found else {})}

@@ -18,7 +18,7 @@ import torch
 
 from stylegan_plugins import Head, OptionError, Pass, Preset, Session, Step, Term, View, hookimpl, option
 from training_ext import augself
-from training_ext.augment import GROUPS
+from training_ext.diffaugment import GROUPS
 
 PAPER = "Hou et al. 2023, Augmentation-Aware Self-Supervision for Data-Efficient GAN Training, arXiv:2205.15677"
 

@@ -7,7 +7,7 @@ v = T(x) are views by SimCLR's augmentation, phi the encoder, D's blocks up to b
     L_con+ = NT-Xent of two views of each real image; L_con- = supervised contrast of one view of each generated image
     L_dis  = the GAN loss on logits h_d(sg(phi(v))), of the first views;    L_G = the GAN loss on h_d(phi(T(G(z))))
 
-sg stops the gradient. The numbers are in training_ext.contrad, the augmentation in training_ext.augment.
+sg stops the gradient. Losses, heads and augmentation are in training_ext.contrad.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from stylegan_plugins import (
     option,
 )
 from training_ext import contrad
-from training_ext.augment import HSV_GRADIENTS, SIMCLR, SimCLR
+from training_ext.contrad import HSV_GRADIENTS, SIMCLR, SimCLR
 from training_ext.distributed import gather
 
 PAPER = "Jeong and Shin 2021, Training GANs with Stronger Augmentations via Contrastive Discriminator, arXiv:2103.09742"

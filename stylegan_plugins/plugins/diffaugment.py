@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from stylegan_plugins import Augmentation, OptionError, Source, hookimpl, option
-from training_ext.augment import GROUPS, DiffAugment
+from training_ext.diffaugment import GROUPS, DiffAugment
 
 ada = "off"
 PAPER = "Zhao et al. 2020, Differentiable Augmentation for Data-Efficient GAN Training, arXiv:2006.10738"

@@ -31,7 +31,7 @@ from stylegan_plugins.host.modules import host_module
 from stylegan_plugins.vision import backbones, priors
 from training_ext import disp
 from training_ext.heads import EqualizedLinear
-from training_ext.mapping import embed
+from training_ext.labels import embed
 
 PAPER = "Mangla et al. 2022, Data InStance Prior (DISP) in Generative Adversarial Networks, arXiv:2012.04256"
 conflicts = ("contrad",)

@@ -21,12 +21,12 @@ import click
 import torch
 
 from stylegan_plugins import Head, OptionError, Preset, Session, Step, Term, hookimpl, option
-from stylegan_plugins.analysis import sample
+from stylegan_plugins.analysis import sample, select
 from stylegan_plugins.host import devices, find
 from stylegan_plugins.host.modules import host_module
 from stylegan_plugins.vision import backbones, ranking
 from stylegan_plugins.vision.networks import PRECISIONS, Levels
-from training_ext.augment import DiffAugment
+from training_ext.diffaugment import DiffAugment
 from training_ext.distributed import broadcast_patiently
 from training_ext.gan_losses import GAN_LOSSES, GanLoss
 from training_ext.vision_aided import AdaptiveAugment, Decoder, over_levels, sigmoid
@@ -289,7 +289,7 @@ def register_commands(cli: click.Group) -> None:
     @cli.command("select")
     @click.argument("run_or_pkl", type=click.Path(path_type=Path))
     @click.option("--data", required=True, metavar="ZIP|DIR|NAME|URL", help="Real images, as for train.py")
-    @click.option("--models", metavar="NAME,...", help=f"Backbones, or NAME=FILE  [default: {ranking.DEFAULT}]")
+    @click.option("--models", metavar="NAME,...", help=f"Backbones, or NAME=FILE  [default: {select.DEFAULT}]")
     @click.option("--max-images", type=click.IntRange(min=ranking.FEWEST), default=ranking.MOST, show_default=True)
     @click.option(
         "--outdir", type=click.Path(path_type=Path), help="Where plot and JSON go  [default: beside the pickle]"
@@ -298,7 +298,7 @@ def register_commands(cli: click.Group) -> None:
         "--host", type=click.Path(path_type=Path), help="The host  [default: $STYLEGAN_HOST, or the current folder]"
     )
     @click.option("--device", type=click.Choice(devices.CHOICES), default="auto", show_default=True)
-    def select(
+    def select_command(
         run_or_pkl: Path,
         data: str,
         models: str | None,
@@ -313,4 +313,4 @@ def register_commands(cli: click.Group) -> None:
         devices.choose(device)
         find.choose_host(host)
         report = lambda line: click.echo(line, err=True)
-        click.echo(ranking.run(run_or_pkl, data, models, max_images, outdir, devices.device(), report))
+        click.echo(select.run(run_or_pkl, data, models, max_images, outdir, devices.device(), report))

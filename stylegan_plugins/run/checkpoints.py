@@ -64,7 +64,7 @@ class Checkpoints:
             return sampler
         done = 0 if self.resumed is None else self.resumed["position"]["batch_idx"]
         self.session.dataset = sampler.dataset  # type: ignore[attr-defined]
-        return _Sampler(sampler, done * (self.batch // self.session.num_gpus), self.session.drawn.append)
+        return _ObservedSampler(sampler, done * (self.batch // self.session.num_gpus), self.session.drawn.append)
 
     def unless_resumed(self, function: Callable, *args: Any, **kwargs: Any) -> None:
         """Call a function that writes a file of a run's beginning."""
@@ -134,7 +134,7 @@ class Checkpoints:
             write_state(state_path(self.session.run_dir, position["cur_nimg"]), state, info, self.keep)
 
 
-class _Sampler(torch.utils.data.Sampler):
+class _ObservedSampler(torch.utils.data.Sampler):
     """A sampler from its item number `start` on, which tells `drawn` each item: loaders ask for them in the main
     process, ahead of the loop."""
 

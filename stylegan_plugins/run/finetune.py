@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import inspect
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,10 @@ import torch
 
 from stylegan_plugins.errors import DataError, OptionError
 from stylegan_plugins.files import downloads
-from stylegan_plugins.files.checksums import check_checksum
 from stylegan_plugins.files.pickles import Network, Snapshot, UntrustedPickle, read_pickle
 from stylegan_plugins.host import networks
 from stylegan_plugins.host.modules import host_module
+from stylegan_plugins.host.networks import open_pickle
 
 # Arguments of networks that decide how fast or by how much they train, not what their tensors are: this run's count.
 OF_THE_RUN = frozenset({"num_fp16_res", "conv_clamp", "fp16_channels_last", "fused_modconv_default", "freeze_layers"})
@@ -46,20 +45,6 @@ def _check_pickle(path: Path) -> None:
     """Raise DataError for what is no pickle; one that is not trusted is kept, and refused when it is opened."""
     with contextlib.suppress(UntrustedPickle):
         read_pickle(path)
-
-
-def open_pickle(path: Path, trust: bool = False) -> Snapshot:
-    """Read a network pickle; with `trust` as the host does, which executes what is in it. Raises DataError."""
-    check_checksum(path)
-    if not trust:
-        return networks.converted(read_pickle(path))
-    try:
-        with open(path, "rb") as file:
-            data = host_module("legacy").load_network_pkl(file)
-    except (pickle.UnpicklingError, EOFError) as error:
-        raise DataError(f"{path} is truncated, damaged, or no pickle ({error}).") from error
-    found = {name: networks.describe(value) for name, value in data.items() if isinstance(value, torch.nn.Module)}
-    return Snapshot(str(path), found, {name: value for name, value in data.items() if name not in found})
 
 
 def configure(args: Any, given: frozenset[str], trust: bool, labels_of_plugin: bool = False) -> set[str]:

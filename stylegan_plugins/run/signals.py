@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
-import subprocess
 import sys
 import threading
-from collections.abc import Sequence
 from typing import Any
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-HANGUP = (signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()
 _asked: int | None = None
 _interrupted = False
 
@@ -35,41 +31,6 @@ def forward() -> None:
     if threading.current_thread() is threading.main_thread():
         for number in SIGNALS:
             signal.signal(number, _hand_on)
-
-
-def run(arguments: Sequence[str], **how: Any) -> int:
-    """Run a program that ends, in good order, at SIGTERM, in a session of its own. A signal to this process, a closed
-    terminal's among them, is handed on as that, a second one ends all of its processes; when it has ended, this process
-    ends, too.
-
-    how: as of Popen. Returns the exit code."""
-    asked: list[int] = []
-    program: subprocess.Popen | None = None
-
-    def hand_on(number: int, frame: Any) -> None:
-        asked.append(number)
-        if program is None:
-            return
-        if len(asked) == 1:
-            program.terminate()
-            print("\nEnding the run after its iteration; again ends it at once.", file=sys.stderr, flush=True)
-        elif hasattr(os, "killpg"):
-            os.killpg(program.pid, signal.SIGKILL)
-        else:
-            program.kill()
-
-    before = {number: signal.signal(number, hand_on) for number in (*SIGNALS, *HANGUP)}
-    try:
-        program = subprocess.Popen(arguments, start_new_session=True, **how)
-        if asked:  # before there was a program
-            program.terminate()
-        code = program.wait()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if asked:
-        sys.exit(128 + asked[0])
-    return code
 
 
 def outlast(_worker: int = 0) -> None:

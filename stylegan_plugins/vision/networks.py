@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from stylegan_plugins.errors import OptionError
+from training_ext.resize import area
 
 
 class Backbone(torch.nn.Module):
@@ -56,22 +56,6 @@ class Backbone(torch.nn.Module):
 def from_uint8(images: torch.Tensor, device: torch.device) -> torch.Tensor:
     """Scale pixel values of uint8 images to [-1, 1], on a device."""
     return images.to(device).float() / 127.5 - 1
-
-
-def area(images: torch.Tensor, size: int) -> torch.Tensor:
-    """Images [N, C, H, W] -> [N, C, size, size]: output pixel i is the mean over pixels floor(i H / size) up to, and
-    without, ceil((i + 1) H / size), and likewise for columns; torch's `area` mode. As two matrix products it has the
-    same gradient each time on a GPU, which torch's has not."""
-    rows, columns = (_means(side, size, images.dtype, images.device) for side in images.shape[2:])
-    return rows @ images @ columns.T
-
-
-@functools.cache
-def _means(side: int, size: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """Return the weights of `area` along one axis, [size, side]."""
-    index, out = torch.arange(side, device=device), torch.arange(size, device=device)[:, None]
-    inside = (index >= out * side // size) & (index < -((out + 1) * side // -size))
-    return inside.to(dtype) / inside.sum(dim=1, keepdim=True)
 
 
 PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}

@@ -12,7 +12,7 @@ sys.path.insert(0, ".")
 from stylegan_plugins.host.modules import host_module
 from stylegan_plugins.manager import catalogue
 from stylegan_plugins.run.session import Session
-from training_ext.augment import GROUPS
+from training_ext.diffaugment import GROUPS
 from training_ext.loss import PluginLoss
 
 torch.set_num_threads(1)

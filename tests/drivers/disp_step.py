@@ -16,8 +16,8 @@ from stylegan_plugins.manager import catalogue
 from stylegan_plugins.run import finetune
 from stylegan_plugins.run.session import Session
 from training_ext import disp
+from training_ext.labels import embed, map_embedded
 from training_ext.loss import PluginLoss
-from training_ext.mapping import embed, map_embedded
 from training_ext.passes import read
 
 networks = host_module("training.networks")
