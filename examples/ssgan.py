@@ -44,7 +44,7 @@ class Method:
     def __init__(self, session: Session, options: SSGANOptions) -> None:
         self.report = session.report
         self.share = options.share
-        self.head = EqualizedLinear(session.D.b4.fc.weight.shape[0], ANGLES)
+        self.head = EqualizedLinear(session.layer_shape(PHI)[0], ANGLES)
         self.heads = [Head("ssgan", self.head)]
         view = View("rotated", self.rotated)
         self.terms = [

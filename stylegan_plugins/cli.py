@@ -99,6 +99,7 @@ def _check_offers(found: manager.Catalogue, name: str, hooks: list[str]) -> None
 def info(name: str) -> None:
     """Show a plug-in: its paper, options and defaults."""
     found = manager.catalogue()
+    name = found.add_file(name) if manager.is_file(name) else name
     plugin = found.load(name)
     click.echo(f"{name}: {manager.headline(plugin.__doc__)}")
     if hasattr(plugin, "PAPER"):

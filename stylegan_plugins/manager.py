@@ -10,6 +10,7 @@ import functools
 import importlib
 import importlib.metadata
 import importlib.util
+import inspect
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -99,8 +100,10 @@ class Catalogue:
         try:
             plugin = self._imported(name, self.sources[name])
         except FAULTS as error:
+            source = self.sources[name]
+            what = f"{name!r} is installed but" if not isinstance(source, Path) else f"the file {source}"
             raise PluginError(
-                f"--plugin: {name!r} is installed but cannot be imported: {type(error).__name__}: {_one_line(error)}."
+                f"--plugin: {what} cannot be imported: {type(error).__name__}: {_one_line(error)}."
             ) from error
         self._register(name, plugin)
         return plugin
@@ -118,6 +121,10 @@ class Catalogue:
         return module
 
     def _register(self, name: str, plugin: Any) -> None:
+        for hook, spec in vars(hookspecs).items():
+            function = getattr(plugin, hook, None) if hasattr(spec, "stylegan_plugins_spec") else None
+            if inspect.isfunction(function) and not hasattr(function, "stylegan_plugins_impl"):
+                raise PluginError(f"--plugin: {hook}() of {name!r} has the name of a hook and no mark: @hookimpl.")
         try:
             self.pm.register(plugin, name)
             self.pm.check_pending()  # a misspelt hook fails here, not silently 400 kimg later

@@ -21,7 +21,6 @@ from stylegan_plugins.manager import builtin, catalogue
 from stylegan_plugins.plugins import contrad
 from stylegan_plugins.plugins.contrad import PRESETS, ContraDOptions
 from stylegan_plugins.run import arguments as run_arguments
-from training_ext import contrad as contrad_numbers
 from training_ext.parts import Images, Pass, Step
 
 GOLDEN = Path(__file__).parent / "golden" / "contrad.npz"
@@ -38,11 +37,10 @@ def test_the_step_of_d_and_of_g_equals_the_authors_4ac8ce5():
     chosen = ContraDOptions(
         hidden=16, projection=8, lambda_con=golden["step/lambda_con"].item(), temperature=0.1, warmup=0
     )
-    conv = SimpleNamespace(weight=torch.zeros([5, 1]))  # 20 = 5 * 2 * 2 features; their layer gives 4x4 pixels
-    D = SimpleNamespace(b4=SimpleNamespace(conv=conv), img_resolution=32)
-    session = SimpleNamespace(D=D, rank=0, num_gpus=1, report=lambda name, value: None)
+    D = SimpleNamespace(img_resolution=32)
+    session = SimpleNamespace(D=D, rank=0, num_gpus=1, report=lambda name, value: None, layer_shape=lambda _: (5, 2, 2))
     method = contrad.Method(session, chosen)
-    heads = method.h = contrad_numbers.heads(20, 16, 8).double()
+    heads = method.h.double()
     theirs = {"real": "projection", "generated": "projection2", "logits": "linear"}
     layers = {"0": "0", "2": "2"}
     name_of = lambda name, layer: f"{theirs[name]}.{('l1' if layer == '0' else 'l2') if name == 'logits' else layer}"

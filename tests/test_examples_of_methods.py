@@ -9,6 +9,7 @@ import contextlib
 import math
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,9 +22,9 @@ from support.hosts import ADA
 from support.runs import killed_and_resumed, options, run_to_its_end, stats
 
 from stylegan_plugins import Images, Pass, Source, Step, Term
+from stylegan_plugins.files.states import read_state, states_of
 from stylegan_plugins.manager import Catalogue
-from stylegan_plugins.method import Method, check_terms, check_value
-from stylegan_plugins.states import read_state, states_of
+from stylegan_plugins.run.method import Method, check_terms, check_value
 from training_ext.parts import HOST_CRITIC
 from training_ext.passes import make_pass
 
@@ -66,6 +67,7 @@ class Example:
         session = SimpleNamespace(
             **{"D": self.D, "device": torch.device("cpu"), "rounds": rounds},
             **{"average": lambda values: values.detach().mean(), "report": self.reported.__setitem__},
+            layer_shape=lambda layer: (6,),
         )
         self.made = self.module.setup(session=session, options=self.module.OPTIONS(**values))
         self.method = Method(name, self.made)
@@ -79,7 +81,8 @@ class Example:
         raw = shown if raw is None else raw
         images = Images(source, f"{network}main", raw, shown, shown, torch.zeros([len(shown), 0]))
         terms = self.terms(network, source)
-        return make_pass(self.D, HOST_CRITIC, images, terms, (), {}, contextlib.nullcontext)
+        made, views = make_pass(self.D, HOST_CRITIC, images, terms, (), {}, contextlib.nullcontext)
+        return replace(made, views={view.name: passed for view, passed in views.items()})
 
     def loss(self, source: Source, seen: Pass, network: str = "D") -> Any:
         """The weighted sum of the means of all terms on a source; 0 if there are none."""

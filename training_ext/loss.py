@@ -12,14 +12,15 @@ from torch.autograd.profiler import record_function
 from stylegan_plugins.errors import PluginError
 from stylegan_plugins.host.modules import host_module
 from training_ext.gan_losses import GAN_LOSSES
-from training_ext.parts import HOST_CRITIC, Images, Pass, Source, Step, Term
-from training_ext.passes import make_pass, reading
+from training_ext.parts import HOST_CRITIC, Images, Pass, Source, Step, Term, View
+from training_ext.passes import for_term, make_pass, reading
 
 host_loss: Any = host_module("training.loss")
 training_stats = host_module("torch_utils.training_stats")
 conv2d_gradfix = host_module("torch_utils.ops.conv2d_gradfix")
 
 Tensors = tuple[torch.Tensor, torch.Tensor]
+Made = tuple[Pass, dict[View, Pass]]  # of some images and of all views of them
 
 
 class _StandIn(torch.nn.Module):
@@ -92,27 +93,28 @@ class PluginLoss(host_loss.StyleGAN2Loss):
         both = [term for term in terms if term.on == "both"]
         with record_function(f"{phase}_forward"):
             # Draw, augment, run D: real images only for what compares with them, without gradients.
-            seen: dict[str, Pass] = {}
+            made: dict[str, Made] = {}
             if both or (main and gan.paired):
                 with torch.no_grad():
-                    seen["real"] = self._pass("real", phase, real, both)
-            seen["generated"] = self._pass("generated", phase, generated, terms)
+                    made["real"] = self._pass("real", phase, real, both)
+            made["generated"] = self._pass("generated", phase, generated, terms)
+            shown = made["generated"][0]
 
             # Adversarial loss.
             loss: Any = 0
             if main:
-                logits = seen["generated"].logits
-                self._report_logits("fake", logits)
-                pair = (seen["real"].logits,) if gan.paired else ()
-                value = gan.generator(logits, *pair)
+                self._report_logits("fake", shown.logits)
+                pair = (made["real"][0].logits,) if gan.paired else ()
+                value = gan.generator(shown.logits, *pair)
                 training_stats.report("Loss/G/loss", value)
-                weights = session.sample_weights(self._step(phase, generated=seen["generated"]))
+                weights = session.sample_weights(self._step(phase, generated=shown))
                 loss = _rows(value if weights is None else value * weights.unsqueeze(1))
 
             # Terms.
-            loss = self._add_terms(loss, [t for t in terms if t not in both], phase, generated=seen["generated"])
-            loss = self._add_terms(loss, both, phase, **seen)
-            session.observe(self._step(phase, generated=seen["generated"]))
+            alone = [term for term in terms if term not in both]
+            loss = self._add_terms(loss, alone, phase, generated=made["generated"])
+            loss = self._add_terms(loss, both, phase, **made)
+            session.observe(self._step(phase, generated=shown))
         with record_function(f"{phase}_backward"):
             self._backward(loss, gain)
 
@@ -125,14 +127,15 @@ class PluginLoss(host_loss.StyleGAN2Loss):
         both = [term for term in terms if term.on == "both"]
         alone = {source: [t for t in terms if t not in both and t.reads(source)] for source in ("generated", "real")}
         r1 = critic.r1 if reg and self.r1_gamma != 0 and critic.weight != 0 else None
-        seen: dict[str, Pass] = {}
+        made: dict[str, Made] = {}
         loss: Any = 0
         loss_generated: Any = 0
 
         if main or both or alone["generated"]:
             with record_function(f"{phase}_generated_forward"):
                 # Draw, augment, run D.
-                shown = self._pass("generated", phase, generated, alone["generated"] + both)
+                made["generated"] = self._pass("generated", phase, generated, alone["generated"] + both)
+                shown = made["generated"][0]
 
                 # Adversarial loss and terms of generated images.
                 if main:
@@ -140,32 +143,32 @@ class PluginLoss(host_loss.StyleGAN2Loss):
                 if main and not gan.paired:
                     loss_generated = gan.generated(shown.logits)
                     loss = critic.weight * _rows(loss_generated)
-                loss = self._add_terms(loss, alone["generated"], phase, generated=shown)
+                loss = self._add_terms(loss, alone["generated"], phase, generated=made["generated"])
                 session.observe(self._step(phase, generated=shown))
-            if both or (main and gan.paired):
-                seen["generated"] = shown
-            else:
+            if not (both or (main and gan.paired)):
                 with record_function(f"{phase}_generated_backward"):
                     self._backward(loss, gain)
                 loss = 0
+                made.clear()
             del shown  # frees the images before the real ones come
 
         if main or r1 or both or alone["real"]:
             with record_function(f"{phase}_real_forward"):
                 # Draw, augment, run D.
-                seen["real"] = shown = self._pass("real", phase, real, alone["real"] + both, r1)
+                made["real"] = self._pass("real", phase, real, alone["real"] + both, r1)
+                shown = made["real"][0]
                 self._report_logits("real", shown.logits)
                 if self._is_ada:  # its R1 gives every weight of D a gradient, be it 0: Adam's moments depend on it
                     loss = loss + _rows(shown.logits * 0)
 
                 # Adversarial loss and terms of real images, and of both.
                 if main:
-                    pair = (seen["generated"].logits,) if gan.paired else ()
+                    pair = (made["generated"][0].logits,) if gan.paired else ()
                     loss_real = gan.real(shown.logits, *pair)
                     training_stats.report("Loss/D/loss", loss_generated + loss_real)
                     loss = loss + critic.weight * _rows(loss_real)
-                loss = self._add_terms(loss, alone["real"], phase, real=shown)
-                loss = self._add_terms(loss, both, phase, **seen)
+                loss = self._add_terms(loss, alone["real"], phase, real=made["real"])
+                loss = self._add_terms(loss, both, phase, **made)
                 session.observe(self._step(phase, real=shown))
 
                 # R1.
@@ -177,15 +180,16 @@ class PluginLoss(host_loss.StyleGAN2Loss):
 
     # Draw and augment. ----------------------------------------------------------------------------
 
-    def _pass(self, source: Source, phase: str, given: Tensors, terms: Sequence[Term], r1: str | None = None) -> Pass:
+    def _pass(self, source: Source, phase: str, given: Tensors, terms: Sequence[Term], r1: str | None = None) -> Made:
         """Draw the images of a source, augment them, and run D on what it sees of them.
 
         given: real images or latents, and labels. r1: the images whose gradient R1 takes."""
         gradients = {name for term in terms for name in term.gradients} | ({r1} if r1 else set())
         images, kwargs = self._draw(source, phase, *given, terms, gradients)
-        return make_pass(
-            self.D, self.session.critic, images, terms, gradients, kwargs, conv2d_gradfix.no_weight_gradients
-        )
+        with self.session.naming(terms):
+            return make_pass(
+                self.D, self.session.critic, images, terms, gradients, kwargs, conv2d_gradfix.no_weight_gradients
+            )
 
     def _draw(
         self,
@@ -260,21 +264,22 @@ class PluginLoss(host_loss.StyleGAN2Loss):
             clean, kwargs = self.clean(images, labels)
         finally:
             self.augment_pipe = pipe
-        made = Images(source, "Dmain", images, clean, clean, labels)
-        return make_pass(self.D, self.session.critic, made, (), (), kwargs, conv2d_gradfix.no_weight_gradients).logits
+        as_they_are = Images(source, "Dmain", images, clean, clean, labels)
+        context = conv2d_gradfix.no_weight_gradients
+        return make_pass(self.D, self.session.critic, as_they_are, (), (), kwargs, context)[0].logits
 
     # Terms, R1, backward. -------------------------------------------------------------------------
 
     def _step(self, phase: str, **passes: Pass) -> Step:
         return Step(phase, self.session.nimg, self.session.round, **passes)
 
-    def _add_terms(self, loss: Any, terms: Sequence[Term], phase: str, **passes: Pass) -> Any:
+    def _add_terms(self, loss: Any, terms: Sequence[Term], phase: str, **made: Made) -> Any:
         """Add the terms to a loss [N, 1], in their order. They see these passes alone."""
-        step = self._step(phase, **passes)
+        count = len(next(iter(made.values()))[0].labels) if made else 1
         for term in terms:
-            value = self.session.check(term, term.compute(step), step)
+            step = self._step(phase, **{source: for_term(term, passes) for source, passes in made.items()})
+            value = self.session.compute(term, step)
             training_stats.report(f"Loss/{term.network}/{term.name}", value)  # before weighting, so that runs compare
-            count = len(step.one.labels) if passes else 1
             # [N] counts for each image; [M] of a view by its mean.
             value = value if len(value) == count else value.mean().expand(count)
             loss = loss + term.weight * value.unsqueeze(1)

@@ -22,6 +22,24 @@ Source = Literal["real", "generated"]
 Network = Literal["D", "G"]
 
 
+class ContractError(ValueError):
+    """A part is used or made in a way that the contract does not have. The session adds the plug-in's name."""
+
+
+class Declared(dict):
+    """What a part declared that it reads, by name; reading anything else says what to declare.
+
+    what: the argument to name it in"""
+
+    def __init__(self, what: str, values: Mapping[str, Any]) -> None:
+        super().__init__(values)
+        self.what = what
+
+    def __missing__(self, name: str) -> Any:
+        known = f"It declares {', '.join(map(repr, self))}." if self else "It declares none."
+        raise ContractError(f"{name!r} is read and not declared; name it in `{self.what}`. {known}")
+
+
 def always(*_: Any) -> bool:
     return True
 
@@ -70,21 +88,27 @@ class Pass:
     targets      what the view gave beside its images, else None
     host_logits  [N, 1] of the host's D, None if D did not run
     layers       outputs of layers of D, by name, float32, as the layers give them: those that a part declares
-    logits       [N, K] of the critic, [N, 1] of the host's; None if nobody asked the critic
+    logits       [N, K] of the critic, [N, 1] of the host's; of a view, only if it is judged
     gradients    of the sum of `logits`, by what a term or R1 declares: 'raw' or 'shown', of a view 'batch'; the shape
                  of the images, with a graph
-    views        passes of views of this source, by name"""
+    views        passes of the views that the term declares, by name"""
 
     images: Images
     view: str | None
     batch: torch.Tensor
     labels: torch.Tensor
     targets: Any = None
-    host_logits: Any = None  # tensors where D ran, and where the critic was asked
+    host_logits: Any = None  # a tensor where D ran
     layers: Mapping[str, torch.Tensor] = field(default_factory=dict)
-    logits: Any = None
+    judged: torch.Tensor | None = None  # what `logits` gives
     gradients: Mapping[str, torch.Tensor] = field(default_factory=dict)
     views: Mapping[str, Pass] = field(default_factory=dict)
+
+    @property
+    def logits(self) -> torch.Tensor:
+        if self.judged is None:
+            raise ContractError(f"the view {self.view!r} has no logits; make it with judged=True")
+        return self.judged
 
 
 @dataclass(frozen=True)
@@ -105,7 +129,9 @@ class Step:
 
     @property
     def one(self) -> Pass:
-        """The only pass of a term on 'each' source."""
+        """The only pass of a term on 'each' source, or on one."""
+        if self.real is not None and self.generated is not None:
+            raise ContractError("a step of a term on 'both' has no one pass; read step.real and step.generated")
         return self.real if self.generated is None else self.generated
 
     @property
@@ -148,7 +174,7 @@ class Augmentation:
 class View:
     """A further batch that the terms that name it read. Two terms that name the same object share it.
 
-    name      of the pass in `Pass.views`
+    name      of the pass in `Pass.views`; terms of other methods may have a view of the same name
     make      Images -> [N, C, H, W], or a `Batch`
     on        the source that it is made of, or 'each'
     groups    minibatch-stddev groups: 'own', apart from the shown images; 'shared', across both; 'none': D does not
@@ -169,10 +195,11 @@ class Term:
     """A term of the loss of D or G.
 
     name              reported before weighting as Loss/<network>/<name>
-    compute           Step -> [N], or [M] of a view of M items, whose mean counts
+    compute           Step -> [N], or [M] of a view of M items, whose mean counts; called in each round of gradient
+                      accumulation
     weight            0 switches the term off: it is not computed
-    on                the passes that it reads: 'real' or 'generated' images, 'each' in turn, 'both' at once, which
-                      keeps both graphs for one backward pass, or 'nothing'
+    on                the passes that it reads: 'real' or 'generated' images; 'each' in turn, D's generated images
+                      first; 'both' at once, which keeps both graphs for one backward pass; or 'nothing'
     when              the phase: 'main', or 'reg', whose gradients the host multiplies by the interval
     layers            names of submodules of D whose outputs it reads, for example 'b4.fc'
     generator_layers  names of submodules of G.synthesis, for example 'b16'

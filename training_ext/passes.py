@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from training_ext.batches import can_join, join, split
-from training_ext.parts import Batch, Critic, Images, Pass, Term, View
+from training_ext.parts import Batch, ContractError, Critic, Declared, Images, Pass, Term, View
 
 Output = dict[str, torch.Tensor]  # of D for one batch: its layers by name, and its logits as ''
 
@@ -59,61 +59,74 @@ def make_pass(
     gradients: Iterable[str],
     kwargs: Mapping[str, Any],
     no_weight_gradients: Callable[[], AbstractContextManager],
-) -> Pass:
-    """Return the pass of some images with all that the critic and the terms read, and those of their views.
+) -> tuple[Pass, dict[View, Pass]]:
+    """Return the pass of some images with all that the critic and the terms read, and those of the terms' views.
 
     gradients            'raw', 'shown': those of the logits that the terms or R1 read
     kwargs               what the host gives to its D beside images and labels
     no_weight_gradients  a context in which convolutions make no gradients of weights (the host's)"""
-    views = {view.name: view for term in terms for view in term.views if view.on in (images.source, "each")}
-    batches = {name: _batch_of(view, images) for name, view in views.items()}
+    views = list(dict.fromkeys(view for term in terms for view in term.views if view.on in (images.source, "each")))
+    batches = {view: _batch_of(view, images) for view in views}
     layers = {name for term in terms for name in term.layers} | set(critic.layers)
 
     # Run D on the shown images and on the views that it sees.
-    seen = {name: view for name, view in views.items() if view.groups != "none"}
-    outputs: dict[str | None, Output] = {}
+    seen = [view for view in views if view.groups != "none"]
+    outputs: dict[View | None, Output] = {}
     if critic.runs_D or layers or seen:
-        groups = [[None, *(name for name, view in seen.items() if view.groups == "shared")]]
-        groups += [[name] for name, view in seen.items() if view.groups == "own"]
+        groups: list[list[View | None]] = [[None, *(view for view in seen if view.groups == "shared")]]
+        groups += [[view] for view in seen if view.groups == "own"]
         everything: dict[Any, Batch] = {None: Batch(images.shown, images.labels), **batches}
         outputs = _run_D(D, groups, everything, layers, kwargs)
 
     # Ask the critic.
     shown = Pass(images, None, images.shown, images.labels, **_parts(outputs.get(None)))
-    shown = replace(shown, logits=critic.logits(shown))
-    of_views = {}
-    for name, view in views.items():
-        batch = batches[name]
+    shown = replace(shown, judged=critic.logits(shown))
+    of_views: dict[View, Pass] = {}
+    for view, batch in batches.items():
         assert batch.labels is not None  # see _batch_of
-        made = Pass(images, name, batch.images, batch.labels, batch.targets, **_parts(outputs.get(name)))
+        made = Pass(images, view.name, batch.images, batch.labels, batch.targets, **_parts(outputs.get(view)))
         if view.judged or view.gradient:
-            made = replace(made, logits=critic.logits(made))
+            made = replace(made, judged=critic.logits(made))
         if view.gradient:
             with no_weight_gradients():
                 made = replace(made, gradients={"batch": _gradients(made.logits, [made.batch])[0]})
-        of_views[name] = made
+        of_views[view] = made
 
     # Gradients of the logits, computed once for all that read them.
     wanted = sorted(set(gradients))
     if wanted:
         with no_weight_gradients():
             values = _gradients(shown.logits, [getattr(images, name) for name in wanted])
-        shown = replace(shown, gradients=dict(zip(wanted, values, strict=True)))
-    return replace(shown, views=of_views)
+        shown = replace(shown, gradients=Declared("gradients", dict(zip(wanted, values, strict=True))))
+    return shown, of_views
+
+
+def for_term(term: Term, made: tuple[Pass, Mapping[View, Pass]]) -> Pass:
+    """Return a pass as a term sees it, with the views that it declares."""
+    shown, views = made
+    return replace(shown, views=Declared("views", {view.name: views[view] for view in term.views if view in views}))
 
 
 def _batch_of(view: View, images: Images) -> Batch:
     made = view.make(images)
-    batch = made if isinstance(made, Batch) else Batch(made)
+    batch = Batch(made) if isinstance(made, torch.Tensor) else made
+    if not isinstance(batch, Batch):
+        raise ContractError(f"the view {view.name!r} made a {type(made).__name__}; expected images or a Batch")
+    labels = images.labels if batch.labels is None else batch.labels
+    if len(labels) != len(batch.images):
+        raise ContractError(
+            f"the view {view.name!r} made {len(batch.images)} images with {len(labels)} labels; give labels in a Batch"
+        )
     if view.gradient:
         batch = replace(batch, images=batch.images.detach().requires_grad_(True))
-    return batch if batch.labels is not None else replace(batch, labels=images.labels)
+    return replace(batch, labels=labels)
 
 
 def _parts(output: Output | None) -> dict[str, Any]:
     if output is None:
         return {}
-    return {"host_logits": output[""], "layers": {name: value for name, value in output.items() if name}}
+    layers = {name: value for name, value in output.items() if name}
+    return {"host_logits": output[""], "layers": Declared("layers", layers)}
 
 
 def _gradients(logits: torch.Tensor, images: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
@@ -132,6 +145,10 @@ def _run_D(
     images = [_concatenated([batches[key].images for key in group]) for group in groups]
     labels = [_concatenated([batches[key].labels for key in group]) for group in groups]
     sizes, size = [len(batch) for batch in images], minibatch_std_group(D)
+    for group, count in zip(groups, sizes, strict=True):
+        if size is not None and count % min(size, count):
+            names = ", ".join(repr(view.name) for view in group if view is not None) or "of the images"
+            raise ContractError(f"the view {names} has {count} items; D takes groups of {size} (minibatch-stddev)")
     if len(groups) > 1 and can_join(sizes, size):
         logits, found = read(D, layers, join(images, size), join(labels, size), **kwargs)
         parts = {name: split(value, sizes, size) for name, value in {"": logits, **found}.items()}

@@ -101,7 +101,7 @@ class Method:
         self.report = session.report
         self.reduction = options.reduction
         groups = options.groups or session.options("diffaugment").groups
-        self.head = augself.OmegaHead(session.D.b4.fc.weight.shape[0], {group: GROUPS[group] for group in groups})
+        self.head = augself.OmegaHead(session.layer_shape(PHI)[0], {group: GROUPS[group] for group in groups})
         self.heads = [Head("augself", self.head)]
         clean = View("clean", lambda images: images.clean)
         reads: dict[str, Any] = {"layers": [PHI], "views": [clean]}

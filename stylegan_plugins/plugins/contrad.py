@@ -12,6 +12,7 @@ sg stops the gradient. Losses, heads and augmentation are in training_ext.contra
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -131,7 +132,7 @@ class Method:
         self.session, self.options = session, options
         T = options.transform(session.D.img_resolution)
         self.augmentations = [Augmentation("contrad", T.draw, T.apply)]
-        features = session.D.b4.conv.weight.shape[0] * 4 * 4
+        features = math.prod(session.layer_shape(ENCODER))
         self.h = contrad.heads(features, options.hidden, options.projection)
         self.heads = [Head("contrad", self.h)]
         second = View(

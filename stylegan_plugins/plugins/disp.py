@@ -35,6 +35,7 @@ from training_ext.labels import embed
 
 PAPER = "Mangla et al. 2022, Data InStance Prior (DISP) in Generative Adversarial Networks, arXiv:2012.04256"
 conflicts = ("contrad",)
+LAYER = "b4.fc"  # D_f: the last hidden layer of D
 FILE = "priors.npz"  # in the run directory
 MANY = 1000  # images, from which on a mixture is fitted
 PER_COMPONENT = 100  # images
@@ -143,14 +144,14 @@ def setup(session: Session, options: DISPOptions) -> Method:
 class Method:
     def __init__(self, session: Session) -> None:
         self.report = session.report
-        self.embedding = EqualizedLinear(session.G.c_dim, session.D.b4.fc.weight.shape[0])
+        self.embedding = EqualizedLinear(session.G.c_dim, *session.layer_shape(LAYER))
         torch.nn.init.zeros_(self.embedding.weight)  # D starts as the one without priors
         self.heads = [Head("disp", self.embedding)]
-        self.critic = Critic("disp", self.logits, layers=["b4.fc"])
+        self.critic = Critic("disp", self.logits, layers=[LAYER])
 
     def logits(self, seen: Pass) -> torch.Tensor:
         """D(x, y) = D_l(D_f(x)) + D_emb(y) . D_f(x), [N, 1]."""
-        matched = disp.projection(seen.layers["b4.fc"], self.embedding(seen.labels))
+        matched = disp.projection(seen.layers[LAYER], self.embedding(seen.labels))
         if seen.view is None:
             self.report(f"DISP/projection/{seen.images.source}", matched)
         return seen.host_logits + matched

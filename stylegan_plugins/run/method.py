@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import io
-import pickle
 import random
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -25,6 +23,15 @@ HOOKS = {
     if hasattr(spec, "stylegan_plugins_spec")
 }
 """Arguments of the hooks of a method, by name."""
+PART = tuple(PARTS.values())
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "network": ("D", "G"),
+    "on": ("each", "real", "generated", "both", "nothing"),
+    "when": ("main", "reg"),
+    "groups": ("own", "shared", "none"),
+    "r1": ("raw", "shown", None),
+}
+SEQUENCES = {"layers": str, "generator_layers": str, "gradients": str, "views": View}
 
 Hook = Callable[..., Any]
 
@@ -39,6 +46,8 @@ class Method:
     def __init__(self, name: str, made: Any) -> None:
         self.name = name
         self.made = made
+        if isinstance(made, (list, tuple, dict, str, *PART)):
+            raise self.fault(f"setup() returned {_described(made)}; expected an object that holds the parts.")
         self.augmentations: list[Augmentation] = self._parts("augmentations")
         self.heads: list[Head] = self._parts("heads")
         self.averages: list[Average] = self._parts("averages")
@@ -55,20 +64,40 @@ class Method:
         value, cls = getattr(self.made, kind, []), PARTS[kind]
         if not isinstance(value, list | tuple) or not all(isinstance(part, cls) for part in value):
             raise self.fault(f"{kind} is {_described(value)}; expected a list of {cls.__name__}.")
+        for part in value:
+            self._check_fields(part)
         return list(value)
+
+    def _check_fields(self, part: Any) -> None:
+        """Fields that name one of a few things, and those that hold several."""
+        for name, allowed in CHOICES.items():
+            value = getattr(part, name, allowed[0])
+            if value not in allowed:
+                raise self.fault(
+                    f"{name} of {part.name} is {value!r}; expected one of {', '.join(map(repr, allowed))}."
+                )
+        for name, cls in SEQUENCES.items():
+            value = getattr(part, name, [])
+            if not isinstance(value, list | tuple) or not all(isinstance(item, cls) for item in value):
+                raise self.fault(f"{name} of {part.name} is {_described(value)}; expected a list of {cls.__name__}.")
+        for view in getattr(part, "views", ()):
+            self._check_fields(view)
+            if view.on != "each" and view.on != part.on and part.on != "both":
+                raise self.fault(f"{part.name} is on {part.on!r}, its view {view.name} on {view.on!r} alone.")
 
     def _one_critic(self) -> Critic | None:
         value = getattr(self.made, "critic", None)
         if value is not None and not isinstance(value, Critic):
             raise self.fault(f"critic is {_described(value)}; expected one Critic or None.")
+        if value is not None:
+            self._check_fields(value)
         return value
 
     def _check_names(self) -> None:
         """Parts are only found under the names of PARTS, hooks only where they are marked."""
-        kinds = tuple(PARTS.values())
         for attribute, value in {**_attributes(type(self.made)), **getattr(self.made, "__dict__", {})}.items():
-            held = value if isinstance(value, list | tuple) and value else [value]
-            if attribute not in PARTS and all(isinstance(part, kinds) for part in held):
+            held = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else [value]
+            if attribute not in PARTS and held and all(isinstance(part, PART) for part in held):
                 raise self.fault(f"{attribute} holds {_described(value)}; parts stand under {', '.join(PARTS)}.")
             marked = inspect.isfunction(value) and hasattr(value, _MARK)
             if attribute in HOOKS and inspect.isfunction(value) and not marked:
@@ -95,17 +124,9 @@ class Method:
         pair = [hasattr(self.made, name) for name in ("state_dict", "load_state_dict")]
         if any(pair) and not all(pair):
             raise self.fault("it has one of state_dict() and load_state_dict(); give both or neither.")
-        if all(pair):
-            buffer = io.BytesIO()
-            try:
-                torch.save(self.made.state_dict(), buffer)
-                buffer.seek(0)
-                torch.load(buffer, map_location="cpu", weights_only=True)
-            except (RuntimeError, TypeError, AttributeError, ValueError, pickle.PickleError) as error:
-                raise self.fault(
-                    "state_dict() cannot be saved; it may hold tensors, numbers, strings, lists and dictionaries "
-                    f"({' '.join(str(error).split())[:100]})."
-                ) from error
+        wrong = _unsaveable(self.made.state_dict(), "state_dict()") if all(pair) else None
+        if wrong is not None:
+            raise self.fault(f"{wrong}, which cannot be saved; use tensors, numbers, strings, lists and dictionaries.")
         return all(pair)
 
     def state_dict(self) -> Any:
@@ -114,6 +135,17 @@ class Method:
     def load_state_dict(self, state: Any) -> None:
         """Hand a saved state back, each tensor on the device of its counterpart."""
         self.made.load_state_dict(_on_devices_of(self.made.state_dict(), state))
+
+
+def _unsaveable(value: Any, where: str) -> str | None:
+    """Return where a state holds something that a training state cannot hold, and what; None if nowhere."""
+    if isinstance(value, dict):
+        keys = next((f"{where} has the key {key!r}" for key in value if not isinstance(key, str | int)), None)
+        return keys or next((f for k, v in value.items() if (f := _unsaveable(v, f"{where}[{k!r}]"))), None)
+    if isinstance(value, list | tuple):
+        return next((f for k, item in enumerate(value) if (f := _unsaveable(item, f"{where}[{k}]"))), None)
+    plain = isinstance(value, torch.Tensor) or type(value) in (int, float, bool, str, bytes, type(None))
+    return None if plain else f"{where} is a {type(value).__module__}.{type(value).__name__}"
 
 
 def _taking(function: Hook, names: list[str]) -> Hook:
@@ -164,10 +196,9 @@ def check_terms(method: Method, D: torch.nn.Module, synthesis: torch.nn.Module) 
     for term in method.terms:
         if term.network == "G" and term.on == "real":
             raise method.fault(f"the term {term.name} of G is on real images, which G does not make.")
-        views: dict[str, View] = {}
-        for view in term.views:
-            if views.setdefault(view.name, view) is not view:
-                raise method.fault(f"the term {term.name} reads two views named {view.name!r}.")
+        names = [view.name for view in term.views]
+        if len(set(names)) < len(names):
+            raise method.fault(f"the term {term.name} reads two views of one name: {', '.join(names)}.")
 
 
 def check_value(method: Method, term: Term, value: Any, sizes: set[int]) -> None:

@@ -19,7 +19,8 @@ from stylegan_plugins.run.method import Method, check_terms, check_value, own_ra
 from stylegan_plugins.run.progress import Progress
 from training_ext.distributed import average_gradients, broadcast
 from training_ext.heads import update_average
-from training_ext.parts import HOST_CRITIC, Augmentation, Average, Head, Images, Source, Step, Term
+from training_ext.parts import HOST_CRITIC, Augmentation, Average, ContractError, Head, Images, Source, Step, Term
+from training_ext.passes import read
 
 
 class Session:
@@ -101,6 +102,14 @@ class Session:
         clean = self.loss.clean(images.raw, images.labels)[0] if ada else images.clean
         return self.loss.augmented(clean, images.source, images.phase)[0]
 
+    def layer_shape(self, layer: str) -> tuple[int, ...]:
+        """Return the shape of what a layer of D gives for one image: (512,) of `b4.fc`, (512, 4, 4) of `b4.conv`."""
+        D = self.D
+        image = torch.zeros([1, D.img_channels, D.img_resolution, D.img_resolution], device=self.device)
+        with torch.no_grad():
+            _, found = read(D, [layer], image, torch.zeros([1, D.c_dim], device=self.device))
+        return tuple(found[layer].shape[1:])
+
     def judge(self, images: torch.Tensor, labels: torch.Tensor, source: Source = "real") -> torch.Tensor:
         """Return the critic's logits [N, K] of images [N, C, H, W] in [-1, 1] as they are, without ADA and
         augmentations. No statistic is reported."""
@@ -179,16 +188,28 @@ class Session:
             for hook in self._hooks("observe"):
                 hook(step=step)
 
-    def check(self, term: Term, value: Any, step: Step) -> torch.Tensor:
-        """Return the value of a term, [N], or [M] of one of its views. Raises PluginError for another one, and, now or
-        at the end of an iteration, for one that is not finite."""
+    def compute(self, term: Term, step: Step) -> torch.Tensor:
+        """Return the value of a term, [N], or [M] of one of its views. Raises PluginError for another one, and, at the
+        end of an iteration, for one that is not finite."""
         method = self._owners[id(term)]
+        with self.naming([term]):
+            value = term.compute(step)
         passes = [made for made in (step.real, step.generated) if made is not None]
         sizes = {len(made.labels) for made in passes} or {1}
         sizes |= {len(view.labels) for made in passes for view in made.views.values()}
         check_value(method, term, value, sizes)
         self._finite[method.name, term.name] &= value.detach().isfinite().all()
         return value
+
+    @contextmanager
+    def naming(self, terms: Sequence[Term]) -> Iterator[None]:
+        """Give an error of the contract the names of the plug-ins whose terms, or whose critic, are at work."""
+        try:
+            yield
+        except ContractError as error:
+            names = dict.fromkeys(self._owners[id(term)].name for term in terms)
+            parts = ", ".join(term.name for term in terms) or self.critic.name
+            raise PluginError(f"--plugin={','.join(names) or self.critic.name}: {parts}: {error}.") from error
 
     @contextmanager
     def silent(self) -> Iterator[None]:
