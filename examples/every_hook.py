@@ -1,28 +1,32 @@
 """A plug-in that implements every hook once, to be read beside docs/hooks.md. It guesses how bright an image was made.
 
-The tests train it, so what stands here works. Install it as a package does, with an entry point named `every-hook`.
+The tests train it, so what stands here works: `train.py --plugin=examples/every_hook.py`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
 import numpy as np
 import torch
 
-from stylegan_plugins import hookimpl
-from stylegan_plugins.analysis.metrics import Metric
-from stylegan_plugins.analysis.sample import Sampler
-from stylegan_plugins.errors import OptionError
+from stylegan_plugins import (
+    Augmentation,
+    Head,
+    Labels,
+    Metric,
+    OptionError,
+    Preset,
+    Recipe,
+    Sampler,
+    Term,
+    hookimpl,
+    option,
+)
 from stylegan_plugins.files.datasets import read_images
-from stylegan_plugins.host.modules import host_module
-from stylegan_plugins.options import option
-from stylegan_plugins.vision.backbones import Recipe
-from training_ext.labels import Labels
-from training_ext.parts import Augmentation, Head, LossTerm
 
 PAPER = "none: an example"
-seen = {"images": 0}
+PRESETS = {"dark": Preset({"shift": 0.5}, "none: an example")}
 
 
 @dataclass(frozen=True)
@@ -30,32 +34,34 @@ class EveryHookOptions:
     weight: float = option(1.0, "factor on the term; 0 = off", minimum=0)
     shift: float = option(0.2, "largest change of brightness, in pixel values; 0 = off", minimum=0, maximum=2)
     labels: bool = option(False, "the brightness of each image as its label")
+    frozen_kimg: float = option(0.0, "kimg in which G's mapping network is not trained", minimum=0)
+
+
+OPTIONS = EveryHookOptions
 
 
 @hookimpl
-def options():
-    return EveryHookOptions
-
-
-@hookimpl
-def presets(options, given):
-    if options.weight == 0:
-        return {"every-hook": {"shift": 0.0}}  # nothing to guess, so nothing to change; --every-hook-shift wins
-
-
-@hookimpl
-def configure(args, options, given):
+def configure(args, options, explicit):
     if options.shift == 0 and options.weight > 0:
         raise OptionError("--every-hook-shift=0 leaves nothing to guess: give --every-hook-weight=0, too.")
-    if "snap" not in given:
+    if "snap" not in explicit:
         args["network_snapshot_ticks"] = 10
+    return replace(options, frozen_kimg=min(options.frozen_kimg, args["total_kimg"]))
 
 
 @hookimpl
-def register_dataset(args, options):
+def register_labels(args, options):
     if options.labels:
         _, images = read_images(args["training_set_kwargs"]["path"])
         return Labels(np.array([[image.mean() / 127.5 - 1] for image in images], dtype=np.float32))
+
+
+@hookimpl
+def register_generator_module(G):
+    layer = torch.nn.Linear(G.z_dim, G.z_dim)
+    torch.nn.init.eye_(layer.weight)
+    torch.nn.init.zeros_(layer.bias)
+    return layer
 
 
 @hookimpl
@@ -79,72 +85,6 @@ def register_sampler(run_dir, options):
 
 
 @hookimpl
-def register_augmentations(session):
-    largest = session.options("every-hook").shift
-
-    def brighten(images):
-        omega = torch.rand([len(images), 1, 1, 1], device=images.device)
-        return images + (2 * omega - 1) * largest, {"shift": omega.reshape(-1, 1)}
-
-    return [Augmentation("every-hook", brighten)]
-
-
-@hookimpl
-def register_heads(session):
-    width = session.feature_size("fc")
-    return [Head("every-hook", lambda: torch.nn.Linear(width, 1))]
-
-
-@hookimpl
-def register_loss_terms(session):
-    head = session.heads["every-hook"]
-
-    def guess(evaluated):
-        omega = evaluated.omega["every-hook"]["shift"]
-        return (head(evaluated.features["fc"]) - omega).square().mean(1)
-
-    weight = session.options("every-hook").weight
-    return [LossTerm("every-hook", "D", guess, weight, features=frozenset({"fc"}))]
-
-
-@hookimpl
-def step_end(session, phase):
-    if phase == "Dmain":
-        note(session, "step")
-
-
-@hookimpl
-def batch_end(session, cur_nimg, batch_idx):
-    seen["images"] = cur_nimg
-    note(session, f"batch {batch_idx}: {cur_nimg} images")
-
-
-@hookimpl
-def statistics(session, cur_nimg):
-    host_module("torch_utils.training_stats").report0("EveryHook/images", seen["images"])
-
-
-@hookimpl
-def tick(session, cur_nimg):
-    note(session, f"tick after {cur_nimg} images")
-
-
-@hookimpl
-def snapshot(session, path, cur_nimg):
-    note(session, f"snapshot {Path(path).name}")
-
-
-@hookimpl
-def state_dict(session):
-    return {"images": seen["images"]}
-
-
-@hookimpl
-def load_state_dict(session, state):
-    seen["images"] = state["images"]
-
-
-@hookimpl
 def register_commands(cli):
     @cli.command("every-hook")
     @click.argument("run_dir", type=click.Path(exists=True, path_type=Path))
@@ -153,7 +93,81 @@ def register_commands(cli):
         click.echo((run_dir / "every-hook.txt").read_text(), nl=False)
 
 
-def note(session, line):
-    if session.rank == 0:
-        with open(Path(session.run_dir) / "every-hook.txt", "a") as file:
-            file.write(line + "\n")
+@hookimpl
+def setup(session, options):
+    return EveryHook(session, options)
+
+
+class EveryHook:
+    """The method in one run: its parts, its hooks, and what it remembers."""
+
+    def __init__(self, session, options):
+        self.session, self.options, self.images = session, options, 0
+        self.head = torch.nn.Linear(*session.layer_shape("b4.fc"), 1)
+        self.heads = [Head("every-hook", self.head)]
+        self.augmentations = [Augmentation("every-hook", self.draw, self.brighten)]
+        self.terms = [Term("every-hook", "D", self.guess, options.weight, layers=["b4.fc"])]
+
+    def draw(self, images):
+        return {"shift": torch.rand([len(images), 1], device=images.device)}
+
+    def brighten(self, images, omega):
+        return images + (2 * omega["shift"][:, :, None, None] - 1) * self.options.shift
+
+    def guess(self, step):
+        omega = step.one.images.omega["every-hook"]["shift"]
+        return (self.head(step.one.layers["b4.fc"]) - omega).square().mean(1)
+
+    @hookimpl
+    def attached(self):
+        self.note(f"{len(self.session.optimizers)} optimisers")
+
+    @hookimpl
+    def trains(self, name, nimg):
+        return nimg >= self.options.frozen_kimg * 1000 or not name.startswith("G.mapping.")
+
+    @hookimpl
+    def real_images(self, images, labels, phase):
+        return images.clamp(-1, 1), labels
+
+    @hookimpl
+    def sample_weights(self, step):
+        return torch.ones([len(step.generated.labels)], device=step.generated.labels.device)
+
+    @hookimpl
+    def observe(self, step):
+        if step.real is not None:
+            self.session.report("EveryHook/brightness", step.real.images.raw.mean(dim=[1, 2, 3]))
+
+    @hookimpl
+    def step_end(self, phase):
+        if phase == "Dmain":
+            self.note("step")
+
+    @hookimpl
+    def batch_end(self, nimg, batch_idx):
+        self.images = nimg
+        self.note(f"batch {batch_idx}: {nimg} images")
+
+    @hookimpl
+    def statistics(self, nimg):
+        self.session.report("EveryHook/images", self.images)
+
+    @hookimpl
+    def tick(self, nimg):
+        self.note(f"tick after {nimg} images")
+
+    @hookimpl
+    def snapshot(self, path, nimg):
+        self.note(f"snapshot {Path(path).name}")
+
+    def state_dict(self):
+        return {"images": self.images}
+
+    def load_state_dict(self, state):
+        self.images = state["images"]
+
+    def note(self, line):
+        if self.session.rank == 0:
+            with open(self.session.run_dir / "every-hook.txt", "a") as file:
+                file.write(line + "\n")

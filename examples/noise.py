@@ -1,12 +1,11 @@
 """Instance noise: Gaussian noise on all that D sees (Sønderby et al. 2017, arXiv:1610.04490)."""
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import torch
 
-from stylegan_plugins import hookimpl
-from stylegan_plugins.options import option
-from training_ext.parts import Augmentation
+from stylegan_plugins import Augmentation, hookimpl, option
 
 
 @dataclass(frozen=True)
@@ -14,16 +13,11 @@ class NoiseOptions:
     sigma: float = option(0.1, "standard deviation, images span [-1, 1]; 0 = off", minimum=0)
 
 
-@hookimpl
-def options():
-    return NoiseOptions
+OPTIONS = NoiseOptions
 
 
 @hookimpl
-def register_augmentations(session):
-    sigma = session.options("noise").sigma
-
-    def transform(images):
-        return images + sigma * torch.randn_like(images) if sigma else images, {}
-
-    return [Augmentation("noise", transform)]
+def setup(options):
+    draw = lambda images: {"noise": torch.randn_like(images)}
+    add = lambda images, omega: images + options.sigma * omega["noise"]
+    return SimpleNamespace(augmentations=[Augmentation("noise", draw, add)] if options.sigma else [])

@@ -5,13 +5,10 @@ L_D += w * mean_f (phi(x') - phi(x))^2          consistency (Zhang et al. 2020, 
 """
 
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 
-from stylegan_plugins import hookimpl
-from stylegan_plugins.options import option
-from training_ext.parts import Augmentation, LossTerm
+from stylegan_plugins import Augmentation, Term, View, hookimpl, option
 
 PAPER = "Zhang et al. 2020, Consistency Regularization for Generative Adversarial Networks, arXiv:1910.12027"
 
@@ -20,6 +17,9 @@ PAPER = "Zhang et al. 2020, Consistency Regularization for Generative Adversaria
 class BlurOptions:
     sigma: float = option(1.0, "largest width of the blur, in pixels; 0 = off", minimum=0, maximum=8)
     weight: float = option(0.1, "factor on the consistency term; 0 = off", minimum=0)
+
+
+OPTIONS = BlurOptions
 
 
 def blur(images, sigma):
@@ -37,30 +37,28 @@ def gaussian(size, sigma):
     return weights / weights.sum(3, keepdim=True)
 
 
-def random_blur(images, largest):
-    """T(x; sigma), and omega = sigma / largest, [N, 1] in [0, 1]."""
-    omega = torch.rand([len(images), 1], device=images.device)
-    return blur(images, omega.squeeze(1) * largest), {"sigma": omega}
-
-
-def consistency(evaluated):
+def consistency(step):
     """Mean squared difference of D's features with and without blur, [N]."""
-    return (evaluated.features["fc"] - evaluated.clean_features["fc"]).square().mean(1)
+    seen = step.one
+    return (seen.layers["b4.fc"] - seen.views["sharp"].layers["b4.fc"]).square().mean(1)
 
 
 @hookimpl
-def options():
-    return BlurOptions
+def setup(options):
+    return Blur(options.sigma, options.weight) if options.sigma > 0 else None
 
 
-@hookimpl
-def register_augmentations(session):
-    largest = session.options("blur").sigma
-    return [Augmentation("blur", partial(random_blur, largest=largest))] if largest > 0 else None
+class Blur:
+    def __init__(self, largest, weight):
+        self.largest = largest
+        self.augmentations = [Augmentation("blur", self.draw, self.blur)]
+        sharp = View("sharp", lambda images: images.clean)
+        self.terms = [Term("blur", "D", consistency, weight, layers=["b4.fc"], views=[sharp])]
 
+    def draw(self, images):
+        """omega = sigma / largest, [N, 1] in [0, 1]."""
+        return {"sigma": torch.rand([len(images), 1], device=images.device)}
 
-@hookimpl
-def register_loss_terms(session):
-    fc = frozenset({"fc"})
-    weight = session.options("blur").weight
-    return [LossTerm("blur", "D", consistency, weight, features=fc, clean_features=fc)]
+    def blur(self, images, omega):
+        """T(x; sigma)."""
+        return blur(images, omega["sigma"].squeeze(1) * self.largest)

@@ -10,15 +10,13 @@ import stylegan_plugins_blur
 import torch
 from click.testing import CliRunner
 
-from stylegan_plugins import manager, options
+from stylegan_plugins import OptionError, options
 from stylegan_plugins.cli import cli
-from stylegan_plugins.errors import OptionError
-from stylegan_plugins.run.session import Session
+from stylegan_plugins.manager import catalogue
 
 
 def test_blur_is_installed():
-    assert "blur" in manager.installed()
-    assert manager.load("blur") is stylegan_plugins_blur
+    assert catalogue().load("blur") is stylegan_plugins_blur
     assert "--blur-sigma (default 1.0)" in CliRunner().invoke(cli, ["info", "blur"]).output
 
 
@@ -27,11 +25,8 @@ def test_blur_of_width_zero_returns_the_same_images():
     assert torch.equal(stylegan_plugins_blur.blur(images, torch.zeros(4)), images)
 
 
-def test_blur_that_is_switched_off_adds_no_augmentation_and_draws_no_random_number():
-    session = Session(["blur"], {"blur": {"sigma": 0}})
-    before = torch.get_rng_state()
-    assert session.collect("register_augmentations") == []
-    assert torch.equal(torch.get_rng_state(), before)
+def test_blur_that_is_switched_off_adds_nothing():
+    assert stylegan_plugins_blur.setup(stylegan_plugins_blur.BlurOptions(sigma=0)) is None
 
 
 def test_blur_keeps_an_image_of_one_color():
@@ -43,17 +38,19 @@ def test_blur_keeps_an_image_of_one_color():
 def test_omega_is_the_width_in_units_of_the_largest_one():
     torch.manual_seed(0)
     images = torch.randn(4, 3, 32, 32)
-    blurred, omega = stylegan_plugins_blur.random_blur(images, largest=2.0)
-    assert omega["sigma"].shape == (4, 1)
-    torch.testing.assert_close(stylegan_plugins_blur.blur(images, omega["sigma"].squeeze(1) * 2.0), blurred)
+    method = stylegan_plugins_blur.Blur(largest=2.0, weight=1)
+    omega = method.draw(images)
+    assert omega["sigma"].shape == (4, 1) and omega["sigma"].min() >= 0 and omega["sigma"].max() <= 1
+    expected = stylegan_plugins_blur.blur(images, omega["sigma"].squeeze(1) * 2.0)
+    assert torch.equal(method.blur(images, omega), expected)
 
 
 def test_consistency_is_zero_when_features_agree_and_one_when_they_differ_by_one():
     features = torch.randn(4, 8)
-    agree = SimpleNamespace(features={"fc": features}, clean_features={"fc": features})
-    differ = SimpleNamespace(features={"fc": features + 1}, clean_features={"fc": features})
-    assert torch.equal(stylegan_plugins_blur.consistency(agree), torch.zeros(4))
-    torch.testing.assert_close(stylegan_plugins_blur.consistency(differ), torch.ones(4))
+    sharp = SimpleNamespace(layers={"b4.fc": features})
+    seen = lambda blurred: SimpleNamespace(one=SimpleNamespace(layers={"b4.fc": blurred}, views={"sharp": sharp}))
+    assert torch.equal(stylegan_plugins_blur.consistency(seen(features)), torch.zeros(4))
+    torch.testing.assert_close(stylegan_plugins_blur.consistency(seen(features + 1)), torch.ones(4))
 
 
 @pytest.mark.parametrize("sigma", [0.3, 1.0, 2.5])
