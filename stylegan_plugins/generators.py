@@ -20,7 +20,7 @@ class {_CLASS}({{base}}):
     """A mapping network with a module before it."""
 
     def forward(self, z, *args, **kwargs):
-        return super().forward(self.{NAME}(z), *args, **kwargs)
+        return super().forward(self.{NAME}(z.to(torch.float32)), *args, **kwargs)  # scripts give float64
 '''
 
 

@@ -9,12 +9,14 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 from drivers.states import differences
 from support.hosts import ADA
 from support.pickles import make_pickle
 from support.runs import arguments, killed_and_resumed, options, run_to_its_end, stats
+from support.scripts import DRIVERS, run_script
 
 from stylegan_plugins import Images, OptionError, Pass, Step
 from stylegan_plugins.pickles import read_pickle
@@ -327,3 +329,19 @@ def test_stage_1_of_minegan_moves_miner_and_D_and_stage_2_everything(trained, so
     for name in host_D:
         assert not torch.equal(stage1["D"][name], of_pickle.network("D").tensors[name]), name
         assert not torch.equal(end["D"][name], stage1["D"][name]), name
+
+
+@pytest.fixture(scope="module")
+def stock_pictures(trained, fetched, tmp_path_factory):
+    """The folder of what the stock generate.py makes of a snapshot of minegan: seeds 0 to 2, without truncation."""
+    _, run = trained("minegan")
+    pickle, top = max(run.glob("network-snapshot-*.pkl")), tmp_path_factory.mktemp("stock")
+    script = ["generate.py", f"--network={pickle}", "--seeds=0-2", "--trunc=1", f"--outdir={top}"]
+    run_script(fetched[ADA], str(DRIVERS / "stock_script.py"), *script)
+    return top
+
+
+@pytest.mark.run
+def test_the_stock_script_gives_the_miner_latents_in_double_precision_and_makes_images(stock_pictures):
+    made = [np.asarray(PIL.Image.open(path)) for path in sorted(stock_pictures.glob("seed*.png"))]
+    assert len(made) == 3 and all(image.shape == (16, 16, 3) and image.std() > 1 for image in made)
