@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from stylegan_plugins import devices
-from stylegan_plugins.errors import HostError
+from stylegan_plugins import devices, generators, run_folders
+from stylegan_plugins.errors import DataError, HostError
 from stylegan_plugins.finetune import open_pickle
 from stylegan_plugins.host import networks
 from stylegan_plugins.host.modules import use_host
+from stylegan_plugins.manager import recorded
+from stylegan_plugins.pickles import Network
 
 
 def choose_host(directory: Path | None) -> Path:
@@ -36,11 +39,29 @@ def choose_host(directory: Path | None) -> Path:
 
 
 def load_network(pickle: Path, key: str) -> torch.nn.Module:
-    """A network of a pickle, made from the host's classes: G, D or G_ema."""
+    """Return a network of a pickle, G, D or G_ema, made from the host's classes and the modules of its run's plug-ins.
+
+    Raises DataError or PluginError if it has such a module and the plug-in is not known or not there."""
     network = open_pickle(pickle).network(key)
     if devices.device().type == "cpu":  # half precision is for GPUs
         network = dataclasses.replace(network, init_kwargs=_in_single_precision(network.init_kwargs))
-    return networks.build(network, f"{key} of {pickle}")
+    return networks.build(network, f"{key} of {pickle}", with_module_of_run(network, pickle))
+
+
+def with_module_of_run(network: Network, pickle: Path) -> Callable[[torch.nn.Module], torch.nn.Module]:
+    """Return a function that puts the module of a plug-in before G's mapping network, if the pickle has one.
+
+    Which plug-in it was is in the run's training_options.json, beside the pickle. Raises DataError if it is not."""
+    if not any(name.startswith(f"mapping.{generators.NAME}.") for name in network.tensors):
+        return lambda made: made
+    args = run_folders.read_options(pickle.parent) or {}
+    plugins = recorded(args.get("plugins", {}))
+    if not any("register_generator_module" in plugins.hooks_of(name) for name in plugins.names):
+        raise DataError(
+            f"{pickle} has a module of a plug-in before its mapping network, and no {run_folders.OPTIONS} beside it "
+            "says which: put the pickle back into the directory of its run. Stock tools of the host load it as it is."
+        )
+    return lambda made: generators.with_module(made, plugins, seed=0)
 
 
 def _in_single_precision(kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import json
+import shutil
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -16,7 +18,7 @@ from drivers.states import differences
 from support.hosts import ADA
 from support.pickles import make_pickle
 from support.runs import arguments, killed_and_resumed, options, run_to_its_end, stats
-from support.scripts import DRIVERS, run_script
+from support.scripts import DRIVERS, invoke, run_script
 
 from stylegan_plugins import Images, OptionError, Pass, Step
 from stylegan_plugins.pickles import read_pickle
@@ -331,6 +333,41 @@ def test_stage_1_of_minegan_moves_miner_and_D_and_stage_2_everything(trained, so
         assert not torch.equal(end["D"][name], stage1["D"][name]), name
 
 
+IMAGES = """
+import sys; sys.path.insert(0, ".")
+import numpy, torch
+if {stock}:
+    import legacy
+    G = legacy.load_network_pkl(open(sys.argv[1], "rb"))["G_ema"].eval()
+else:
+    from pathlib import Path
+    from stylegan_plugins import runs
+    runs.choose_host(None)
+    G = runs.load_network(Path(sys.argv[1]), "G_ema")
+torch.manual_seed(0)
+z = torch.randn([4, G.z_dim])
+made = dict(images=G(z, torch.zeros([4, 0]), noise_mode="const"), mined=G.mapping.before(z))
+numpy.savez(sys.argv[2], ours=any(name.startswith("stylegan_plugins.") for name in sys.modules),
+            **{{name: value.detach().numpy() for name, value in made.items()}})
+"""
+
+
+@pytest.mark.run
+def test_a_snapshot_of_minegan_makes_the_same_images_in_an_unpatched_host(trained, fetched, ada_host, tmp_path):
+    _, run = trained("minegan")
+    pickle = max(run.glob("network-snapshot-*.pkl"))
+    for name, stock in (("stock", True), ("ours", False)):
+        (tmp_path / f"{name}.py").write_text(IMAGES.format(stock=stock))
+    script = [str(DRIVERS / "stock_script.py"), str(tmp_path / "stock.py"), str(pickle), str(tmp_path / "stock.npz")]
+    run_script(fetched[ADA], *script)
+    run_script(ada_host, str(tmp_path / "ours.py"), str(pickle), str(tmp_path / "ours.npz"))
+    stock, ours = (np.load(tmp_path / f"{name}.npz") for name in ("stock", "ours"))
+    assert ours["ours"] and not stock["ours"]
+    np.testing.assert_allclose(ours["images"], stock["images"], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(ours["mined"], stock["mined"], rtol=0, atol=1e-5)
+    assert ours["images"].std() > 0.01
+
+
 @pytest.fixture(scope="module")
 def stock_pictures(trained, fetched, tmp_path_factory):
     """The folder of what the stock generate.py makes of a snapshot of minegan: seeds 0 to 2, without truncation."""
@@ -345,3 +382,28 @@ def stock_pictures(trained, fetched, tmp_path_factory):
 def test_the_stock_script_gives_the_miner_latents_in_double_precision_and_makes_images(stock_pictures):
     made = [np.asarray(PIL.Image.open(path)) for path in sorted(stock_pictures.glob("seed*.png"))]
     assert len(made) == 3 and all(image.shape == (16, 16, 3) and image.std() > 1 for image in made)
+
+
+@pytest.mark.run
+def test_sample_rebuilds_the_miner_with_the_plugin_of_the_run(trained, stock_pictures, ada_host, tmp_path):
+    _, run = trained("minegan")
+    done = invoke(ada_host, "sample", str(run), "--seeds=0-2", "--trunc=1", f"--outdir={tmp_path / 'ours'}")
+    assert done.returncode == 0, done.stderr
+    for stock in stock_pictures.glob("seed*.png"):
+        pictures = [np.asarray(PIL.Image.open(path)).astype(int) for path in (tmp_path / "ours" / stock.name, stock)]
+        assert abs(pictures[0] - pictures[1]).max() <= 1  # rounding
+
+
+@pytest.mark.run
+def test_a_miner_whose_plugin_is_not_recorded_beside_the_pickle_is_refused_in_one_line(trained, ada_host, tmp_path):
+    _, run = trained("minegan")
+    alone = shutil.copy(max(run.glob("network-snapshot-*.pkl")), tmp_path)
+    record = json.loads((run / "training_options.json").read_text())
+    for plugins in (None, {}, {"active": ["diffaugment"], "options": {}}):
+        if plugins is not None:
+            (tmp_path / "training_options.json").write_text(json.dumps(record | {"plugins": plugins}))
+        done = invoke(ada_host, "sample", alone, "--seeds=0", f"--outdir={tmp_path / 'none'}")
+        assert done.returncode == 2 and not (tmp_path / "none").exists()
+        (line,) = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
+        assert "a module of a plug-in before its mapping network" in line
+        assert "no training_options.json beside it says which" in line and "Traceback" not in done.stderr

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -23,11 +23,18 @@ STYLEGAN2_MODULES = tuple(family.networks[0] for family in HOSTS.values())
 UNKNOWN = (TypeError, ValueError, LookupError, AssertionError, RuntimeError)
 
 
-def build(network: Network, what: str = "The network") -> torch.nn.Module:
+def build(
+    network: Network,
+    what: str = "The network",
+    complete: Callable[[torch.nn.Module], torch.nn.Module] = lambda made: made,
+) -> torch.nn.Module:
     """The host's class of this name, with the recorded arguments and the tensors of the pickle, in evaluation mode.
 
     Random numbers are left as they were. Raises HostError if no class of the host takes the arguments and has these
-    tensors. what: how to name the network in an error."""
+    tensors.
+
+    what      how to name the network in an error
+    complete  adds to the host's network what a plug-in had added"""
     reasons = []
     for module, cls in _classes(network):
         try:
@@ -36,6 +43,7 @@ def build(network: Network, what: str = "The network") -> torch.nn.Module:
         except UNKNOWN as error:
             reasons.append(f"{module}.{network.class_name}: {error!r}")
             continue
+        made = complete(made)
         reason = difference(made, network)
         if reason is None:
             made.load_state_dict({**made.state_dict(), **_known(made, network)})
