@@ -19,7 +19,7 @@ import torch.multiprocessing
 
 from stylegan_plugins.errors import UserError
 from stylegan_plugins.files import datasets, downloads, states
-from stylegan_plugins.host import compat, devices
+from stylegan_plugins.host import compat, devices, generators
 from stylegan_plugins.host.devices import (
     backend,
     device,
@@ -32,7 +32,7 @@ from stylegan_plugins.host.devices import (
 )
 from stylegan_plugins.host.modules import host_module
 from stylegan_plugins.manager import Plugins, recorded
-from stylegan_plugins.run import arguments, finetune, generators, host_metrics, metric_files, resume, signals
+from stylegan_plugins.run import arguments, finetune, host_metrics, metric_files, resume, signals
 from stylegan_plugins.run.checkpoints import Checkpoints
 from stylegan_plugins.run.progress import Progress
 from stylegan_plugins.run.session import Session

@@ -138,7 +138,8 @@ class MethodHooks:
     @hookspec
     def trains(self, name: str, nimg: int) -> bool:  # type: ignore[empty-body]
         """Return whether a parameter of G or D is trained now. `name` - str: `G.mapping.fc0.weight`, `D.b4.out.bias`.
-        `nimg` - int: real images shown so far. A parameter is trained if all methods that have this hook say so; a
+        Those of a plug-in's module before the mapping network are `G.mapping.before.*`. `nimg` - int: real images
+        shown so far. A parameter is trained if all methods that have this hook say so; a
         phase in which nothing is trained is skipped. Asked in each round: the host switches everything on."""
 
     @hookspec
@@ -153,7 +154,8 @@ class MethodHooks:
 
     @hookspec
     def observe(self, step: Step) -> None:
-        """A pass was made and its terms are computed. `step` has that pass alone. Gradients are switched off."""
+        """A pass was made and its terms are computed. `step` has that pass alone: real and generated images of one
+        round are told in calls of their own. Gradients are switched off."""
 
     @hookspec
     def step_end(self, phase: str) -> None:

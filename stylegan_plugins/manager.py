@@ -7,6 +7,7 @@ import ast
 import contextlib
 import difflib
 import functools
+import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
@@ -95,7 +96,8 @@ class Catalogue:
             return plugin
         if name not in self.sources:
             near = difflib.get_close_matches(name, self.sources, n=1, cutoff=0.4)
-            hint = f" Did you mean {near[0]}?" if near else ""
+            file = Path(f"{name.replace('-', '_')}.py")
+            hint = f" Did you mean ./{file}?" if file.is_file() else f" Did you mean {near[0]}?" if near else ""
             raise PluginError(f"--plugin: there is no plug-in {name!r}.{hint} Installed: {', '.join(self.sources)}.")
         try:
             plugin = self._imported(name, self.sources[name])
@@ -221,12 +223,13 @@ class Catalogue:
         given  {plug-in: {field: value}}. Raises PluginError for an unknown plug-in, a missing requirement or a
                conflict, and OptionError for options that do not go together, or belong to a plug-in that is not active
         """
-        files: dict[str, str] = {}
+        files: dict[str, dict[str, str]] = {}
         plain = []
         for name in names:
             plain.append(self.add_file(name) if is_file(name) else name)
             if is_file(name):
-                files[plain[-1]] = str(Path(name).resolve())
+                path = Path(name).resolve()
+                files[plain[-1]] = {"path": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
         active = self._with_brought(plain)
         for name in active:
             for other in getattr(self.load(name), "requires", ()):
@@ -279,12 +282,13 @@ class Plugins:
 
     names    in order
     options  instances of their dataclasses by plug-in; None for one without options
-    presets  names of chosen presets by plug-in; files: paths of plug-ins that are given as files"""
+    presets  names of chosen presets by plug-in
+    files    path and sha256 of plug-ins that are given as files"""
 
     names: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     presets: Mapping[str, str] = field(default_factory=dict)
-    files: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     catalogue: Catalogue | None = None
 
     def __bool__(self) -> bool:
@@ -330,7 +334,8 @@ def recorded(record: Mapping[str, Any]) -> Plugins:
         return Plugins()
     found = catalogue()
     files = record.get("files", {})
-    plugins = found.activate([files.get(name, name) for name in record["active"]], record.get("options", {}))
+    names = [files[name]["path"] if name in files else name for name in record["active"]]
+    plugins = found.activate(names, record.get("options", {}))
     return replace(plugins, presets=record.get("presets", {}))
 
 

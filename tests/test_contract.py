@@ -88,7 +88,7 @@ def test_a_state_of_plain_things_is_taken_and_comes_back_on_the_devices_of_its_c
     kept = {"a": torch.zeros([2]), "b": [1, "two", None, {"c": torch.ones([1])}]}
     seen = []
     method = Method("mine", SimpleNamespace(state_dict=lambda: kept, load_state_dict=seen.append))
-    method.load_state_dict({"a": torch.ones([2]), "b": [3, "four", None, {"c": torch.zeros([1])}]})
+    method.load_state_dict({"a": torch.ones([2]), "b": [3, "four", None, {"c": torch.zeros([1])}]}, torch.device("cpu"))
     assert method.has_state and torch.equal(seen[0]["a"], torch.ones([2])) and seen[0]["b"][1] == "four"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -110,7 +111,8 @@ def test_a_file_is_a_plugin_without_packaging(tmp_path):
     found = Catalogue()
     plugins = found.activate([str(file), "diffaugment"], {})
     assert plugins.names == ("my-noise", "diffaugment")
-    assert plugins.record()["files"] == {"my-noise": str(file)}
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert plugins.record()["files"] == {"my-noise": {"path": str(file), "sha256": digest}}
     assert found.hooks_of("my-noise") == ["setup"] and found.summary("my-noise") == ("Mine.", ["setup"])
 
 

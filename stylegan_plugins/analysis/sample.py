@@ -20,7 +20,7 @@ import torch
 from stylegan_plugins.errors import DataError, OptionError
 from stylegan_plugins.files import datasets, run_folders
 from stylegan_plugins.files.atomic import whole
-from stylegan_plugins.host import networks
+from stylegan_plugins.host import generators, networks
 from stylegan_plugins.host.networks import load_network, open_pickle
 from stylegan_plugins.manager import recorded
 from training_ext.labels import map_embedded
@@ -247,7 +247,8 @@ def export(path: Path, out: Path, classes: int, seed: int = 0) -> None:
     # The hosts' layer is y = W c / sqrt(K) + b.
     tensors["mapping.embed.weight"] = embedded.T.contiguous() * math.sqrt(classes)
     tensors["mapping.embed.bias"] = torch.zeros_like(tensors["mapping.embed.bias"])
-    made = networks.build(dataclasses.replace(source, init_kwargs=kwargs, tensors=tensors), f"G_ema of {file}")
+    labelled = dataclasses.replace(source, init_kwargs=kwargs, tensors=tensors)
+    made = networks.build(labelled, f"G_ema of {file}", generators.with_module_of_run(source, file))
     D = networks.build(snapshot.network("D"), f"D of {file}")
     data = dict(G=copy.deepcopy(made), D=D, G_ema=made, training_set_kwargs=None, augment_pipe=None)
     with whole(out) as file_out:

@@ -7,7 +7,7 @@ import importlib
 import importlib.util
 import inspect
 import pickle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import torch
 from stylegan_plugins.errors import DataError, HostError
 from stylegan_plugins.files.checksums import check_checksum
 from stylegan_plugins.files.pickles import Network, Snapshot, read_pickle
-from stylegan_plugins.host import devices
+from stylegan_plugins.host import devices, generators
 from stylegan_plugins.host.families import HOSTS
 from stylegan_plugins.host.modules import host_module
 
@@ -28,11 +28,18 @@ STYLEGAN2_MODULES = tuple(family.networks[0] for family in HOSTS.values())
 UNKNOWN = (TypeError, ValueError, LookupError, AssertionError, RuntimeError)
 
 
-def build(network: Network, what: str = "The network") -> torch.nn.Module:
+def build(
+    network: Network,
+    what: str = "The network",
+    complete: Callable[[torch.nn.Module], torch.nn.Module] = lambda made: made,
+) -> torch.nn.Module:
     """Make a network of the host's class of this name, with the recorded arguments and tensors, in evaluation mode.
 
     Random numbers are left as they were. Raises HostError if no class of the host takes the arguments and has these
-    tensors. what: how to name the network in an error."""
+    tensors.
+
+    what      how to name the network in an error
+    complete  adds to the host's network what a plug-in had added"""
     reasons = []
     for module, cls in _classes(network):
         try:
@@ -41,6 +48,7 @@ def build(network: Network, what: str = "The network") -> torch.nn.Module:
         except UNKNOWN as error:
             reasons.append(f"{module}.{network.class_name}: {error!r}")
             continue
+        made = complete(made)
         reason = difference(made, network)
         if reason is None:
             made.load_state_dict({**made.state_dict(), **_known(made, network)})
@@ -156,7 +164,7 @@ def load_network(file: Path, key: str) -> torch.nn.Module:
     network = open_pickle(file).network(key)
     if devices.device().type == "cpu":  # half precision is for GPUs
         network = dataclasses.replace(network, init_kwargs=_in_single_precision(network.init_kwargs))
-    return build(network, f"{key} of {file}")
+    return build(network, f"{key} of {file}", generators.with_module_of_run(network, file))
 
 
 def _in_single_precision(kwargs: dict[str, Any]) -> dict[str, Any]:

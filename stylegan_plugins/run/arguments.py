@@ -15,7 +15,7 @@ import torch
 
 from stylegan_plugins.errors import HostError, OptionError, PluginError
 from stylegan_plugins.files import datasets
-from stylegan_plugins.host import devices
+from stylegan_plugins.host import devices, generators
 from stylegan_plugins.host.modules import host_module
 from stylegan_plugins.manager import Plugins, catalogue, is_file, recorded, split_names
 from stylegan_plugins.run import finetune, metric_files, signals
@@ -74,11 +74,15 @@ def take_files(command: click.Command) -> None:
         values = [arg.partition("=")[2] for arg in args if arg.startswith("--plugin=")]
         values += [value for flag, value in itertools.pairwise(args) if flag == "--plugin"]
         found = catalogue()
-        for name in filter(is_file, split_names(values)):
-            known = set(found.sources)
-            plugin = found.add_file(name)
-            if plugin not in known:
+        known = set(found.sources)
+        try:
+            plugins = [found.add_file(name) for name in filter(is_file, split_names(values))]
+            for plugin in dict.fromkeys(name for name in plugins if name not in known):
                 command.params.extend(found.click_options(plugin))
+        except PluginError as error:
+            refused = click.ClickException(str(error))
+            refused.exit_code = 2  # type: ignore[misc]
+            raise refused from error
         return parse_args(context, args)
 
     command.parse_args = parse_with_files  # type: ignore[method-assign, assignment]
@@ -203,7 +207,7 @@ def configure(desc: str, args: Any, request: Request) -> tuple[str, Any]:
     labels = use_labels(args, plugins)
     lacking: set[str] = set()
     if args.get("resume_pkl"):
-        lacking = finetune.configure(args, request.explicit, request.trust_pickle, labels is not None)
+        lacking = finetune.configure(args, request.explicit, request.trust_pickle, labels is not None, plugins)
     if "device" in request.explicit:
         args["device"] = os.environ[devices.VARIABLE]
     if plugins or request.gan_loss:
@@ -226,7 +230,7 @@ def _configure_plugins(args: Any, plugins: Plugins, explicit: frozenset[str]) ->
         if options is not None:
             plugins = plugins.with_options(name, options)
         args["plugins"] = plugins.record()
-    if any("register_generator_module" in plugins.hooks_of(name) for name in plugins.names):
+    if generators.have_module(plugins):
         kwargs = args["G_kwargs"]
         kwargs["host_class"], kwargs["class_name"] = kwargs["class_name"], GENERATOR
 

@@ -14,13 +14,15 @@ import torch
 from stylegan_plugins.errors import DataError, OptionError
 from stylegan_plugins.files import downloads
 from stylegan_plugins.files.pickles import Network, Snapshot, UntrustedPickle, read_pickle
-from stylegan_plugins.host import networks
+from stylegan_plugins.host import generators, networks
 from stylegan_plugins.host.modules import host_module
 from stylegan_plugins.host.networks import open_pickle
+from stylegan_plugins.manager import Plugins
 
 # Arguments of networks that decide how fast or by how much they train, not what their tensors are: this run's count.
 OF_THE_RUN = frozenset({"num_fp16_res", "conv_clamp", "fp16_channels_last", "fused_modconv_default", "freeze_layers"})
 OF_THE_RUN |= {"mbstd_group_size", "magnitude_ema_beta"}
+NO_PLUGINS = Plugins()
 OF_THE_DATA = ("c_dim", "img_resolution", "img_channels")
 ARCHITECTURE_FLAGS = {"cbase": "channel_base", "cmax": "channel_max", "map_depth": "num_layers"}
 
@@ -47,7 +49,13 @@ def _check_pickle(path: Path) -> None:
         read_pickle(path)
 
 
-def configure(args: Any, given: frozenset[str], trust: bool, labels_of_plugin: bool = False) -> set[str]:
+def configure(
+    args: Any,
+    given: frozenset[str],
+    trust: bool,
+    labels_of_plugin: bool = False,
+    plugins: Plugins = NO_PLUGINS,
+) -> set[str]:
     """Give this run's G and D the architecture of the pickle that it starts from; args are the training loop's.
 
     given: names of the options on the command line; trust: --trust-pickle; labels_of_plugin: labels are not the data
@@ -77,7 +85,7 @@ def configure(args: Any, given: frozenset[str], trust: bool, labels_of_plugin: b
         _check_data(path, network, dataset.resolution, dataset.num_channels, labels)
         _check_flags(args[kwargs], network, given)
         adopted = adopt(args[kwargs], network)
-        _check_fit(path, key, adopted, network)
+        _check_fit(path, key, adopted, network, plugins)
         if _plain(adopted) != _plain(args[kwargs]):
             print(f"--resume: {key} has the architecture of {path.name}: {_described(adopted)}")
         args[kwargs] = adopted
@@ -199,13 +207,20 @@ def _find(kwargs: Mapping[str, Any], key: str) -> Any:
     return next((value for value in nested if value is not None), None)
 
 
-def _check_fit(path: Path, key: str, kwargs: Mapping[str, Any], network: Network) -> None:
+def _check_fit(path: Path, key: str, kwargs: Mapping[str, Any], network: Network, plugins: Plugins) -> None:
     """Make the network once, to see whether the tensors fit: --cfg may name another kind of generator."""
+    if generators.has_module(network) and not generators.have_module(plugins):
+        raise DataError(
+            f"--resume: {path.name} has a module of a plug-in before its mapping network. Add that --plugin, or start "
+            "from another pickle."
+        )
     of_data = {name: network.init_kwargs[name] for name in OF_THE_DATA if name in network.init_kwargs}
     arguments = {name: value for name, value in kwargs.items() if name != "class_name"}
     try:
         with torch.random.fork_rng(devices=[]):
             made = _class(kwargs["class_name"])(**arguments, **of_data)
+            if key == "G":
+                made = generators.with_module(made, plugins, seed=0)
         reason = networks.difference(made, network)
     except networks.UNKNOWN as error:
         reason = f"cannot be made ({error!r})"

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import inspect
-import random
-import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 
 from stylegan_plugins import hookspecs
@@ -132,9 +128,9 @@ class Method:
     def state_dict(self) -> Any:
         return self.made.state_dict()
 
-    def load_state_dict(self, state: Any) -> None:
-        """Hand a saved state back, each tensor on the device of its counterpart."""
-        self.made.load_state_dict(_on_devices_of(self.made.state_dict(), state))
+    def load_state_dict(self, state: Any, device: torch.device) -> None:
+        """Hand a saved state back, each tensor on the device of its counterpart, or on this one if it has none."""
+        self.made.load_state_dict(_on_devices_of(self.made.state_dict(), state, device))
 
 
 def _unsaveable(value: Any, where: str) -> str | None:
@@ -163,17 +159,17 @@ def _described(value: Any) -> str:
     return type(value).__name__
 
 
-def _on_devices_of(current: Any, saved: Any) -> Any:
+def _on_devices_of(current: Any, saved: Any, device: torch.device) -> Any:
     if isinstance(saved, torch.Tensor):
-        return saved.to(current.device) if isinstance(current, torch.Tensor) else saved
+        return saved.to(current.device if isinstance(current, torch.Tensor) else device)
     if isinstance(saved, Mapping):
         return {
-            key: _on_devices_of(current.get(key) if isinstance(current, Mapping) else None, value)
+            key: _on_devices_of(current.get(key) if isinstance(current, Mapping) else None, value, device)
             for key, value in saved.items()
         }
     if isinstance(saved, list | tuple):
         known = current if isinstance(current, list | tuple) and len(current) == len(saved) else [None] * len(saved)
-        return type(saved)(map(_on_devices_of, known, saved))
+        return type(saved)(_on_devices_of(one, other, device) for one, other in zip(known, saved, strict=True))
     return saved
 
 
@@ -207,23 +203,3 @@ def check_value(method: Method, term: Term, value: Any, sizes: set[int]) -> None
     came = f"of shape {list(value.shape)}" if isinstance(value, torch.Tensor) else _described(value)
     if not isinstance(value, torch.Tensor) or value.ndim != 1 or len(value) not in sizes:
         raise method.fault(f"compute of the term {term.name} returned a value {came}; expected {expected}.")
-
-
-@contextmanager
-def own_random(name: str, seed: int, device: torch.device) -> Iterator[None]:
-    """A context with random numbers of its own, of torch, this GPU, NumPy and Python; the run's go on afterwards as if
-    nothing had been drawn. They are the same in all processes."""
-    seed = (seed + zlib.crc32(name.encode())) % 2**32
-    states = np.random.get_state(), random.getstate()
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        # Not torch.manual_seed: it would seed all GPUs.
-        torch.default_generator.manual_seed(seed)
-        if device.type == "cuda":
-            torch.cuda.default_generators[device.index or 0].manual_seed(seed)
-        np.random.seed(seed)
-        random.seed(seed)
-        try:
-            yield
-        finally:
-            np.random.set_state(states[0])
-            random.setstate(states[1])

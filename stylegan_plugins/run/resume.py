@@ -71,7 +71,12 @@ def _prepared(
         raise StateError(
             f"--resume-run: {data['path']} has {count} images, the run began with {data['max_size']}. Put it back."
         )
-    arguments.use_labels(args, recorded(args.get("plugins", {})))
+    record = args.get("plugins", {})
+    plugins = recorded(record)
+    for name, file in plugins.files.items():
+        if file["sha256"] != record["files"][name]["sha256"]:
+            raise StateError(f"--resume-run: {file['path']} has changed since the run began. Put it back as it was.")
+    arguments.use_labels(args, plugins)
     metric_files.check_metrics(args.get("metrics", []), data["path"], args.get("metric_samples"))
     path, info, state = states.newest_state(run_dir, report)
     gpus = args.get("num_gpus", 1)

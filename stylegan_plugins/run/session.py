@@ -14,8 +14,9 @@ import torch
 from stylegan_plugins.errors import PluginError
 from stylegan_plugins.files.checksums import record_checksum
 from stylegan_plugins.host.modules import host_module
+from stylegan_plugins.host.randomness import own_random
 from stylegan_plugins.manager import Plugins, call_line, write_trace
-from stylegan_plugins.run.method import Method, check_terms, check_value, own_random
+from stylegan_plugins.run.method import Method, check_terms, check_value
 from stylegan_plugins.run.progress import Progress
 from training_ext.distributed import average_gradients, broadcast
 from training_ext.heads import update_average
@@ -308,7 +309,7 @@ class Session:
 
     def load_process_state(self, state: Mapping[str, Any]) -> None:
         for name, value in state["methods"].items():
-            self.methods[name].load_state_dict(value)
+            self.methods[name].load_state_dict(value, self.device)
         for name, buffer in self.heads.named_buffers():
             buffer.copy_(state["buffers"][name])
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from stylegan_plugins.errors import PluginError
+from stylegan_plugins.errors import DataError, PluginError
+from stylegan_plugins.files import run_folders
+from stylegan_plugins.files.pickles import Network
 from stylegan_plugins.host.modules import host_module
-from stylegan_plugins.manager import Plugins
-from stylegan_plugins.run.method import own_random
+from stylegan_plugins.host.randomness import own_random
+from stylegan_plugins.manager import Plugins, recorded
 
 NAME = "before"  # of the module in the mapping network: `mapping.before.*` are its parameters
 _CLASS = "MappingAfterModule"
@@ -20,7 +24,7 @@ class {_CLASS}({{base}}):
     """A mapping network with a module before it."""
 
     def forward(self, z, *args, **kwargs):
-        return super().forward(self.{NAME}(z), *args, **kwargs)
+        return super().forward(self.{NAME}(z.to(torch.float32)), *args, **kwargs)  # scripts give float64
 '''
 
 
@@ -50,3 +54,29 @@ def with_module(G: torch.nn.Module, plugins: Plugins, seed: int) -> torch.nn.Mod
     made.add_module(NAME, module.to(next(G.parameters()).device))
     G.mapping = made
     return G
+
+
+def with_module_of_run(network: Network, pickle: Path) -> Callable[[torch.nn.Module], torch.nn.Module]:
+    """Return a function that puts the module of a plug-in before G's mapping network, if the pickle has one.
+
+    Which plug-in it was is in the run's training_options.json, beside the pickle. Raises DataError if it is not."""
+    if not has_module(network):
+        return lambda made: made
+    args = run_folders.read_options(pickle.parent) or {}
+    plugins = recorded(args.get("plugins", {}))
+    if not have_module(plugins):
+        raise DataError(
+            f"{pickle} has a module of a plug-in before its mapping network, and no {run_folders.OPTIONS} beside it "
+            "says which: put the pickle back into the directory of its run. Stock tools of the host load it as it is."
+        )
+    return lambda made: with_module(made, plugins, seed=0)
+
+
+def has_module(network: Network) -> bool:
+    """Return whether a network of a pickle has a module of a plug-in before its mapping network."""
+    return any(name.startswith(f"mapping.{NAME}.") for name in network.tensors)
+
+
+def have_module(plugins: Plugins) -> bool:
+    """Return whether one of the plug-ins has such a module."""
+    return any("register_generator_module" in plugins.hooks_of(name) for name in plugins.names)

@@ -1,0 +1,409 @@
+"""The examples apa, diggan and minegan: their equations, exact resumption, and what is particular to each."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import shutil
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from drivers.states import differences
+from support.hosts import ADA
+from support.pickles import make_pickle
+from support.runs import arguments, killed_and_resumed, options, run_to_its_end, stats
+from support.scripts import DRIVERS, invoke, run_script
+
+from stylegan_plugins import Images, OptionError, Pass, Step
+from stylegan_plugins.files.pickles import read_pickle
+from stylegan_plugins.files.states import read_state, states_of
+from training_ext.parts import HOST_CRITIC
+from training_ext.passes import make_pass
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+N = 8
+
+
+def example(name: str) -> ModuleType:
+    """The module of an example, imported as a file."""
+    spec = importlib.util.spec_from_file_location(f"tests_example_{name}", EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def session() -> SimpleNamespace:
+    """The fields of a session that the examples read; what is reported is in `reported`."""
+    reported: dict[str, torch.Tensor] = {}
+    return SimpleNamespace(
+        device=torch.device("cpu"), num_gpus=1, round=0, rounds=2, reported=reported, report=reported.__setitem__
+    )
+
+
+def images_of(source: str, phase: str, raw: torch.Tensor) -> Images:
+    return Images(source, phase, raw, raw, raw, raw.new_zeros([len(raw), 0]))
+
+
+def step_of(source: str, phase: str, raw: torch.Tensor, logits: torch.Tensor, round: int = 0) -> Step:
+    made = images_of(source, phase, raw)
+    return Step(phase, 0, round, **{source: Pass(made, None, raw, made.labels, judged=logits)})
+
+
+# APA. ---------------------------------------------------------------------------------------------
+
+
+def apa(**values: float):
+    module = example("apa")
+    made = session()
+    return made, module.setup(session=made, options=module.OPTIONS(**{"kimg": 500.0, **values}))
+
+
+def picture(value: float) -> torch.Tensor:
+    """N images of 2x2 whose pixels tell them apart: value, value + 1, ..."""
+    return (value + torch.arange(N, dtype=torch.float32)).reshape(-1, 1, 1, 1).expand(-1, 3, 2, 2)
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("p", [0.0, 0.3, 1.0])
+def test_apa_replaces_each_image_with_probability_p_by_the_image_of_its_round(p):
+    made, method = apa()
+    labels = torch.arange(N).reshape(-1, 1)
+    for round in (0, 1):
+        method.observe(step_of("generated", "Gmain", picture(100 * (round + 1)), torch.zeros([N, 1]), round))
+    method.observe(step_of("generated", "Dmain", picture(900), torch.zeros([N, 1])))  # of D's step: not kept
+    method.adaptive.p.fill_(p)
+    for round in (0, 1):
+        made.round = round
+        torch.manual_seed(round)
+        shown, shown_labels = method.real_images(picture(0), labels)
+        torch.manual_seed(round)
+        m = (torch.rand([N, 1, 1, 1]) < p).float()
+        expected = m * picture(100 * (round + 1)) + (1 - m) * picture(0)
+        assert torch.equal(shown, expected) and torch.equal(shown_labels, labels)
+        assert 0 < m.sum() < N or p in (0, 1)
+
+
+@pytest.mark.unit
+def test_apa_shows_real_images_before_there_are_generated_ones():
+    _, method = apa()
+    method.adaptive.p.fill_(1)
+    assert torch.equal(method.real_images(picture(0), torch.zeros([N, 0]))[0], picture(0))
+
+
+@pytest.mark.unit
+def test_p_of_apa_follows_adas_rule_and_stays_between_0_and_1():
+    """p <- p + sign(mean sign - target) * images / (1000 kimg), every 4 iterations, of Dmain and Dreg alike."""
+    _, method = apa(kimg=0.1, target=0.6)
+    random = np.random.RandomState(0)
+    expected, signs, seen = 0.0, [], []
+    for done in range(1, 41):
+        share = 1 if done <= 24 else 0.5  # of positive logits
+        for phase in ("Dmain", "Dreg") if done % 3 == 0 else ("Dmain",):
+            logits = np.where(random.rand(N) < share, 1.5, -0.5)
+            method.observe(step_of("generated", phase, picture(0), torch.full([N, 1], -1.0)))
+            method.observe(step_of("real", phase, picture(0), torch.from_numpy(logits).float().reshape(N, 1)))
+            signs += np.sign(logits).tolist()
+        method.batch_end(batch_idx=done)
+        if done % 4 == 0:
+            expected += np.sign(np.mean(signs) - 0.6) * len(signs) / (0.1 * 1000)
+            expected, signs = min(max(expected, 0), 1), []
+        assert method.adaptive.p.item() == pytest.approx(expected, abs=1e-6)
+        seen.append(expected)
+    assert max(seen) == 1 and seen[-1] == 0 and len(set(seen)) > 5
+
+
+@pytest.mark.unit
+def test_apa_takes_its_state_back_with_the_images_that_it_kept():
+    made, method = apa(kimg=0.1)
+    method.observe(step_of("generated", "Gmain", picture(7), torch.zeros([N, 1]), round=1))
+    method.observe(step_of("real", "Dmain", picture(0), torch.ones([N, 1])))
+    _, other = apa(kimg=0.1)
+    other.load_state_dict(method.state_dict())
+    for this in (method, other):
+        this.batch_end(batch_idx=4)
+    assert other.adaptive.p == method.adaptive.p > 0
+    assert list(other.pseudo) == [1] and torch.equal(other.pseudo[1], picture(7))
+    method.statistics()
+    assert made.reported["APA/p"] == method.adaptive.p
+
+
+@pytest.mark.unit
+def test_apa_refuses_losses_without_sign_and_rises_faster_from_a_pickle():
+    module = example("apa")
+    given = lambda **args: module.configure(args={"loss_kwargs": {}, **args}, options=module.OPTIONS())
+    assert given().kimg == 500 and given(resume_pkl="x.pkl").kimg == 100
+    with pytest.raises(OptionError, match="--gan-loss=wgan: apa reads the sign of logits"):
+        given(loss_kwargs={"gan_loss": "wgan"})
+
+
+# DigGAN. ------------------------------------------------------------------------------------------
+
+
+def small_D() -> torch.nn.Module:
+    """A smooth D of double precision, as far as a pass needs one: it takes labels and has a block b4."""
+
+    class D(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.b4 = torch.nn.Module()
+            self.net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 7), torch.nn.Softplus())
+            self.out = torch.nn.Linear(7, 1)
+
+        def forward(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+            return self.out(self.net(images))
+
+    torch.manual_seed(0)
+    return D().double()
+
+
+@pytest.mark.unit
+def test_diggan_equals_its_equation_and_so_do_its_gradients():
+    D = small_D()
+    made = session()
+    module = example("diggan")
+    method = module.setup(session=made, options=module.OPTIONS(weight=3.0))
+    (term,) = method.terms
+    assert (term.network, term.weight, term.on, term.when) == ("D", 3.0, "both", "reg")
+    x, g = torch.randn([2, N, 3, 2, 2], dtype=torch.float64).unbind()
+    passes = {}
+    for source, raw in (("real", x), ("generated", g)):
+        leaf = images_of(source, "Dreg", raw.clone().requires_grad_(True))
+        passes[source], _ = make_pass(D, HOST_CRITIC, leaf, [term], term.gradients, {}, contextlib.nullcontext)
+    value = term.compute(Step("Dreg", 0, 0, **passes))
+    assert value.shape == (N,)
+    value.mean().backward()
+    found = {name: parameter.grad.clone() for name, parameter in D.named_parameters() if parameter.grad is not None}
+
+    # The slopes of this D by hand: W_1^T (w_2 sigmoid(W_1 x + b_1)).
+    D.zero_grad()
+    first, last = D.net[1], D.out
+
+    def norm(image: torch.Tensor) -> torch.Tensor:
+        slope = (last.weight[0] * torch.sigmoid(first(image.flatten()))) @ first.weight
+        return slope.square().sum().sqrt()
+
+    expected = torch.stack([(norm(a) - norm(b)) ** 2 for a, b in zip(x, g)])
+    torch.testing.assert_close(value, expected)
+    expected.mean().backward()
+    assert found.keys() == {"net.1.weight", "net.1.bias", "out.weight"}
+    for name, gradient in found.items():
+        torch.testing.assert_close(gradient, D.get_parameter(name).grad)
+    torch.testing.assert_close(made.reported["DigGAN/real"], torch.stack([norm(a) for a in x]))
+
+
+@pytest.mark.unit
+def test_diggan_has_a_gradient_where_norms_are_0():
+    slope = torch.zeros([N, 3, 2, 2], requires_grad=True)
+    raw = torch.zeros([N, 3, 2, 2])
+    made = Pass(images_of("real", "Dreg", raw), None, raw, raw.new_zeros([N, 0]), gradients={"shown": slope})
+    example("diggan").Method.norms(made).sum().backward()
+    assert torch.equal(slope.grad, torch.zeros_like(slope))
+
+
+# MineGAN. -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.unit
+def test_the_miner_equals_its_equation():
+    miner = example("minegan").register_generator_module(G=SimpleNamespace(z_dim=5)).double()
+    u = torch.randn([N, 5], dtype=torch.float64)
+    (w1, b1, w2, b2) = [parameter.detach().numpy() for parameter in miner.parameters()]
+    expected = np.maximum(u.numpy() @ w1.T + b1, 0) @ w2.T + b2
+    torch.testing.assert_close(miner(u).detach(), torch.from_numpy(expected))
+    assert expected.shape == (N, 5)
+
+
+@pytest.mark.unit
+def test_minegan_trains_miner_and_D_in_stage_1_and_everything_in_stage_2():
+    module = example("minegan")
+    method = module.setup(options=module.OPTIONS(stage1_kimg=2))
+    names = ["G.mapping.before.0.weight", "G.mapping.fc0.weight", "G.synthesis.b4.const", "D.b4.out.bias"]
+    assert [method.trains(name, 1999) for name in names] == [True, False, False, True]
+    assert all(method.trains(name, 2000) for name in names)
+    assert all(module.setup(options=module.OPTIONS(stage1_kimg=0)).trains(name, 0) for name in names)
+
+
+@pytest.mark.unit
+def test_minegan_needs_a_pickle_and_has_a_stage_of_1000_iterations():
+    module = example("minegan")
+    with pytest.raises(OptionError, match="Give --resume=PKL."):
+        module.configure(args={"batch_size": 16}, options=module.OPTIONS())
+    filled = module.configure(args={"batch_size": 16, "resume_pkl": "x.pkl"}, options=module.OPTIONS())
+    assert filled.stage1_kimg == 16
+
+
+# Whole runs. --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def source(shared, fetched):
+    """A pickle of 16x16 to fine-tune."""
+    return shared("mined", lambda top: make_pickle(fetched[ADA], top / "source.pkl", img_resolution=16)) / "source.pkl"
+
+
+def settings(host: Path, data: Path, source: Path, outdir: Path, name: str) -> dict:
+    """The arguments of 20 iterations with an example, given as a file."""
+    plugin = f"--plugin={EXAMPLES / name}.py"
+    if name == "minegan":
+        args = arguments(host, ADA, data, outdir, plugin, f"--resume={source}", "--minegan-stage1-kimg=0.08")
+    else:
+        more = {
+            "apa": ["--apa-target=-0.9", "--apa-kimg=0.2", "--batch-gpu=4"],
+            "diggan": ["--diggan-weight=10", "--aug=ada"],
+        }
+        args = options(host, ADA, data, outdir, plugin, *more[name], "--device=cpu")
+    return args | {"total_kimg": 0.16, "kimg_per_tick": 0.08, "image_snapshot_ticks": 50}
+
+
+@pytest.fixture(scope="module")
+def trained(ada_host, small_zip, source, tmp_path_factory):
+    """trained(name): arguments and directory of an uninterrupted run, of minegan with the state of each iteration."""
+    made: dict[str, tuple[dict, Path]] = {}
+
+    def run(name: str) -> tuple[dict, Path]:
+        if name not in made:
+            top = tmp_path_factory.mktemp(name)
+            args = settings(ada_host, small_zip, source, top, name)
+            states = {"state_minutes": 1e-6, "keep_states": 100} if name == "minegan" else {"state_minutes": 10.0}
+            run_to_its_end(ada_host, args | states, top / "run")
+            made[name] = args, top / "run"
+        return made[name]
+
+    return run
+
+
+@pytest.mark.run
+@pytest.mark.parametrize("name", ["apa", "diggan", "minegan"])
+def test_an_example_that_is_killed_and_resumed_ends_as_an_uninterrupted_run(name, ada_host, trained, tmp_path):
+    args, expected = trained(name)
+    assert args["plugins"]["active"] == [name]
+    killed_and_resumed(ada_host, args, tmp_path / "run", beyond=48)
+    assert differences(tmp_path / "run", expected) == []
+
+
+@pytest.mark.run
+def test_apa_shows_generated_images_as_real_and_saves_those_of_each_round(trained):
+    _, run = trained("apa")
+    p = [line["APA/p"]["mean"] for line in stats(run)]
+    assert 0 == p[0] < p[1] <= p[2] <= 1  # the host's first tick is one iteration long
+    state = read_state(states_of(run)[0])["ranks"][0]["session"]["methods"]["apa"]
+    assert [list(images.shape) for images in state["pseudo"].values()] == [[4, 3, 16, 16]] * 2
+
+
+@pytest.mark.run
+def test_the_gap_of_diggan_is_measured_in_the_lazy_phase_alone(trained):
+    _, run = trained("diggan")
+    ticks = stats(run)
+    gaps = [tick["Loss/D/diggan"] for tick in ticks]
+    assert [gap["num"] for gap in gaps] == [8, 8, 8]  # images of the iterations 0 and 16 of 20
+    assert gaps[0] == gaps[1] != gaps[2]  # the second tick has none: the host repeats what it had
+    assert all(gap["mean"] > 0 for gap in gaps)
+    assert all(np.isfinite(tick["Loss/D/loss"]["mean"]) for tick in ticks)
+
+
+def networks_at(run: Path, nimg: int) -> dict:
+    return read_state(run / f"training-state-{nimg:09d}.pt")["networks"]
+
+
+@pytest.mark.run
+def test_stage_1_of_minegan_moves_miner_and_D_and_stage_2_everything(trained, source):
+    _, run = trained("minegan")
+    of_pickle = read_pickle(source)
+    first, stage1, end = networks_at(run, 8), networks_at(run, 80), networks_at(run, 160)
+    miner = [name for name in end["G"] if name.startswith("mapping.before.")]
+    host_G, host_D = of_pickle.network("G").parameters, of_pickle.network("D").parameters
+    assert len(miner) == 4 and len(host_G) > 10
+    for network in ("G", "G_ema"):
+        for name in host_G:
+            before = of_pickle.network("G").tensors[name]
+            assert torch.equal(stage1[network][name], before), f"{network}: stage 1 changed {name}"
+            assert not torch.equal(end[network][name], before), f"{network}: stage 2 did not train {name}"
+        for name in miner:
+            assert not torch.equal(stage1[network][name], first[network][name]), name
+            assert not torch.equal(end[network][name], stage1[network][name]), name
+    for name in host_D:
+        assert not torch.equal(stage1["D"][name], of_pickle.network("D").tensors[name]), name
+        assert not torch.equal(end["D"][name], stage1["D"][name]), name
+
+
+IMAGES = """
+import sys; sys.path.insert(0, ".")
+import numpy, torch
+if {stock}:
+    import legacy
+    G = legacy.load_network_pkl(open(sys.argv[1], "rb"))["G_ema"].eval()
+else:
+    from pathlib import Path
+    from stylegan_plugins.host import find, networks
+    find.choose_host(None)
+    G = networks.load_network(Path(sys.argv[1]), "G_ema")
+torch.manual_seed(0)
+z = torch.randn([4, G.z_dim])
+made = dict(images=G(z, torch.zeros([4, 0]), noise_mode="const"), mined=G.mapping.before(z))
+numpy.savez(sys.argv[2], ours=any(name.startswith("stylegan_plugins.") for name in sys.modules),
+            **{{name: value.detach().numpy() for name, value in made.items()}})
+"""
+
+
+@pytest.mark.run
+def test_a_snapshot_of_minegan_makes_the_same_images_in_an_unpatched_host(trained, fetched, ada_host, tmp_path):
+    _, run = trained("minegan")
+    pickle = max(run.glob("network-snapshot-*.pkl"))
+    for name, stock in (("stock", True), ("ours", False)):
+        (tmp_path / f"{name}.py").write_text(IMAGES.format(stock=stock))
+    script = [str(DRIVERS / "stock_script.py"), str(tmp_path / "stock.py"), str(pickle), str(tmp_path / "stock.npz")]
+    run_script(fetched[ADA], *script)
+    run_script(ada_host, str(tmp_path / "ours.py"), str(pickle), str(tmp_path / "ours.npz"))
+    stock, ours = (np.load(tmp_path / f"{name}.npz") for name in ("stock", "ours"))
+    assert ours["ours"] and not stock["ours"]
+    np.testing.assert_allclose(ours["images"], stock["images"], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(ours["mined"], stock["mined"], rtol=0, atol=1e-5)
+    assert ours["images"].std() > 0.01
+
+
+@pytest.fixture(scope="module")
+def stock_pictures(trained, fetched, tmp_path_factory):
+    """The folder of what the stock generate.py makes of a snapshot of minegan: seeds 0 to 2, without truncation."""
+    _, run = trained("minegan")
+    pickle, top = max(run.glob("network-snapshot-*.pkl")), tmp_path_factory.mktemp("stock")
+    script = ["generate.py", f"--network={pickle}", "--seeds=0-2", "--trunc=1", f"--outdir={top}"]
+    run_script(fetched[ADA], str(DRIVERS / "stock_script.py"), *script)
+    return top
+
+
+@pytest.mark.run
+def test_the_stock_script_gives_the_miner_latents_in_double_precision_and_makes_images(stock_pictures):
+    made = [np.asarray(PIL.Image.open(path)) for path in sorted(stock_pictures.glob("seed*.png"))]
+    assert len(made) == 3 and all(image.shape == (16, 16, 3) and image.std() > 1 for image in made)
+
+
+@pytest.mark.run
+def test_sample_rebuilds_the_miner_with_the_plugin_of_the_run(trained, stock_pictures, ada_host, tmp_path):
+    _, run = trained("minegan")
+    done = invoke(ada_host, "sample", str(run), "--seeds=0-2", "--trunc=1", f"--outdir={tmp_path / 'ours'}")
+    assert done.returncode == 0, done.stderr
+    for stock in stock_pictures.glob("seed*.png"):
+        pictures = [np.asarray(PIL.Image.open(path)).astype(int) for path in (tmp_path / "ours" / stock.name, stock)]
+        assert abs(pictures[0] - pictures[1]).max() <= 1  # rounding
+
+
+@pytest.mark.run
+def test_a_miner_whose_plugin_is_not_recorded_beside_the_pickle_is_refused_in_one_line(trained, ada_host, tmp_path):
+    _, run = trained("minegan")
+    alone = shutil.copy(max(run.glob("network-snapshot-*.pkl")), tmp_path)
+    record = json.loads((run / "training_options.json").read_text())
+    for plugins in (None, {}, {"active": ["diffaugment"], "options": {}}):
+        if plugins is not None:
+            (tmp_path / "training_options.json").write_text(json.dumps(record | {"plugins": plugins}))
+        done = invoke(ada_host, "sample", alone, "--seeds=0", f"--outdir={tmp_path / 'none'}")
+        assert done.returncode == 2 and not (tmp_path / "none").exists()
+        (line,) = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
+        assert "a module of a plug-in before its mapping network" in line
+        assert "no training_options.json beside it says which" in line and "Traceback" not in done.stderr
