@@ -10,7 +10,7 @@ import click
 
 from stylegan_plugins import __version__, manager
 from stylegan_plugins import options as plugin_options
-from stylegan_plugins.errors import PluginError, UserError
+from stylegan_plugins.errors import OptionError, PluginError, UserError
 from stylegan_plugins.host import patch as host_patch
 from stylegan_plugins.host.families import FAMILIES
 from stylegan_plugins.host.recognise import recognise
@@ -122,6 +122,26 @@ def info(name: str) -> None:
         ]
         click.echo(f"preset {preset}: {' '.join(flags)}\n      source: {values.source}")
     click.echo(f"hooks: {', '.join(found.hooks_of(name))}")
+
+
+@cli.command()
+@click.argument("name")
+def new(name: str) -> None:
+    """Write a plug-in of your own to NAME.py in the current folder, to train with --plugin=./NAME.py."""
+    stem = name.removesuffix(".py").replace("-", "_")
+    file = Path(f"{stem}.py")
+    if not stem.isidentifier():
+        raise OptionError(f"new {name}: give a name of letters, digits and hyphens, for example my-method.")
+    plugin = stem.replace("_", "-")
+    if plugin in manager.catalogue().sources:
+        raise OptionError(f"new {name}: a plug-in named {plugin!r} is installed already. Give another name.")
+    template = Path(__file__).with_name("template.py.txt").read_text(encoding="utf-8")
+    try:
+        with open(file, "x", encoding="utf-8") as out:
+            out.write(template.replace("{name}", plugin))
+    except OSError as error:
+        raise OptionError(f"new {name}: {file} cannot be written ({error.strerror}).") from error
+    click.echo(f"{file}: train with --plugin=./{file}; see docs/writing_plugins.md")
 
 
 @cli.group()

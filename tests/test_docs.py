@@ -11,13 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from stylegan_plugins import hookspecs, manager
+from stylegan_plugins import Average, Batch, Images, Pass, Step, View, hookspecs, manager
 from stylegan_plugins import options as plugin_options
+from training_ext.parts import PARTS
 
 pytestmark = pytest.mark.unit
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md")])
+CONTRACT_PAGE = (ROOT / "docs/contract.md").read_text(encoding="utf-8")
 HOOKS_PAGE = (ROOT / "docs/hooks.md").read_text(encoding="utf-8")
 SPECS = {**vars(hookspecs), **vars(hookspecs.MethodHooks)}
 HOOKS = [name for name, value in SPECS.items() if hasattr(value, "stylegan_plugins_spec")]
@@ -25,12 +27,20 @@ PAGE = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-def test_the_page_of_hooks_is_made_from_the_specification():
-    """Signatures, texts, examples and users of hooks are those of the code."""
-    made = subprocess.run(
-        [sys.executable, ROOT / "docs/make_hooks.py", "-"], capture_output=True, text=True, check=True
-    )
-    assert made.stdout == HOOKS_PAGE, "run: python docs/make_hooks.py"
+def test_the_pages_of_hooks_and_of_the_contract_are_made_from_the_code():
+    """Signatures, texts, examples and users of hooks, fields of parts and of the session are those of the code."""
+    command = [sys.executable, ROOT / "docs/make_reference.py", "--check"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("cls", [*PARTS.values(), View, Images, Pass, Step, Batch], ids=lambda cls: cls.__name__)
+def test_every_field_of_the_contract_is_documented_and_no_other(cls):
+    fields = {field.name for field in dataclasses.fields(cls)} if dataclasses.is_dataclass(cls) else set()
+    fields = {"logits" if name == "judged" and cls is Pass else name for name in fields}
+    fields |= {"name", "source", "module", "decay"} if cls is Average else set()
+    section = CONTRACT_PAGE.partition(f"## {cls.__name__}\n")[2].partition("\n## ")[0]
+    assert set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == fields
 
 
 @pytest.mark.parametrize("hook", HOOKS)

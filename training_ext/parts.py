@@ -160,6 +160,7 @@ class Batch:
 class Augmentation:
     """A differentiable transformation of all that D sees, in two steps, so that a draw can be used again.
 
+    name    of what it draws, in `Images.omega`
     sample  images [N, C, H, W] -> omega by group, each [N, k] in [0, 1]: everything random
     apply   (images, omega) -> images; differentiable, twice where R1 passes through it
     where   (source, phase) -> whether images of that source are transformed in that phase"""
@@ -195,6 +196,7 @@ class Term:
     """A term of the loss of D or G.
 
     name              reported before weighting as Loss/<network>/<name>
+    network           'D' or 'G'
     compute           Step -> [N], or [M] of a view of M items, whose mean counts; called in each round of gradient
                       accumulation
     weight            0 switches the term off: it is not computed
@@ -228,6 +230,7 @@ class Term:
 class Critic:
     """Takes the place of the host's logits: D and G are trained by its own, and R1, ADA and statistics follow them.
 
+    name     for errors
     logits   Pass -> [N, K]; the loss is averaged over K
     layers   names of submodules of D that it reads
     runs_D   False for a network of its own: D then runs only for terms that read it
@@ -251,6 +254,8 @@ HOST_CRITIC = Critic("host", lambda seen: seen.host_logits)
 class Head:
     """A module that is trained with D or with G and is part of neither. It is float32 whatever they are.
 
+    name      of its tensors in the training state, without dots
+    module    made in `setup`
     network   whose phases train it
     settings  arguments of its optimiser; what is left out is as in the network's"""
 

@@ -1,0 +1,152 @@
+"""Write docs/hooks.md and docs/contract.md, or compare them with `--check`.
+
+Hooks: the docstrings of stylegan_plugins/hookspecs.py, the examples of examples/every_hook.py, and the plug-ins that
+use each hook. The contract: the docstrings of training_ext/parts.py and of the session. A test compares."""
+
+import ast
+import inspect
+import re
+import sys
+from pathlib import Path
+
+from stylegan_plugins import hookspecs
+from stylegan_plugins.manager import builtin
+from stylegan_plugins.run.session import Session
+from training_ext import parts
+
+HERE = Path(__file__).parent
+EXAMPLE = HERE.parent / "examples" / "every_hook.py"
+EXAMPLES = sorted([*HERE.parent.glob("examples/*.py"), *HERE.parent.glob("examples/*/*.py")])
+MARK = "stylegan_plugins_spec"
+
+
+# Hooks. -------------------------------------------------------------------------------------------
+
+
+def hooks_page() -> str:
+    """Return docs/hooks.md."""
+    examples = _examples()
+    sections = [f"# Hooks\n\n{inspect.getdoc(hookspecs)}\n"]
+    for title, namespace in (("a plug-in", hookspecs), ("a method", hookspecs.MethodHooks)):
+        sections.append(f"# Hooks of {title}\n")
+        for name, hook in vars(namespace).items():
+            if hasattr(hook, MARK):
+                signature = f"{name}({', '.join(p for p in inspect.signature(hook).parameters if p != 'self')})"
+                example = f"```python\n{examples[name]}\n```"
+                users = ", ".join(_users(name)) or "no plug-in yet"
+                sections.append(f"## {signature}\n\n{inspect.getdoc(hook)}\n\n{example}\n\nUsed by: {users}.\n")
+    return "\n".join(sections)
+
+
+def _examples() -> dict[str, str]:
+    """Return the implementation of each hook in the example."""
+    source = EXAMPLE.read_text(encoding="utf-8")
+    lines, found = source.splitlines(), {}
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef) and "hookimpl" in map(ast.unparse, node.decorator_list):
+            found[node.name] = "\n".join(lines[node.decorator_list[0].lineno - 1 : node.end_lineno])
+    return found
+
+
+def _users(hook: str) -> list[str]:
+    """Return the names of the plug-ins and examples that implement a hook, of a module or of its method."""
+    files = {name: file.read_text(encoding="utf-8") for name, file in builtin().items()}
+    files |= {f"the example {file.stem}": file.read_text(encoding="utf-8") for file in EXAMPLES}
+    marked = re.compile(rf"@hookimpl\n +def {hook}\(|^@hookimpl\ndef {hook}\(", re.MULTILINE)
+    return [name for name, source in files.items() if marked.search(source)]
+
+
+# The contract. ------------------------------------------------------------------------------------
+
+INTRODUCTION = """# The contract
+
+What a method contributes, what its functions are given, and what the session offers. Everything here is imported
+from `stylegan_plugins`. [Hooks](hooks.md) says when functions are called, [writing plug-ins](writing_plugins.md)
+starts from nothing.
+
+Shapes: N images of this process in one round, C channels, H = W pixels, c_dim the width of a label, M items of a
+view that has a number of its own, K logits of a critic (1 of the host's). Pixel values are in [-1, 1] where nothing
+has augmented them. Everything that a term gets is float32, but for `z`, which is as the host's loop draws it.
+
+## What happens when
+
+In a phase of D, generated images come first: they are drawn, augmented and judged, their terms are computed, and
+their gradients made, which frees their graph. Then come the real images. A term on `both` keeps the first graph
+until the second is there. In a phase of G, real images are drawn only for terms on `both` and for losses of pairs,
+without gradients.
+
+**Gradient accumulation.** A phase has `session.rounds` rounds, of N = batch / (GPUs x rounds) images each;
+`session.round` counts them. Terms, `real_images` and `observe` are called in each round, `step_end` once after the
+last. So a running average that is updated in a term takes `session.rounds` updates in an optimiser step, and images
+kept for later are best kept by round.
+
+**Several GPUs.** Each process has its own images and calls every function itself. Gradients of G, D and heads are
+averaged over processes before each optimiser step. What a method keeps differs between processes unless it
+averages: `session.average(values)` gives the mean over all. Heads and averages are the same everywhere; buffers of
+heads, and what `state_dict()` returns, are saved and restored for each process.
+
+**Random numbers** drawn in functions of a method are those of the run: they are saved, and a resumed run draws the
+same. In `setup` they are the plug-in's own.
+"""
+
+
+def contract_page() -> str:
+    """Return docs/contract.md."""
+    sections = [INTRODUCTION]
+    sections.append("# What functions are given\n")
+    sections += [_section(cls) for cls in (parts.Images, parts.Pass, parts.Step, parts.Batch)]
+    sections.append("# Parts\n")
+    sections += [_section(cls) for cls in (parts.View, *parts.PARTS.values())]
+    sections.append("# The session\n\n## Session\n")
+    fields = inspect.getdoc(Session).partition("For methods, after `attach`:\n")[2]
+    sections.append(_table(fields, "attribute"))
+    sections += [
+        f"### session.{name}{_signature(function)}\n\n{inspect.getdoc(function)}\n" for name, function in _offered()
+    ]
+    return "\n".join(sections)
+
+
+def _offered() -> list[tuple[str, object]]:
+    """Return the methods and properties of the session that stand under `For methods`."""
+    source = inspect.getsource(Session)
+    section = source[source.index("# --- For methods. ---") : source.index("# --- Called by the loss. ---")]
+    return [(name, inspect.getattr_static(Session, name)) for name in re.findall(r"    def (\w+)\(", section)]
+
+
+def _signature(function: object) -> str:
+    if isinstance(function, property):
+        return ""
+    return f"({', '.join(name for name in inspect.signature(function).parameters if name != 'self')})"  # type: ignore[arg-type]
+
+
+def _section(cls: type) -> str:
+    """Return the section of a class: its first paragraphs, and a table of its fields."""
+    text, _, fields = inspect.getdoc(cls).rpartition("\n\n")
+    properties = [(n, p) for n, p in vars(cls).items() if isinstance(p, property) and p.fget.__doc__]
+    more = "".join(f"- `{name}` - {inspect.getdoc(value)}\n" for name, value in properties)
+    return f"## {cls.__name__}\n\n{text}\n\n{_table(fields, 'field')}" + (f"\nProperties:\n\n{more}" if more else "")
+
+
+def _table(text: str, kind: str) -> str:
+    """Return a Markdown table of lines `name  what it is`, which may go on in indented lines."""
+    rows: list[list[str]] = []
+    for line in text.splitlines():
+        name, gap, rest = line.partition("  ")
+        if gap and name.strip() and not line.startswith(" "):
+            rows.append([name.rstrip(","), rest.strip()])
+        elif rows:
+            rows[-1][1] += f" {line.strip()}"
+    quoted = lambda names: ", ".join(f"`{name}`" for name in re.split(r"[ ,]+", names))
+    cells = [f"| {quoted(names)} | " + rest.replace("|", r"\|") + " |" for names, rest in rows]
+    return "\n".join([f"| {kind} | meaning |", "| --- | --- |", *cells]) + "\n"
+
+
+PAGES = {"hooks.md": hooks_page, "contract.md": contract_page}
+
+if __name__ == "__main__":
+    for name, page in PAGES.items():
+        if sys.argv[1:] == ["--check"]:
+            if (HERE / name).read_text(encoding="utf-8") != page():
+                sys.exit(f"docs/{name} is not what the code says; run: python docs/make_reference.py")
+        else:
+            (HERE / name).write_text(page(), encoding="utf-8")
