@@ -19,7 +19,7 @@ from stylegan_plugins.host.recognise import recognise
 TRY = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from training_ext import compat, custom_ops
+from stylegan_plugins.host import compat, custom_ops
 compat.install()
 import importlib, os
 op = sys.argv[2]

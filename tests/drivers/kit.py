@@ -124,12 +124,12 @@ def nothing_trained() -> None:
 
 def averages() -> None:
     average = lambda session: [Average("ema", session.D, 0.9)]
-    run = TinyRun(method("averaged", averages=average))
+    run = TinyRun(method("averaged", averages=average), lazy=False)
     (kept,) = run.session.averages
     before, parameter = kept.module.b4.fc.weight.clone(), run.D.b4.fc.weight
     run.train(1)
     torch.testing.assert_close(kept.module.b4.fc.weight, 0.9 * before + 0.1 * parameter)
-    again = TinyRun("averaged").load(run.state())
+    again = TinyRun("averaged", lazy=False).load(run.state())
     assert torch.equal(again.session.averages[0].module.b4.fc.weight, kept.module.b4.fc.weight)
 
 
