@@ -143,7 +143,8 @@ def test_the_hosts_own_metrics_are_marked_too(ada_host, tmp_path):
     """Lines of the host, of which FID has one figure that decides, precision and recall two that may not agree."""
     code = """
 import dnnlib, sys
-from stylegan_plugins import bridge, named_metrics
+from stylegan_plugins import bridge
+from stylegan_plugins.run import host_metrics
 from metrics import metric_main
 host_metrics.register(); host_metrics.register()
 for number, fid, score in ((0, 30.0, 2.0), (1, 20.0, 3.0), (2, float("nan"), 1.0), (3, 25.0, 2.5)):
