@@ -35,7 +35,7 @@ from stylegan_plugins.host.modules import host_module
 host_module("dnnlib")
 import torch
 from stylegan_plugins.host import networks
-from stylegan_plugins.pickles import read_pickle
+from stylegan_plugins.files.pickles import read_pickle
 snapshot = read_pickle(sys.argv[1])
 theirs = pickle.load(open(sys.argv[1], "rb"))
 state = torch.get_rng_state()
@@ -361,7 +361,7 @@ from stylegan_plugins.host.modules import host_module
 host_module("dnnlib")
 import torch
 from stylegan_plugins.host import networks
-from stylegan_plugins.pickles import read_pickle
+from stylegan_plugins.files.pickles import read_pickle
 found, expected = networks.converted(read_pickle(sys.argv[1])), read_pickle(sys.argv[2])
 for key in ("G", "D", "G_ema"):
     for name in expected.network(key).parameters | {"mapping.w_avg"} - ({"mapping.w_avg"} if key == "D" else set()):
@@ -433,7 +433,7 @@ BUILD = """
 import sys; sys.path.insert(0, ".")
 from stylegan_plugins.errors import HostError
 from stylegan_plugins.host import networks
-from stylegan_plugins.pickles import Network
+from stylegan_plugins.files.pickles import Network
 for name in ("normalize_2nd_moment", "np", "modulated_conv2d", "persistence"):
     try:
         networks.build(Network(name, (), {}, {}, frozenset()))

@@ -33,7 +33,7 @@ class Decoder(torch.nn.Module):
     convolution, and one logit for the vector. With one map alone (`SimpleD`): one logit. Convolutions are the host's,
     with equalised learning rate and low-pass filtered down-sampling.
 
-    shapes    of the levels without N, as `training_ext.backbones.Levels` gives them
+    shapes    of the levels without N, as `stylegan_plugins.vision.networks.Levels` gives them
     labels    width of the labels, 0: none. They are projected on the last hidden layer, as the hosts' D does it."""
 
     def __init__(self, shapes: Sequence[Sequence[int]], labels: int = 0) -> None:
