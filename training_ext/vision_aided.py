@@ -1,13 +1,7 @@
 """Vision-aided adversarial training: decoders of frozen features, their losses and their augmentation.
 
-Kumari, Zhang, Shechtman, Zhu 2022 (arXiv:2112.09130). Needs a host, whose layers the decoders are made of.
-
-D_k = C_k o F_k, with F_k a frozen backbone and C_k a decoder, which makes logits at one or several levels l:
-
-    L_D += sum_k sum_l E[bce(D_k^l(T_k(x)), a)] + E[bce(D_k^l(T_k(G(z))), 0)]
-    L_G += sum_k sum_l E[bce(D_k^l(T_k(G(z))), a)]
-
-with a = 1, or less to smooth it."""
+Kumari, Zhang, Shechtman, Zhu 2022 (arXiv:2112.09130). Equations and symbols: docs/methods/vision_aided.md. Needs a
+host, whose layers the decoders are made of."""
 
 from __future__ import annotations
 
