@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 
+from stylegan_plugins.host.generators import with_module
 from stylegan_plugins.host.modules import host_module, use_host
 from stylegan_plugins.manager import Plugins, catalogue
 from stylegan_plugins.run.checkpoints import POSITION, capture, restore
@@ -84,7 +85,9 @@ class TinyRun:
         widths: dict[str, Any] = dict(channel_base=8 * side, channel_max=8)
         common = dict(c_dim=labels, img_resolution=side, img_channels=channels)
         of_G = dict(synthesis_kwargs=widths) if is_ada else widths
-        self.G = networks.Generator(z_dim=8, w_dim=8, mapping_kwargs=dict(num_layers=2), **of_G, **common)
+        active = activate(plugins, options)
+        G = networks.Generator(z_dim=8, w_dim=8, mapping_kwargs=dict(num_layers=2), **of_G, **common)
+        self.G: Any = with_module(G, active, seed)
         of_D = {"epilogue_kwargs": dict(mbstd_group_size=min(4, batch // rounds)), **(D or {})}
         self.D = networks.Discriminator(**{**widths, **common, **of_D})
         self.G_ema = copy.deepcopy(self.G).eval()
@@ -102,7 +105,7 @@ class TinyRun:
             opt = torch.optim.Adam(module.parameters(), lr=0.002, betas=(0.0, 0.99))
             for part, interval in (("main", 1), ("reg", 2)) if lazy else (("both", 1),):
                 self.phases.append(SimpleNamespace(name=name + part, module=module, opt=opt, interval=interval))
-        self.session = Session(activate(plugins, options), random_seed=seed, rounds=rounds, total_nimg=1000)
+        self.session = Session(active, random_seed=seed, rounds=rounds, total_nimg=1000)
         self.session.attach(self.G, self.D, self.G_ema, pipe, self.loss, self.phases)
 
     def method(self, plugin: str) -> Any:
@@ -124,8 +127,8 @@ class TinyRun:
             with torch.no_grad():
                 for average, parameter in zip(self.G_ema.parameters(), self.G.parameters(), strict=True):
                     average.copy_(parameter.lerp(average, 0.5))
-                for average, buffer in zip(self.G_ema.buffers(), self.G.buffers(), strict=True):
-                    average.copy_(buffer)
+                for kept, buffer in zip(self.G_ema.buffers(), self.G.buffers(), strict=True):
+                    kept.copy_(buffer)
             self.session.batch_end((index + 1) * self.batch, index + 1)
         return self
 

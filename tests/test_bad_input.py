@@ -46,7 +46,7 @@ PLUGINS = {  # third-party plug-ins with something odd about them
 BOTH = {
     "unknown plug-in": (
         ["--plugin=difaugment"],
-        "no plug-in 'difaugment'. Did you mean diffaugment? Installed: diffau",
+        "no plug-in 'difaugment'. Did you mean diffaugment? Installed: augself",
     ),
     "two plug-ins that conflict": (["--plugin=diffaugment,rival"], "rival and diffaugment cannot be active together"),
     "option of a plug-in that is not active": (["--diffaugment-cutout=0.2"], "Add --plugin=diffaugment"),

@@ -21,7 +21,7 @@ from stylegan_plugins.run import arguments
 PROBES = '''
 import copy, io, itertools, json, pickle, sys, tempfile, warnings
 import numpy as np, torch
-from training_ext import compat
+from stylegan_plugins.host import compat
 
 sys.path.insert(0, sys.argv[1])
 stylegan3 = sys.argv[2] == "stylegan3"
@@ -223,7 +223,7 @@ if sys.argv[3] == "without distutils":  # what torch needs of setuptools, and no
         sys.modules[name] = types.ModuleType(name)
     sys.modules[name].build_ext = sys.modules["setuptools"].Extension = sys.modules["setuptools"].Command = object
 if sys.argv[2] == "repaired":
-    from training_ext import compat
+    from stylegan_plugins.host import compat
     compat.install()
     left = [sys.modules.get(name) for name in ("pkg_resources", "distutils", "distutils.util")]
     assert not [module for module in left if module and not module.__file__], "nobody else may see stand-ins"
@@ -231,7 +231,7 @@ if sys.argv[2] == "repaired":
     assert dnnlib.util.strtobool("yes") == 1
 import dnnlib, legacy
 from torch_utils.ops import conv2d_gradfix, grid_sample_gradfix
-import arguments.augment, arguments.loss, arguments.dataset, metrics.metric_main
+import training.augment, training.loss, training.dataset, metrics.metric_main
 print("imported")
 """
 
@@ -395,7 +395,7 @@ def test_nothing_of_torch_changes(report):
 @pytest.mark.host
 def test_without_a_host_there_is_nothing_to_repair(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-c", "from training_ext import compat; print(compat.install())"],
+        [sys.executable, "-c", "from stylegan_plugins.host import compat; print(compat.install())"],
         cwd=tmp_path,
         capture_output=True,
         text=True,

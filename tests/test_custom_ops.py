@@ -3,6 +3,7 @@ what compiles NVIDIA's CUDA sources takes a minute and runs if STYLEGAN_PLUGINS_
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ from support.hosts import ADA, CHECKOUTS, STYLEGAN3
 from torch.utils import cpp_extension
 
 from stylegan_plugins.host import custom_ops, doctor
+from stylegan_plugins.host.families import HOSTS
 
 SOURCE = """
 #include <Python.h>
@@ -36,7 +38,7 @@ cpp_extension.load = lambda **kwargs: load(**{**kwargs, "with_cuda": False})
 folder, host, family = sys.argv[1:4]
 if host:
     sys.path.insert(0, host)
-    from training_ext import compat
+    from stylegan_plugins.host import compat
     compat.install()
     from torch_utils import custom_ops
     if family == "stylegan3":
@@ -45,7 +47,7 @@ if host:
     else:
         module = custom_ops.get_plugin("tiny", sources=[os.path.join(folder, "tiny.cpp")], extra_cuda_cflags=[])
 else:
-    from training_ext import custom_ops
+    from stylegan_plugins.host import custom_ops
     module = custom_ops.get_plugin("tiny", ["tiny.cpp"], source_dir=folder)
 print(module.answer(), os.environ["TORCH_CUDA_ARCH_LIST"], module.__file__)
 """
@@ -290,7 +292,7 @@ def test_doctor_gives_the_reason_of_a_build_that_fails(fetched, monkeypatch, tmp
     monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "banana")  # fails before anything is compiled
     monkeypatch.setenv("CUDA_HOME", str(tmp_path))
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path / "built"))
-    monkeypatch.setattr(doctor, "OPS", {ADA: ("bias_act",)})
+    monkeypatch.setattr(doctor, "HOSTS", {ADA: dataclasses.replace(HOSTS[ADA], ops=("bias_act",))})
     *_, line = doctor.examine(fetched[ADA])
     why = "Unknown CUDA arch (banana)" if torch.version.cuda else "This PyTorch was built without CUDA"
     assert line.startswith("custom op bias_act: custom CUDA op bias_act_plugin cannot be built: ")

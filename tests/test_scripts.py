@@ -33,7 +33,7 @@ NGC = "https://api.ngc.nvidia.com/v2/models/nvidia/research/stylegan3/versions/1
 
 PICKLE = """
 import copy, pickle, sys
-from training_ext import compat
+from stylegan_plugins.host import compat
 compat.install()
 import dnnlib
 family, path, classes = sys.argv[1], sys.argv[2], int(sys.argv[3])

@@ -1,74 +1,74 @@
-"""Run in an ada host's folder: two iterations of every pair of plug-ins. Prints a JSON line: pair -> what is wrong."""
+"""Run in a host's folder: two iterations of pairs of methods. Prints a JSON line: pair -> what is wrong with it.
+
+combine.py suite     each method, built-in or an example, with a fixed set of eight
+combine.py all       all pairs"""
 
 import itertools
 import json
 import sys
 import tempfile
 from pathlib import Path
-from types import SimpleNamespace
 
 import timm
 import torch
 
 sys.path.insert(0, ".")
 from stylegan_plugins.errors import PluginError
-from stylegan_plugins.host.modules import host_module
-from stylegan_plugins.manager import builtin, catalogue
-from stylegan_plugins.run.session import Session
-from training_ext.loss import PluginLoss
+from stylegan_plugins.manager import builtin
+from stylegan_plugins.testing import TinyRun
 
-networks = host_module("training.networks")
-torch.set_num_threads(1)
-N = 4
-weights = Path(tempfile.mkdtemp(), "test_vit.pth")
-torch.save(timm.create_model("test_vit").state_dict(), weights)
-OPTIONS = {"vision-aided": {"models": f"test_vit={weights}", "warmup_kimg": 0.0}}
+# One of each kind: augmentation, view and head, critic of its own, critic on labels, networks of its own, no part.
+FIXED = ("diffaugment", "augself", "contrad", "disp", "vision-aided", "diagnostics", "freezed", "transfergan")
+EXAMPLES = Path(__file__).parents[2] / "examples"
+FILES = {name: str(EXAMPLES / f"{name}.py") for name in ("lecam", "bcr", "ssgan", "apa", "diggan", "minegan")}
+LABELS = 12  # width of disp's priors
 
 
-def iterate(plugins):
-    """Two iterations of all phases: names of parameters that are not finite, and of networks that have not moved."""
-    torch.manual_seed(0)
-    channels = dict(channel_base=128, channel_max=8)
-    labels = 12 if "disp" in plugins.names else 0
-    common = dict(img_resolution=16, img_channels=3)
-    mapping = dict(z_dim=8, w_dim=8, c_dim=labels, mapping_kwargs=dict(num_layers=2))
-    G = networks.Generator(synthesis_kwargs=channels, **mapping, **common)
-    D = networks.Discriminator(c_dim=0, epilogue_kwargs=dict(mbstd_group_size=4), **channels, **common)
-    G.train().requires_grad_(False), D.train().requires_grad_(False)
-    loss = PluginLoss(torch.device("cpu"), G.mapping, G.synthesis, D, r1_gamma=1, pl_weight=2, pl_batch_shrink=1)
-    phases = []
-    for name, net in (("G", G), ("D", D)):
-        opt = torch.optim.Adam(net.parameters(), lr=0.002, betas=(0.0, 0.99))
-        phases += [SimpleNamespace(name=name + part, module=net, opt=opt) for part in ("main", "reg")]
-    session = Session(plugins)
-    session.attach(G, D, G, None, loss, phases)
-    before = {name: value.clone() for name, value in (*G.named_parameters(), *D.named_parameters())}
-    for index in range(2):
-        for phase in phases:
-            phase.opt.zero_grad(set_to_none=True)
-            phase.module.requires_grad_(True)
-            real, z, c = torch.rand([N, 3, 16, 16]) * 2 - 1, torch.randn([N, 8]), torch.randn([N, labels])
-            loss.accumulate_gradients(phase.name, real_img=real, real_c=c, gen_z=z, gen_c=c, gain=1, sync=True)
-            phase.module.requires_grad_(False)
-            phase.opt.step()
-            session.step_end(phase)
-        session.batch_end((index + 1) * N, index + 1)
-    parameters = [*G.named_parameters(), *D.named_parameters(), *session.heads.named_parameters()]
-    wrong = [name for name, value in parameters if not torch.isfinite(value).all()]
-    if not any((value - before[name]).any() for name, value in G.named_parameters()):
-        wrong.append("G has not moved")
-    if not any((value - before[name]).any() for name, value in D.named_parameters()):
-        wrong.append("D has not moved")
-    return wrong
+def options(folder: Path) -> dict[str, dict[str, object]]:
+    """Options that methods need here, by plug-in."""
+    torch.save(timm.create_model("test_vit").state_dict(), folder / "test_vit.pth")
+    return {
+        "vision-aided": {"models": f"test_vit={folder / 'test_vit.pth'}", "warmup_kimg": 0.0},
+        "minegan": {"stage1_kimg": 0.0},
+        "apa": {"kimg": 0.1},
+    }
 
 
-faults = {}
-for pair in itertools.combinations(builtin(), 2):
+def fault(pair: tuple[str, ...], given: dict[str, dict[str, object]]) -> str:
+    """What is wrong with a pair after two iterations: nothing, refused, or names of what did not train or is not
+    finite."""
+    labels = LABELS if "disp" in pair else 0
+    chosen = {name: values for name, values in given.items() if name in pair}
+    names = [FILES.get(name, name) for name in pair]
     try:
-        given = {name: value for name, value in OPTIONS.items() if name in pair}
-        plugins = catalogue().activate(pair, given)
-    except PluginError:
-        faults[",".join(pair)] = "refused"
-        continue
-    faults[",".join(pair)] = ", ".join(iterate(plugins))
-print(json.dumps(faults))
+        run = TinyRun(names, chosen, labels=labels, D={"c_dim": 0})
+    except PluginError as error:
+        return f"refused: {error}"
+    networks = {"G": run.G, "D": run.D}
+    before = {kind: [p.detach().clone() for p in network.parameters()] for kind, network in networks.items()}
+    run.train(2)
+    modules = {**networks, "heads": run.session.heads}
+    wrong = [
+        f"{kind}.{name}"
+        for kind, module in modules.items()
+        for name, value in module.named_parameters()
+        if not value.isfinite().all()
+    ]
+    wrong += [
+        f"{kind} has not moved"
+        for kind, network in networks.items()
+        if all(torch.equal(*pair) for pair in zip(before[kind], network.parameters(), strict=True))
+    ]
+    return ", ".join(wrong)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    methods = [*builtin(), *FILES]
+    if sys.argv[1] == "all":
+        pairs = list(itertools.combinations(methods, 2))
+    else:
+        pairs = list(dict.fromkeys(tuple(sorted({a, b})) for a in methods for b in FIXED if a != b))
+    with tempfile.TemporaryDirectory() as folder:
+        given = options(Path(folder))
+        print(json.dumps({",".join(pair): fault(pair, given) for pair in pairs}))

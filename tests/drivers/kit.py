@@ -1,0 +1,171 @@
+"""Run in a host's folder: methods in the test kit, off, resumed and against the contract. Prints a JSON line: claim ->
+what is wrong, nothing if it holds."""
+
+import json
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import torch
+
+sys.path.insert(0, ".")
+sys.path.insert(0, str(Path(__file__).parent))
+from combine import FILES, LABELS, options
+
+from stylegan_plugins import Average, Critic, Head, PluginError, Term, hookimpl
+from stylegan_plugins.manager import builtin
+from stylegan_plugins.testing import TinyRun, assert_off_is_off, assert_resumes_exactly
+
+torch.set_num_threads(1)
+claims: dict[str, str] = {}
+
+
+def claim(name: str, check: Callable[[], object]) -> None:
+    try:
+        check()
+        claims[name] = ""
+    except AssertionError as error:
+        claims[name] = str(error) or "no"
+
+
+def method(name: str, **attributes: object) -> ModuleType:
+    """A plug-in whose method has these attributes; functions among them get the session."""
+
+    @hookimpl
+    def setup(session):
+        made = {key: value(session) if callable(value) else value for key, value in attributes.items()}
+        return SimpleNamespace(**made)
+
+    module = ModuleType(name)
+    module.setup = setup
+    return module
+
+
+def refused(name: str, message: str, **attributes: object) -> None:
+    def check() -> None:
+        try:
+            TinyRun(method(name, **attributes)).train(1)
+        except PluginError as error:
+            assert message in str(error), str(error)
+        else:
+            raise AssertionError("it was taken")
+
+    claim(f"{name} is refused", check)
+
+
+with tempfile.TemporaryDirectory() as folder:
+    given = options(Path(folder))
+    off = {
+        "diffaugment": {"policy": ""},
+        "lecam": {"weight": 0},
+        "bcr": {"real_weight": 0, "generated_weight": 0},
+        "diggan": {"weight": 0},
+    }
+    for name, values in off.items():
+        claim(f"{name}: off is off", lambda n=name, v=values: assert_off_is_off(FILES.get(n, n), {n: v}))
+    for name in (*builtin(), *FILES):
+        how = dict(labels=LABELS if name == "disp" else 0, D={"c_dim": 0})
+        chosen = {name: given[name]} if name in given else {}
+        resumes = lambda n=name, c=chosen, h=how: assert_resumes_exactly(FILES.get(n, n), c, 4, 2, **h)
+        claim(f"{name}: a resumed run is exact", resumes)
+    hard = dict(lazy=False, ada=True, rounds=2, batch=8)
+    for name in ("augself", "contrad", "apa"):
+        chosen = {name: given[name]} if name in given else {}
+        resumes = lambda n=name, c=chosen: assert_resumes_exactly(FILES.get(n, n), c, 4, 2, **hard)
+        claim(f"{name}: a resumed run is exact, with rounds, ADA and without lazy regularisation", resumes)
+
+zeros = lambda step: step.one.logits.squeeze(1) * 0
+refused("nan", "the term nan was not finite", terms=[Term("nan", "D", lambda step: zeros(step) + float("nan"))])
+refused(
+    "shape",
+    "compute of the term shape returned a value of shape [4, 1]",
+    terms=[Term("shape", "D", lambda s: s.one.logits)],
+)
+refused(
+    "layer",
+    "reads the layer 'b5.fc', which D has not. It has: b16",
+    terms=[Term("layer", "D", zeros, layers=["b5.fc"])],
+)
+refused("undeclared", "name it in `layers`", terms=[Term("undeclared", "D", lambda step: step.one.layers["b4.fc"])])
+refused("owner", "contains parameters of G or D", heads=lambda session: [Head("owner", session.D.b4.fc)])
+
+
+def two_critics() -> None:
+    critic = lambda name: method(name, critic=Critic(name, lambda seen: seen.host_logits))
+    try:
+        TinyRun([critic("one"), critic("two")])
+    except PluginError as error:
+        assert "one and two both replace the adversarial loss" in str(error)
+    else:
+        raise AssertionError("both were taken")
+
+
+def nothing_trained() -> None:
+    frozen = ModuleType("frozen")
+
+    class Frozen:
+        @hookimpl
+        def trains(self, name):
+            return not name.startswith("G.")
+
+    @hookimpl
+    def setup():
+        return Frozen()
+
+    frozen.setup = setup
+    run = TinyRun(frozen)
+    before = [parameter.detach().clone() for parameter in run.G.parameters()]
+    run.train(2)
+    assert all(map(torch.equal, before, run.G.parameters())), "G has moved"
+    assert run.session.begin("Dmain") and not run.session.begin("Gmain") and not run.session.regularises_G()
+
+
+def averages() -> None:
+    average = lambda session: [Average("ema", session.D, 0.9)]
+    run = TinyRun(method("averaged", averages=average))
+    (kept,) = run.session.averages
+    before, parameter = kept.module.b4.fc.weight.clone(), run.D.b4.fc.weight
+    run.train(1)
+    torch.testing.assert_close(kept.module.b4.fc.weight, 0.9 * before + 0.1 * parameter)
+    again = TinyRun("averaged").load(run.state())
+    assert torch.equal(again.session.averages[0].module.b4.fc.weight, kept.module.b4.fc.weight)
+
+
+def relabelled() -> None:
+    run = TinyRun((), labels=3)
+    session = run.session
+    session.dataset = SimpleNamespace(get_label=lambda index: None)
+    session.drawn.extend([5, 2, 7, 0, 1, 1])
+    labels = torch.randn([8, 3])
+    session.relabel(labels)
+    _, c = session.real_images(torch.zeros([2, 3, 16, 16]), torch.zeros([2, 3]), "Dmain")
+    assert torch.equal(c, labels[[5, 2]]) and torch.equal(session.index(2), torch.tensor([5, 2]))
+    session.round = 1
+    assert torch.equal(session.index(2), torch.tensor([7, 0]))
+    assert torch.equal(torch.from_numpy(session.dataset.get_label(6)), labels[6])
+    session.batch_end(4, 1)
+    session.round = 0
+    assert torch.equal(session.index(2), torch.tensor([1, 1])) and session.index(3) is None
+    saved = run.state()
+    other = TinyRun((), labels=3)
+    other.session.dataset = SimpleNamespace(get_label=None)
+    assert torch.equal(other.load(saved).session._labels, labels)
+
+
+def generated() -> None:
+    run = TinyRun()
+    before = run.G.mapping.w_avg.clone()
+    z, c = torch.randn([3, 8]), torch.zeros([3, 0])
+    images = run.session.generate(z, c, mixing=False)
+    assert list(images.shape) == [3, 3, 16, 16] and torch.equal(before, run.G.mapping.w_avg)
+    assert images.isfinite().all()
+
+
+claim("two critics are refused", two_critics)
+claim("a phase in which nothing is trained is skipped", nothing_trained)
+claim("an average follows its module and is saved", averages)
+claim("labels that change are looked up by index", relabelled)
+claim("a further batch of G leaves its averages alone", generated)
+print(json.dumps(claims))

@@ -1,0 +1,15 @@
+"""The public test kit, on every built-in method and on the examples, in both families of hosts."""
+
+from __future__ import annotations
+
+import pytest
+from support.hosts import FAMILIES
+from support.scripts import report_of
+
+pytestmark = pytest.mark.host
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_methods_are_off_when_off_resume_exactly_and_what_breaks_the_contract_is_refused(fetched, family):
+    claims = report_of(fetched[family], "kit.py")
+    assert len(claims) > 25 and {claim: wrong for claim, wrong in claims.items() if wrong} == {}
