@@ -123,6 +123,7 @@ def options(command: click.Command) -> click.Command:
 
     @wraps(callback)
     def checked(*args: Any, **kwargs: Any) -> Any:
+        host_metrics.register()  # those of plug-ins that are given as files
         context = click.get_current_context()
         explicit = frozenset(name for name in kwargs if _was_given(context, name))
         values = {name: kwargs.pop(name) for name in list(kwargs) if name not in theirs}
@@ -185,9 +186,9 @@ def run(training_loop: Callable[..., None], rank: int, **args: Any) -> None:
     """Run the host's training loop in this process, with the session of its plug-ins."""
     global _run
     signals.install()
+    plugins = recorded(args.pop("plugins", {}))
     host_metrics.register()
     host_metrics.begin(Path(args.get("run_dir", ".")), args.pop("metric_samples", None))
-    plugins = recorded(args.pop("plugins", {}))
     args.pop("device", None)
     resumed = args.pop("resumed", None)
     settings = {"minutes": args.pop("state_minutes", 10.0), "keep": args.pop("keep_states", 2)}

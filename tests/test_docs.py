@@ -18,7 +18,9 @@ from training_ext.parts import PARTS
 pytestmark = pytest.mark.unit
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md")])
+PAGES = sorted(
+    [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md")]
+)
 CONTRACT_PAGE = (ROOT / "docs/contract.md").read_text(encoding="utf-8")
 HOOKS_PAGE = (ROOT / "docs/hooks.md").read_text(encoding="utf-8")
 SPECS = {**vars(hookspecs), **vars(hookspecs.MethodHooks)}

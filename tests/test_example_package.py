@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from support.hosts import ADA, install_plugin
+from support.hosts import ADA
 from support.runs import TINY, last_run
-from support.scripts import run_script
+from support.scripts import environment, run_script
 
 from stylegan_plugins.files.pickles import read_pickle
 
@@ -30,16 +29,23 @@ def installed(tmp_path_factory):
     return top / "installed"
 
 
-@pytest.mark.host
-def test_the_installed_package_passes_its_own_tests(installed, tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", PACKAGE / "tests"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(installed), "PYTHONDONTWRITEBYTECODE": "1"},
-        capture_output=True,
-        text=True,
-    )
+def run_its_tests(installed: Path, cwd: Path, **env: str) -> str:
+    """Run the tests of the package, and return what pytest printed last."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", PACKAGE / "tests"]
+    env = {"STYLEGAN_HOST": "", **env, "PYTHONPATH": str(installed)}
+    done = subprocess.run(command, cwd=cwd, env=environment(**env), capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:]
+    return done.stdout.splitlines()[-1]
+
+
+@pytest.mark.host
+def test_the_installed_package_passes_its_own_tests(installed, fetched, tmp_path):
+    assert "skipped" not in run_its_tests(installed, tmp_path, STYLEGAN_HOST=str(fetched[ADA]))
+
+
+@pytest.mark.host
+def test_tests_of_the_package_that_need_a_host_are_skipped_without_one(installed, tmp_path):
+    assert "3 skipped" in run_its_tests(installed, tmp_path)
 
 
 @pytest.mark.run
@@ -47,11 +53,10 @@ def test_the_installed_package_trains_with_a_builtin_plugin_and_the_other_exampl
     installed, ada_host, small_zip, tmp_path
 ):
     """16 iterations of 64 images: options, statistics and the calls of every hook are where they should be."""
-    one_file = {name: (EXAMPLES / f"{name.replace('-', '_')}.py").read_text() for name in ("every-hook", "noise")}
-    paths = [install_plugin(tmp_path / name, name, source) for name, source in one_file.items()]
-    plugins = "blur,diffaugment,every-hook,noise"
+    names = ["blur", "diffaugment", "every-hook", "noise"]
+    files = [str(EXAMPLES / "every_hook.py"), str(EXAMPLES / "noise.py")]
     args = [
-        f"--plugin={plugins}",
+        f"--plugin={','.join(['blur', 'diffaugment', *files])}",
         "--blur-sigma=1.5",
         "--every-hook-labels=true",
         "--metrics=centers_efficientnet_lite0",
@@ -59,13 +64,13 @@ def test_the_installed_package_trains_with_a_builtin_plugin_and_the_other_exampl
         f"--data={small_zip}",
         f"--outdir={tmp_path / 'runs'}",
     ]
-    path = os.pathsep.join([str(installed), *paths])
-    run_script(ada_host, "train.py", *args, *TINY[ADA], "--batch=64", PYTHONPATH=path)
+    run_script(ada_host, "train.py", *args, *TINY[ADA], "--batch=64", PYTHONPATH=str(installed))
 
     run = last_run(tmp_path / "runs")
     assert run.name.endswith("-blur-diffaugment-every-hook-noise")
     saved = json.loads((run / "training_options.json").read_text())
-    assert saved["plugins"]["active"] == plugins.split(",")
+    assert saved["plugins"]["active"] == names
+    assert [file["path"] for file in saved["plugins"]["files"].values()] == files
     assert saved["plugins"]["options"]["blur"] == {"sigma": 1.5, "weight": 0.1}
     ticks = [json.loads(line) for line in (run / "stats.jsonl").read_text().splitlines()]
     for name in ("Loss/D/blur", "Loss/D/every-hook"):
@@ -82,5 +87,5 @@ def test_the_installed_package_trains_with_a_builtin_plugin_and_the_other_exampl
     assert read_pickle(max(run.glob("*.pkl"))).network("G_ema").init_kwargs["c_dim"] == 1
     command = "import sys; from stylegan_plugins.cli import main; sys.argv[0] = 'stylegan-plugins'; main()"
     sample = ["sample", str(run), "--seeds=0-2", f"--outdir={tmp_path / 'samples'}"]
-    run_script(ada_host, "-c", command, *sample, PYTHONPATH=path)
+    run_script(ada_host, "-c", command, *sample, PYTHONPATH=str(installed))
     assert len(list((tmp_path / "samples").glob("seed*.png"))) == 3

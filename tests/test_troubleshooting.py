@@ -18,7 +18,7 @@ pytestmark = pytest.mark.unit
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/troubleshooting.md").read_text(encoding="utf-8")
-CLASSES = {"ClickException", "UntrustedPickle"}  # and all of errors.py
+CLASSES = {"ClickException", "UntrustedPickle", "ContractError", "fault"}  # fault() of run/method.py; all of errors.py
 CLASSES |= {name for name, cls in vars(errors).items() if isinstance(cls, type) and issubclass(cls, errors.UserError)}
 Text = list[str]  # the fixed parts of a message or a row, in order
 

@@ -1,10 +1,7 @@
 """DISP: a GAN conditioned on features of its own training images, data instance priors.
 
 Mangla, Kumari, Singh, Krishnamurthy, Balasubramanian, "Data InStance Prior (DISP) in Generative Adversarial Networks"
-(WACV 2022, arXiv:2012.04256). C is a frozen feature extractor, y = C(x) the prior of an image x. G makes G(z | y), and
-D judges an image together with a prior (equation 2):
-
-    D(x, y) = D_emb(y) . D_f(x) + D_l(D_f(x))
+(WACV 2022, arXiv:2012.04256). Equations: docs/methods/disp.md.
 
 Symbols: N images; y priors [N, d]; f = D_f(x) features of D's last hidden layer [N, F].
 """

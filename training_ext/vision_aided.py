@@ -1,13 +1,7 @@
 """Vision-aided adversarial training: decoders of frozen features, their losses and their augmentation.
 
-Kumari, Zhang, Shechtman, Zhu 2022 (arXiv:2112.09130). Needs a host, whose layers the decoders are made of.
-
-D_k = C_k o F_k, with F_k a frozen backbone and C_k a decoder, which makes logits at one or several levels l:
-
-    L_D += sum_k sum_l E[bce(D_k^l(T_k(x)), a)] + E[bce(D_k^l(T_k(G(z))), 0)]
-    L_G += sum_k sum_l E[bce(D_k^l(T_k(G(z))), a)]
-
-with a = 1, or less to smooth it."""
+Kumari, Zhang, Shechtman, Zhu 2022 (arXiv:2112.09130). Equations and symbols: docs/methods/vision_aided.md. Needs a
+host, whose layers the decoders are made of."""
 
 from __future__ import annotations
 
@@ -33,7 +27,7 @@ class Decoder(torch.nn.Module):
     convolution, and one logit for the vector. With one map alone (`SimpleD`): one logit. Convolutions are the host's,
     with equalised learning rate and low-pass filtered down-sampling.
 
-    shapes    of the levels without N, as `training_ext.backbones.Levels` gives them
+    shapes    of the levels without N, as `stylegan_plugins.vision.networks.Levels` gives them
     labels    width of the labels, 0: none. They are projected on the last hidden layer, as the hosts' D does it."""
 
     def __init__(self, shapes: Sequence[Sequence[int]], labels: int = 0) -> None:

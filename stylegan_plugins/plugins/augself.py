@@ -1,12 +1,7 @@
 """AugSelf: D predicts the parameters of the augmentation, real images with sign +, generated ones with sign -.
 
 Hou, Cao, Yuan, Zhao, Ma, Pan, Wan, Wang, Shen, Cheng: Augmentation-Aware Self-Supervision for Data-Efficient GAN
-Training (NeurIPS 2023, arXiv:2205.15677). omega_hat = head(phi(T(x; omega)) - phi(x)), phi = D's last hidden layer:
-
-    L_D += d_weight * (|omega_hat - omega|^2 on real images + |omega_hat + omega|^2 on generated ones)
-    L_G += g_weight * (|omega_hat - omega|^2 - |omega_hat + omega|^2 on generated images)
-
-with means over the components of a group and sums over groups, as in the authors' code (training_ext.augself).
+Training (NeurIPS 2023, arXiv:2205.15677). Equations: docs/methods/augself.md; their functions: training_ext.augself.
 """
 
 from __future__ import annotations

@@ -1,13 +1,7 @@
 """ContraD: D's encoder is trained by contrast, and a small head on it is the discriminator.
 
 Jeong, Shin: Training GANs with Stronger Augmentations via Contrastive Discriminator (ICLR 2021, arXiv:2103.09742).
-v = T(x) are views by SimCLR's augmentation, phi the encoder, D's blocks up to b4.conv, h_r, h_f, h_d heads:
-
-    L_D = L_con+(phi, h_r) + lambda_con L_con-(phi, h_f) + lambda_dis L_dis(h_d)
-    L_con+ = NT-Xent of two views of each real image; L_con- = supervised contrast of one view of each generated image
-    L_dis  = the GAN loss on logits h_d(sg(phi(v))), of the first views;    L_G = the GAN loss on h_d(phi(T(G(z))))
-
-sg stops the gradient. Losses, heads and augmentation are in training_ext.contrad.
+Equations: docs/methods/contrad.md; losses, heads and augmentation: training_ext.contrad.
 """
 
 from __future__ import annotations

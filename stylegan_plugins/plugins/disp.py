@@ -1,12 +1,10 @@
 """DISP: the data set conditions its own GAN, by features of each image.
 
 Mangla, Kumari, Singh, Krishnamurthy, Balasubramanian: Data InStance Prior (DISP) in Generative Adversarial Networks
-(WACV 2022, arXiv:2012.04256). C is a frozen network, y = C(x) the prior of image x:
+(WACV 2022, arXiv:2012.04256). Equations: docs/methods/disp.md; their functions: training_ext.disp.
 
-    D(x, y) = D_emb(y) . D_f(x) + D_l(D_f(x)),    G(z | y), judged with the same y
-
-D_f and D_l are the host's D, which knows no labels; D_emb is a head of ours that starts at 0. Priors take the place of
-the data set's labels. The numbers are in training_ext.disp.
+The host's D, without labels, is D_f and D_l; D_emb is a head that starts at 0. Priors replace the labels of the data
+set.
 """
 
 from __future__ import annotations

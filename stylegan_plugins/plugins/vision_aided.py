@@ -1,12 +1,8 @@
 """Vision-aided GAN: further discriminators, each a small decoder on the features of a frozen image network.
 
-Kumari, Zhang, Shechtman, Zhu: Ensembling Off-the-shelf Models for GAN Training (CVPR 2022, arXiv:2112.09130). To the
-losses of D and G comes, for each backbone F_k with decoder C_k and augmentation T_k, weighted by lambda,
-
-    L(C_k(F_k(T_k(x))), real) + L(C_k(F_k(T_k(G(z)))), generated),    for G: L(C_k(F_k(T_k(G(z)))), real)
-
-Backbones are given, or chosen while the run goes on: `auto`. The numbers are in training_ext.vision_aided and
-training_ext.backbones, the choice is in stylegan_plugins.selection.
+Kumari, Zhang, Shechtman, Zhu: Ensembling Off-the-shelf Models for GAN Training (CVPR 2022, arXiv:2112.09130).
+Equations: docs/methods/vision_aided.md; decoders and losses: training_ext.vision_aided; backbones and their choice:
+stylegan_plugins.vision.
 """
 
 from __future__ import annotations

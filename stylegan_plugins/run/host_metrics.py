@@ -171,19 +171,19 @@ _MARK = "_stylegan_plugins_metrics"
 
 
 def register() -> None:
-    """Make our metrics known to the host's metric_main, and let it mark the best snapshot. Calling it again does
-    nothing more; a host without metrics, or with a metric of the same name, keeps what it has."""
+    """Make our metrics known to the host's metric_main, and let it mark the best snapshot. Call it again when a plug-in
+    was added; a host without metrics, or with a metric of the same name, keeps what it has."""
     try:
         metric_main: Any = host_module("metrics.metric_main")
     except ModuleNotFoundError:
         return
-    if getattr(metric_main, _MARK, False):
-        return
-    setattr(metric_main, _MARK, True)
     for label, this in named().items():
         if not metric_main.is_valid_metric(label):
             metric_main.register_metric(_function(this))
             _REGISTERED[label] = this
+    if getattr(metric_main, _MARK, False):
+        return
+    setattr(metric_main, _MARK, True)
     theirs = metric_main.report_metric
 
     @wraps(theirs)

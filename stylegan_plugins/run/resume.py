@@ -17,7 +17,7 @@ from stylegan_plugins.files import datasets, states
 from stylegan_plugins.host import devices
 from stylegan_plugins.host.modules import host_module
 from stylegan_plugins.manager import recorded
-from stylegan_plugins.run import arguments, checkpoints, metric_files, signals
+from stylegan_plugins.run import arguments, checkpoints, host_metrics, metric_files, signals
 
 # Options that may be given anew.
 CHANGEABLE = ("kimg", "snap", "tick", *arguments.KEPT, "metrics", "workers", "device")
@@ -62,6 +62,9 @@ def _prepared(
         ) from error
     args["run_dir"] = str(run_dir)  # it may have been moved
     args["resume_pkl"] = None  # the state has what came from it
+    record = args.get("plugins", {})
+    plugins = recorded(record)
+    host_metrics.register()  # those of plug-ins that are files
     _change(args, {name: values[name] for name in explicit if name in CHANGEABLE})
     data = args["training_set_kwargs"]
     if not Path(data["path"]).exists():
@@ -71,8 +74,6 @@ def _prepared(
         raise StateError(
             f"--resume-run: {data['path']} has {count} images, the run began with {data['max_size']}. Put it back."
         )
-    record = args.get("plugins", {})
-    plugins = recorded(record)
     for name, file in plugins.files.items():
         if file["sha256"] != record["files"][name]["sha256"]:
             raise StateError(f"--resume-run: {file['path']} has changed since the run began. Put it back as it was.")

@@ -69,7 +69,7 @@ class Levels(torch.nn.Module):
     """What trainable decoders read of a backbone, float32: of a transformer the tokens after some of its blocks as maps
     [N, C, h, w] and its last vector [N, F]; of any other network its last map alone.
 
-    blocks, normalised, projected    as of `stylegan_plugins.backbones.Recipe`
+    blocks, normalised, projected    as of `stylegan_plugins.vision.backbones.Recipe`
     precision                        of the backbone's arithmetic, a key of PRECISIONS
     resize                           as of Backbone.prepare
     Raises OptionError for a network that does not give such features."""

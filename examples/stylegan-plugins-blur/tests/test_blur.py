@@ -1,6 +1,14 @@
-"""How to test a plug-in: that it is installed, off, in closed form, and against a reference. Needs no host."""
+"""How to test a plug-in: that it is installed, off, in closed form, against a reference, and in a run.
+
+Tests of a run need a host, patched or not, and skip without one:
+
+    stylegan-plugins host fetch host
+    STYLEGAN_HOST=host python -m pytest
+"""
 
 import json
+import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,6 +21,16 @@ from click.testing import CliRunner
 from stylegan_plugins import OptionError, options
 from stylegan_plugins.cli import cli
 from stylegan_plugins.manager import catalogue
+from stylegan_plugins.testing import TinyRun, assert_off_is_off, assert_resumes_exactly, use_host
+
+
+@pytest.fixture
+def host():
+    """Make the modules of a host importable."""
+    directory = os.environ.get("STYLEGAN_HOST")
+    if not directory:
+        pytest.skip("STYLEGAN_HOST names no host; fetch one with: stylegan-plugins host fetch host")
+    use_host(Path(directory))
 
 
 def test_blur_is_installed():
@@ -76,3 +94,18 @@ def test_a_negative_width_is_refused_by_its_option():
         options.build("blur", stylegan_plugins_blur.BlurOptions, {"sigma": -1})
     chosen = options.build("blur", stylegan_plugins_blur.BlurOptions, {"weight": 0.5})
     assert json.loads(json.dumps(options.as_dict(chosen))) == {"sigma": 1.0, "weight": 0.5}
+
+
+def test_blur_that_is_switched_off_changes_no_bit_of_a_run(host):
+    assert_off_is_off("blur", {"blur": {"sigma": 0}})
+
+
+def test_a_run_with_blur_resumes_exactly(host):
+    assert_resumes_exactly("blur")
+
+
+def test_the_term_trains_every_layer_of_d_but_the_last(host):
+    without, with_term = (TinyRun("blur", {"blur": {"weight": weight}}).gradients("Dmain") for weight in (0, 1))
+    # With the view, D sees a larger batch: sums of float32 numbers in another order.
+    same = [name for name in without if torch.allclose(without[name], with_term[name], rtol=1e-4, atol=1e-6)]
+    assert same == ["D.b4.out.weight", "D.b4.out.bias"]
