@@ -111,12 +111,13 @@ class PluginLoss(host_loss.StyleGAN2Loss):
                 loss = _rows(value if weights is None else value * weights.unsqueeze(1))
 
             # Terms.
-            alone = [term for term in terms if term not in both]
+            alone = [term for term in terms if term.reads("generated") and term not in both]
             loss = self._add_terms(loss, alone, phase, generated=made["generated"])
             loss = self._add_terms(loss, both, phase, **made)
             session.observe(self._step(phase, generated=shown))
         with record_function(f"{phase}_backward"):
             self._backward(loss, gain)
+        self._backward(self._add_terms(0, [term for term in terms if term.on == "nothing"], phase), gain)
 
     def _discriminator(self, phase: str, real: Tensors, generated: Tensors, gain: float, main: bool, reg: bool) -> None:
         """Make the gradients of D: its adversarial loss, its terms and R1. Generated images come first and, unless a

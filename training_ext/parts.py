@@ -57,7 +57,7 @@ class Images:
     clean             [N, C, H, W] after the host's blur and ADA
     shown             [N, C, H, W] after the augmentations: what the critic judges
     labels            [N, c_dim]
-    omega             what augmentations drew, by augmentation and group, each [N, k]
+    omega             what augmentations drew, by augmentation and group
     z                 [N, z_dim] of generated images, else None
     w                 [N, num_ws, w_dim] of generated images, else None
     index             [N] of real images: their places in the host's data set, else None; None too in a loop that does
@@ -161,7 +161,7 @@ class Augmentation:
     """A differentiable transformation of all that D sees, in two steps, so that a draw can be used again.
 
     name    of what it draws, in `Images.omega`
-    sample  images [N, C, H, W] -> omega by group, each [N, k] in [0, 1]: everything random
+    sample  images [N, C, H, W] -> omega by group: everything random; [N, k] in [0, 1] if terms are to learn it
     apply   (images, omega) -> images; differentiable, twice where R1 passes through it
     where   (source, phase) -> whether images of that source are transformed in that phase"""
 

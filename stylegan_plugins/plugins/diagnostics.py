@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from stylegan_plugins import DataError, OptionError, Session, hookimpl, option
+from stylegan_plugins.files import run_folders
 from stylegan_plugins.host.modules import host_module
 from stylegan_plugins.vision import backbones
 from training_ext import diagnostics
@@ -151,7 +152,7 @@ class Method:
 
     @functools.cached_property
     def recorded(self) -> dict[str, Any]:
-        return json.loads((self.session.run_dir / "training_options.json").read_text())
+        return run_folders.read_options(self.session.run_dir) or {}
 
     @functools.cached_property
     def data(self) -> dict[str, Any]:

@@ -18,6 +18,7 @@ import torch
 
 from stylegan_plugins import Head, OptionError, Preset, Session, Step, Term, hookimpl, option
 from stylegan_plugins.analysis import sample, select
+from stylegan_plugins.files import run_folders
 from stylegan_plugins.host import devices, find
 from stylegan_plugins.host.modules import host_module
 from stylegan_plugins.vision import backbones, ranking
@@ -250,8 +251,9 @@ class Method:
         """The data set is made anew, as the run's own is the loop's alone; without x-flips, since an image and its
         flip in both halves of a split would make the probe look better than it is."""
         session = self.session
-        recorded = json.loads(Path(session.run_dir, "training_options.json").read_text())["training_set_kwargs"]
-        dataset = host_module("dnnlib").util.construct_class_by_name(**{**recorded, "xflip": False})
+        recorded = run_folders.read_options(session.run_dir) or {}
+        kwargs = {**recorded["training_set_kwargs"], "xflip": False}
+        dataset = host_module("dnnlib").util.construct_class_by_name(**kwargs)
         make = lambda model: lambda: load(model, self.options).to(session.device)
         return ranking.rank(
             {str(model): make(model) for model in candidates},

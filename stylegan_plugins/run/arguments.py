@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -14,7 +13,7 @@ import click
 import torch
 
 from stylegan_plugins.errors import HostError, OptionError, PluginError
-from stylegan_plugins.files import datasets
+from stylegan_plugins.files import datasets, run_folders
 from stylegan_plugins.host import devices, generators
 from stylegan_plugins.host.modules import host_module
 from stylegan_plugins.manager import Plugins, catalogue, is_file, recorded, split_names
@@ -88,79 +87,50 @@ def take_files(command: click.Command) -> None:
     command.parse_args = parse_with_files  # type: ignore[method-assign, assignment]
 
 
+COUNT = click.IntRange(min=1)
+
+
+def _option(flag: str, help: str, kind: Any = None, metavar: str | None = "INT", **how: Any) -> click.Option:
+    return click.Option([flag], help=help, type=kind, metavar=metavar, **how)
+
+
 def device_click_option() -> click.Option:
-    return click.Option(
-        ["--device"],
-        type=click.Choice(devices.CHOICES),
-        help="Where to run; auto takes a GPU if there is one  [default: auto]",
-    )
+    help = "Where to run; auto takes a GPU if there is one  [default: auto]"
+    return _option("--device", help, click.Choice(devices.CHOICES), None)
 
 
 def metric_samples_click_option() -> click.Option:
-    return click.Option(
-        ["--metric-samples"],
-        type=click.IntRange(min=2),
-        metavar="INT",
-        help="Images that metrics as fid_clean make  [default: 5000 for less than 5000 real ones, 50000 for more]",
-    )
+    help = "Images generated for each of our metrics  [default: 5000 for less than 5000 real ones, 50000 for more]"
+    return _option("--metric-samples", help, click.IntRange(min=2))
 
 
 def options_for(command: click.Command) -> list[click.Option]:
-    """Our options for a host's training command; those that it has itself are left to it. --workers may be 0."""
+    """Return our options for a host's training command; those that it has itself are left to it. --workers may be 0."""
     existing = {name for parameter in command.params for name in parameter.opts}
     for parameter in command.params:
         if parameter.name == "workers":
             parameter.type = click.IntRange(min=0)
     extra = [
-        click.Option(
-            ["--cbase"],
-            type=click.IntRange(min=1),
-            metavar="INT",
-            help="Channels times resolution  [default: by --cfg]",
-        ),
-        click.Option(
-            ["--cmax"], type=click.IntRange(min=1), metavar="INT", help="Most channels of a layer  [default: 512]"
-        ),
-        click.Option(["--tick"], type=click.IntRange(min=1), metavar="KIMG", help="Length of a tick  [default: 4]"),
-        click.Option(
-            ["--batch-gpu"], type=click.IntRange(min=1), metavar="INT", help="Images that a GPU takes at a time"
-        ),
-        click.Option(
-            ["--subset"], type=click.IntRange(min=1), metavar="INT", help="Train with so many images  [default: all]"
-        ),
+        _option("--cbase", "Channels times resolution  [default: by --cfg]", COUNT),
+        _option("--cmax", "Most channels of a layer  [default: 512]", COUNT),
+        _option("--tick", "Length of a tick  [default: 4]", COUNT, "KIMG"),
+        _option("--batch-gpu", "Images that a GPU takes at a time", COUNT),
+        _option("--subset", "Train with so many images  [default: all]", COUNT),
     ]
+    plugin_help = "Plug-ins to train with, or .py files of them, repeatable; see: stylegan-plugins list"
+    resume_help = "Go on with the run in DIR, exactly where its newest state was written; needs no other option"
+    minutes_help = "Time between two states that --resume-run can go on from  [default: 10]"
+    trust_help = "Load the pickle of --resume as the host would: it may run any code"
+    resume: dict[str, Any] = dict(is_eager=True, callback=_nothing_else_required)
     ours = [
-        click.Option(
-            ["--plugin"],
-            multiple=True,
-            metavar="NAME,...",
-            help="Plug-ins to train with, or .py files of them, repeatable; see: stylegan-plugins list",
-        ),
+        _option("--plugin", plugin_help, None, "NAME,...", multiple=True),
         device_click_option(),
-        click.Option(
-            ["--resume-run"],
-            type=click.Path(exists=True, file_okay=False),
-            metavar="DIR",
-            is_eager=True,
-            callback=_nothing_else_required,
-            help="Go on with the run in DIR, exactly where its newest state was written; needs no other option",
-        ),
-        click.Option(
-            ["--state-minutes"],
-            type=click.FloatRange(min=0, min_open=True),
-            metavar="MIN",
-            help="Time between two states that --resume-run can go on from  [default: 10]",
-        ),
-        click.Option(
-            ["--keep-states"], type=click.IntRange(min=1), metavar="INT", help="States that are kept  [default: 2]"
-        ),
+        _option("--resume-run", resume_help, click.Path(exists=True, file_okay=False), "DIR", **resume),
+        _option("--state-minutes", minutes_help, click.FloatRange(min=0, min_open=True), "MIN"),
+        _option("--keep-states", "States that are kept  [default: 2]", COUNT),
         metric_samples_click_option(),
-        click.Option(
-            ["--trust-pickle"], is_flag=True, help="Load the pickle of --resume as the host would: it may run any code"
-        ),
-        click.Option(
-            ["--gan-loss"], type=click.Choice(list(GAN_LOSSES)), help="Adversarial loss  [default: nonsaturating]"
-        ),
+        click.Option(["--trust-pickle"], is_flag=True, help=trust_help),
+        _option("--gan-loss", "Adversarial loss  [default: nonsaturating]", click.Choice(list(GAN_LOSSES)), None),
     ]
     found = catalogue()
     ours += [option for name in found.usable() for option in found.click_options(name)]
@@ -181,11 +151,8 @@ def _nothing_else_required(context: click.Context, option: click.Parameter, valu
 
 
 def recorded_device(run_dir: str) -> str:
-    """The --device that a run began with; auto if none was given."""
-    try:
-        return json.loads(Path(run_dir, "training_options.json").read_text()).get("device", "auto")
-    except (OSError, ValueError):
-        return "auto"  # resume.arguments says what is wrong
+    """Return the --device that a run began with; auto if none was given. Raises DataError."""
+    return (run_folders.read_options(Path(run_dir)) or {}).get("device", "auto")
 
 
 def configure(desc: str, args: Any, request: Request) -> tuple[str, Any]:

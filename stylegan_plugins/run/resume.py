@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,7 +12,7 @@ import click
 import torch
 
 from stylegan_plugins.errors import OptionError, StateError
-from stylegan_plugins.files import datasets, states
+from stylegan_plugins.files import datasets, run_folders, states
 from stylegan_plugins.host import devices
 from stylegan_plugins.host.modules import host_module
 from stylegan_plugins.manager import recorded
@@ -54,12 +53,9 @@ def _prepared(
         raise OptionError(
             f"--resume-run: {flags} cannot change in the middle of a run; leave it out. These can: {may}."
         )
-    try:
-        args = json.loads((run_dir / "training_options.json").read_text())
-    except (OSError, ValueError) as error:
-        raise StateError(
-            f"--resume-run: {run_dir} has no training_options.json that can be read; give a run directory."
-        ) from error
+    args = run_folders.read_options(run_dir)
+    if args is None:
+        raise StateError(f"--resume-run: {run_dir} has no training_options.json; give a run directory.")
     args["run_dir"] = str(run_dir)  # it may have been moved
     args["resume_pkl"] = None  # the state has what came from it
     record = args.get("plugins", {})

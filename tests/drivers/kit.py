@@ -102,6 +102,17 @@ def two_critics() -> None:
         raise AssertionError("both were taken")
 
 
+def of_no_pass() -> None:
+    weights = {"G": lambda owner: owner.G.mapping.fc0.weight, "D": lambda owner: owner.D.b4.out.weight}
+    for network, weight in weights.items():
+        compute = lambda session, weight=weight: lambda step: weight(session).square().sum()[None]
+        terms = lambda session, c=compute, n=network: [Term("decay", n, c(session), on="nothing")]
+        run, plain = TinyRun(method(f"decay{network}", terms=terms)), TinyRun()
+        gradients, expected = run.gradients(f"{network}main"), plain.gradients(f"{network}main")
+        (name,) = [f"{network}.{n}" for n, p in getattr(run, network).named_parameters() if p is weight(run)]
+        torch.testing.assert_close(gradients[name], expected[name] + 2 * weight(run))
+
+
 def nothing_trained() -> None:
     frozen = ModuleType("frozen")
 
@@ -163,6 +174,7 @@ def generated() -> None:
     assert images.isfinite().all()
 
 
+claim("a term on nothing has no pass and one value", of_no_pass)
 claim("two critics are refused", two_critics)
 claim("a phase in which nothing is trained is skipped", nothing_trained)
 claim("an average follows its module and is saved", averages)
