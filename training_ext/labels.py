@@ -23,28 +23,30 @@ class Labels:
     flipped: np.ndarray | None = None
 
 
-_LABELS: dict[str, Labels] = {}
+_BY_PATH = "_stylegan_plugins_labels"  # on the host's class, which its loop makes data sets of by name
 
 
-def use_labels(cls: type, path: str, labels: Labels) -> None:
+def use_labels(cls: Any, path: str, labels: Labels) -> None:
     """Let data sets of a host's class and of this path, with use_labels on, have these labels. In this process."""
-    _LABELS[os.path.realpath(path)] = labels
-    if "_labels_from_outside" in vars(cls):
-        return
-    load_raw_labels, get_label = cls._load_raw_labels, cls.get_label  # type: ignore[attr-defined]
+    if _BY_PATH not in vars(cls):
+        setattr(cls, _BY_PATH, {})
+        load_raw_labels, get_label = cls._load_raw_labels, cls.get_label
 
-    def _load_raw_labels(self: Any) -> np.ndarray | None:
-        found = _LABELS.get(os.path.realpath(self._path))
-        return load_raw_labels(self) if found is None else found.values
+        def of(dataset: Any) -> Labels | None:
+            return getattr(cls, _BY_PATH).get(os.path.realpath(dataset._path))
 
-    def _get_label(self: Any, idx: int) -> np.ndarray:
-        found = _LABELS.get(os.path.realpath(self._path))
-        if found is None or found.flipped is None or not self._use_labels or not self._xflip[idx]:
-            return get_label(self, idx)
-        return found.flipped[self._raw_idx[idx]].copy()
+        def _load_raw_labels(self: Any) -> np.ndarray | None:
+            found = of(self)
+            return load_raw_labels(self) if found is None else found.values
 
-    cls._load_raw_labels, cls.get_label = _load_raw_labels, _get_label  # type: ignore[attr-defined]
-    cls._labels_from_outside = True  # type: ignore[attr-defined]
+        def _get_label(self: Any, idx: int) -> np.ndarray:
+            found = of(self)
+            if found is None or found.flipped is None or not self._use_labels or not self._xflip[idx]:
+                return get_label(self, idx)
+            return found.flipped[self._raw_idx[idx]].copy()
+
+        cls._load_raw_labels, cls.get_label = _load_raw_labels, _get_label
+    getattr(cls, _BY_PATH)[os.path.realpath(path)] = labels
 
 
 def in_worker(then: Any, labels: Labels) -> Any:
