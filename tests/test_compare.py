@@ -75,15 +75,15 @@ def test_combinations_are_trained_and_after_ctrl_c_the_same_command_goes_on(ada_
     flags += ["--batch=32", "--device=cpu", "--snap=9"]
     command = [sys.executable, "-c", "from stylegan_plugins.cli import main; main()", "compare", *flags]
     how = {"env": {**os.environ, "OMP_NUM_THREADS": "1"}, "preexec_fn": with_ctrl_c}
-    compare = subprocess.Popen(command, cwd=ada_host, stderr=subprocess.PIPE, text=True, **how)
+    running = subprocess.Popen(command, cwd=ada_host, stderr=subprocess.PIPE, text=True, **how)
     first = tmp_path / "none-0.5-seed0"
     deadline = time.monotonic() + 300
     while "tick 0" not in ((first / "train.log").read_text() if (first / "train.log").exists() else ""):
-        assert compare.poll() is None and time.monotonic() < deadline
+        assert running.poll() is None and time.monotonic() < deadline
         time.sleep(0.1)
-    os.kill(compare.pid, signal.SIGINT)
-    _, said = compare.communicate(timeout=120)
-    assert compare.returncode == 128 + signal.SIGINT and "Traceback" not in said
+    os.kill(running.pid, signal.SIGINT)
+    _, said = running.communicate(timeout=120)
+    assert running.returncode == 128 + signal.SIGINT and "Traceback" not in said
     run_dir, seen = compare.progress_of(first)
     assert run_dir is not None and 0 < seen < 1000
     assert not list(run_dir.glob("*.tmp"))

@@ -244,7 +244,8 @@ def test_a_run_trains_with_diagnostics_as_without_bit_for_bit(ada_host, run, tmp
     assert [drop(line) for line in statistics(run_dir)] == statistics(tmp_path / "without")
     without, measured = (newest_state(path, print)[2] for path in (tmp_path / "without", run_dir))
     this = measured["ranks"][0]
-    assert this.pop("plugins") == {"diagnostics": {"images": 64}} and without["ranks"][0].pop("plugins") == {}
+    assert this["session"].pop("methods") == {"diagnostics": {"images": 64}}
+    assert without["ranks"][0]["session"].pop("methods") == {}
     this |= {name: drop(this[name]) for name in ("counters", "cumulative")}
     collectors = this["collectors"]
     collectors["stats_collector"] = {kind: drop(values) for kind, values in collectors["stats_collector"].items()}

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from stylegan_plugins.patches import FAMILIES, edits_for
 from support.hosts import CHECKOUTS, copy_host
 
 from stylegan_plugins.cli import cli
@@ -16,7 +17,6 @@ from stylegan_plugins.errors import HostError
 from stylegan_plugins.host import patch as host_patch
 from stylegan_plugins.host.families import HOSTS
 from stylegan_plugins.host.recognise import recognise
-from stylegan_plugins.patches import FAMILIES, edits_for
 
 ADA, STYLEGAN3 = FAMILIES
 LOOP = "training/training_loop.py"

@@ -21,6 +21,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from stylegan_plugins.patches import FAMILIES, edits_for, optional_files
 from support.hosts import CHECKOUTS, copy_host
 
 from stylegan_plugins.errors import HostError, PatchError
@@ -37,7 +38,6 @@ from stylegan_plugins.host.patcher import (
     Increment,
     apply_edits,
 )
-from stylegan_plugins.patches import FAMILIES, edits_for, optional_files
 
 ADA, STYLEGAN3 = FAMILIES
 LOOP = "training/training_loop.py"

@@ -315,8 +315,8 @@ def test_two_processes_choose_the_same(stylegan3_host, small, small_zip, tmp_pat
     args = options(stylegan3_host, STYLEGAN3, small_zip, tmp_path, *flags)
     args |= {"total_kimg": 0.112, "kimg_per_tick": 9, "image_snapshot_ticks": None, "network_snapshot_ticks": None}
     run_to_its_end(stylegan3_host, args, tmp_path / "run", fresh=True)
-    _, state = newest_state(tmp_path / "run", print)
-    first, second = (rank["plugins"]["vision-aided"] for rank in state["ranks"])
+    _, _, state = newest_state(tmp_path / "run", print)
+    first, second = (rank["session"]["methods"]["vision-aided"] for rank in state["ranks"])
     assert len(first["in_use"]) == 1 and first["in_use"] == second["in_use"]
     values = {key: [float(of["augment"][key]["p"]) for of in (first, second)] for key in first["augment"]}
     assert all(a == b for a, b in values.values())

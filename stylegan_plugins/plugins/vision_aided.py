@@ -123,7 +123,10 @@ def configure(args: Any, options: VisionAidedOptions) -> VisionAidedOptions:
     """What the run needs is looked for now; a file of weights is found again from anywhere."""
     if options.warmup_kimg is None:
         options = replace(options, warmup_kimg=0.0 if args.get("resume_pkl") else 500.0)
-    options = replace(options, target=SMOOTH) if options.target is None else replace(options, sure=0.0)
+    if options.target is not None:
+        options = replace(options, sure=0.0)
+    elif options.loss != "hinge":  # which has none
+        options = replace(options, target=SMOOTH)
     begin, end = options.begins(0), args["total_kimg"] * 1000
     if begin >= end:
         raise OptionError(

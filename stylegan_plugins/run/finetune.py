@@ -219,7 +219,7 @@ def _check_fit(path: Path, key: str, kwargs: Mapping[str, Any], network: Network
     try:
         with torch.random.fork_rng(devices=[]):
             made = _class(kwargs["class_name"])(**arguments, **of_data)
-            if key == "G":
+            if generators.has_module(network):
                 made = generators.with_module(made, plugins, seed=0)
         reason = networks.difference(made, network)
     except networks.UNKNOWN as error:
