@@ -60,20 +60,29 @@ def _users(hook: str) -> list[str]:
 
 INTRODUCTION = """# The contract
 
-What a method contributes, what its functions are given, and what the session offers. Everything here is imported
+This page lists the parts of a method, the arguments of their functions, and the session. Everything here is imported
 from `stylegan_plugins`. [Hooks](hooks.md) says when functions are called, [writing plug-ins](writing_plugins.md)
 starts from nothing.
 
 Shapes: N images of this process in one round, C channels, H = W pixels, c_dim the width of a label, M items of a
-view that has a number of its own, K logits of a critic (1 of the host's). Pixel values are in [-1, 1] where nothing
+view, K logits of a critic (1 of the host's). Pixel values are in [-1, 1] where nothing
 has augmented them. Everything that a term gets is float32, but for `z`, which is as the host's loop draws it.
 
 ## What happens when
 
 In a phase of D, generated images come first: they are drawn, augmented and judged, their terms are computed, and
 their gradients made, which frees their graph. Then come the real images. A term on `both` keeps the first graph
-until the second is there. In a phase of G, real images are drawn only for terms on `both` and for losses of pairs,
-without gradients.
+until the second is there. `Dreg` draws generated images only for terms that read them. In a phase of G, real images
+are drawn only for terms on `both` and for losses of pairs, without gradients.
+
+Without lazy regularisation the phases are `Gboth` and `Dboth`. With a critic of a method, `Dboth` is computed as
+`Dmain` and `Dreg`; `step_end` still gets `Dboth`.
+
+**Names** of terms of one network, heads, averages and augmentations are unique among the active plug-ins: begin them
+with the name of yours.
+
+**A value that is not finite** in a term ends the run at the end of the iteration; on a GPU, which is asked every 16
+iterations, up to 15 iterations later.
 
 **Gradient accumulation.** A phase has `session.rounds` rounds, of N = batch / (GPUs x rounds) images each;
 `session.round` counts them. Terms, `real_images` and `observe` are called in each round, `step_end` once after the
@@ -116,7 +125,15 @@ def _offered() -> list[tuple[str, object]]:
 def _signature(function: object) -> str:
     if isinstance(function, property):
         return ""
-    return f"({', '.join(name for name in inspect.signature(function).parameters if name != 'self')})"  # type: ignore[arg-type]
+    given = [p for p in inspect.signature(function).parameters.values() if p.name != "self"]  # type: ignore[arg-type]
+    return f"({', '.join(_parameter(p) for p in given)})"
+
+
+def _parameter(parameter: inspect.Parameter) -> str:
+    """Return a parameter with its default, if that is a plain value."""
+    default = parameter.default
+    plain = default is None or isinstance(default, str | int | float | tuple)
+    return parameter.name if default is parameter.empty or not plain else f"{parameter.name}={default!r}"
 
 
 def _section(cls: type) -> str:
@@ -124,7 +141,10 @@ def _section(cls: type) -> str:
     text, _, fields = inspect.getdoc(cls).rpartition("\n\n")
     properties = [(n, p) for n, p in vars(cls).items() if isinstance(p, property) and p.fget.__doc__]
     more = "".join(f"- `{name}` - {inspect.getdoc(value)}\n" for name, value in properties)
-    return f"## {cls.__name__}\n\n{text}\n\n{_table(fields, 'field')}" + (f"\nProperties:\n\n{more}" if more else "")
+    signature = f"`{cls.__name__}{_signature(cls)}`"
+    return f"## {cls.__name__}\n\n{text}\n\n{signature}\n\n{_table(fields, 'field')}" + (
+        f"\nProperties:\n\n{more}" if more else ""
+    )
 
 
 def _table(text: str, kind: str) -> str:

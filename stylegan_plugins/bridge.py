@@ -127,12 +127,13 @@ def options(command: click.Command) -> click.Command:
         context = click.get_current_context()
         explicit = frozenset(name for name in kwargs if _was_given(context, name))
         values = {name: kwargs.pop(name) for name in list(kwargs) if name not in theirs}
-        devices.choose(values.pop("device") or "auto")
+        chosen = values.pop("device") or "auto"
+        devices.choose(chosen)
         run_dir = values.pop("resume_run")
         if run_dir is not None:
             if "device" not in explicit:
                 devices.choose(arguments.recorded_device(run_dir))
-            resume.resume(command, Path(run_dir), explicit, {**kwargs, **values}, click.echo)
+            resume.resume(command, Path(run_dir), explicit, {**kwargs, **values, "device": chosen}, click.echo)
             return _ended()
         request = arguments.Request.parse(values, explicit)
         if kwargs.get("workers") == 0:

@@ -141,7 +141,7 @@ def new(name: str) -> None:
             out.write(template.replace("{name}", plugin))
     except OSError as error:
         raise OptionError(f"new {name}: {file} cannot be written ({error.strerror}).") from error
-    click.echo(f"{file}: train with --plugin=./{file}; see docs/writing_plugins.md")
+    click.echo(f"{file}: train with --plugin=./{file}; the page 'Writing plug-ins' of the documentation explains it")
 
 
 @cli.group()

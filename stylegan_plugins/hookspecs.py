@@ -11,12 +11,12 @@ examples are parts of [examples/every_hook.py](../examples/every_hook.py), which
 | `PAPER` | a line that `stylegan-plugins info` shows |
 | `requires`, `conflicts` | names of plug-ins that must, or must not, be active with it |
 | `brings` | names of plug-ins that are activated along with it, before it |
-| `ada` | what becomes of the hosts' default ADA: `"keep"`, `"off"` unless the user asked for ADA, or `"refuse"` |
+| `ada` | how it treats the hosts' default ADA: `"keep"`, `"off"` unless the user asked for ADA, or `"refuse"` |
 
-Two kinds of hooks exist. Those of a plug-in are functions of its module. One of them, `setup`, returns the method in
+Two kinds of hooks exist. Hooks of a plug-in are functions of its module. One of them, `setup`, returns the method in
 this run, an object that holds the parts and the state of the method; the hooks of a method are methods of that object.
-All are called in the order of `--plugin`. The order decides no number but one: augmentations are chained in it. Terms
-are summed by name.
+All are called in the order of `--plugin`. The order matters in three places: a `configure` sees the changes of earlier
+ones, and `real_images` and augmentations are chained. Terms are summed by name.
 
 | when | hooks |
 | --- | --- |
@@ -27,8 +27,8 @@ are summed by name.
 | each optimiser step, each iteration | `step_end`, `batch_end` |
 | each network snapshot | `snapshot` |
 | each tick, before and after its statistics are written | `statistics`, `tick` |
-| the `stylegan-plugins` command starts | `register_commands` |
-| images are generated without the data set | `register_sampler` |
+| `stylegan-plugins` lists its commands, or looks for one | `register_commands` |
+| images of a run are generated | `register_sampler` |
 | a frozen network or a metric is asked for | `register_backbones`, `register_metrics` |"""
 
 from __future__ import annotations
@@ -71,9 +71,9 @@ def register_labels(args: Any, options: Any) -> Any:
     `configure` says otherwise. `None`: the data set stays as it is. At most one active plug-in may have labels.
 
     Called before `configure` in the starting process, and again in each process that trains, before the data set is
-    made, and when a run is resumed. `args` - dict: as in `configure`, with `run_dir` in the latter two; what was
-    looked for once can be noted in `args["plugins"]["options"]`. `options` - the plug-in's own. Raise `DataError` if
-    images and labels do not fit together.
+    made, and when a run is resumed. `args` - dict: as in `configure`, with `run_dir` in the latter two;
+    results of a search can be stored in `args["plugins"]["options"]`. `options` - the plug-in's own. Raise
+    `DataError` if images and labels do not fit together.
 
     The host's classes stay: the loop, its metrics and the workers of its data loader see the same labels, and
     snapshots name no class of ours. Labels that change during a run: see `session.relabel`."""
@@ -91,8 +91,9 @@ def register_generator_module(G: torch.nn.Module, options: Any) -> Any:
 @hookspec
 def register_sampler(run_dir: Path, options: Any) -> Any:
     """Return `Sampler`: where labels come from when images are generated without the data set. It gives them as G's
-    mapping network embeds them, `G.mapping.embed(c)`, so that they may lie anywhere in that space. Called by
-    `stylegan-plugins sample` and `export` for each plug-in that was active in a run. `run_dir` - Path of the run;
+    mapping network embeds them, `G.mapping.embed(c)`, so that they may lie anywhere in that space. Called
+    wherever images of a run are generated (`sample`, `export`, `interpolate`, `sheet`, `evaluate`, and our metrics in
+    `train.py`), for each plug-in that was active in it. `run_dir` - Path of the run;
     `options` - the plug-in's own, as they were. At most one active plug-in may have one."""
 
 
@@ -113,8 +114,9 @@ def register_metrics() -> Any:
 
 @hookspec
 def register_commands(cli: click.Group) -> None:
-    """Add sub-commands to the `stylegan-plugins` command. Called for every installed plug-in, active or not, when a
-    command is not one of ours or all commands are listed, so import what is slow inside of a command."""
+    """Add sub-commands to the `stylegan-plugins` command. Called for every installed plug-in, active or not, when all
+    commands are listed, or when the command is not one of those that need no PyTorch (`list`, `info`, `new`, `patch`
+    and the like). Import what is slow inside of a command."""
 
 
 @hookspec
@@ -125,7 +127,9 @@ def setup(session: Any, options: Any) -> Any:
     Called once in each process, when networks, loss and optimisers exist and nothing is trained yet. Random numbers
     drawn here are the plug-in's own, hidden from the host, and the same in all processes. What the object remembers
     between iterations beyond its heads and averages is returned by its `state_dict()`, and taken back by its
-    `load_state_dict(state)`. `session` - see [the contract](contract.md#session); do not change networks here."""
+    `load_state_dict(state)`. `session` - see [the contract](contract.md#session); do not change networks here. The
+    networks, `device`, `dataset` and `layer_shape` are there; `judge`, `generate`, `augment` and the heads' optimisers
+    follow in `attached`."""
 
 
 class MethodHooks:
@@ -154,8 +158,8 @@ class MethodHooks:
 
     @hookspec
     def observe(self, step: Step) -> None:
-        """A pass was made and its terms are computed. `step` has that pass alone: real and generated images of one
-        round are told in calls of their own. Gradients are switched off."""
+        """Called after each pass of shown images and the terms on its source alone; terms on `both` come after it.
+        `step` has that pass, without views. A phase of G has generated images only. Gradients are switched off."""
 
     @hookspec
     def step_end(self, phase: str) -> None:
@@ -178,5 +182,5 @@ class MethodHooks:
 
     @hookspec
     def snapshot(self, path: str, nimg: int) -> None:
-        """A network snapshot was written. Called in the first process alone. `path` - str: the pickle; write what
-        belongs to it beside it."""
+        """A network snapshot was written. Called in the first process alone. `path` - str: the pickle; write
+        related files beside it."""

@@ -23,7 +23,7 @@ import pluggy
 
 from stylegan_plugins import hookspecs
 from stylegan_plugins import options as plugin_options
-from stylegan_plugins.errors import OptionError, PluginError
+from stylegan_plugins.errors import OptionError, PluginError, UserError
 
 ENTRY_POINTS = "stylegan_plugins"
 TRACE = "STYLEGAN_PLUGINS_TRACE"
@@ -128,20 +128,31 @@ class Catalogue:
             if inspect.isfunction(function) and not hasattr(function, "stylegan_plugins_impl"):
                 raise PluginError(f"--plugin: {hook}() of {name!r} has the name of a hook and no mark: @hookimpl.")
         try:
+            if not name.replace("-", "_").isidentifier():
+                raise PluginError(f"--plugin: {name!r} is no name of a plug-in: use letters, digits and hyphens.")
             self.pm.register(plugin, name)
             self.pm.check_pending()  # a misspelt hook fails here, not silently 400 kimg later
             if self.options_class(name) is not None:
                 plugin_options.check(name, self.options_class(name))
             if getattr(plugin, "ada", "keep") not in ADA:
                 raise PluginError(f"--plugin: ada of {name!r} is {plugin.ada!r}; it is one of {', '.join(ADA)}.")
+            for attribute in ("requires", "conflicts", "brings"):
+                if not isinstance(getattr(plugin, attribute, ()), list | tuple):
+                    raise PluginError(f"--plugin: {attribute} of {name!r} is no list of names of plug-ins.")
+            presets = self.presets(name)
+            if not all(isinstance(preset, plugin_options.Preset) for preset in presets.values()):
+                raise PluginError(f"--plugin: PRESETS of {name!r} is no dictionary of Preset by name.")
         except pluggy.PluginValidationError as error:
             self.pm.unregister(name=name)
             of_method = [hook for hook in vars(hookspecs.MethodHooks) if f"unknown hook '{hook}'" in str(error)]
             hint = " It is a hook of the object that setup() returns." if of_method else ""
             raise PluginError(f"--plugin: {name!r} has a faulty hook: {_one_line(error)}.{hint}") from error
-        except PluginError:
-            self.pm.unregister(name=name)
-            raise
+        except FAULTS as error:
+            if self.pm.has_plugin(name):
+                self.pm.unregister(name=name)
+            if isinstance(error, UserError):
+                raise
+            raise PluginError(f"--plugin: {name!r} is faulty: {type(error).__name__}: {_one_line(error)}.") from error
 
     def usable(self) -> Iterator[str]:
         """Yield the names of all plug-ins that can be loaded. A faulty one spoils no run without it; `stylegan-plugins
@@ -318,7 +329,9 @@ class Plugins:
         return next(iter(found.values()), None)
 
     def with_options(self, name: str, options: Any) -> Plugins:
-        """Return the same plug-ins, one of them with other options."""
+        """Return the same plug-ins, one of them with other options. Raises PluginError if they are no options of it."""
+        if type(options) is not type(self.options[name]):
+            raise PluginError(f"--plugin={name}: configure() returned a {type(options).__name__}, not its options.")
         return replace(self, options={**self.options, name: options})
 
     def record(self) -> dict[str, Any]:

@@ -3,6 +3,7 @@ came."""
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,7 +14,7 @@ from stylegan_plugins import Average, Batch, Critic, Head, Images, Pass, Step, T
 from stylegan_plugins.errors import PluginError
 from stylegan_plugins.run.method import HOOKS, Method, check_terms, check_value
 from training_ext.parts import HOST_CRITIC, ContractError
-from training_ext.passes import make_pass
+from training_ext.passes import for_term, make_pass
 
 pytestmark = pytest.mark.unit
 
@@ -179,30 +180,34 @@ class D(torch.nn.Module):
     def __init__(self):
         super().__init__()
         self.b4 = torch.nn.Module()
-        self.b4.fc = torch.nn.Linear(3 * 4 * 4, 2)
+        self.b4.conv, self.b4.fc = torch.nn.Identity(), torch.nn.Linear(3 * 4 * 4, 2)
         self.b4.mbstd = SimpleNamespace(group_size=4)
 
     def forward(self, images, labels):
-        return self.b4.fc(images.flatten(1)).sum(dim=1, keepdim=True)
+        return self.b4.fc(self.b4.conv(images).flatten(1)).sum(dim=1, keepdim=True)
 
 
-def seen(*terms: Term, n: int = 4) -> tuple[Pass, dict[View, Pass]]:
-    x = torch.rand([n, 3, 4, 4])
+def seen(*terms: Term, n: int = 4, critic: Critic = HOST_CRITIC, gradients=()) -> tuple[Pass, dict[View, Pass]]:
+    x = torch.rand([n, 3, 4, 4]).requires_grad_(True)
     images = Images("real", "Dmain", x, x, x, torch.zeros([n, 0]))
-    from contextlib import nullcontext
-
-    return make_pass(D(), HOST_CRITIC, images, terms, (), {}, nullcontext)
+    return make_pass(D(), critic, images, terms, gradients, {}, nullcontext)
 
 
 def test_what_is_read_and_not_declared_says_what_to_declare():
     view = View("v", lambda images: images.clean)
-    made, views = seen(Term("a", "D", value, views=[view], layers=["b4.fc"]))
+    term = Term("a", "D", value, views=[view], layers=["b4.fc"])
+    of_all = seen(term, Term("other", "D", value, layers=["b4.conv"]), gradients=["shown"])
+    made = for_term(term, of_all)
     for read, message in (
         (
             lambda: made.layers["b4.conv"],
             "'b4.conv' is read and not declared; name it in `layers`. It declares 'b4.fc'",
         ),
-        (lambda: views[view].logits, "the view 'v' has no logits; make it with judged=True"),
+        (lambda: made.views["v"].layers["b4.conv"], "name it in `layers`"),
+        (lambda: made.gradients["shown"], "'shown' is read and not declared; name it in `gradients`"),
+        (lambda: made.views["v"].gradients["batch"], "name it in `gradient`"),
+        (lambda: made.images.generator_layers["b16"], "name it in `generator_layers`"),
+        (lambda: made.views["v"].logits, "the view 'v' has no logits; make it with judged=True"),
         (lambda: Step("Dmain", 0, 0, made, made).one, "has no one pass; read step.real and step.generated"),
     ):
         with pytest.raises(ContractError) as error:
@@ -213,8 +218,6 @@ def test_what_is_read_and_not_declared_says_what_to_declare():
 def test_two_methods_may_have_a_view_of_one_name():
     first, second = View("clean", lambda images: images.clean), View("clean", lambda images: images.clean * 2)
     terms = [Term("a", "D", value, views=[first]), Term("b", "D", value, views=[second])]
-    from training_ext.passes import for_term
-
     made = seen(*terms)
     one, other = (for_term(term, made).views["clean"] for term in terms)
     assert torch.equal(one.batch * 2, other.batch)
@@ -226,7 +229,7 @@ def test_two_methods_may_have_a_view_of_one_name():
     ("make", "message"),
     [
         (lambda images: Batch(images.raw[:2]), "made 2 images with 4 labels; give labels in a Batch"),
-        (lambda images: (images.raw, images.labels), "made a tuple; expected images or a Batch"),
+        (lambda images: (images.raw, images.labels), "made a tuple; expected images"),
         (
             lambda images: Batch(images.raw.repeat(2, 1, 1, 1)[:6], torch.zeros([6, 0])),
             "'v' has 6 items; D takes groups of 4",
@@ -236,6 +239,21 @@ def test_two_methods_may_have_a_view_of_one_name():
 def test_a_view_that_d_cannot_take_is_told(make, message):
     with pytest.raises(ContractError, match=message):
         seen(Term("a", "D", value, views=[View("v", make)]))
+
+
+@pytest.mark.parametrize(
+    ("logits", "message"),
+    [
+        (lambda seen: seen.layers["b4.conv"], "'b4.conv' is read and not declared; name it in `layers`"),
+        (lambda seen: seen.host_logits.squeeze(1), r"logits returned a value of shape \[4\]; expected \[4, K\]"),
+        (lambda seen: None, r"logits returned a value NoneType; expected \[4, K\]"),
+    ],
+)
+def test_a_critic_that_breaks_the_contract_is_told(logits, message):
+    critic = Critic("c", logits)
+    with pytest.raises(ContractError, match=message) as error:
+        seen(Term("other", "D", value, layers=["b4.conv"]), critic=critic)
+    assert error.value.part is critic
 
 
 def test_an_average_is_a_copy_without_gradients():

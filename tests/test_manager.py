@@ -146,6 +146,41 @@ def test_an_argument_that_a_hook_does_not_have_is_refused_with_plugin_and_hook_o
         found.hooks_of("greedy")
 
 
+@pytest.mark.parametrize(
+    ("name", "attributes", "message"),
+    [
+        ("listed", {"requires": "diffaugment"}, "requires of 'listed' is no list of names"),
+        ("preset", {"PRESETS": {"paper": {"weight": 1}}}, "PRESETS of 'preset' is no dictionary of Preset by name"),
+        ("2d", {}, "'2d' is no name of a plug-in: use letters, digits and hyphens"),
+        ("ada", {"ada": "never"}, "ada of 'ada' is 'never'; it is one of"),
+    ],
+)
+def test_a_faulty_attribute_is_refused_and_spoils_no_run_without_it(install, name, attributes, message):
+    with pytest.raises(PluginError, match=message):
+        install(plugin(name, attributes=attributes)).load(name)
+    assert name not in set(install(plugin(name, attributes=attributes)).usable())
+
+
+def test_a_misspelt_annotation_is_refused_and_spoils_no_run_without_it(tmp_path):
+    file = tmp_path / "misspelt.py"
+    file.write_text(
+        "from __future__ import annotations\nfrom dataclasses import dataclass\nfrom stylegan_plugins import option\n"
+        "@dataclass(frozen=True)\nclass OPTIONS:\n    weight: flaot = option(1.0, 'a factor')\n"
+    )
+    found = Catalogue()
+    found.add_file(file)
+    for _ in range(2):  # again, not half registered
+        with pytest.raises(PluginError, match="'misspelt' is faulty: NameError: name 'flaot' is not defined"):
+            found.load("misspelt")
+    assert "misspelt" not in set(found.usable())
+
+
+def test_configure_returns_options_of_its_plugin():
+    active = Catalogue().activate(["diffaugment"], {})
+    with pytest.raises(PluginError, match=r"--plugin=diffaugment: configure\(\) returned a dict, not its options"):
+        active.with_options("diffaugment", {})
+
+
 def test_a_missing_requirement_says_what_to_give(install):
     found = install(plugin("first"), plugin("second", attributes={"requires": ("first",)}))
     with pytest.raises(PluginError, match="second needs first: give --plugin=first,second"):

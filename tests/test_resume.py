@@ -296,6 +296,7 @@ def test_logs_are_cut_to_what_they_were(tmp_path):
         (["--kimg=0"], "--kimg=0: must be 1 or more"),
         (["--kimg=2", "--snap=0"], "--snap=0: must be 1 or more"),
         ([], "the run is complete at 0.24 kimg. Give a larger --kimg"),
+        (["--device=cpu"], "the run is complete at 0.24 kimg. Give a larger --kimg"),
         (["--kimg=2", "--metrics=nonsense"], "--metrics: 'nonsense' is not known. Known: "),
     ],
 )

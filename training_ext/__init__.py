@@ -1,5 +1,2 @@
-"""The numerical parts of the methods: functions and modules on tensors, without click, pluggy or a host.
-
-It mirrors the host's ``training/`` package: ``augment`` and ``heads`` hold what a pass goes through, one module per
-method holds its loss equations. Each docstring gives symbols, shapes, ranges and the source of its equation.
-"""
+"""The numerical parts: the contract, passes, and one module of equations per method, without click and pluggy. Only
+``loss`` needs a host. Docstrings give symbols, shapes, ranges and the source of an equation."""

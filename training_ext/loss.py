@@ -67,6 +67,7 @@ class PluginLoss(host_loss.StyleGAN2Loss):
         labels, [N, z_dim] latents; `gain` multiplies the loss. Gradients are added to `.grad`."""
         session = self.session
         if session.begin(phase):
+            real_c = session.labels(real_c)
             paired = (session.critic.loss or self.gan_loss).paired
             labels = real_c if paired else gen_c  # a pair has one label
             real, generated = (real_img, real_c), (gen_z, labels)

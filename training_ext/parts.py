@@ -9,7 +9,7 @@ that has a number of its own. Pixel values are in [-1, 1] where nothing has augm
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,7 +23,13 @@ Network = Literal["D", "G"]
 
 
 class ContractError(ValueError):
-    """A part is used or made in a way that the contract does not have. The session adds the plug-in's name."""
+    """A part is used or made in a way that the contract does not have. The session adds the plug-in's name.
+
+    part: the view or the critic at fault; None: the parts at work"""
+
+    def __init__(self, message: str, part: View | Critic | None = None) -> None:
+        super().__init__(message)
+        self.part = part
 
 
 class Declared(dict):
@@ -39,6 +45,11 @@ class Declared(dict):
         known = f"It declares {', '.join(map(repr, self))}." if self else "It declares none."
         raise ContractError(f"{name!r} is read and not declared; name it in `{self.what}`. {known}")
 
+    @classmethod
+    def of(cls, what: str, names: Iterable[str], values: Mapping[str, Any]) -> Declared:
+        """Return the values of these names, as far as they are there."""
+        return cls(what, {name: values[name] for name in names if name in values})
+
 
 def always(*_: Any) -> bool:
     return True
@@ -53,7 +64,8 @@ class Images:
 
     source            'real' or 'generated'
     phase             the phase of the host: Gmain, Greg, Dmain, Dreg, or Gboth, Dboth without lazy regularisation
-    raw               [N, C, H, W] from the data set or G; a leaf of the graph if a gradient by `raw` is declared
+    raw               [N, C, H, W] from the data set or G; in a phase of D, a leaf of the graph if a gradient by `raw`
+                      is declared
     clean             [N, C, H, W] after the host's blur and ADA
     shown             [N, C, H, W] after the augmentations: what the critic judges
     labels            [N, c_dim]
@@ -79,7 +91,7 @@ class Images:
 
 @dataclass(frozen=True)
 class Pass:
-    """What D and the critic made of one batch: of the shown images of a source, or of a view.
+    """The outputs of D and the critic for one batch: the shown images of a source, or a view.
 
     images       the images of the source; of a view, those that it was made from
     view         the name of the view, None for the shown images
@@ -88,7 +100,7 @@ class Pass:
     targets      what the view gave beside its images, else None
     host_logits  [N, 1] of the host's D, None if D did not run
     layers       outputs of layers of D, by name, float32, as the layers give them: those that a part declares
-    logits       [N, K] of the critic, [N, 1] of the host's; of a view, only if it is judged
+    logits       [N, K] of the critic, [N, 1] of the host's; of a view, only with `judged` or `gradient`
     gradients    of the sum of `logits`, by what a term or R1 declares: 'raw' or 'shown', of a view 'batch'; the shape
                  of the images, with a graph
     views        passes of the views that the term declares, by name"""
@@ -142,7 +154,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Batch:
-    """A view with labels, targets or a number of items of its own.
+    """A view with its own labels or targets, or with another number of items than the shown images.
 
     images   [M, C, H, W]
     labels   [M, c_dim]; None: those of the source
@@ -160,7 +172,7 @@ class Batch:
 class Augmentation:
     """A differentiable transformation of all that D sees, in two steps, so that a draw can be used again.
 
-    name    of what it draws, in `Images.omega`
+    name    key in `Images.omega`
     sample  images [N, C, H, W] -> omega by group: everything random; [N, k] in [0, 1] if terms are to learn it
     apply   (images, omega) -> images; differentiable, twice where R1 passes through it
     where   (source, phase) -> whether images of that source are transformed in that phase"""
@@ -176,12 +188,12 @@ class View:
     """A further batch that the terms that name it read. Two terms that name the same object share it.
 
     name      of the pass in `Pass.views`; terms of other methods may have a view of the same name
-    make      Images -> [N, C, H, W], or a `Batch`
+    make      Images -> [N, C, H, W], or a `Batch`; where D sees it, M is a multiple of its minibatch-stddev group
     on        the source that it is made of, or 'each'
     groups    minibatch-stddev groups: 'own', apart from the shown images; 'shared', across both; 'none': D does not
               see the view
     judged    whether the critic judges it, too: then its pass has logits
-    gradient  whether its pass has the gradient of the logits by its images"""
+    gradient  whether its pass has logits and their gradient by its images; these are detached, so it trains no G"""
 
     name: str
     make: Callable[[Images], torch.Tensor | Batch]
@@ -197,11 +209,12 @@ class Term:
 
     name              reported before weighting as Loss/<network>/<name>
     network           'D' or 'G'
-    compute           Step -> [N], or [M] of a view of M items, whose mean counts; called in each round of gradient
-                      accumulation
+    compute           Step -> [N], or [M] of a view of M items, whose mean counts; [1] of a term on 'nothing', whose
+                      step has no pass; called in each round of gradient accumulation
     weight            0 switches the term off: it is not computed
     on                the passes that it reads: 'real' or 'generated' images; 'each' in turn, D's generated images
-                      first; 'both' at once, which keeps both graphs for one backward pass; or 'nothing'
+                      first; 'both' at once, which keeps both graphs for one backward pass; or 'nothing'. On 'each',
+                      a term of G reads generated images only
     when              the phase: 'main', or 'reg', whose gradients the host multiplies by the interval
     layers            names of submodules of D whose outputs it reads, for example 'b4.fc'
     generator_layers  names of submodules of G.synthesis, for example 'b16'
@@ -228,7 +241,7 @@ class Term:
 
 @dataclass(frozen=True)
 class Critic:
-    """Takes the place of the host's logits: D and G are trained by its own, and R1, ADA and statistics follow them.
+    """A replacement for the host's logits: D and G are trained by its logits, and R1, ADA and statistics use them too.
 
     name     for errors
     logits   Pass -> [N, K]; the loss is averaged over K
@@ -254,7 +267,7 @@ HOST_CRITIC = Critic("host", lambda seen: seen.host_logits)
 class Head:
     """A module that is trained with D or with G and is part of neither. It is float32 whatever they are.
 
-    name      of its tensors in the training state, without dots
+    name      key in the training state, without dots
     module    made in `setup`
     network   whose phases train it
     settings  arguments of its optimiser; what is left out is as in the network's"""
@@ -268,10 +281,10 @@ class Head:
 class Average:
     """A copy of a module that follows it: k <- decay k + (1 - decay) p after each main step of D, buffers copied.
 
-    name    of its tensors in the training state
+    name    key in the training state
     source  the module that it follows
-    module  the copy, without gradients
-    decay   in [0, 1]"""
+    decay   in [0, 1]
+    module  an attribute, not an argument: the copy, without gradients"""
 
     def __init__(self, name: str, source: torch.nn.Module, decay: float) -> None:
         self.name = name

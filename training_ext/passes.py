@@ -79,14 +79,13 @@ def make_pass(
         outputs = _run_D(D, groups, everything, layers, kwargs)
 
     # Ask the critic.
-    shown = Pass(images, None, images.shown, images.labels, **_parts(outputs.get(None)))
-    shown = replace(shown, judged=critic.logits(shown))
+    shown = _judged(critic, Pass(images, None, images.shown, images.labels, **_parts(outputs.get(None))))
     of_views: dict[View, Pass] = {}
     for view, batch in batches.items():
         assert batch.labels is not None  # see _batch_of
         made = Pass(images, view.name, batch.images, batch.labels, batch.targets, **_parts(outputs.get(view)))
         if view.judged or view.gradient:
-            made = replace(made, judged=critic.logits(made))
+            made = _judged(critic, made)
         if view.gradient:
             with no_weight_gradients():
                 made = replace(made, gradients={"batch": _gradients(made.logits, [made.batch])[0]})
@@ -102,20 +101,45 @@ def make_pass(
 
 
 def for_term(term: Term, made: tuple[Pass, Mapping[View, Pass]]) -> Pass:
-    """Return a pass as a term sees it, with the views that it declares."""
+    """Return a pass as a term sees it: with the layers, gradients and views that it declares, and no others."""
     shown, views = made
-    return replace(shown, views=Declared("views", {view.name: views[view] for view in term.views if view in views}))
+    of_G = Declared.of("generator_layers", term.generator_layers, shown.images.generator_layers)
+    images = replace(shown.images, generator_layers=of_G)
+    seen = lambda one, what, names: replace(
+        one,
+        images=images,
+        layers=Declared.of("layers", term.layers, one.layers),
+        gradients=Declared.of(what, names, one.gradients),
+    )
+    of_views = {view.name: seen(views[view], "gradient", ["batch"]) for view in term.views if view in views}
+    return replace(seen(shown, "gradients", term.gradients), views=Declared("views", of_views))
+
+
+def _judged(critic: Critic, seen: Pass) -> Pass:
+    """Return a pass with the logits of the critic, which sees the layers that it declares."""
+    try:
+        logits = critic.logits(replace(seen, layers=Declared.of("layers", critic.layers, seen.layers)))
+    except ContractError as error:
+        error.part = critic
+        raise
+    if not isinstance(logits, torch.Tensor) or logits.ndim != 2 or len(logits) != len(seen.batch):
+        came = f"of shape {list(logits.shape)}" if isinstance(logits, torch.Tensor) else type(logits).__name__
+        raise ContractError(f"logits returned a value {came}; expected [{len(seen.batch)}, K]", critic)
+    return replace(seen, judged=logits)
 
 
 def _batch_of(view: View, images: Images) -> Batch:
     made = view.make(images)
     batch = Batch(made) if isinstance(made, torch.Tensor) else made
-    if not isinstance(batch, Batch):
-        raise ContractError(f"the view {view.name!r} made a {type(made).__name__}; expected images or a Batch")
+    if not isinstance(batch, Batch) or batch.images.ndim != 4:
+        raise ContractError(
+            f"the view {view.name!r} made a {type(made).__name__}; expected images [M, C, H, W] or a Batch", view
+        )
     labels = images.labels if batch.labels is None else batch.labels
     if len(labels) != len(batch.images):
         raise ContractError(
-            f"the view {view.name!r} made {len(batch.images)} images with {len(labels)} labels; give labels in a Batch"
+            f"the view {view.name!r} made {len(batch.images)} images with {len(labels)} labels; give labels in a Batch",
+            view,
         )
     if view.gradient:
         batch = replace(batch, images=batch.images.detach().requires_grad_(True))
@@ -146,9 +170,12 @@ def _run_D(
     labels = [_concatenated([batches[key].labels for key in group]) for group in groups]
     sizes, size = [len(batch) for batch in images], minibatch_std_group(D)
     for group, count in zip(groups, sizes, strict=True):
-        if size is not None and count % min(size, count):
-            names = ", ".join(repr(view.name) for view in group if view is not None) or "of the images"
-            raise ContractError(f"the view {names} has {count} items; D takes groups of {size} (minibatch-stddev)")
+        views = [view for view in group if view is not None]
+        if views and size is not None and count % min(size, count):
+            names = ", ".join(repr(view.name) for view in views)
+            raise ContractError(
+                f"the view {names} has {count} items; D takes groups of {size} (minibatch-stddev)", views[0]
+            )
     if len(groups) > 1 and can_join(sizes, size):
         logits, found = read(D, layers, join(images, size), join(labels, size), **kwargs)
         parts = {name: split(value, sizes, size) for name, value in {"": logits, **found}.items()}

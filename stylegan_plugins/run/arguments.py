@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -180,7 +180,7 @@ def configure(desc: str, args: Any, request: Request) -> tuple[str, Any]:
     if plugins or request.gan_loss:
         _use_plugin_loss(args, request.gan_loss)
     if plugins:
-        _configure_plugins(args, replace(recorded(args["plugins"]), presets=plugins.presets), request.explicit)
+        _configure_plugins(args, recorded(args["plugins"]), request.explicit)
         desc += "-" + "-".join(plugins.names)
     if lacking:
         finetune.check_frozen(args, lacking)

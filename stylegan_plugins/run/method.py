@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -10,7 +11,8 @@ import torch
 
 from stylegan_plugins import hookspecs
 from stylegan_plugins.errors import PluginError
-from training_ext.parts import PARTS, Augmentation, Average, Critic, Head, Term, View
+from stylegan_plugins.manager import call_line, write_trace
+from training_ext.parts import PARTS, Augmentation, Average, ContractError, Critic, Head, Term, View
 
 _MARK = "stylegan_plugins_impl"  # what `hookimpl` leaves on a function
 HOOKS = {
@@ -27,6 +29,11 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "groups": ("own", "shared", "none"),
     "r1": ("raw", "shown", None),
 }
+RETURNED: dict[str, Callable[[Mapping[str, Any]], list[list[int]]]] = {
+    "real_images": lambda given: [list(given["images"].shape), list(given["labels"].shape)],
+    "sample_weights": lambda given: [[len(given["step"].one.labels)]],
+}
+"""Shapes that hooks return, from their arguments; `None` is allowed for sample_weights."""
 SEQUENCES = {"layers": str, "generator_layers": str, "gradients": str, "views": View}
 
 Hook = Callable[..., Any]
@@ -76,6 +83,11 @@ class Method:
             value = getattr(part, name, [])
             if not isinstance(value, list | tuple) or not all(isinstance(item, cls) for item in value):
                 raise self.fault(f"{name} of {part.name} is {_described(value)}; expected a list of {cls.__name__}.")
+        wrong = [name for name in getattr(part, "gradients", ()) if name not in ("raw", "shown")]
+        if wrong:
+            raise self.fault(f"gradients of {part.name} has {wrong[0]!r}; it may have 'raw' and 'shown'.")
+        if isinstance(part, Head) and ("." in part.name or not part.name or hasattr(torch.nn.ModuleDict, part.name)):
+            raise self.fault(f"a head is named {part.name!r}; give it another name, without dots.")
         for view in getattr(part, "views", ()):
             self._check_fields(view)
             if view.on != "each" and view.on != part.on and part.on != "both":
@@ -103,15 +115,38 @@ class Method:
 
     def _hooks(self) -> Iterator[tuple[str, Hook]]:
         """Bound methods, as functions of all arguments of the hook by name."""
-        for attribute, value in _attributes(type(self.made)).items():
+        for attribute in {**_attributes(type(self.made)), **getattr(self.made, "__dict__", {})}:
             if attribute in HOOKS:
-                names = list(inspect.signature(value).parameters)[1:]
+                function = getattr(self.made, attribute)
+                if not callable(function):
+                    raise self.fault(f"{attribute} has the name of a hook and is {_described(function)}. Rename it.")
+                names = list(inspect.signature(function).parameters)
                 unknown = [name for name in names if name not in HOOKS[attribute]]
                 if unknown:
                     raise self.fault(
                         f"{attribute}() has the argument {unknown[0]!r}; it may take {', '.join(HOOKS[attribute])}."
                     )
-                yield attribute, _taking(getattr(self.made, attribute), names)
+                yield attribute, self._guarded(attribute, function, names)
+
+    def _guarded(self, hook: str, function: Hook, names: list[str]) -> Hook:
+        """Return a hook as a function of all its arguments by name, which raises PluginError for a value of another
+        shape and for what is against the contract."""
+
+        def guarded(**arguments: Any) -> Any:
+            try:
+                result = function(**{name: arguments[name] for name in names})
+            except ContractError as error:
+                raise self.fault(f"{hook}() breaks the contract: {error}.") from error
+            if hook in RETURNED and not (result is None and hook == "sample_weights"):
+                expected = RETURNED[hook](arguments)
+                values = result if isinstance(result, tuple) else (result,)
+                came = [list(v.shape) if isinstance(v, torch.Tensor) else _described(v) for v in values]
+                if came != expected:
+                    shown = [" and ".join(map(str, shapes)) for shapes in (came, expected)]
+                    raise self.fault(f"{hook}() returned {shown[0]}; expected {shown[1]}.")
+            return result
+
+        return guarded
 
     # State.
 
@@ -120,13 +155,16 @@ class Method:
         pair = [hasattr(self.made, name) for name in ("state_dict", "load_state_dict")]
         if any(pair) and not all(pair):
             raise self.fault("it has one of state_dict() and load_state_dict(); give both or neither.")
-        wrong = _unsaveable(self.made.state_dict(), "state_dict()") if all(pair) else None
-        if wrong is not None:
-            raise self.fault(f"{wrong}, which cannot be saved; use tensors, numbers, strings, lists and dictionaries.")
+        if all(pair):
+            self.state_dict()
         return all(pair)
 
     def state_dict(self) -> Any:
-        return self.made.state_dict()
+        state = self.made.state_dict()
+        wrong = _unsaveable(state, "state_dict()")
+        if wrong is not None:
+            raise self.fault(f"{wrong}, which cannot be saved; use tensors, numbers, strings, lists and dictionaries.")
+        return state
 
     def load_state_dict(self, state: Any, device: torch.device) -> None:
         """Hand a saved state back, each tensor on the device of its counterpart, or on this one if it has none."""
@@ -135,17 +173,13 @@ class Method:
 
 def _unsaveable(value: Any, where: str) -> str | None:
     """Return where a state holds something that a training state cannot hold, and what; None if nowhere."""
-    if isinstance(value, dict):
+    if type(value) in (dict, OrderedDict):
         keys = next((f"{where} has the key {key!r}" for key in value if not isinstance(key, str | int)), None)
         return keys or next((f for k, v in value.items() if (f := _unsaveable(v, f"{where}[{k!r}]"))), None)
-    if isinstance(value, list | tuple):
+    if type(value) in (list, tuple):
         return next((f for k, item in enumerate(value) if (f := _unsaveable(item, f"{where}[{k}]"))), None)
     plain = isinstance(value, torch.Tensor) or type(value) in (int, float, bool, str, bytes, type(None))
     return None if plain else f"{where} is a {type(value).__module__}.{type(value).__name__}"
-
-
-def _taking(function: Hook, names: list[str]) -> Hook:
-    return lambda **arguments: function(*[arguments[name] for name in names])
 
 
 def _attributes(cls: type) -> dict[str, Any]:
@@ -173,6 +207,16 @@ def _on_devices_of(current: Any, saved: Any, device: torch.device) -> Any:
     return saved
 
 
+def traced(hook: str, plugin: str, function: Hook) -> Hook:
+    """Return a hook that is printed when it is called."""
+
+    def printed(**arguments: Any) -> Any:
+        write_trace(call_line(hook, arguments, plugin))
+        return function(**arguments)
+
+    return printed
+
+
 # What a session checks once. ----------------------------------------------------------------------
 
 
@@ -184,17 +228,25 @@ def check_terms(method: Method, D: torch.nn.Module, synthesis: torch.nn.Module) 
             (D, "D", part.layers),
             (synthesis, "G.synthesis", getattr(part, "generator_layers", ())),
         ):
-            known = {name for name, _ in network.named_modules()}
-            unknown = [layer for layer in layers if layer not in known]
-            if unknown:
-                near = ", ".join(sorted(name for name in known if name and name.count(".") <= 1))
-                raise method.fault(f"{part.name} reads the layer {unknown[0]!r}, which {what} has not. It has: {near}.")
+            for layer in layers:
+                if others := other_layers(network, layer):
+                    raise method.fault(
+                        f"{part.name} reads the layer {layer!r}, which {what} has not. It has: {others}."
+                    )
     for term in method.terms:
         if term.network == "G" and term.on == "real":
             raise method.fault(f"the term {term.name} of G is on real images, which G does not make.")
+        if term.network == "G" and term.on == "both" and (term.gradients or any(v.gradient for v in term.views)):
+            raise method.fault(f"the term {term.name} of G is on both and reads gradients, which real images have not.")
         names = [view.name for view in term.views]
         if len(set(names)) < len(names):
             raise method.fault(f"the term {term.name} reads two views of one name: {', '.join(names)}.")
+
+
+def other_layers(network: torch.nn.Module, layer: str) -> str:
+    """Return the names of the larger layers of a network that has no layer of this name, else nothing."""
+    known = {name for name, _ in network.named_modules() if name}
+    return "" if layer in known else ", ".join(sorted(name for name in known if name.count(".") <= 1))
 
 
 def check_value(method: Method, term: Term, value: Any, sizes: set[int]) -> None:

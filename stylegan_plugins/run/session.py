@@ -15,8 +15,8 @@ from stylegan_plugins.errors import PluginError
 from stylegan_plugins.files.checksums import record_checksum
 from stylegan_plugins.host.modules import host_module
 from stylegan_plugins.host.randomness import own_random
-from stylegan_plugins.manager import Plugins, call_line, write_trace
-from stylegan_plugins.run.method import Method, check_terms, check_value
+from stylegan_plugins.manager import Plugins
+from stylegan_plugins.run.method import Method, check_terms, check_value, other_layers, traced
 from stylegan_plugins.run.progress import Progress
 from training_ext.distributed import average_gradients, broadcast
 from training_ext.heads import update_average
@@ -30,13 +30,17 @@ class Session:
 
     For methods, after `attach`:
     G, D, G_ema    the host's networks
-    device         of this process; rank, num_gpus: its place among the processes
-    nimg           real images shown before this iteration; total_nimg: those of the whole run
+    device         the device of this process
+    rank           index of this process
+    num_gpus       number of processes
+    nimg           real images shown before this iteration
+    total_nimg     real images of the whole run
     batch_idx      iterations done
-    round          of gradient accumulation in this optimiser step; rounds: how many there are
+    round          index of the round of gradient accumulation in this optimiser step
+    rounds         number of rounds in an optimiser step
     run_dir        the run directory, a Path
     dataset        the host's data set in this process: dataset[i] is (image uint8 [C, H, W], label [c_dim]); None in a
-                   loop that does not take its indices from our sampler"""
+                   host whose loop does not use `InfiniteSampler`"""
 
     def __init__(
         self,
@@ -68,6 +72,7 @@ class Session:
         self._labels: torch.Tensor | None = None  # that took the place of the data set's
         self._terms: list[tuple[Method, Term]] = []
         self._heads: list[Head] = []
+        self._trained: dict[str, list[torch.nn.Parameter]] = {}  # of heads; what an author has frozen stays frozen
         self._head_optimizers: dict[str, torch.optim.Optimizer] = {}
         self._progress = progress
         self._silent = False
@@ -79,14 +84,14 @@ class Session:
         return self.plugins.options[plugin]
 
     def report(self, name: str, value: Any) -> None:
-        """Report values of a statistic, which `stats.jsonl` has as mean and deviation over a tick. All processes must
-        report the same names in the same order."""
+        """Report values of a statistic, which `stats.jsonl` has as mean and standard deviation over a tick. All
+        processes must report the same names in the same order."""
         if not self._silent:
             host_module("torch_utils.training_stats").report(name, value)
 
     def generate(self, z: torch.Tensor, c: torch.Tensor, mixing: bool = True) -> torch.Tensor:
-        """Return images of G for latents [N, z_dim] and labels [N, c_dim], with style mixing as in training unless
-        `mixing` is False; G's moving averages stay as they are."""
+        """Return images of G for latents [N, z_dim] and labels [N, c_dim], with a graph, and with style mixing as in
+        training unless `mixing` is False; G's moving averages stay as they are."""
         w_avg = self.G.mapping.w_avg.clone()
         probability = self.loss.style_mixing_prob
         if not mixing:
@@ -99,26 +104,29 @@ class Session:
 
     def augment(self, images: Images, ada: bool = True) -> torch.Tensor:
         """Return images after another draw of all that D's input passes through: of the raw images, or, without
-        `ada`, of the clean ones, [N, C, H, W]."""
+        `ada`, of the clean ones, [N, C, H, W], with a graph."""
         clean = self.loss.clean(images.raw, images.labels)[0] if ada else images.clean
         return self.loss.augmented(clean, images.source, images.phase)[0]
 
     def layer_shape(self, layer: str) -> tuple[int, ...]:
         """Return the shape of what a layer of D gives for one image: (512,) of `b4.fc`, (512, 4, 4) of `b4.conv`."""
         D = self.D
+        if others := other_layers(D, layer):
+            raise ContractError(f"layer_shape reads the layer {layer!r}, which D has not. It has: {others}")
         image = torch.zeros([1, D.img_channels, D.img_resolution, D.img_resolution], device=self.device)
         with torch.no_grad():
             _, found = read(D, [layer], image, torch.zeros([1, D.c_dim], device=self.device))
         return tuple(found[layer].shape[1:])
 
     def judge(self, images: torch.Tensor, labels: torch.Tensor, source: Source = "real") -> torch.Tensor:
-        """Return the critic's logits [N, K] of images [N, C, H, W] in [-1, 1] as they are, without ADA and
-        augmentations. No statistic is reported."""
+        """Return the critic's logits [N, K] of images [N, C, H, W] in [-1, 1], without ADA and augmentations, but with
+        stylegan3's blur, which fades out. Without gradient; no statistic is reported."""
         with self.silent():
             return self.loss.judge(images, labels, source)
 
     def average(self, values: torch.Tensor) -> torch.Tensor:
-        """Return the mean of values of all processes, [], without gradient."""
+        """Return the mean of values of all processes, [], without gradient. All processes must call it, equally often
+        and in the same order."""
         total = torch.stack([values.detach().sum(), values.new_tensor(float(values.numel()))])
         if self.num_gpus > 1:
             torch.distributed.all_reduce(total)
@@ -127,6 +135,9 @@ class Session:
     def relabel(self, labels: torch.Tensor) -> None:
         """Let the images of the host's data set have these labels [M, c_dim] from the next round on, in the order of
         the data set. `register_labels` gives placeholders of the same shape. All processes must do it."""
+        if self.dataset is None or len(labels) != len(self.dataset):
+            count = "no data set here" if self.dataset is None else f"{len(self.dataset)} images"
+            raise ContractError(f"relabel() has {len(labels)} labels and {count}")
         self._labels = labels.to(self.device)
         values = labels.cpu().numpy()
         self.dataset.get_label = lambda index: values[index].copy()  # for generated images; workers have theirs
@@ -142,7 +153,8 @@ class Session:
     def begin(self, phase: str) -> bool:
         """Switch on what this phase trains. Returns whether there is anything."""
         for head in self._heads:
-            head.module.requires_grad_(head.network == phase[0])  # a critic's head may get gradients of R1
+            for parameter in self._trained[head.name]:  # a critic's head may get gradients of R1
+                parameter.requires_grad_(head.network == phase[0])
         frozen = self._hooks("trains")
         if not frozen:
             return True
@@ -165,10 +177,12 @@ class Session:
             if term.network == network and term.weight != 0 and wanted[term.when] and term.active(phase)
         ]
 
+    def labels(self, given: torch.Tensor) -> torch.Tensor:
+        """Return the labels of this round's real images, [N, c_dim]: those of `relabel`, or the given ones."""
+        return given if self._labels is None else self._labels[self.index(len(given))]
+
     def real_images(self, images: torch.Tensor, labels: torch.Tensor, phase: str) -> Any:
         """Return what is shown to D as real, [N, C, H, W], with its labels [N, c_dim]."""
-        if self._labels is not None:
-            labels = self._labels[self.index(len(images))]
         for change in self._hooks("real_images"):
             images, labels = change(images=images, labels=labels, phase=phase)
         return images, labels
@@ -204,13 +218,16 @@ class Session:
 
     @contextmanager
     def naming(self, terms: Sequence[Term]) -> Iterator[None]:
-        """Give an error of the contract the names of the plug-ins whose terms, or whose critic, are at work."""
+        """Give an error of the contract the names of the parts at fault, and of their plug-ins: the critic, the terms
+        that read the view, or else these terms."""
         try:
             yield
         except ContractError as error:
-            names = dict.fromkeys(self._owners[id(term)].name for term in terms)
-            parts = ", ".join(term.name for term in terms) or self.critic.name
-            raise PluginError(f"--plugin={','.join(names) or self.critic.name}: {parts}: {error}.") from error
+            readers = [term for term in terms if error.part in term.views] or terms
+            parts = [self.critic] if error.part is self.critic or not readers else readers
+            names = dict.fromkeys(self._owners[id(part)].name for part in parts)
+            what = ", ".join(part.name for part in parts)
+            raise PluginError(f"--plugin={','.join(names)}: {what}: {error}.") from error
 
     @contextmanager
     def silent(self) -> Iterator[None]:
@@ -229,7 +246,10 @@ class Session:
         self.device = next(D.parameters()).device
         for name in self.plugins.names:
             with own_random(name, self.random_seed, self.device):
-                made = self.plugins.call(name, "setup", session=self)
+                try:
+                    made = self.plugins.call(name, "setup", session=self)
+                except ContractError as error:
+                    raise PluginError(f"--plugin={name}: setup() breaks the contract: {error}.") from error
             if made is not None:
                 self.methods[name] = Method(name, made)
                 check_terms(self.methods[name], D, G.synthesis)
@@ -327,6 +347,7 @@ class Session:
             (m.name, term.name): torch.ones([], dtype=torch.bool, device=self.device) for m, term in self._terms
         }
         critics = [method.critic for method in methods if method.critic is not None]
+        self._owners |= {id(method.critic): method for method in methods if method.critic is not None}
         if len(critics) > 1:
             both = " and ".join(critic.name for critic in critics)
             raise PluginError(f"--plugin: {both} both replace the adversarial loss: leave one of them out.")
@@ -343,7 +364,7 @@ class Session:
         self._by_hook: dict[str, list[Any]] = {}
         for method in methods:
             for name, hook in method.hooks.items():
-                self._by_hook.setdefault(name, []).append(_traced(name, method.name, hook) if tracing else hook)
+                self._by_hook.setdefault(name, []).append(traced(name, method.name, hook) if tracing else hook)
 
     def _make_optimizers(self) -> None:
         """Heads are float32, start equal on all processes, and have optimisers of the kind of their network's."""
@@ -351,8 +372,9 @@ class Session:
         for head in self._heads:
             if any(id(parameter) in of_host for parameter in head.module.parameters()):
                 raise PluginError(f"--plugin: the head {head.name} contains parameters of G or D, which train already.")
-            self.heads[head.name] = head.module.float().to(self.device).requires_grad_(False)
-            parameters = list(head.module.parameters())
+            module = self.heads[head.name] = head.module.float().to(self.device)
+            parameters = self._trained[head.name] = [p for p in module.parameters() if p.requires_grad]
+            module.requires_grad_(False)
             if parameters:
                 opt = next(phase.opt for phase in self.phases if phase.name[0] == head.network)
                 self._head_optimizers[head.name] = type(opt)(parameters, **{**opt.defaults, **head.settings})
@@ -374,11 +396,3 @@ class Session:
     def _call(self, name: str, **arguments: Any) -> None:
         for hook in self._hooks(name):
             hook(**arguments)
-
-
-def _traced(hook: str, plugin: str, function: Any) -> Any:
-    def traced(**arguments: Any) -> Any:
-        write_trace(call_line(hook, arguments, plugin))
-        return function(**arguments)
-
-    return traced

@@ -14,7 +14,7 @@ sys.path.insert(0, ".")
 sys.path.insert(0, str(Path(__file__).parent))
 from combine import FILES, LABELS, options
 
-from stylegan_plugins import Average, Critic, Head, PluginError, Term, hookimpl
+from stylegan_plugins import Average, Critic, Head, PluginError, Term, View, hookimpl
 from stylegan_plugins.manager import builtin
 from stylegan_plugins.testing import TinyRun, assert_off_is_off, assert_resumes_exactly
 
@@ -89,6 +89,32 @@ refused(
     terms=[Term("layer", "D", zeros, layers=["b5.fc"])],
 )
 refused("undeclared", "name it in `layers`", terms=[Term("undeclared", "D", lambda step: step.one.layers["b4.fc"])])
+
+
+def reads_x(step):
+    return step.one.layers["x"]
+
+
+two = [
+    Term("two", "D", zeros),
+    Term("viewed", "D", zeros, views=[View("v", lambda images: images.raw.sum())]),
+]
+refused("blamed", "--plugin=blamed: viewed: the view 'v' made", terms=two)
+refused("critic", "--plugin=critic: c: logits returned", critic=Critic("c", lambda seen: seen.host_logits[0]))
+refused("named", "a head is named 'a.b'", heads=lambda session: [Head("a.b", torch.nn.Linear(1, 1))])
+refused(
+    "typo",
+    "setup() breaks the contract: layer_shape reads the layer 'b4.typo'",
+    heads=lambda session: session.layer_shape("b4.typo"),
+)
+refused(
+    "weights",
+    "sample_weights() returned [4, 1]; expected [4]",
+    sample_weights=lambda session: hookimpl(lambda step: step.one.logits),
+)
+refused(
+    "seen", "observe() breaks the contract: 'x' is read and not declared", observe=lambda session: hookimpl(reads_x)
+)
 refused("owner", "contains parameters of G or D", heads=lambda session: [Head("owner", session.D.b4.fc)])
 
 
@@ -133,6 +159,24 @@ def nothing_trained() -> None:
     assert run.session.begin("Dmain") and not run.session.begin("Gmain") and not run.session.regularises_G()
 
 
+def frozen_head() -> None:
+    class Projected(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fixed = torch.nn.Linear(4, 4).requires_grad_(False)
+            self.learned = torch.nn.Linear(4, 1)
+
+        def forward(self, images):
+            return self.learned(self.fixed(images[:, 0, :2, :2].flatten(1)))[:, 0]
+
+    module = Projected()
+    before = [parameter.detach().clone() for parameter in module.parameters()]
+    term = lambda session: [Term("t", "D", lambda step: module(step.one.images.raw))]
+    TinyRun(method("projected", heads=lambda session: [Head("projected", module)], terms=term)).train(1)
+    changed = [not torch.equal(one, other) for one, other in zip(before, module.parameters(), strict=True)]
+    assert changed == [False, False, True, True], changed
+
+
 def averages() -> None:
     average = lambda session: [Average("ema", session.D, 0.9)]
     run = TinyRun(method("averaged", averages=average), lazy=False)
@@ -144,15 +188,23 @@ def averages() -> None:
     assert torch.equal(again.session.averages[0].module.b4.fc.weight, kept.module.b4.fc.weight)
 
 
+class Images(SimpleNamespace):
+    """A data set of eight images."""
+
+    def __len__(self) -> int:
+        return 8
+
+
 def relabelled() -> None:
     run = TinyRun((), labels=3)
     session = run.session
-    session.dataset = SimpleNamespace(get_label=lambda index: None)
+    session.dataset = Images(get_label=lambda index: None)
     session.drawn.extend([5, 2, 7, 0, 1, 1])
     labels = torch.randn([8, 3])
     session.relabel(labels)
-    _, c = session.real_images(torch.zeros([2, 3, 16, 16]), torch.zeros([2, 3]), "Dmain")
-    assert torch.equal(c, labels[[5, 2]]) and torch.equal(session.index(2), torch.tensor([5, 2]))
+    assert torch.equal(session.labels(torch.zeros([2, 3])), labels[[5, 2]]) and torch.equal(
+        session.index(2), torch.tensor([5, 2])
+    )
     session.round = 1
     assert torch.equal(session.index(2), torch.tensor([7, 0]))
     assert torch.equal(torch.from_numpy(session.dataset.get_label(6)), labels[6])
@@ -161,7 +213,7 @@ def relabelled() -> None:
     assert torch.equal(session.index(2), torch.tensor([1, 1])) and session.index(3) is None
     saved = run.state()
     other = TinyRun((), labels=3)
-    other.session.dataset = SimpleNamespace(get_label=None)
+    other.session.dataset = Images(get_label=None)
     assert torch.equal(other.load(saved).session._labels, labels)
 
 
@@ -176,6 +228,7 @@ def generated() -> None:
 
 claim("a term on nothing has no pass and one value", of_no_pass)
 claim("two critics are refused", two_critics)
+claim("frozen parameters of a head stay frozen", frozen_head)
 claim("a phase in which nothing is trained is skipped", nothing_trained)
 claim("an average follows its module and is saved", averages)
 claim("labels that change are looked up by index", relabelled)
