@@ -196,7 +196,7 @@ def interpolate(
 ) -> None:
     """Walk from seed to seed in w: a GIF, and a strip with the nearest training image under each frame.
 
-    If frames jump from one training image to the next, the generator has learned them by heart."""
+    If frames jump from one training image to the next, the generator has memorised them."""
     from stylegan_plugins.analysis import pictures, sample
 
     seeds, G, sampler, near = _load_with_images(run_or_pkl, outdir, fewest=2, **how)

@@ -1,1 +1,1 @@
-"""What lies on disk: files written whole, pickles, downloads, data sets, training states, run folders."""
+"""Files on disk: atomic writes, pickles, downloads, data sets, training states, run folders."""

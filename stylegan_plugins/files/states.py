@@ -128,12 +128,7 @@ def read_state(path: Path) -> dict[str, Any]:
     except _DAMAGE as error:
         why = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise StateError(f"{path} is truncated or damaged ({why}).") from error
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise StateError(
-            f"{path} is no training state of this version of stylegan-plugins. Start a new run from a snapshot: "
-            "--resume=PKL."
-        )
-    return state
+    return _of_this_format(state, path)
 
 
 def read_info(path: Path) -> dict[str, Any]:
@@ -142,12 +137,16 @@ def read_info(path: Path) -> dict[str, Any]:
         info = json.loads(info_path(path).read_text())
     except (OSError, ValueError) as error:
         raise StateError(f"{info_path(path)} is missing or cannot be read, so {path.name} is of no use.") from error
-    if not isinstance(info, dict) or info.get("format") != FORMAT:
+    return _of_this_format(info, path)
+
+
+def _of_this_format(value: Any, path: Path) -> dict[str, Any]:
+    if not isinstance(value, dict) or value.get("format") != FORMAT:
         raise StateError(
             f"{path} is no training state of this version of stylegan-plugins. Start a new run from a snapshot: "
             "--resume=PKL."
         )
-    return info
+    return value
 
 
 def newest_state(run_dir: Path, report: Callable[[str], None]) -> tuple[Path, dict[str, Any], dict[str, Any]]:

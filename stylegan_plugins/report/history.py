@@ -240,7 +240,7 @@ def _table(path: Path, notes: list[str]) -> Table:
 
 
 def _is_odd(value: Any) -> bool:
-    """Return whether something was measured and is no number. The hosts write NaN for what was not measured, too."""
+    """Return whether a measured value is NaN. The hosts also write NaN for a statistic that was not measured."""
     if isinstance(value, dict):
         return bool(value) and value.get("num") != 0
     return value is not None

@@ -31,7 +31,7 @@ KEPT = ("state_minutes", "keep_states", "metric_samples")
 
 @dataclass
 class Request:
-    """What the user asked for beyond the host's own options.
+    """The user's options beyond the host's own.
 
     plugins   the active plug-ins with their options
     explicit  names of all options of the command line that were given, the host's and ours

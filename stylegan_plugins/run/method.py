@@ -103,7 +103,7 @@ class Method:
 
     def _check_names(self) -> None:
         """Parts are only found under the names of PARTS, hooks only where they are marked."""
-        for attribute, value in {**_attributes(type(self.made)), **getattr(self.made, "__dict__", {})}.items():
+        for attribute, value in _attributes(self.made).items():
             held = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else [value]
             if attribute not in PARTS and held and all(isinstance(part, PART) for part in held):
                 raise self.fault(f"{attribute} holds {_described(value)}; parts stand under {', '.join(PARTS)}.")
@@ -115,7 +115,7 @@ class Method:
 
     def _hooks(self) -> Iterator[tuple[str, Hook]]:
         """Bound methods, as functions of all arguments of the hook by name."""
-        for attribute in {**_attributes(type(self.made)), **getattr(self.made, "__dict__", {})}:
+        for attribute in _attributes(self.made):
             if attribute in HOOKS:
                 function = getattr(self.made, attribute)
                 if not callable(function):
@@ -182,9 +182,10 @@ def _unsaveable(value: Any, where: str) -> str | None:
     return None if plain else f"{where} is a {type(value).__module__}.{type(value).__name__}"
 
 
-def _attributes(cls: type) -> dict[str, Any]:
-    """Return the attributes of a class, of its bases too, without calling any property."""
-    return {name: value for base in reversed(cls.__mro__) for name, value in vars(base).items()}
+def _attributes(made: Any) -> dict[str, Any]:
+    """Return the attributes of an object, of its class and bases too, without calling any property."""
+    of_class = {name: value for base in reversed(type(made).__mro__) for name, value in vars(base).items()}
+    return of_class | getattr(made, "__dict__", {})
 
 
 def _described(value: Any) -> str:

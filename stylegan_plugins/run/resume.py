@@ -29,7 +29,7 @@ def resume(
     values: Mapping[str, Any],
     report: Callable[[str], None],
 ) -> None:
-    """Go on with a run, as the host's train.py trains. It is locked from the first look at it to its end.
+    """Resume a run, as the host's train.py trains. The run is locked from the first check to its end.
 
     explicit, values  the options of this call. Raises OptionError for one that cannot change in the middle of a run,
                       and StateError if there is nothing to go on from."""

@@ -25,7 +25,7 @@ from training_ext.passes import read
 
 
 class Session:
-    """What the patched host files talk to, and what a method is given in `setup`. Without active plug-ins it prints
+    """The state of a run: the patched host files call it, and `setup` gets it. Without active plug-ins it prints
     progress and does nothing else.
 
     For methods, after `attach`:
@@ -289,7 +289,7 @@ class Session:
         self._call("batch_end", nimg=nimg, batch_idx=batch_idx)
 
     def tick(self, cur_kimg: int, total_kimg: int) -> None:
-        """The host's progress_fn: called once before training, which is no tick, and after each tick."""
+        """The host's progress_fn: called after each tick, and once before training, which is ignored."""
         if self.batch_idx:
             self._call("tick", nimg=self.nimg)
 
