@@ -4,7 +4,7 @@ Installed as `stylegan_plugins.patches`. The patch engine calls `edits_for(famil
 
 from __future__ import annotations
 
-from stylegan_plugins.patches import metrics, scripts, train, training_loop
+from stylegan_plugins.patches import scripts, train, training_loop
 
 from stylegan_plugins.host.edits import Edit
 from stylegan_plugins.host.families import FAMILIES, HOSTS
@@ -15,7 +15,7 @@ __all__ = ["FAMILIES", "edits_for", "optional_files"]
 def edits_for(family: str) -> dict[str, list[Edit]]:
     """Return the edits of one family by host file, in the order in which they are applied."""
     edits: dict[str, list[Edit]] = {}
-    for module in (train, training_loop, metrics, scripts):
+    for module in (train, training_loop, scripts):
         for edit in module.edits(HOSTS[family]):
             edits.setdefault(edit.file, []).append(edit)
     return edits
@@ -23,4 +23,4 @@ def edits_for(family: str) -> dict[str, list[Edit]]:
 
 def optional_files(family: str) -> frozenset[str]:
     """Return the files that a fork may lack; they are patched where they exist."""
-    return frozenset(edit.file for module in (metrics, scripts) for edit in module.edits(HOSTS[family]))
+    return frozenset(edit.file for edit in scripts.edits(HOSTS[family]))

@@ -1,15 +1,15 @@
-"""Edits of the scripts beside train.py: they run on any device, with --device."""
+"""Edits of metrics/*.py and of the scripts beside train.py: they run on any device, with --device."""
 
 from __future__ import annotations
 
-from stylegan_plugins.patches.common import bridge_import, process_group_backend
+from stylegan_plugins.patches.common import bridge_import, pin_memory, process_group_backend
 
 from stylegan_plugins.host.edits import Call, Command, Edit
 from stylegan_plugins.host.families import STYLEGAN3, Family
 
 
 def edits(family: Family) -> list[Edit]:
-    result = []
+    result = [edit for file in family.pinning for edit in (bridge_import(file), pin_memory(file, optional=True))]
     for file in family.scripts:
         result += [
             bridge_import(file),
@@ -24,32 +24,24 @@ def edits(family: Family) -> list[Edit]:
             ),
         ]
     if family is STYLEGAN3:
-        result.append(
+        result += [
             Edit(
                 file="gen_video.py",
                 argument=Call("gen_interp_video"),
                 code="device=device",
                 reason="its default is a CUDA device",
-            )
-        )
-        result.append(bridge_import("avg_spectra.py"))
-        result += [_device_option("avg_spectra.py", function) for function in ("stats", "calc")]
-    return result + _calc_metrics("calc_metrics.py")
-
-
-def _device_option(file: str, function: str | None = None) -> Edit:
-    return Edit(
-        file=file, decorate=Command(function), code="bridge.device_option", reason="adds --device=auto, cpu or cuda"
-    )
-
-
-def _calc_metrics(file: str) -> list[Edit]:
+            ),
+            bridge_import("avg_spectra.py"),
+            _device_option("avg_spectra.py", "stats"),
+            _device_option("avg_spectra.py", "calc"),
+        ]
     return [
-        bridge_import(file),
-        _device_option(file),
-        process_group_backend(file),
+        *result,
+        bridge_import("calc_metrics.py"),
+        _device_option("calc_metrics.py"),
+        process_group_backend("calc_metrics.py"),
         Edit(
-            file=file,
+            file="calc_metrics.py",
             function="subprocess_fn",
             # The other one, sync_device, is put right where it is used (compat).
             replace=Call("torch.device", assigned_to="device"),
@@ -57,3 +49,9 @@ def _calc_metrics(file: str) -> list[Edit]:
             reason="hard-wired to CUDA; --device decides",
         ),
     ]
+
+
+def _device_option(file: str, command: str = "") -> Edit:
+    return Edit(
+        file=file, decorate=Command(command), code="bridge.device_option", reason="adds --device=auto, cpu or cuda"
+    )

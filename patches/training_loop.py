@@ -12,6 +12,7 @@ from stylegan_plugins.host.families import ADA, Family
 
 FILE = "training/training_loop.py"
 loop_edit = partial(Edit, file=FILE, function="training_loop")
+memory_edit = partial(loop_edit, every=True, reason="the CUDA allocator has no statistics on a CPU")
 POSITION = "cur_nimg, cur_tick, tick_start_nimg, batch_idx"
 
 
@@ -36,25 +37,14 @@ def edits(family: Family) -> list[Edit]:
             reason="there is no stream without a GPU",
         ),
         pin_memory(FILE),
-        loop_edit(
-            replace=Call("torch.cuda.max_memory_allocated"),
-            every=True,
-            code="bridge.peak_memory({arguments})",
-            reason="the CUDA allocator has no statistics on a CPU",
-        ),
-        loop_edit(
+        memory_edit(replace=Call("torch.cuda.max_memory_allocated"), code="bridge.peak_memory({arguments})"),
+        memory_edit(
             replace=Call("torch.cuda.max_memory_reserved"),
-            every=True,
             optional=True,
             code="bridge.peak_memory_reserved({arguments})",
             reason="the CUDA allocator has no statistics on a CPU (only newer hosts report this one)",
         ),
-        loop_edit(
-            replace=Call("torch.cuda.reset_peak_memory_stats"),
-            every=True,
-            code="bridge.reset_peak_memory(device)",
-            reason="the CUDA allocator has no statistics on a CPU",
-        ),
+        memory_edit(replace=Call("torch.cuda.reset_peak_memory_stats"), code="bridge.reset_peak_memory(device)"),
         *(_ada_gradients() if family is ADA else []),
         loop_edit(
             before=Assignment("stats_collector"),

@@ -22,18 +22,7 @@ import torch
 from stylegan_plugins.errors import UserError
 from stylegan_plugins.host import custom_ops, devices
 
-_REPAIRS: dict[str, Callable[[types.ModuleType], None]] = {}
 _MARK = "_stylegan_plugins_repaired"
-
-
-def repairs(module: str) -> Callable:
-    """Registers the decorated function as the repair of a host module."""
-
-    def register(function: Callable[[types.ModuleType], None]) -> Callable[[types.ModuleType], None]:
-        _REPAIRS[module] = function
-        return function
-
-    return register
 
 
 def install() -> list[str]:
@@ -63,20 +52,16 @@ def _stand_ins() -> Iterator[None]:
     with contextlib.suppress(ImportError):
         import setuptools  # noqa: F401  brings distutils on newer Pythons, and complains if it finds another's
     made: dict[str, types.ModuleType] = {}
-
-    def stand_in(name: str, **attributes: object) -> None:
-        if name in sys.modules or _exists(name):
-            return
-        module = types.ModuleType(name)
-        vars(module).update(attributes)
-        sys.modules[name] = made[name] = module
-
-    util = types.ModuleType("distutils.util")
-    util.strtobool = _strtobool  # type: ignore[attr-defined]
-    stand_in("pkg_resources", parse_version=_parse_version)
-    stand_in("distutils", util=util)
-    if "distutils" in made:
-        stand_in("distutils.util", strtobool=_strtobool)
+    for name, attributes in (
+        ("pkg_resources", {"parse_version": _parse_version}),
+        ("distutils", {}),
+        ("distutils.util", {"strtobool": _strtobool}),
+    ):
+        with contextlib.suppress(ModuleNotFoundError):
+            if name in sys.modules or importlib.util.find_spec(name):
+                continue
+        sys.modules[name] = made[name] = types.ModuleType(name)
+        vars(made[name]).update(attributes)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "pkg_resources is deprecated", UserWarning)
@@ -85,13 +70,6 @@ def _stand_ins() -> Iterator[None]:
         for name, module in made.items():
             if sys.modules.get(name) is module:  # setuptools, if something imported it, has put its own distutils there
                 del sys.modules[name]
-
-
-def _exists(name: str) -> bool:
-    try:
-        return importlib.util.find_spec(name) is not None
-    except ModuleNotFoundError:
-        return False
 
 
 def _parse_version(text: str) -> tuple[int, int, int]:
@@ -111,7 +89,6 @@ def _strtobool(text: str) -> int:
 # --- torch_utils.misc ----------------------------------------------------------------------------------------------
 
 
-@repairs("torch_utils.misc")
 def _repair_misc(misc: Any) -> None:
     _repair_sampler(misc.InfiniteSampler)
     misc.print_module_summary = _keeping_buffers(misc.print_module_summary)
@@ -177,7 +154,6 @@ def _without_broadcasting(copy_params_and_buffers: Callable, named_tensors: Call
 # --- torch_utils.training_stats ------------------------------------------------------------------------------------
 
 
-@repairs("torch_utils.training_stats")
 def _repair_training_stats(training_stats: Any) -> None:
     """Scripts name a CUDA device for the exchange of statistics; without a GPU the exchange goes through the CPU."""
     init = training_stats.init_multiprocessing
@@ -194,7 +170,6 @@ def _repair_training_stats(training_stats: Any) -> None:
 # --- torch_utils.persistence ---------------------------------------------------------------------------------------
 
 
-@repairs("torch_utils.persistence")
 def _repair_persistence(persistence: Any) -> None:
     """Half precision is slow and inexact on a CPU. Networks that are unpickled for one use float32."""
 
@@ -209,20 +184,11 @@ def _repair_persistence(persistence: Any) -> None:
 # --- torch_utils.custom_ops and the ops that use it ----------------------------------------------------------------
 
 
-@repairs("torch_utils.custom_ops")
 def _repair_custom_ops(module: Any) -> None:
     """Its get_plugin compiles an op and then imports it by name, which current PyTorch does not provide for."""
 
-    def get_plugin(
-        module_name: str,
-        sources: list[str],
-        headers: list[str] | None = None,
-        source_dir: str | None = None,
-        **build_kwargs: object,
-    ) -> types.ModuleType:
-        return custom_ops.get_plugin(
-            module_name, sources, headers, source_dir, verbosity=module.verbosity, **build_kwargs
-        )
+    def get_plugin(*args: Any, **kwargs: Any) -> types.ModuleType:
+        return custom_ops.get_plugin(*args, verbosity=module.verbosity, **kwargs)
 
     module.get_plugin = get_plugin
 
@@ -233,7 +199,7 @@ def _repair_op(module: Any) -> None:
     init = module._init
 
     def loud_init() -> bool:
-        if module._plugin is None and not custom_ops.failed(f"{module.__name__.split('.')[-1]}_plugin"):
+        if module._plugin is None and custom_ops.reason(f"{module.__name__.split('.')[-1]}_plugin") is None:
             with contextlib.suppress(custom_ops.BuildError), warnings.catch_warnings():  # get_plugin has reported it
                 warnings.filterwarnings("ignore", "Failed to build CUDA kernels")
                 init()
@@ -242,14 +208,9 @@ def _repair_op(module: Any) -> None:
     module._init = loud_init
 
 
-for _op in ("bias_act", "upfirdn2d", "filtered_lrelu"):
-    repairs(f"torch_utils.ops.{_op}")(_repair_op)
-
-
 # --- gradient fixes ------------------------------------------------------------------------------------------------
 
 
-@repairs("torch_utils.ops.conv2d_gradfix")
 def _repair_conv2d_gradfix(module: Any) -> None:
     """The replacement for conv2d knows torch 1.7 to 1.9 only; on others it warns on every call. Since 1.11 torch itself
     skips weight gradients that nobody asked for, so its own conv2d does what the replacement was made for."""
@@ -263,7 +224,6 @@ def _repair_conv2d_gradfix(module: Any) -> None:
         module.no_weight_gradients = repaired
 
 
-@repairs("torch_utils.ops.grid_sample_gradfix")
 def _repair_grid_sample_gradfix(module: Any) -> None:
     """As above; and where torch's grid_sample has no second derivative, ADA's R1 step would die."""
     native = grid_sample_has_second_derivative()
@@ -321,3 +281,16 @@ class GridSampleTransposed(torch.autograd.Function):
     def backward(ctx: Any, grad_image: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         (grid,) = ctx.saved_tensors
         return GridSample.apply(grad_image, grid), None, None
+
+
+_REPAIRS: dict[str, Callable[[Any], None]] = {
+    "torch_utils.misc": _repair_misc,
+    "torch_utils.training_stats": _repair_training_stats,
+    "torch_utils.persistence": _repair_persistence,
+    "torch_utils.custom_ops": _repair_custom_ops,
+    "torch_utils.ops.bias_act": _repair_op,
+    "torch_utils.ops.upfirdn2d": _repair_op,
+    "torch_utils.ops.filtered_lrelu": _repair_op,
+    "torch_utils.ops.conv2d_gradfix": _repair_conv2d_gradfix,
+    "torch_utils.ops.grid_sample_gradfix": _repair_grid_sample_gradfix,
+}

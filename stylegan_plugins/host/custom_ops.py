@@ -27,30 +27,25 @@ class BuildError(RuntimeError):
         self.advice = advice
 
 
-def failed(name: str) -> bool:
-    """Return whether building this op was tried in this process and did not work."""
-    return name in _failures
-
-
 def reason(name: str) -> str | None:
-    """Return why building this op did not work; None if it did, or was not tried."""
+    """Return why building this op did not work in this process; None if it did, or was not tried."""
     return _failures.get(name)
 
 
 def get_plugin(
-    name: str,
+    module_name: str,
     sources: list[str],
     headers: list[str] | None = None,
     source_dir: str | None = None,
     verbosity: str = "brief",
     **build_kwargs: object,
 ) -> types.ModuleType:
-    """Compile (once, cached on disk by content, torch version and GPU architecture) and load a custom op.
+    """Compile (once, cached on disk by content, torch version and GPU architecture) and load a custom op, with the
+    arguments of the hosts' loaders: `sources` and `headers` are file names, relative to source_dir if that is given.
 
-    name                      of the extension module, as its sources expect it
-    sources, headers          file names; relative to source_dir if that is given
-    verbosity                 'none' | 'brief' | 'full', as the host's loader has it
+    verbosity   'none' | 'brief' | 'full'
     Returns the extension module. Raises BuildError; the reason is printed once per process and op."""
+    name = module_name
     if name in _loaded:
         return _loaded[name]
     if name in _failures:
@@ -60,11 +55,8 @@ def get_plugin(
     if not extra:  # ada names no headers: they lie beside the sources
         extra = sorted({file for path in paths for file in path.parent.glob("*.h")})
     if verbosity != "none":
-        print(
-            f"Custom op {name}: building, or loading what was built... ",
-            end="\n" if verbosity == "full" else "",
-            flush=True,
-        )
+        end = "\n" if verbosity == "full" else ""
+        print(f"Custom op {name}: building, or loading what was built... ", end=end, flush=True)
     try:
         _loaded[name] = _build(name, paths, extra, verbose=verbosity == "full", **build_kwargs)
     except (OSError, RuntimeError, ValueError, ImportError, subprocess.SubprocessError) as error:
@@ -72,7 +64,9 @@ def get_plugin(
             print("failed.", flush=True)
         _failures[name] = _explain(name, error)
         if verbosity != "none":  # one process of several has it
-            _report(name)
+            line = "=" * 100
+            advice = "Training goes on with the slow reference implementation."
+            print(f"\n{line}\nWARNING: {_failures[name]}\n{advice}\n{line}", file=sys.stderr, flush=True)
         raise BuildError(_failures[name]) from error
     if verbosity != "none":
         print("ready.", flush=True)
@@ -90,7 +84,10 @@ def _build(
             f"the host has no {', '.join(missing)}", "Fetch a complete host from GitHub: stylegan-plugins host fetch."
         )
     key = _key(sources + headers)
-    _find_ninja()
+    program = ninja()
+    if program is None:
+        raise BuildError("ninja is missing", "Install it with: pip install ninja.")
+    os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", os.defpath), str(Path(program).parent)])
     os.environ["TORCH_CUDA_ARCH_LIST"] = architecture()
     directory = Path(cpp_extension._get_build_directory(name, verbose)) / key
     directory.mkdir(parents=True, exist_ok=True)
@@ -167,14 +164,10 @@ def _key(files: list[Path]) -> str:
     return digest.hexdigest()[:20]
 
 
-def _find_ninja() -> None:
-    """Put the ninja of the package index on PATH: it lies beside the interpreter, which a venv that was not activated
-    has not on PATH."""
-    if shutil.which("ninja") is None:
-        beside = str(Path(sys.executable).parent)
-        if shutil.which("ninja", path=beside) is None:
-            raise BuildError("ninja is missing", "Install it with: pip install ninja.")
-        os.environ["PATH"] = beside + os.pathsep + os.environ.get("PATH", "")
+def ninja() -> str | None:
+    """Return the path of ninja. That of the package index lies beside the interpreter, which a venv that was not
+    activated has not on PATH."""
+    return shutil.which("ninja") or shutil.which("ninja", path=str(Path(sys.executable).parent))
 
 
 def _explain(name: str, error: Exception) -> str:
@@ -198,12 +191,3 @@ def _explain(name: str, error: Exception) -> str:
             "see: stylegan-plugins doctor."
         )
     return f"custom CUDA op {name} cannot be built: {reason}. {advice}"
-
-
-def _report(name: str) -> None:
-    line = "=" * 100
-    print(
-        f"\n{line}\nWARNING: {_failures[name]}\nTraining goes on with the slow reference implementation.\n{line}",
-        file=sys.stderr,
-        flush=True,
-    )

@@ -18,24 +18,14 @@ from stylegan_plugins.host.recognise import recognise
 
 TRY = """
 import sys
-sys.path.insert(0, sys.argv[1])
-from stylegan_plugins.host import compat, custom_ops
-compat.install()
-import importlib, os
-op = sys.argv[2]
-module = importlib.import_module(f"torch_utils.ops.{op}")
-try:
-    from torch_utils import custom_ops as host_ops
-    host_ops.verbosity = "none"
-    if hasattr(module, "_inited"):
-        module._inited = False
-    module._init()
-except custom_ops.BuildError:
-    pass
-name = op + "_plugin"
-if module._plugin is None:
-    print(custom_ops.reason(name) or "the host gave no reason")
-    sys.exit(1)
+from stylegan_plugins.host import custom_ops, modules
+
+host, op = sys.argv[1:]
+modules.use_host(host)
+modules.host_module("torch_utils.custom_ops").verbosity = "none"
+module = modules.host_module(f"torch_utils.ops.{op}")
+if not module._init():
+    sys.exit(custom_ops.reason(f"{op}_plugin") or "the host gave no reason")
 print(module._plugin.__file__)
 """
 
@@ -50,7 +40,7 @@ def examine(directory: Path | None) -> Iterator[str]:
         yield f"device: {count} x {torch.cuda.get_device_name()}, architecture {custom_ops.architecture()}"
     else:
         yield f"device: no GPU; CPU with {os.cpu_count()} cores"
-    yield f"compiler: nvcc {_nvcc() or 'not found'}; ninja {_ninja() or 'not found (pip install ninja)'}"
+    yield f"compiler: nvcc {_nvcc() or 'not found'}; ninja {custom_ops.ninja() or 'not found (pip install ninja)'}"
     if directory is None:
         yield "host: none named; stylegan-plugins doctor DIR looks at one"
         return
@@ -73,7 +63,7 @@ def _try(host: Path, op: str) -> str:
     done = subprocess.run([sys.executable, "-c", TRY, str(host.resolve()), op], capture_output=True, text=True)
     if done.returncode == 0:
         return f"built and loaded for architecture {custom_ops.architecture()} ({done.stdout.strip().splitlines()[-1]})"
-    said = (done.stdout.strip() or done.stderr.strip() or f"the process ended with {done.returncode}").splitlines()[-1]
+    said = (done.stderr.strip() or f"the process ended with {done.returncode}").splitlines()[-1]
     return f"{said}; {fallback}"
 
 
@@ -87,7 +77,3 @@ def _nvcc() -> str | None:
     lines = subprocess.run([path, "--version"], capture_output=True, text=True).stdout.splitlines()
     release = next((line.split("release ")[1] for line in lines if "release " in line), "of unknown version")
     return f"{release} at {path}"
-
-
-def _ninja() -> str | None:
-    return shutil.which("ninja") or shutil.which("ninja", path=str(Path(sys.executable).parent))

@@ -8,13 +8,23 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Call:
+class Anchor:
+    """A kind of node; `name` tells which, and `words` is how a user is told."""
+
+    name: str = ""
+    words = "{}"
+
+    def __str__(self) -> str:
+        return self.words.format(self.name).rstrip()
+
+
+@dataclass(frozen=True)
+class Call(Anchor):
     """A call by the dotted name of what is called (`torch.device`), or by a method's name alone (`.pin_memory`).
 
     `containing` narrows it to calls whose arguments contain a piece of source text, whatever the blanks and quotes;
     `assigned_to` to calls in the value of an assignment to that target."""
 
-    name: str
     containing: str = ""
     assigned_to: str = ""
 
@@ -22,55 +32,35 @@ class Call:
         return f"the call {self.name}({'...' + self.containing + '...' if self.containing else '...'})"
 
 
-@dataclass(frozen=True)
-class Assignment:
+class Assignment(Anchor):
     """An assignment by its target, as written: `stats_collector`."""
 
-    target: str
-
-    def __str__(self) -> str:
-        return f"an assignment to {self.target}"
+    words = "an assignment to {}"
 
 
-@dataclass(frozen=True)
-class Increment:
+class Increment(Anchor):
     """A `+=` by its target."""
 
-    target: str
-
-    def __str__(self) -> str:
-        return f"{self.target} += ..."
+    words = "{} += ..."
 
 
-@dataclass(frozen=True)
-class Deletion:
+class Deletion(Anchor):
     """A `del` statement by what it deletes."""
 
-    target: str
-
-    def __str__(self) -> str:
-        return f"del {self.target}"
+    words = "del {}"
 
 
-@dataclass(frozen=True)
-class Imports:
+class Imports(Anchor):
     """The place in front of a file's first import."""
 
-    def __str__(self) -> str:
-        return "an import"
+    words = "an import"
 
 
-@dataclass(frozen=True)
-class Command:
-    """A function that is a click command: decorated with `@click.command()`, or `@group.command()`."""
+class Command(Anchor):
+    """A function, of this name if there is one, that is a click command: decorated with `@click.command()`, or
+    `@group.command()`."""
 
-    function: str | None = None
-
-    def __str__(self) -> str:
-        return f"a click command{' ' + self.function if self.function else ''}"
-
-
-Anchor = Call | Assignment | Increment | Deletion | Imports | Command
+    words = "a click command {}"
 
 
 # --- Edits. --------------------------------------------------------------------------------------------------------

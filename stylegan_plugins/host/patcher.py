@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import ast
 import functools
-from dataclasses import dataclass, field
 
 import libcst as cst
 import libcst.matchers as m
@@ -17,17 +16,15 @@ BOM = b"\xef\xbb\xbf"
 PACKAGE = "stylegan_plugins"  # what the edits import, and by what an edited file is known
 
 
-@dataclass
 class _Application(cst.CSTTransformer):
     """Applies the edits of a file in one walk over its tree, and notes which of them found their place."""
 
-    edits: list[Edit]
-    done: set[int] = field(default_factory=set)
-    _functions: list[str] = field(default_factory=list)
-    _targets: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
+    def __init__(self, edits: list[Edit]) -> None:
         super().__init__()
+        self.edits = edits
+        self.done: set[int] = set()
+        self._functions: list[str] = []
+        self._targets: list[str] = []
 
     def _take(self, action: str, *nodes: cst.CSTNode) -> list[Edit]:
         """Return the edits of one action (`before`, `replace`, ...) that are about one of these nodes; they are now
@@ -113,16 +110,17 @@ def _matches(anchor: Anchor, node: cst.CSTNode) -> bool:
             hit = called.endswith(anchor.name) if anchor.name.startswith(".") else called == anchor.name
             return hit and (not anchor.containing or _squeeze(anchor.containing) in _squeeze(_canonical(node)))
         case Assignment(), cst.Assign():
-            return any(_same(target.target, anchor.target) for target in node.targets)
+            return any(_same(target.target, anchor.name) for target in node.targets)
         case Increment(), cst.AugAssign():
-            return isinstance(node.operator, cst.AddAssign) and _same(node.target, anchor.target)
+            return isinstance(node.operator, cst.AddAssign) and _same(node.target, anchor.name)
         case Deletion(), cst.Del():
-            return _same(node.target, anchor.target)
+            return _same(node.target, anchor.name)
         case Imports(), cst.Import() | cst.ImportFrom():
             return not m.matches(node, m.ImportFrom(module=m.Name("__future__")))
         case Command(), cst.FunctionDef():
-            named = anchor.function is None or node.name.value == anchor.function
-            return named and any(_canonical(d.decorator).split("(")[0].endswith(".command") for d in node.decorators)
+            return anchor.name in ("", node.name.value) and any(
+                _canonical(d.decorator).split("(")[0].endswith(".command") for d in node.decorators
+            )
     return False
 
 
@@ -138,10 +136,7 @@ def _simple_nodes(statement: cst.SimpleStatementLine) -> list[cst.CSTNode]:
 
 def _with_decorator(function: cst.FunctionDef, code: str) -> cst.FunctionDef:
     first, *rest = function.decorators
-    newline = cst.TrailingWhitespace(newline=cst.Newline())
-    decorator = cst.Decorator(
-        cst.parse_expression(code), leading_lines=first.leading_lines, trailing_whitespace=newline
-    )
+    decorator = cst.Decorator(cst.parse_expression(code), leading_lines=first.leading_lines)
     return function.with_changes(decorators=[decorator, first.with_changes(leading_lines=[]), *rest])
 
 
@@ -157,30 +152,19 @@ def _replaced(call: cst.Call, code: str) -> cst.BaseExpression:
 
 
 def _with_argument(call: cst.Call, code: str) -> cst.Call:
-    name, value = code.split("=", 1)
-    new = cst.Arg(
-        keyword=cst.Name(name),
-        value=cst.parse_expression(value),
-        equal=cst.AssignEqual(cst.SimpleWhitespace(""), cst.SimpleWhitespace("")),
-    )
+    """Give a call the keyword argument `code`: in place of one of that name, or last, but before `**kwargs`."""
+    new = cst.ensure_type(cst.parse_expression(f"call({code})"), cst.Call).args[0]
     args = list(call.args)
     for index, arg in enumerate(args):
-        if arg.keyword is not None and arg.keyword.value == name:
+        if arg.keyword is not None and arg.keyword.value == code.partition("=")[0]:
             args[index] = new.with_changes(comma=arg.comma)
             return call.with_changes(args=args)
     if args and args[-1].star == "**":
-        return call.with_changes(args=[*args[:-1], new.with_changes(comma=_COMMA), args[-1]])
-    if args:
-        args[-1] = args[-1].with_changes(comma=_COMMA)
+        return call.with_changes(args=[*args[:-1], new, args[-1]])
     return call.with_changes(args=[*args, new])
 
 
-_COMMA = cst.Comma(whitespace_after=cst.SimpleWhitespace(" "))
-_EMPTY = cst.Module([])
-
-
-def _source(node: cst.CSTNode) -> str:
-    return _EMPTY.code_for_node(node)
+_source = cst.Module([]).code_for_node
 
 
 def _last_name(node: cst.CSTNode) -> str | None:
