@@ -412,7 +412,7 @@ def test_without_a_host_there_is_nothing_to_repair(tmp_path):
     "older, newer", [("1.9.1", "1.11.0a"), ("1.9", "1.10"), ("2.9.1+cu128", "2.14.1+cpu"), ("1.11.0", "2.0")]
 )
 def test_versions_compare_by_number_not_by_letter(older, newer):
-    assert compat._parse_version(older) < compat._parse_version(newer)
+    assert compat.TorchVersion(older) < compat.TorchVersion(newer)
 
 
 @pytest.mark.unit

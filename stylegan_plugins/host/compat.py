@@ -9,7 +9,6 @@ import contextlib
 import importlib
 import importlib.util
 import inspect
-import re
 import sys
 import types
 import warnings
@@ -18,6 +17,7 @@ from functools import wraps
 from typing import Any
 
 import torch
+from torch.torch_version import TorchVersion
 
 from stylegan_plugins.errors import UserError
 from stylegan_plugins.host import custom_ops, devices
@@ -53,7 +53,7 @@ def _stand_ins() -> Iterator[None]:
         import setuptools  # noqa: F401  brings distutils on newer Pythons, and complains if it finds another's
     made: dict[str, types.ModuleType] = {}
     for name, attributes in (
-        ("pkg_resources", {"parse_version": _parse_version}),
+        ("pkg_resources", {"parse_version": TorchVersion}),
         ("distutils", {}),
         ("distutils.util", {"strtobool": _strtobool}),
     ):
@@ -72,12 +72,6 @@ def _stand_ins() -> Iterator[None]:
                 del sys.modules[name]
 
 
-def _parse_version(text: str) -> tuple[int, int, int]:
-    """The first three numbers of a version, which is all that hosts compare."""
-    numbers = [int(number) for number in re.findall(r"\d+", text.split("+")[0])[:3]]
-    return tuple(numbers + [0] * (3 - len(numbers)))  # type: ignore[return-value]
-
-
 def _strtobool(text: str) -> int:
     if text.lower() in ("y", "yes", "t", "true", "on", "1"):
         return 1
@@ -90,22 +84,18 @@ def _strtobool(text: str) -> int:
 
 
 def _repair_misc(misc: Any) -> None:
-    _repair_sampler(misc.InfiniteSampler)
+    if misc.InfiniteSampler.__bases__ == (torch.utils.data.Sampler,):
+        misc.InfiniteSampler.__bases__ = (_Sampler,)
     misc.print_module_summary = _keeping_buffers(misc.print_module_summary)
     misc.copy_params_and_buffers = _without_broadcasting(misc.copy_params_and_buffers, misc.named_params_and_buffers)
 
 
 class _Sampler(torch.utils.data.Sampler):
-    """torch's Sampler as it was when hosts were written: its constructor took the data set."""
+    """torch's Sampler as it was when hosts were written: the host's hands its constructor the data set, which it no
+    longer takes (TypeError)."""
 
     def __init__(self, data_source: object = None) -> None:
         super().__init__()
-
-
-def _repair_sampler(sampler: type) -> None:
-    """The host's sampler hands the data set to torch's constructor, which no longer takes one (TypeError)."""
-    if sampler.__bases__ == (torch.utils.data.Sampler,):
-        sampler.__bases__ = (_Sampler,)
 
 
 def _keeping_buffers(print_module_summary: Callable) -> Callable:

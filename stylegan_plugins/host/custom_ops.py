@@ -37,6 +37,7 @@ def get_plugin(
     sources: list[str],
     headers: list[str] | None = None,
     source_dir: str | None = None,
+    *,
     verbosity: str = "brief",
     **build_kwargs: object,
 ) -> types.ModuleType:
@@ -45,32 +46,31 @@ def get_plugin(
 
     verbosity   'none' | 'brief' | 'full'
     Returns the extension module. Raises BuildError; the reason is printed once per process and op."""
-    name = module_name
-    if name in _loaded:
-        return _loaded[name]
-    if name in _failures:
-        raise BuildError(_failures[name])
+    if module_name in _loaded:
+        return _loaded[module_name]
+    if module_name in _failures:
+        raise BuildError(_failures[module_name])
     paths = [Path(source_dir or "", file) for file in sources]
     extra = [Path(source_dir or "", file) for file in headers or []]
     if not extra:  # ada names no headers: they lie beside the sources
         extra = sorted({file for path in paths for file in path.parent.glob("*.h")})
     if verbosity != "none":
         end = "\n" if verbosity == "full" else ""
-        print(f"Custom op {name}: building, or loading what was built... ", end=end, flush=True)
+        print(f"Custom op {module_name}: building, or loading what was built... ", end=end, flush=True)
     try:
-        _loaded[name] = _build(name, paths, extra, verbose=verbosity == "full", **build_kwargs)
+        _loaded[module_name] = _build(module_name, paths, extra, verbose=verbosity == "full", **build_kwargs)
     except (OSError, RuntimeError, ValueError, ImportError, subprocess.SubprocessError) as error:
         if verbosity == "brief":
             print("failed.", flush=True)
-        _failures[name] = _explain(name, error)
+        _failures[module_name] = _explain(module_name, error)
         if verbosity != "none":  # one process of several has it
             line = "=" * 100
             advice = "Training goes on with the slow reference implementation."
-            print(f"\n{line}\nWARNING: {_failures[name]}\n{advice}\n{line}", file=sys.stderr, flush=True)
-        raise BuildError(_failures[name]) from error
+            print(f"\n{line}\nWARNING: {_failures[module_name]}\n{advice}\n{line}", file=sys.stderr, flush=True)
+        raise BuildError(_failures[module_name]) from error
     if verbosity != "none":
         print("ready.", flush=True)
-    return _loaded[name]
+    return _loaded[module_name]
 
 
 def _build(

@@ -15,15 +15,11 @@ def choose_host(directory: Path | None) -> Path:
     """Use the host in `directory`, in $STYLEGAN_HOST or in the current folder, in this order, and return its folder.
 
     Raises HostError if there is none."""
-    for candidate in (directory, os.environ.get("STYLEGAN_HOST"), "."):
-        if candidate is None:
-            continue
-        if Path(candidate, "torch_utils").is_dir() and Path(candidate, "dnnlib").is_dir():
-            use_host(Path(candidate))
-            return Path(candidate).resolve()
-        if candidate == directory:
-            break
     named = os.environ.get("STYLEGAN_HOST")
+    for candidate in [directory] if directory else [Path(name) for name in (named, ".") if name is not None]:
+        if (candidate / "torch_utils").is_dir() and (candidate / "dnnlib").is_dir():
+            use_host(candidate)
+            return candidate.resolve()
     where = directory or (f"{named} (STYLEGAN_HOST) or the current folder" if named else "the current folder")
     raise HostError(
         f"No host in {where}: networks are made from the host's code. Give its folder with --host, or run this there."

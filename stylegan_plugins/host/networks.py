@@ -7,7 +7,8 @@ import importlib
 import importlib.util
 import inspect
 import pickle
-from collections.abc import Callable, Iterator
+import types
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,11 @@ def build(
         made = complete(made)
         reason = difference(made, network)
         if reason is None:
-            made.load_state_dict({**made.state_dict(), **_known(made, network)})
+            state = made.state_dict()
+            for name, tensor in network.tensors.items():
+                if name in state and state[name].shape == tensor.shape:
+                    state[name] = tensor
+            made.load_state_dict(state)
             return made.eval().requires_grad_(False)
         reasons.append(f"compared with {module}.{network.class_name} it {reason}")
     why = "; ".join(reasons) or f"it has no class {network.class_name}"
@@ -60,31 +65,25 @@ def build(
 
 def host_class(name: str) -> type[torch.nn.Module]:
     """Return a layer of the host's StyleGAN2 networks, by its class name. Raises HostError if the host has none."""
-    host_module("dnnlib")
-    for module in STYLEGAN2_MODULES:
-        if importlib.util.find_spec(module) is not None:
-            found = vars(importlib.import_module(module)).get(name)
-            if isinstance(found, type):
-                return found
+    for module in _import_those_of_host(STYLEGAN2_MODULES):
+        if isinstance(cls := vars(module).get(name), type):
+            return cls
     raise HostError(f"This host has no class {name} in {' or '.join(STYLEGAN2_MODULES)}.")
 
 
 def _classes(network: Network) -> Iterator[tuple[str, type[torch.nn.Module]]]:
     """Yield the host's classes with the network's name, the one of the same source first."""
-    host_module("dnnlib")  # a host must be there, repaired
-    found = []
-    for name in MODULES:
-        try:
-            module = importlib.import_module(name)
-        except ModuleNotFoundError as error:
-            if error.name != name:
-                raise
-            continue
+    order = lambda module: (inspect.getsource(module) != network.source, module.__name__)
+    for module in sorted(_import_those_of_host(MODULES), key=order):
         cls = vars(module).get(network.class_name)  # the name is the pickle's: nothing but a network is ever called
         if isinstance(cls, type) and issubclass(cls, torch.nn.Module):
-            found.append((inspect.getsource(module) != network.source, name, cls))
-    for _, name, cls in sorted(found, key=lambda item: item[:2]):
-        yield name, cls
+            yield module.__name__, cls
+
+
+def _import_those_of_host(names: Iterable[str]) -> Iterator[types.ModuleType]:
+    """Import the modules that the host has."""
+    host_module("dnnlib")  # a host must be there, repaired
+    return (importlib.import_module(name) for name in names if importlib.util.find_spec(name) is not None)
 
 
 def difference(made: torch.nn.Module, network: Network) -> str | None:
@@ -101,14 +100,6 @@ def difference(made: torch.nn.Module, network: Network) -> str | None:
         if list(network.tensors[name].shape) != shapes[name]:
             return f"has {name} of {list(network.tensors[name].shape)} instead of {shapes[name]}"
     return None
-
-
-def _known(made: torch.nn.Module, network: Network) -> dict[str, torch.Tensor]:
-    return {
-        name: network.tensors[name]
-        for name, value in made.state_dict().items()
-        if name in network.tensors and network.tensors[name].shape == value.shape
-    }
 
 
 def describe(module: torch.nn.Module) -> Network:

@@ -49,13 +49,12 @@ def plan(directory: Path) -> Plan:
 
 def patch(directory: Path, dry_run: bool = False) -> Plan | None:
     """Patch a host in place. Returns what was done, or would be in a dry run; None if the host was patched before."""
-    if manifest.is_patched(directory):
-        changed = manifest.changed_since(directory)
-        if changed:
-            raise PatchError(
-                f"{', '.join(changed)} in {directory} changed after patching; nothing was written. Undo the change, "
-                f"or, if patching was interrupted, run: stylegan-plugins unpatch {directory}."
-            )
+    changed = manifest.changed_since(directory)
+    if changed:
+        raise PatchError(
+            f"{', '.join(changed)} in {directory} changed after patching; nothing was written. Undo the change, "
+            f"or, if patching was interrupted, run: stylegan-plugins unpatch {directory}."
+        )
     result = plan(directory)
     if manifest.is_patched(directory):
         if all((directory / file).read_bytes() == data for file, data in result.patched.items()):
@@ -77,13 +76,10 @@ def diff(directory: Path, planned: Plan) -> str:
     """Show a plan as a unified diff, for reading: without carriage returns and byte-order marks."""
     lines: list[str] = []
     for file, data in planned.patched.items():
-        before, after = (_lines(content) for content in ((directory / file).read_bytes(), data))
+        contents = ((directory / file).read_bytes(), data)
+        before, after = (content.decode("utf-8-sig", errors="replace").splitlines() for content in contents)
         lines += difflib.unified_diff(before, after, f"a/{file}", f"b/{file}", n=1, lineterm="")
     return "".join(line + "\n" for line in lines)
-
-
-def _lines(data: bytes) -> list[str]:
-    return data.decode("utf-8-sig", errors="replace").splitlines()
 
 
 def state(directory: Path, file: str) -> str:

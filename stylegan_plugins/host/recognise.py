@@ -20,7 +20,6 @@ NEEDED = ("train.py", "training/training_loop.py", "training/loss.py", "dnnlib",
 class Host:
     """A recognised host. kind: 'pristine', 'assembled' (from the package index) or 'fork', patched or not."""
 
-    directory: Path
     family: str
     kind: str
     patched: bool
@@ -47,13 +46,10 @@ def recognise(directory: Path) -> Host:
             "Name the folder that holds train.py."
         )
     family = _family(directory)
-    changed = []
-    for file, expected in HOSTS[family].pristine.items():
-        data = manifest.original(directory, file)
-        if data is None or digest(data) != expected:
-            changed.append(file)
+    pristine = HOSTS[family].pristine
+    changed = [file for file in pristine if _digest(manifest.original(directory, file) or b"") != pristine[file]]
     kind = "pristine" if not changed else "assembled" if _assembled(directory) else "fork"
-    return Host(directory, family, kind, manifest.is_patched(directory), tuple(changed))
+    return Host(family, kind, manifest.is_patched(directory), tuple(changed))
 
 
 def _family(directory: Path) -> str:
@@ -77,6 +73,6 @@ def _assembled(directory: Path) -> bool:
         return False  # no record, or one that cannot be read: then the files decide
 
 
-def digest(data: bytes) -> str:
+def _digest(data: bytes) -> str:
     """Return the sha256 without a byte-order mark and with LF line ends: a checkout on Windows is pristine, too."""
     return hashlib.sha256(data.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n")).hexdigest()
