@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import os
 import random
@@ -21,7 +20,7 @@ from stylegan_plugins.files.states import FORMAT, state_path, write_state
 from stylegan_plugins.host.modules import host_module
 from stylegan_plugins.run import signals
 from stylegan_plugins.run.session import Session
-from training_ext.distributed import agree, gather_bytes
+from training_ext.distributed import agree, gather_objects
 
 NETWORKS = ("G", "D", "G_ema", "augment_pipe")
 COLLECTORS = ("stats_collector", "ada_stats")
@@ -151,7 +150,7 @@ class _ObservedSampler(torch.utils.data.Sampler):
 
 def capture(session: Session, loop: Mapping[str, Any], position: Mapping[str, int]) -> dict[str, Any]:
     """The state of a run, complete on the first process: tensors, numbers, strings, lists and dictionaries alone."""
-    ranks = gather_bytes(_to_bytes(_of_this_process(session, loop)), session.num_gpus, session.device)
+    ranks = gather_objects(_of_this_process(session, loop), session.num_gpus, session.device)
     if session.rank != 0:
         return {}
     grid = loop.get("grid_z")
@@ -163,7 +162,7 @@ def capture(session: Session, loop: Mapping[str, Any], position: Mapping[str, in
         "optimizers": {name: opt.state_dict() for name, opt in _optimizers(session).items()},
         "session": session.state_dict(),
         "grid_z": None if grid is None else torch.cat([part.cpu() for part in grid]),
-        "ranks": [_from_bytes(data) for data in ranks],
+        "ranks": ranks,
     }
 
 
@@ -259,13 +258,3 @@ def _restore_process(session: Session, loop: Mapping[str, Any], saved: Mapping[s
 
 def _collectors(loop: Mapping[str, Any]) -> list[str]:
     return [name for name in COLLECTORS if loop.get(name) is not None]
-
-
-def _to_bytes(value: Any) -> bytes:
-    buffer = io.BytesIO()
-    torch.save(value, buffer)
-    return buffer.getvalue()
-
-
-def _from_bytes(data: bytes) -> Any:
-    return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)

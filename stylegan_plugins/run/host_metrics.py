@@ -7,7 +7,7 @@ numbers of the run are left as they were."""
 from __future__ import annotations
 
 import copy
-import io
+import itertools
 import os
 import weakref
 from collections.abc import Callable
@@ -27,7 +27,7 @@ from stylegan_plugins.report import history
 from stylegan_plugins.vision import backbones, extractors
 from stylegan_plugins.vision.backbones import Model
 from stylegan_plugins.vision.extractors import Outputs
-from training_ext.distributed import broadcast_patiently, gather_bytes
+from training_ext.distributed import broadcast_patiently, gather_objects
 
 FLAG = "--metrics"
 SAMPLES = "STYLEGAN_PLUGINS_METRIC_SAMPLES"  # in the environment, for processes that a script starts
@@ -35,14 +35,16 @@ SAMPLES = "STYLEGAN_PLUGINS_METRIC_SAMPLES"  # in the environment, for processes
 
 @dataclass(frozen=True)
 class Named:
-    """One of our metrics, as the host knows it: its label, and what it is made of."""
+    """One of our metrics, which the host calls by its label."""
 
     label: str
     metric: Metric
     features: str
 
+    def __call__(self, options: Any) -> dict[str, float]:
+        return _JUDGE.measure(self, options)
+
     def network(self, device: torch.device) -> extractors.Extractor:
-        """Raises DataError or OptionError."""
         return extractors.load(self.features, {self.metric.reads}, device, f"{FLAG}={self.label}: features")
 
     def check(self, data: str | None, samples: int | None) -> None:
@@ -67,12 +69,10 @@ def named() -> dict[str, Named]:
 
 class Judge:
     """Our metrics in this process. What they compare with is kept, and what a network has seen of a generator until
-    there is another.
-
-    run_dir     of the run in this process, whose plug-ins may have a sampler; None: there is none"""
+    there is another."""
 
     def __init__(self) -> None:
-        self.run_dir: Path | None = None
+        self.run_dir: Path | None = None  # whose plug-ins may have a sampler
         self.comparisons: dict[tuple[str, str], evaluate.Comparison] = {}
         self.seen: tuple[Callable[[], Any], dict[tuple[str, str], Outputs]] = (lambda: None, {})
         self.details: dict[str, Callable[[Path], dict[str, Any]]] = {}
@@ -98,10 +98,10 @@ class Judge:
         if key not in self.comparisons:
             kwargs = {**options.dataset_kwargs, "max_size": None, "xflip": False, "use_labels": True}
             dataset = host_module("dnnlib").util.construct_class_by_name(**kwargs)
-            samples = int(os.environ.get(SAMPLES, 0)) or evaluate.default_samples(len(dataset))
-            evaluate.check_numbers({this.label: this.metric}, FLAG, len(dataset), samples)
-            fingerprint, network = datasets.fingerprint(kwargs["path"]), this.network(options.device)
             count = len(dataset)
+            samples = int(os.environ.get(SAMPLES, 0)) or evaluate.default_samples(count)
+            evaluate.check_numbers({this.label: this.metric}, FLAG, count, samples)
+            fingerprint, network = datasets.fingerprint(kwargs["path"]), this.network(options.device)
             self.comparisons[key] = evaluate.Comparison(network, dataset, fingerprint, count, samples, quiet=True)
         return self.comparisons[key]
 
@@ -117,11 +117,9 @@ class Judge:
             generator = sample.Generator(G, sampler, comparison.dataset)
             share = (options.rank, options.num_gpus)
             with torch.no_grad():
-                mine = [
-                    comparison.network(images)[this.metric.reads].cpu().numpy()
-                    for images in generator.images(comparison.samples, share)
-                ]
-            shares = gather_bytes(packed(mine), options.num_gpus, options.device)
+                images = generator.images(comparison.samples, share)
+                mine = [comparison.network(batch)[this.metric.reads].cpu() for batch in images]
+            shares = gather_objects(mine, options.num_gpus, options.device)
             self.seen[1][key] = {this.metric.reads: merged(shares)} if options.rank == 0 else {}
         return self.seen[1][key]
 
@@ -140,34 +138,22 @@ class Judge:
                 print(f"Best by {decides[0]}: {best['snapshot_pkl']} ({best['results'][decides[0]]:.5g})")
 
 
-def packed(batches: list[np.ndarray]) -> bytes:
-    buffer = io.BytesIO()
-    np.savez(buffer, *batches)
-    return buffer.getvalue()
-
-
-def merged(shares: list[bytes]) -> np.ndarray:
-    """Merge [n, F] of each batch of each process, `packed`, into [N, F], in the order of one process alone."""
-    opened = []
-    for data in shares:
-        with np.load(io.BytesIO(data)) as batches:
-            opened.append([batches[f"arr_{index}"] for index in range(len(batches.files))])
-    count = sum(map(len, opened))
-    return np.concatenate([opened[index % len(opened)][index // len(opened)] for index in range(count)])
+def merged(shares: list[list[torch.Tensor]]) -> np.ndarray:
+    """Merge [n, F] of each batch of each process into [N, F], in the order of one process alone."""
+    rounds = itertools.zip_longest(*shares)
+    return torch.cat([batch for of_all in rounds for batch in of_all if batch is not None]).numpy()
 
 
 def _decides(label: str, keys: list[str]) -> tuple[str, bool] | None:
     """Return the figure that says which snapshot is best, and whether more is better; None if none or several could."""
-    ours = _REGISTERED.get(label)
-    if ours is not None:
+    ours = host_module("metrics.metric_main")._metric_dict.get(label)
+    if isinstance(ours, Named):
         return label + ours.metric.decides, ours.metric.higher
     ways = {key: higher for key in keys if (higher := history.is_higher_better(key)) is not None}
     return next(iter(ways.items())) if len(ways) == 1 else None
 
 
 _JUDGE = Judge()
-_REGISTERED: dict[str, Named] = {}
-_MARK = "_stylegan_plugins_metrics"
 
 
 def register() -> None:
@@ -178,30 +164,16 @@ def register() -> None:
     except ModuleNotFoundError:
         return
     for label, this in named().items():
-        if not metric_main.is_valid_metric(label):
-            metric_main.register_metric(_function(this))
-            _REGISTERED[label] = this
-    if getattr(metric_main, _MARK, False):
-        return
-    setattr(metric_main, _MARK, True)
+        metric_main._metric_dict.setdefault(label, this)
     theirs = metric_main.report_metric
+    if hasattr(theirs, "__wrapped__"):  # by us, before
+        return
 
     @wraps(theirs)
     def report_metric(result_dict: Any, run_dir: str | None = None, snapshot_pkl: str | None = None) -> None:
         _JUDGE.report(theirs, result_dict, run_dir, snapshot_pkl)
 
     metric_main.report_metric = report_metric
-
-
-def _function(this: Named) -> Callable[[Any], dict[str, float]]:
-    """Return the function that the host registers, by its name."""
-
-    def metric(options: Any) -> dict[str, float]:
-        return _JUDGE.measure(this, options)
-
-    metric.__name__ = this.label
-    metric.named = this  # type: ignore[attr-defined]
-    return metric
 
 
 def begin(run_dir: Path | None, samples: int | None) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import types
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import requests
@@ -15,11 +16,10 @@ from stylegan_plugins.host.modules import host_module
 SECONDS = 10.0
 
 
-def check_metrics(names: Iterable[str], data: str | None, samples: int | None = None) -> None:
+def check_metrics(names: Sequence[str], data: str | None, samples: int | None = None) -> None:
     """Fetch what metrics of these names need: the host's detectors into the host's own cache, backbones into ours.
 
     data, samples: of our metrics. Raises OptionError or DataError if it cannot be had."""
-    names = list(names)
     if not names:
         return
     metric_main = host_module("metrics.metric_main")
@@ -28,8 +28,8 @@ def check_metrics(names: Iterable[str], data: str | None, samples: int | None = 
         function = metric_main._metric_dict.get(name)
         if function is None:
             continue  # the host says so
-        if hasattr(function, "named"):  # one of ours
-            function.named.check(data, samples)
+        if hasattr(function, "check"):  # one of ours
+            function.check(data, samples)
             continue
         for url in detector_urls(function):
             try:
@@ -47,8 +47,7 @@ def _not_waiting_forever(util: Any) -> Iterator[None]:
     """Let the host's downloads time out: in a network that drops packets it would wait for ever."""
 
     class Session(requests.Session):
-        def request(self, *args: Any, **kwargs: Any) -> requests.Response:
-            return super().request(*args, **{"timeout": SECONDS, **kwargs})
+        request = functools.partialmethod(requests.Session.request, timeout=SECONDS)  # type: ignore[assignment]
 
     module, util.requests = util.requests, types.SimpleNamespace(Session=Session, compat=requests.compat)
     try:
