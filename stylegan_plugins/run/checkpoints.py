@@ -9,6 +9,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ COLLECTORS = ("stats_collector", "ada_stats")
 POSITION = ("cur_nimg", "cur_tick", "tick_start_nimg", "batch_idx")
 
 
+@dataclass(eq=False)
 class Checkpoints:
     """What a patched training loop tells of its position, and what it is told when it goes on from a state.
 
@@ -35,23 +37,14 @@ class Checkpoints:
     batch      real images of an iteration, of all processes together
     minutes    between two states; keep: so many states are kept"""
 
-    def __init__(
-        self,
-        session: Session | None = None,
-        *,
-        resumed: Mapping[str, Any] | None = None,
-        batch: int = 0,
-        minutes: float = 10,
-        keep: int = 2,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self.session = session
-        self.resumed = resumed
-        self.batch = batch
-        self.seconds = minutes * 60
-        self.keep = keep
-        self.clock = clock
-        self._written = clock()
+    session: Session | None = None
+    resumed: Mapping[str, Any] | None = None
+    batch: int = 0
+    minutes: float = 10
+    keep: int = 2
+
+    def __post_init__(self) -> None:
+        self._written = 0.0  # when the loop began, then when the newest state was written
         self._stopped = False  # by a signal, on all processes
         self._loop: dict[str, Any] | None = None  # what is needed of the loop, at the last iteration that began
 
@@ -97,10 +90,10 @@ class Checkpoints:
             if self.resumed is not None:
                 restore(self.session, loop, self.resumed)
                 self.resumed = None  # it is large
-            self._written = self.clock()
+            self._written = time.monotonic()
         # Not all of the loop: its data loader must end with it.
         self._loop = {name: loop.get(name) for name in ("grid_z", "cur_tick", *COLLECTORS)}
-        due = self.session.rank == 0 and self.clock() - self._written >= self.seconds
+        due = self.session.rank == 0 and time.monotonic() - self._written >= self.minutes * 60
         due, stop = agree([due, signals.asked() is not None], self.session.num_gpus, self.session.device)
         if due or stop:
             try:
@@ -126,21 +119,21 @@ class Checkpoints:
     def _write(self, position: dict[str, int]) -> None:
         assert self.session is not None and self._loop is not None
         state = capture(self.session, self._loop, position)
-        self._written = self.clock()
+        self._written = time.monotonic()
         if self.session.rank == 0:
             info: dict[str, Any] = {"nimg": int(position["cur_nimg"]), "ranks": self.session.num_gpus}
             info["lengths"] = log_lengths(self.session.run_dir)
             write_state(state_path(self.session.run_dir, position["cur_nimg"]), state, info, self.keep)
 
 
+@dataclass(eq=False)
 class _ObservedSampler(torch.utils.data.Sampler):
     """A sampler from its item number `start` on, which tells `drawn` each item: loaders ask for them in the main
     process, ahead of the loop."""
 
-    def __init__(self, sampler: torch.utils.data.Sampler, start: int, drawn: Callable[[int], None]) -> None:
-        self.sampler = sampler
-        self.start = start
-        self.drawn = drawn
+    sampler: torch.utils.data.Sampler
+    start: int
+    drawn: Callable[[int], None]
 
     def __iter__(self) -> Iterator:
         for item in itertools.islice(iter(self.sampler), self.start, None):

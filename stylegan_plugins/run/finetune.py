@@ -22,7 +22,6 @@ from stylegan_plugins.manager import Plugins
 # Arguments of networks that decide how fast or by how much they train, not what their tensors are: this run's count.
 OF_THE_RUN = frozenset({"num_fp16_res", "conv_clamp", "fp16_channels_last", "fused_modconv_default", "freeze_layers"})
 OF_THE_RUN |= {"mbstd_group_size", "magnitude_ema_beta"}
-NO_PLUGINS = Plugins()
 OF_THE_DATA = ("c_dim", "img_resolution", "img_channels")
 ARCHITECTURE_FLAGS = {"cbase": "channel_base", "cmax": "channel_max", "map_depth": "num_layers"}
 
@@ -49,13 +48,7 @@ def _check_pickle(path: Path) -> None:
         read_pickle(path)
 
 
-def configure(
-    args: Any,
-    given: frozenset[str],
-    trust: bool,
-    labels_of_plugin: bool = False,
-    plugins: Plugins = NO_PLUGINS,
-) -> set[str]:
+def configure(args: Any, given: frozenset[str], trust: bool, labels_of_plugin: bool, plugins: Plugins) -> set[str]:
     """Give this run's G and D the architecture of the pickle that it starts from; args are the training loop's.
 
     given: names of the options on the command line; trust: --trust-pickle; labels_of_plugin: labels are not the data
@@ -110,27 +103,19 @@ def adopt(current: Mapping[str, Any], network: Network) -> Any:
     """Return a network's arguments for this run: the pickle's, except for what belongs to the run or its data set."""
     cls = _class(current["class_name"])
     old = {key: value for key, value in network.init_kwargs.items() if key not in OF_THE_DATA}
-    fitted = _in_the_shape_of(cls, old)
-    easy = host_module("dnnlib").EasyDict
-    result = easy(_without_settings(fitted, easy), class_name=current["class_name"])
-    _take_settings(result, current, easy)
+    result = _with_settings_of(current, _in_the_shape_of(cls, old), host_module("dnnlib").EasyDict)
+    result["class_name"] = current["class_name"]
     return result
 
 
-def _without_settings(value: Any, easy: type) -> Any:
-    if not isinstance(value, dict):
-        return copy.deepcopy(value)
-    return easy({key: _without_settings(item, easy) for key, item in value.items() if key not in OF_THE_RUN})
-
-
-def _take_settings(target: Any, current: Mapping[str, Any], easy: type) -> None:
-    for key, value in current.items():
-        if key in OF_THE_RUN:
-            target[key] = value
-        elif isinstance(value, dict):
-            if key not in target:
-                target[key] = easy()
-            _take_settings(target[key], value, easy)
+def _with_settings_of(current: Mapping[str, Any], pickled: Mapping[str, Any], easy: type) -> Any:
+    """Return the arguments of a pickle, with those of OF_THE_RUN as they are now, at every level."""
+    result = easy({key: copy.deepcopy(value) for key, value in pickled.items() if key not in OF_THE_RUN})
+    result.update({key: value for key, value in current.items() if key in OF_THE_RUN})
+    for key, value in {**current, **pickled}.items():
+        if isinstance(value, dict):
+            result[key] = _with_settings_of(current.get(key, {}), pickled.get(key, {}), easy)
+    return result
 
 
 def _in_the_shape_of(cls: type, kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -159,8 +144,7 @@ def _arguments(cls: type) -> Mapping[str, inspect.Parameter]:
 
 
 def _class(name: str) -> type:
-    module, _, cls = name.rpartition(".")
-    return getattr(host_module(module), cls)
+    return host_module("dnnlib").util.get_obj_by_name(name)
 
 
 def _check_data(path: Path, network: Network, side: int, channels: int, labels: int) -> None:
@@ -246,11 +230,12 @@ def copy_tensors(network: Network | None, module: torch.nn.Module) -> dict[str, 
 
     A mapping network that has labels and comes from one without starts neutral: labels change nothing at first."""
     left = {}
+    tensors = {} if network is None else network.tensors
     parameters = dict(module.named_parameters())
-    taking_labels = None if network is None else _with_labels(network, parameters)
+    starts_with_labels = "mapping.embed.weight" in parameters.keys() - tensors.keys()
     for name, target in [*parameters.items(), *module.named_buffers()]:
-        source = None if network is None else network.tensors.get(name)
-        if source is not None and name == taking_labels:
+        source = tensors.get(name)
+        if source is not None and starts_with_labels and name == "mapping.fc0.weight":  # it takes them beside z
             source = _widened(source, target.shape[1])
         if source is not None and source.shape == target.shape:
             with torch.no_grad():
@@ -258,12 +243,6 @@ def copy_tensors(network: Network | None, module: torch.nn.Module) -> dict[str, 
         elif name in parameters:
             left[name] = "not in the pickle" if source is None else f"{list(target.shape)}, pickle {list(source.shape)}"
     return left
-
-
-def _with_labels(network: Network, parameters: Mapping[str, torch.Tensor]) -> str | None:
-    """Return the layer that takes labels beside z, if the module has labels and the network of the pickle has not."""
-    embeds = "mapping.embed.weight" in parameters and "mapping.embed.weight" not in network.tensors
-    return "mapping.fc0.weight" if embeds else None
 
 
 def _widened(weight: torch.Tensor, width: int) -> torch.Tensor:
