@@ -32,7 +32,7 @@ from stylegan_plugins.host.devices import (  # noqa: F401  # patched files call 
 )
 from stylegan_plugins.host.modules import host_module
 from stylegan_plugins.manager import Plugins, recorded
-from stylegan_plugins.run import arguments, finetune, host_metrics, metric_files, resume, signals
+from stylegan_plugins.run import arguments, finetune, host_metrics, resume, signals
 from stylegan_plugins.run.checkpoints import Checkpoints
 from stylegan_plugins.run.progress import Progress
 from stylegan_plugins.run.session import Session
@@ -144,7 +144,7 @@ def device_option(command: click.Command) -> click.Command:
         devices.choose(kwargs.pop("device") or "auto")
         samples = kwargs.pop("metric_samples", None)
         host_metrics.begin(None, samples)
-        metric_files.check_metrics(kwargs.get("metrics") or [], kwargs.get("data"), samples)
+        host_metrics.check_metrics(kwargs.get("metrics") or [], kwargs.get("data"), samples)
         if takes_device:
             kwargs["device"] = device()
         return callback(*args, **kwargs)

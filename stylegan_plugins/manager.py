@@ -298,16 +298,9 @@ class Plugins:
     def __bool__(self) -> bool:
         return bool(self.names)
 
-    def object(self, name: str) -> Any:
-        """Return a plug-in's module or object."""
-        return self.catalogue.load(name)
-
     def call(self, name: str, hook: str, **arguments: Any) -> Any:
         """Call one hook of one active plug-in with its options; None if it has no such hook."""
         return self.catalogue.call(name, hook, options=self.options[name], **arguments)
-
-    def hooks_of(self, name: str) -> list[str]:
-        return self.catalogue.hooks_of(name)
 
     def only(self, hook: str, **arguments: Any) -> Any:
         """Return what the one plug-in that has this hook gives, None if none gives anything. Raises PluginError if

@@ -16,7 +16,7 @@ from stylegan_plugins.files import datasets
 from stylegan_plugins.host import devices, generators
 from stylegan_plugins.host.modules import host_module
 from stylegan_plugins.manager import Plugins, catalogue, is_file, recorded, split_names
-from stylegan_plugins.run import finetune, metric_files, signals
+from stylegan_plugins.run import finetune, host_metrics, signals
 from training_ext import labels
 from training_ext.gan_losses import GAN_LOSSES
 from training_ext.labels import Labels
@@ -172,14 +172,14 @@ def configure(desc: str, args: Any, request: Request) -> tuple[str, Any]:
     if lacking:
         finetune.check_frozen(args, lacking)
     if args.get("metrics") and not request.dry_run:
-        metric_files.check_metrics(args["metrics"], args["training_set_kwargs"]["path"], args.get("metric_samples"))
+        host_metrics.check_metrics(args["metrics"], args["training_set_kwargs"]["path"], args.get("metric_samples"))
     return desc, args
 
 
 def _configure_plugins(args: Any, plugins: Plugins, explicit: frozenset[str]) -> None:
     """Let each plug-in change the arguments, in order; what it has as options then is what the run has."""
     for name in plugins.names:
-        _set_ada(args, name, getattr(plugins.object(name), "ada", "keep"), explicit)
+        _set_ada(args, name, getattr(plugins.catalogue.load(name), "ada", "keep"), explicit)
         options = plugins.call(name, "configure", args=args, explicit=explicit)
         if options is not None:
             plugins = plugins.with_options(name, options)

@@ -101,7 +101,7 @@ def network_for(snapshot: Snapshot, key: str) -> Network | None:
 
 def adopt(current: Mapping[str, Any], network: Network) -> Any:
     """Return a network's arguments for this run: the pickle's, except for what belongs to the run or its data set."""
-    cls = _class(current["class_name"])
+    cls = host_module("dnnlib").util.get_obj_by_name(current["class_name"])
     old = {key: value for key, value in network.init_kwargs.items() if key not in OF_THE_DATA}
     result = _with_settings_of(current, _in_the_shape_of(cls, old), host_module("dnnlib").EasyDict)
     result["class_name"] = current["class_name"]
@@ -143,10 +143,6 @@ def _arguments(cls: type) -> Mapping[str, inspect.Parameter]:
     return {}
 
 
-def _class(name: str) -> type:
-    return host_module("dnnlib").util.get_obj_by_name(name)
-
-
 def _check_data(path: Path, network: Network, side: int, channels: int, labels: int) -> None:
     made: dict[str, Any] = network.init_kwargs
     resolution, colors, classes = made.get("img_resolution"), made.get("img_channels"), made.get("c_dim", 0)
@@ -162,7 +158,7 @@ def _check_data(path: Path, network: Network, side: int, channels: int, labels: 
             "Convert the pictures before dataset_tool.py makes a data set of them."
         )
     if classes != labels:
-        what = {True: "no labels", False: f"labels of width {classes}"}[classes == 0]
+        what = f"labels of width {classes}" if classes else "no labels"
         same = "Give a data set with the same labels and --cond=1, or, if they were a plug-in's, that plug-in"
         cure = "Train with --cond=0" if labels and not classes else same
         raise DataError(
@@ -199,10 +195,9 @@ def _check_fit(path: Path, key: str, kwargs: Mapping[str, Any], network: Network
             "from another pickle."
         )
     of_data = {name: network.init_kwargs[name] for name in OF_THE_DATA if name in network.init_kwargs}
-    arguments = {name: value for name, value in kwargs.items() if name != "class_name"}
     try:
         with torch.random.fork_rng(devices=[]):
-            made = _class(kwargs["class_name"])(**arguments, **of_data)
+            made = host_module("dnnlib").util.construct_class_by_name(**kwargs, **of_data)
             if generators.has_module(network):
                 made = generators.with_module(made, plugins, seed=0)
         reason = networks.difference(made, network)

@@ -6,21 +6,25 @@ numbers of the run are left as they were."""
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import functools
 import itertools
 import os
+import types
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import requests
 import torch
 
 from stylegan_plugins.analysis import evaluate, metrics, sample
 from stylegan_plugins.analysis.metrics import Metric
+from stylegan_plugins.errors import OptionError
 from stylegan_plugins.files import datasets
 from stylegan_plugins.host.modules import host_module
 from stylegan_plugins.report import history
@@ -30,6 +34,7 @@ from stylegan_plugins.vision.extractors import Outputs
 from training_ext.distributed import broadcast_patiently, gather_objects
 
 FLAG = "--metrics"
+SECONDS = 10.0  # after which a host's download that does not answer is given up
 SAMPLES = "STYLEGAN_PLUGINS_METRIC_SAMPLES"  # in the environment, for processes that a script starts
 
 
@@ -169,7 +174,7 @@ def register() -> None:
     if hasattr(theirs, "__wrapped__"):  # by us, before
         return
 
-    @wraps(theirs)
+    @functools.wraps(theirs)
     def report_metric(result_dict: Any, run_dir: str | None = None, snapshot_pkl: str | None = None) -> None:
         _JUDGE.report(theirs, result_dict, run_dir, snapshot_pkl)
 
@@ -181,3 +186,70 @@ def begin(run_dir: Path | None, samples: int | None) -> None:
     images; None: `evaluate.default_samples`."""
     _JUDGE.run_dir = run_dir
     os.environ[SAMPLES] = str(samples or 0)
+
+
+# What metrics download. ---------------------------------------------------------------------------
+
+
+def check_metrics(names: Sequence[str], data: str | None, samples: int | None = None) -> None:
+    """Fetch what metrics of these names need, before training starts: the host's detectors into the host's own cache,
+    backbones into ours.
+
+    data, samples: of our metrics. Raises OptionError or DataError if it cannot be had."""
+    if not names:
+        return
+    metric_main = host_module("metrics.metric_main")
+    util = host_module("dnnlib").util
+    for name in names:
+        function = metric_main._metric_dict.get(name)
+        if function is None:
+            continue  # the host says so
+        if isinstance(function, Named):
+            function.check(data, samples)
+            continue
+        for url in detector_urls(function):
+            try:
+                with _not_waiting_forever(util), util.open_url(url, num_attempts=1, verbose=False):
+                    pass
+            except (OSError, requests.RequestException) as error:
+                raise OptionError(
+                    f"--metrics={name} needs {url}, which cannot be had ({type(error).__name__}). "
+                    "Use --metrics=none, or connect to the network once: it is kept in a cache."
+                ) from error
+
+
+@contextlib.contextmanager
+def _not_waiting_forever(util: Any) -> Iterator[None]:
+    """Let the host's downloads time out: in a network that drops packets it would wait for ever."""
+
+    class Session(requests.Session):
+        request = functools.partialmethod(requests.Session.request, timeout=SECONDS)  # type: ignore[assignment]
+
+    module, util.requests = util.requests, types.SimpleNamespace(Session=Session, compat=requests.compat)
+    try:
+        yield
+    finally:
+        util.requests = module
+
+
+def detector_urls(metric: types.FunctionType) -> list[str]:
+    """Return the addresses in the code that a metric calls: in modules that it names, functions that hold one."""
+    modules = [metric.__globals__.get(name) for name in metric.__code__.co_names]
+    found = {
+        constant
+        for module in modules
+        if isinstance(module, types.ModuleType) and module.__name__.startswith("metrics.")
+        for function in vars(module).values()
+        if isinstance(function, types.FunctionType) and function.__module__ == module.__name__
+        for constant in _strings(function.__code__)
+        if constant.startswith(("http://", "https://"))
+    }
+    return sorted(found)
+
+
+def _strings(code: types.CodeType) -> Iterator[str]:
+    for constant in code.co_consts:
+        if isinstance(constant, str):
+            yield constant
+        elif isinstance(constant, types.CodeType):
+            yield from _strings(constant)

@@ -16,7 +16,7 @@ from stylegan_plugins.files import datasets, run_folders, states
 from stylegan_plugins.host import devices
 from stylegan_plugins.host.modules import host_module
 from stylegan_plugins.manager import recorded
-from stylegan_plugins.run import arguments, checkpoints, host_metrics, metric_files, signals
+from stylegan_plugins.run import arguments, checkpoints, host_metrics, signals
 
 # Options that may be given anew, and what numbers from 1 on are called among the arguments of the loop.
 COUNTS = {
@@ -73,7 +73,7 @@ def _prepared(
         if file["sha256"] != record["files"][name]["sha256"]:
             raise StateError(f"--resume-run: {file['path']} has changed since the run began. Put it back as it was.")
     arguments.use_labels(args, plugins)
-    metric_files.check_metrics(args.get("metrics", []), data["path"], args.get("metric_samples"))
+    host_metrics.check_metrics(args.get("metrics", []), data["path"], args.get("metric_samples"))
     path, info, state = states.newest_state(run_dir, click.echo)
     gpus = args.get("num_gpus", 1)
     if devices.device().type == "cuda" and torch.cuda.device_count() < gpus:
