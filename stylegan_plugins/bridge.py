@@ -110,7 +110,8 @@ def options(command: click.Command) -> click.Command:
         if run_dir is not None:
             if "device" not in explicit:
                 devices.choose((run_folders.read_options(Path(run_dir)) or {}).get("device", "auto"))
-            resume.resume(command, Path(run_dir), explicit, {**kwargs, **values, "device": chosen})
+            given = {**kwargs, **values, "device": chosen}
+            resume.resume(command, Path(run_dir), {name: given[name] for name in given if name in explicit})
             return _ended()
         request = arguments.Request.parse(values, explicit)
         if kwargs.get("workers") == 0:

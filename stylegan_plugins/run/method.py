@@ -204,10 +204,8 @@ def _on_devices_of(current: Any, saved: Any, device: torch.device) -> Any:
     if isinstance(saved, torch.Tensor):
         return saved.to(current.device if isinstance(current, torch.Tensor) else device)
     if isinstance(saved, Mapping):
-        return {
-            key: _on_devices_of(current.get(key) if isinstance(current, Mapping) else None, value, device)
-            for key, value in saved.items()
-        }
+        of_key = current.get if isinstance(current, Mapping) else lambda key: None
+        return {key: _on_devices_of(of_key(key), value, device) for key, value in saved.items()}
     if isinstance(saved, list | tuple):
         known = current if isinstance(current, list | tuple) and len(current) == len(saved) else [None] * len(saved)
         return type(saved)(_on_devices_of(one, other, device) for one, other in zip(known, saved, strict=True))

@@ -27,25 +27,23 @@ COUNTS = {
 CHANGEABLE = (*COUNTS, *arguments.KEPT, "metrics", "workers", "device")
 
 
-def resume(command: click.Command, run_dir: Path, explicit: frozenset[str], values: Mapping[str, Any]) -> None:
+def resume(command: click.Command, run_dir: Path, given: Mapping[str, Any]) -> None:
     """Resume a run, as the host's train.py trains. The run is locked from the first check to its end.
 
-    explicit, values  the options of this call. Raises OptionError for one that cannot change in the middle of a run,
-                      and StateError if there is nothing to go on from."""
+    given: the options of this call. Raises OptionError for one that cannot change in the middle of a run, and
+    StateError if there is nothing to go on from."""
     with states.locked(run_dir):
-        args, path, info, state = _prepared(run_dir, explicit, values)
+        args, path, info, state = _prepared(run_dir, given)
         signals.forward()
-        if not values.get("dry_run"):
+        if not given.get("dry_run"):
             states.set_aside_newer(path)
             checkpoints.truncate_logs(run_dir, info["lengths"])
             _launch(command, args, path, state)
 
 
-def _prepared(
-    run_dir: Path, explicit: frozenset[str], values: Mapping[str, Any]
-) -> tuple[dict[str, Any], Path, dict[str, Any], dict[str, Any]]:
+def _prepared(run_dir: Path, given: Mapping[str, Any]) -> tuple[dict[str, Any], Path, dict[str, Any], dict[str, Any]]:
     """Return the arguments of the training loop, the path of the newest state, its info and the state itself."""
-    refused = sorted(explicit - {*CHANGEABLE, "resume_run", "dry_run"})
+    refused = sorted(given.keys() - {*CHANGEABLE, "dry_run"})
     if refused:
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in refused)
         may = ", ".join(f"--{name.replace('_', '-')}" for name in CHANGEABLE)
@@ -60,7 +58,7 @@ def _prepared(
     record = args.get("plugins", {})
     plugins = recorded(record)
     host_metrics.register()  # those of plug-ins that are files
-    _change(args, {name: values[name] for name in explicit if name in CHANGEABLE})
+    _change(args, given)
     data = args["training_set_kwargs"]
     if not Path(data["path"]).exists():
         raise StateError(f"--resume-run: the data set {data['path']} is not there. Put it, or a link to it, back.")

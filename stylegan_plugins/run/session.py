@@ -21,7 +21,7 @@ from stylegan_plugins.run.method import Method, check_terms, check_value, other_
 from stylegan_plugins.run.progress import Progress
 from training_ext.distributed import average_gradients, broadcast
 from training_ext.heads import update_average
-from training_ext.parts import HOST_CRITIC, Augmentation, Average, ContractError, Head, Images, Source, Step, Term
+from training_ext.parts import HOST_CRITIC, ContractError, Images, Source, Step, Term
 from training_ext.passes import read
 
 
@@ -57,15 +57,10 @@ class Session:
     def __post_init__(self) -> None:
         self.nimg = self.batch_idx = self.round = 0
         self.methods: dict[str, Method] = {}
-        self.augmentations: list[Augmentation] = []
-        self.averages: list[Average] = []
-        self.critic = HOST_CRITIC
         self.heads = torch.nn.ModuleDict()
         self.dataset: Any = None
         self.drawn: deque[int] = deque()  # places of the images that the loop has fetched and not yet trained on
         self._labels: torch.Tensor | None = None  # that took the place of the data set's
-        self._terms: list[Term] = []
-        self._heads: list[Head] = []
         self._trained: dict[str, list[torch.nn.Parameter]] = {}  # of heads; what an author has frozen stays frozen
         self._head_optimizers: dict[str, torch.optim.Optimizer] = {}
         self._silent = False
@@ -114,8 +109,11 @@ class Session:
     def judge(self, images: torch.Tensor, labels: torch.Tensor, source: Source = "real") -> torch.Tensor:
         """Return the critic's logits [N, K] of images [N, C, H, W] in [-1, 1], without ADA and augmentations, but with
         stylegan3's blur, which fades out. Without gradient; no statistic is reported."""
-        with self.silent():
+        self._silent = True
+        try:
             return self.loss.judge(images, labels, source)
+        finally:
+            self._silent = False
 
     def average(self, values: torch.Tensor) -> torch.Tensor:
         """Return the mean of values of all processes, [], without gradient. All processes must call it, equally often
@@ -221,14 +219,6 @@ class Session:
             names = dict.fromkeys(self._owners[id(part)].name for part in parts)
             what = ", ".join(part.name for part in parts)
             raise PluginError(f"--plugin={','.join(names)}: {what}: {error}.") from error
-
-    @contextmanager
-    def silent(self) -> Iterator[None]:
-        before, self._silent = self._silent, True
-        try:
-            yield
-        finally:
-            self._silent = before
 
     # --- Called by the patched training loop. ---
 
