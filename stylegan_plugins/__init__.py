@@ -9,19 +9,7 @@ import pluggy
 
 from stylegan_plugins.errors import DataError, OptionError, PluginError, UserError
 from stylegan_plugins.options import Preset, option
-from training_ext.parts import (
-    Augmentation,
-    Average,
-    Batch,
-    Critic,
-    Head,
-    Images,
-    Pass,
-    Source,
-    Step,
-    Term,
-    View,
-)
+from training_ext.parts import Augmentation, Average, Batch, Critic, Head, Images, Pass, Source, Step, Term, View
 
 if TYPE_CHECKING:
     from stylegan_plugins.analysis.metrics import Metric

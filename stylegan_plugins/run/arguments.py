@@ -258,12 +258,12 @@ def adapt(args: dict[str, Any], device: torch.device, of_plugin: Labels | None =
     for name in ("G_opt_kwargs", "D_opt_kwargs"):
         if "betas" in args.get(name, {}):  # Adam refuses an int, which is what lazy regularisation off leaves here
             args[name] = type(args[name])(args[name], betas=[float(beta) for beta in args[name]["betas"]])
-    args["data_loader_kwargs"] = dict(args.get("data_loader_kwargs", {}))
-    if args["data_loader_kwargs"].get("num_workers"):
+    loader = args["data_loader_kwargs"] = dict(args.get("data_loader_kwargs", {}))
+    if loader.get("num_workers"):
         begin = signals.outlast
-        args["data_loader_kwargs"]["worker_init_fn"] = labels.in_worker(begin, of_plugin) if of_plugin else begin
+        loader["worker_init_fn"] = labels.in_worker(begin, of_plugin) if of_plugin else begin
     if device.type == "cpu":
-        args["data_loader_kwargs"]["pin_memory"] = False
+        loader["pin_memory"] = False
         for kwargs in (args["G_kwargs"].get("synthesis_kwargs", args["G_kwargs"]), args["D_kwargs"]):
             if "num_fp16_res" in kwargs:  # half precision is slow and inexact on a CPU
                 kwargs["num_fp16_res"] = 0

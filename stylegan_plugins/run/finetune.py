@@ -169,10 +169,8 @@ def _check_data(path: Path, network: Network, side: int, channels: int, labels: 
 def _check_flags(current: Mapping[str, Any], network: Network, given: frozenset[str]) -> None:
     """Refuse a flag that names another architecture than the pickle's; --cfg and defaults give way to it."""
     for flag, key in ARCHITECTURE_FLAGS.items():
-        if flag not in given:
-            continue
         asked, recorded = _find(current, key), _find(network.init_kwargs, key)
-        if asked is not None and recorded is not None and asked != recorded:
+        if flag in given and None not in (asked, recorded) and asked != recorded:
             raise OptionError(
                 f"--{flag.replace('_', '-')}={asked}: the pickle of --resume has {recorded}. Leave the option out: the "
                 "architecture comes from the pickle."

@@ -9,8 +9,10 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
+import inspect
 import itertools
 import os
+import re
 import types
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -34,6 +36,7 @@ from stylegan_plugins.vision.extractors import Outputs
 from training_ext.distributed import broadcast_patiently, gather_objects
 
 FLAG = "--metrics"
+ADDRESS = re.compile(r"""^[^#\n]*["'](https?://[^"']+)["']""", re.MULTILINE)  # in a line of code
 SECONDS = 10.0  # after which a host's download that does not answer is given up
 SAMPLES = "STYLEGAN_PLUGINS_METRIC_SAMPLES"  # in the environment, for processes that a script starts
 
@@ -233,23 +236,11 @@ def _not_waiting_forever(util: Any) -> Iterator[None]:
 
 
 def detector_urls(metric: types.FunctionType) -> list[str]:
-    """Return the addresses in the code that a metric calls: in modules that it names, functions that hold one."""
+    """Return the addresses in the source of the host's modules that a metric names."""
     modules = [metric.__globals__.get(name) for name in metric.__code__.co_names]
-    found = {
-        constant
+    sources = [
+        inspect.getsource(module)
         for module in modules
         if isinstance(module, types.ModuleType) and module.__name__.startswith("metrics.")
-        for function in vars(module).values()
-        if isinstance(function, types.FunctionType) and function.__module__ == module.__name__
-        for constant in _strings(function.__code__)
-        if constant.startswith(("http://", "https://"))
-    }
-    return sorted(found)
-
-
-def _strings(code: types.CodeType) -> Iterator[str]:
-    for constant in code.co_consts:
-        if isinstance(constant, str):
-            yield constant
-        elif isinstance(constant, types.CodeType):
-            yield from _strings(constant)
+    ]
+    return sorted({url for source in sources for url in ADDRESS.findall(source)})
