@@ -209,14 +209,14 @@ def _one_line_errors(callback: Callable) -> Callable:
         stderr = sys.stderr
         try:
             return callback(*args, **kwargs)
-        except (UserError, click.ClickException) as error:
+        except (UserError, click.ClickException, torch.multiprocessing.ProcessRaisedException) as error:
             sys.stderr = stderr  # the host's logger writes standard error to standard output
             if isinstance(error, UserError):
                 fail(error)
-            error.exit_code = 2  # type: ignore[misc]  # stylegan3's own errors would end with 1
-            raise
-        except torch.multiprocessing.ProcessRaisedException as error:  # of a process of several: it is text by now
-            sys.stderr = stderr
+            if isinstance(error, click.ClickException):
+                error.exit_code = 2  # type: ignore[misc]  # stylegan3's own errors would end with 1
+                raise
+            # An error of one process of several is text by now.
             message = re.search(r"^stylegan_plugins\.errors\.\w+: (.*)", str(error), re.MULTILINE)
             if message is None:
                 raise

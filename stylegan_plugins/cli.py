@@ -78,11 +78,10 @@ def list_plugins() -> None:
                     found.offer_of(name, hook, getattr(stylegan_plugins, OFFERS[hook]))
         except PluginError as error:
             click.echo(f"{name}\n    cannot be used: {error}")
-            continue
         except manager.FAULTS as error:
             click.echo(f"{name}\n    cannot be used: a hook raised {type(error).__name__}: {error}")
-            continue
-        click.echo(f"{name}\n    {headline}\n    hooks: {', '.join(hooks)}")
+        else:
+            click.echo(f"{name}\n    {headline}\n    hooks: {', '.join(hooks)}")
 
 
 @cli.command()

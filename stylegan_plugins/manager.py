@@ -92,26 +92,25 @@ class Catalogue:
 
     def load(self, name: str) -> Any:
         """Return the plug-in of that name, imported and checked. Raises PluginError."""
-        plugin = self.pm.get_plugin(name)
-        if plugin is not None:
-            return plugin
+        if self.pm.has_plugin(name):
+            return self.pm.get_plugin(name)
         if name not in self.sources:
             near = difflib.get_close_matches(name, self.sources, n=1, cutoff=0.4)
             file = Path(f"{name.replace('-', '_')}.py")
             hint = f" Did you mean ./{file}?" if file.is_file() else f" Did you mean {near[0]}?" if near else ""
             raise PluginError(f"--plugin: there is no plug-in {name!r}.{hint} Installed: {', '.join(self.sources)}.")
+        source = self.sources[name]
         try:
-            plugin = self._imported(name, self.sources[name])
+            plugin = self._imported(source)
         except FAULTS as error:
-            source = self.sources[name]
-            what = f"{name!r} is installed but" if not isinstance(source, Path) else f"the file {source}"
+            what = f"the file {source}" if isinstance(source, Path) else f"{name!r} is installed but"
             raise PluginError(
                 f"--plugin: {what} cannot be imported: {type(error).__name__}: {_one_line(error)}."
             ) from error
         self._register(name, plugin)
         return plugin
 
-    def _imported(self, name: str, source: Source) -> Any:
+    def _imported(self, source: Source) -> Any:
         if not isinstance(source, Path):
             return source.load()
         if source.parent == Path(__file__).with_name("plugins"):
@@ -171,7 +170,6 @@ class Catalogue:
         return getattr(self.load(name), "PRESETS", {})
 
     def click_options(self, name: str) -> list[Any]:
-        """Return the click options of a plug-in."""
         return plugin_options.click_options(name, self.options_class(name), self.presets(name))
 
     def parameters(self) -> dict[str, tuple[str, str]]:
@@ -233,9 +231,8 @@ class Catalogue:
         """Return the plug-ins of these names with those that they bring along, and their options: what was given, then
         presets, then defaults.
 
-        given  {plug-in: {field: value}}. Raises PluginError for an unknown plug-in, a missing requirement or a
-               conflict, and OptionError for options that do not go together, or belong to a plug-in that is not active
-        """
+        given: {plug-in: {field: value}}. Raises PluginError for an unknown plug-in, a missing requirement or a
+        conflict, and OptionError for options that do not go together, or belong to a plug-in that is not active."""
         files: dict[str, dict[str, str]] = {}
         plain = []
         for name in names:

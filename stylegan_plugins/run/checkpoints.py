@@ -199,15 +199,14 @@ def _of_this_process(session: Session, loop: Mapping[str, Any]) -> dict[str, Any
     stats = host_module("torch_utils.training_stats")
     name, keys, *rest = np.random.get_state()
     version, words, gauss = random.getstate()
+    networks = _networks(session) if session.rank else {}  # those of the first process are saved whole
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state(session.device) if session.device.type == "cuda" else None,
         "numpy": [str(name), torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest],
         "python": [version, list(words), gauss],
         "loss": {name: value for name, value in vars(session.loss).items() if isinstance(value, torch.Tensor)},
-        "buffers": {name: dict(network.named_buffers()) for name, network in _networks(session).items()}
-        if session.rank
-        else {},
+        "buffers": {name: dict(network.named_buffers()) for name, network in networks.items()},
         "counters": {
             name: {str(device): value for device, value in found.items()} for name, found in stats._counters.items()
         },
