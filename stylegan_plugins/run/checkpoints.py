@@ -8,7 +8,7 @@ import random
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,13 +50,13 @@ class Checkpoints:
 
     # --- Before the first iteration. ---
 
-    def sampler(self, sampler: torch.utils.data.Sampler) -> torch.utils.data.Sampler:
+    def sampler(self, sampler: Any) -> Iterable:
         """Return the loop's sampler, without the items that were used before; the session is told what it draws."""
         if self.session is None:
             return sampler
         done = 0 if self.resumed is None else self.resumed["position"]["batch_idx"]
-        self.session.dataset = sampler.dataset  # type: ignore[attr-defined]
-        return _ObservedSampler(sampler, done * (self.batch // self.session.num_gpus), self.session.drawn.append)
+        self.session.dataset = sampler.dataset
+        return _observed(sampler, done * (self.batch // self.session.num_gpus), self.session.drawn.append)
 
     def unless_resumed(self, function: Callable, *args: Any, **kwargs: Any) -> None:
         """Call a function that writes a file of a run's beginning."""
@@ -126,19 +126,12 @@ class Checkpoints:
             write_state(state_path(self.session.run_dir, position["cur_nimg"]), state, info, self.keep)
 
 
-@dataclass(eq=False)
-class _ObservedSampler(torch.utils.data.Sampler):
-    """A sampler from its item number `start` on, which tells `drawn` each item: loaders ask for them in the main
-    process, ahead of the loop."""
-
-    sampler: torch.utils.data.Sampler
-    start: int
-    drawn: Callable[[int], None]
-
-    def __iter__(self) -> Iterator:
-        for item in itertools.islice(iter(self.sampler), self.start, None):
-            self.drawn(int(item))
-            yield item
+def _observed(sampler: Iterable, start: int, drawn: Callable[[int], None]) -> Iterator:
+    """Yield a sampler's items from number `start` on, and tell `drawn` each: loaders ask for them in the main process,
+    ahead of the loop."""
+    for item in itertools.islice(sampler, start, None):
+        drawn(int(item))
+        yield item
 
 
 def capture(session: Session, loop: Mapping[str, Any], position: Mapping[str, int]) -> dict[str, Any]:
