@@ -123,14 +123,12 @@ def _in_the_shape_of(cls: type, kwargs: dict[str, Any]) -> dict[str, Any]:
     `synthesis_kwargs`, stylegan3's takes them beside its own."""
     names = _arguments(cls)
     takes = names.get("synthesis_kwargs")
-    if "synthesis_kwargs" in kwargs and takes is not None and takes.kind is inspect.Parameter.VAR_KEYWORD:
-        return {**{k: v for k, v in kwargs.items() if k != "synthesis_kwargs"}, **kwargs["synthesis_kwargs"]}
-    nested = takes is not None and takes.kind is not inspect.Parameter.VAR_KEYWORD
-    extra = {key: value for key, value in kwargs.items() if nested and key not in names}
-    if extra:
-        rest = {key: value for key, value in kwargs.items() if key not in extra}
-        return {**rest, "synthesis_kwargs": {**extra, **rest.get("synthesis_kwargs", {})}}
-    return dict(kwargs)
+    if takes is None:
+        return kwargs
+    own = {key: value for key, value in kwargs.items() if key in names and key != "synthesis_kwargs"}
+    others = {key: value for key, value in kwargs.items() if key not in names}
+    synthesis = {**others, **kwargs.get("synthesis_kwargs", {})}
+    return {**own, **(synthesis if takes.kind is inspect.Parameter.VAR_KEYWORD else {"synthesis_kwargs": synthesis})}
 
 
 def _arguments(cls: type) -> Mapping[str, inspect.Parameter]:
