@@ -1,6 +1,7 @@
 """Plug-ins for NVIDIA's StyleGAN2-ADA and StyleGAN3 training code. The whole contract for authors of plug-ins is here:
 `from stylegan_plugins import Head, Term, hookimpl, option`. Importing it imports no torch."""
 
+# ruff: noqa: F401  # what is imported here is the contract
 import importlib
 from typing import TYPE_CHECKING, Any
 
@@ -8,19 +9,7 @@ import pluggy
 
 from stylegan_plugins.errors import DataError, OptionError, PluginError, UserError
 from stylegan_plugins.options import Preset, option
-from training_ext.parts import (
-    Augmentation,
-    Average,
-    Batch,
-    Critic,
-    Head,
-    Images,
-    Pass,
-    Source,
-    Step,
-    Term,
-    View,
-)
+from training_ext.parts import Augmentation, Average, Batch, Critic, Head, Images, Pass, Source, Step, Term, View
 
 if TYPE_CHECKING:
     from stylegan_plugins.analysis.metrics import Metric
@@ -51,36 +40,6 @@ _LATER = {
     "Session": "stylegan_plugins.run.session",
     "read": "training_ext.passes",
 }
-
-__all__ = [
-    "AdaptiveProbability",
-    "Augmentation",
-    "Average",
-    "Batch",
-    "Critic",
-    "DataError",
-    "EqualizedLinear",
-    "GanLoss",
-    "Head",
-    "Images",
-    "Labels",
-    "Metric",
-    "OptionError",
-    "Pass",
-    "PluginError",
-    "Preset",
-    "Recipe",
-    "Sampler",
-    "Session",
-    "Source",
-    "Step",
-    "Term",
-    "UserError",
-    "View",
-    "hookimpl",
-    "option",
-    "read",
-]
 
 
 def __getattr__(name: str) -> Any:

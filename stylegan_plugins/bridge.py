@@ -12,15 +12,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 import torch.multiprocessing
 
-from stylegan_plugins.errors import UserError
-from stylegan_plugins.files import datasets, downloads, states
+from stylegan_plugins.errors import UserError, fail
+from stylegan_plugins.files import datasets, downloads, run_folders, states
 from stylegan_plugins.host import compat, devices, generators
-from stylegan_plugins.host.devices import (
+from stylegan_plugins.host.devices import (  # noqa: F401  # patched files call them
     backend,
     device,
     event,
@@ -32,37 +32,16 @@ from stylegan_plugins.host.devices import (
 )
 from stylegan_plugins.host.modules import host_module
 from stylegan_plugins.manager import Plugins, recorded
-from stylegan_plugins.run import arguments, finetune, host_metrics, metric_files, resume, signals
+from stylegan_plugins.run import arguments, finetune, host_metrics, resume, signals
 from stylegan_plugins.run.checkpoints import Checkpoints
 from stylegan_plugins.run.progress import Progress
 from stylegan_plugins.run.session import Session
-from training_ext.distributed import average_gradients, broadcast
-
-__all__ = [
-    "average_gradients",
-    "backend",
-    "broadcast",
-    "checkpoints",
-    "configure",
-    "copy_network",
-    "device",
-    "device_option",
-    "event",
-    "generator",
-    "load_pickle",
-    "options",
-    "peak_memory",
-    "peak_memory_reserved",
-    "pin_memory",
-    "reset_peak_memory",
-    "run",
-    "session",
-    "stream",
-]
+from training_ext.distributed import average_gradients, broadcast  # noqa: F401  # likewise
 
 compat.install()
 
 _META = "stylegan_plugins.request"
+_GIVEN = (click.core.ParameterSource.COMMANDLINE, click.core.ParameterSource.ENVIRONMENT)
 
 
 @dataclass
@@ -72,8 +51,6 @@ class _Run:
 
     session: Session = field(default_factory=lambda: Session(Plugins()))
     checkpoints: Checkpoints = field(default_factory=Checkpoints)  # it does nothing if train.py did not start a run
-    plugins: Plugins = field(default_factory=Plugins)
-    random_seed: int = 0
     trust_pickle: bool = False
 
 
@@ -93,7 +70,7 @@ def checkpoints() -> Checkpoints:
 def generator(host_class: str, **kwargs: Any) -> torch.nn.Module:
     """Build the host's G with the module of a plug-in before its mapping network. Called as a class by the host."""
     G = host_module("dnnlib").util.construct_class_by_name(class_name=host_class, **kwargs)
-    return generators.with_module(G, _run.plugins, _run.random_seed)
+    return generators.with_module(G, _run.session.plugins, _run.session.random_seed)
 
 
 def load_pickle(file: Any, *args: Any, **kwargs: Any) -> dict[str, tuple[str, Any]]:
@@ -119,21 +96,22 @@ def options(command: click.Command) -> click.Command:
     theirs = {parameter.name for parameter in command.params}
     command.params.extend(ours)
     arguments.take_files(command)
-    callback = _callback(command)
+    callback: Any = command.callback
 
     @wraps(callback)
     def checked(*args: Any, **kwargs: Any) -> Any:
         host_metrics.register()  # those of plug-ins that are given as files
         context = click.get_current_context()
-        explicit = frozenset(name for name in kwargs if _was_given(context, name))
+        explicit = frozenset(name for name in kwargs if context.get_parameter_source(name) in _GIVEN)
         values = {name: kwargs.pop(name) for name in list(kwargs) if name not in theirs}
         chosen = values.pop("device") or "auto"
         devices.choose(chosen)
         run_dir = values.pop("resume_run")
         if run_dir is not None:
             if "device" not in explicit:
-                devices.choose(arguments.recorded_device(run_dir))
-            resume.resume(command, Path(run_dir), explicit, {**kwargs, **values, "device": chosen}, click.echo)
+                devices.choose((run_folders.read_options(Path(run_dir)) or {}).get("device", "auto"))
+            given = {**kwargs, **values, "device": chosen}
+            resume.resume(command, Path(run_dir), {name: given[name] for name in given if name in explicit})
             return _ended()
         request = arguments.Request.parse(values, explicit)
         if kwargs.get("workers") == 0:
@@ -155,11 +133,11 @@ def options(command: click.Command) -> click.Command:
 
 def device_option(command: click.Command) -> click.Command:
     """Give a host's script --device, and one that has --metrics ours, too."""
-    command.params.append(arguments.device_click_option())
+    command.params.append(arguments.DEVICE_OPTION)
     if any(parameter.name == "metrics" for parameter in command.params):
         host_metrics.register()
-        command.params.append(arguments.metric_samples_click_option())
-    callback = _callback(command)
+        command.params.append(arguments.METRIC_SAMPLES_OPTION)
+    callback: Any = command.callback
     takes_device = "device" in inspect.signature(callback).parameters
 
     @wraps(callback)
@@ -167,7 +145,7 @@ def device_option(command: click.Command) -> click.Command:
         devices.choose(kwargs.pop("device") or "auto")
         samples = kwargs.pop("metric_samples", None)
         host_metrics.begin(None, samples)
-        metric_files.check_metrics(kwargs.get("metrics") or [], kwargs.get("data"), samples)
+        host_metrics.check_metrics(kwargs.get("metrics") or [], kwargs.get("data"), samples)
         if takes_device:
             kwargs["device"] = device()
         return callback(*args, **kwargs)
@@ -203,14 +181,14 @@ def run(training_loop: Callable[..., None], rank: int, **args: Any) -> None:
         num_gpus=args.get("num_gpus", 1),
         total_nimg=round(args.get("total_kimg", 0) * 1000),
         rounds=args["batch_size"] // (args["batch_gpu"] * args.get("num_gpus", 1)),
-        run_dir=args.get("run_dir", "."),
+        run_dir=Path(args.get("run_dir", ".")),
         progress=Progress(args.get("total_kimg", 0)) if rank == 0 else None,
     )
     if resumed is None and rank == 0:
         states.lock(session.run_dir)  # a resumed run is locked by what started it
     state = states.read_state(Path(resumed)) if isinstance(resumed, str) else resumed
     checkpoints = Checkpoints(session, resumed=state, batch=args["batch_size"], **settings)
-    _run = _Run(session, checkpoints, plugins, args.get("random_seed", 0), trust_pickle)
+    _run = _Run(session, checkpoints, trust_pickle)
     try:
         training_loop(rank=rank, **{"progress_fn": session.tick, **args})
         checkpoints.finish()
@@ -225,39 +203,23 @@ def _ended() -> None:
         sys.exit(128 + number)
 
 
-def _callback(command: click.Command) -> Callable[..., Any]:
-    assert command.callback is not None  # only groups have none
-    return command.callback
-
-
-def _was_given(context: click.Context, name: str) -> bool:
-    source = context.get_parameter_source(name)
-    return source in (click.core.ParameterSource.COMMANDLINE, click.core.ParameterSource.ENVIRONMENT)
-
-
 def _one_line_errors(callback: Callable) -> Callable:
     @wraps(callback)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         stderr = sys.stderr
         try:
             return callback(*args, **kwargs)
-        except (UserError, click.ClickException) as error:
+        except (UserError, click.ClickException, torch.multiprocessing.ProcessRaisedException) as error:
             sys.stderr = stderr  # the host's logger writes standard error to standard output
             if isinstance(error, UserError):
                 fail(error)
-            error.exit_code = 2  # type: ignore[misc]  # stylegan3's own errors would end with 1
-            raise
-        except torch.multiprocessing.ProcessRaisedException as error:  # of a process of several: it is text by now
-            sys.stderr = stderr
+            if isinstance(error, click.ClickException):
+                error.exit_code = 2  # type: ignore[misc]  # stylegan3's own errors would end with 1
+                raise
+            # An error of one process of several is text by now.
             message = re.search(r"^stylegan_plugins\.errors\.\w+: (.*)", str(error), re.MULTILINE)
             if message is None:
                 raise
             fail(UserError(message.group(1)))
 
     return wrapped
-
-
-def fail(error: UserError) -> NoReturn:
-    """One line, exit code 2."""
-    click.echo(f"Error: {error}", err=True)
-    sys.exit(2)

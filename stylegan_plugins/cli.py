@@ -8,15 +8,17 @@ from typing import Any
 
 import click
 
-from stylegan_plugins import __version__, manager
+import stylegan_plugins
+from stylegan_plugins import manager
 from stylegan_plugins import options as plugin_options
-from stylegan_plugins.errors import OptionError, PluginError, UserError
+from stylegan_plugins.errors import OptionError, PluginError, UserError, fail
 from stylegan_plugins.host import patch as host_patch
 from stylegan_plugins.host.families import FAMILIES
 from stylegan_plugins.host.recognise import recognise
 from stylegan_plugins.patches import edits_for
 
 LOSS = "training/loss.py"
+OFFERS = {"register_backbones": "Recipe", "register_metrics": "Metric"}  # what hooks give by name, in the contract
 Directory = click.Path(path_type=Path)
 
 
@@ -31,8 +33,7 @@ class Cli(click.Group):
         try:
             return super().invoke(ctx)
         except UserError as error:
-            click.echo(f"Error: {error}", err=True)
-            ctx.exit(2)
+            fail(error)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         self._add_all()
@@ -60,7 +61,7 @@ class Cli(click.Group):
 
 
 @click.group(cls=Cli)
-@click.version_option(__version__)
+@click.version_option(stylegan_plugins.__version__)
 def cli() -> None:
     """Plug-ins for NVIDIA's StyleGAN2-ADA and StyleGAN3 training code."""
 
@@ -72,26 +73,15 @@ def list_plugins() -> None:
     for name in found.sources:
         try:
             headline, hooks = found.summary(name)
-            _check_offers(found, name, hooks)
+            for hook in hooks:
+                if hook in OFFERS:
+                    found.offer_of(name, hook, getattr(stylegan_plugins, OFFERS[hook]))
         except PluginError as error:
             click.echo(f"{name}\n    cannot be used: {error}")
-            continue
         except manager.FAULTS as error:
             click.echo(f"{name}\n    cannot be used: a hook raised {type(error).__name__}: {error}")
-            continue
-        click.echo(f"{name}\n    {headline}\n    hooks: {', '.join(hooks)}")
-
-
-def _check_offers(found: manager.Catalogue, name: str, hooks: list[str]) -> None:
-    """Call the hooks of a plug-in that give something by name. A faulty one raises one of `manager.FAULTS`."""
-    if "register_backbones" in hooks:
-        from stylegan_plugins.vision.backbones import Recipe
-
-        found.offer_of(name, "register_backbones", Recipe)
-    if "register_metrics" in hooks:
-        from stylegan_plugins.analysis.metrics import Metric
-
-        found.offer_of(name, "register_metrics", Metric)
+        else:
+            click.echo(f"{name}\n    {headline}\n    hooks: {', '.join(hooks)}")
 
 
 @cli.command()

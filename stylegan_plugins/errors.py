@@ -1,6 +1,10 @@
 """Errors that a user can mend: one line that says what is wrong, with the value, and what to do."""
 
 import importlib.util
+import sys
+from typing import NoReturn
+
+import click
 
 
 class UserError(ValueError):
@@ -29,6 +33,12 @@ class DataError(UserError):
 
 class StateError(UserError):
     """A run cannot go on: its state is damaged or missing, or the run is complete."""
+
+
+def fail(error: UserError) -> NoReturn:
+    """Print one line and end with exit code 2."""
+    click.echo(f"Error: {error}", err=True)
+    sys.exit(2)
 
 
 def require(package: str, extra: str = "analysis") -> None:

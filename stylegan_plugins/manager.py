@@ -15,7 +15,7 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ import pluggy
 from stylegan_plugins import hookspecs
 from stylegan_plugins import options as plugin_options
 from stylegan_plugins.errors import OptionError, PluginError, UserError
+from stylegan_plugins.options import PRESET
 
 ENTRY_POINTS = "stylegan_plugins"
 TRACE = "STYLEGAN_PLUGINS_TRACE"
@@ -91,29 +92,28 @@ class Catalogue:
 
     def load(self, name: str) -> Any:
         """Return the plug-in of that name, imported and checked. Raises PluginError."""
-        plugin = self.pm.get_plugin(name)
-        if plugin is not None:
-            return plugin
+        if self.pm.has_plugin(name):
+            return self.pm.get_plugin(name)
         if name not in self.sources:
             near = difflib.get_close_matches(name, self.sources, n=1, cutoff=0.4)
             file = Path(f"{name.replace('-', '_')}.py")
             hint = f" Did you mean ./{file}?" if file.is_file() else f" Did you mean {near[0]}?" if near else ""
             raise PluginError(f"--plugin: there is no plug-in {name!r}.{hint} Installed: {', '.join(self.sources)}.")
+        source = self.sources[name]
         try:
-            plugin = self._imported(name, self.sources[name])
+            plugin = self._imported(source)
         except FAULTS as error:
-            source = self.sources[name]
-            what = f"{name!r} is installed but" if not isinstance(source, Path) else f"the file {source}"
+            what = f"the file {source}" if isinstance(source, Path) else f"{name!r} is installed but"
             raise PluginError(
                 f"--plugin: {what} cannot be imported: {type(error).__name__}: {_one_line(error)}."
             ) from error
         self._register(name, plugin)
         return plugin
 
-    def _imported(self, name: str, source: Source) -> Any:
+    def _imported(self, source: Source) -> Any:
         if not isinstance(source, Path):
             return source.load()
-        if source.parent.name == "plugins" and source.parent.parent == Path(__file__).parent:
+        if source.parent == Path(__file__).with_name("plugins"):
             return importlib.import_module(f"stylegan_plugins.plugins.{source.stem}")
         module_name = f"stylegan_plugins_file_{source.stem}"
         spec = importlib.util.spec_from_file_location(module_name, source)
@@ -142,17 +142,17 @@ class Catalogue:
             presets = self.presets(name)
             if not all(isinstance(preset, plugin_options.Preset) for preset in presets.values()):
                 raise PluginError(f"--plugin: PRESETS of {name!r} is no dictionary of Preset by name.")
-        except pluggy.PluginValidationError as error:
-            self.pm.unregister(name=name)
-            of_method = [hook for hook in vars(hookspecs.MethodHooks) if f"unknown hook '{hook}'" in str(error)]
-            hint = " It is a hook of the object that setup() returns." if of_method else ""
-            raise PluginError(f"--plugin: {name!r} has a faulty hook: {_one_line(error)}.{hint}") from error
-        except FAULTS as error:
+        except (pluggy.PluginValidationError, *FAULTS) as error:
             if self.pm.has_plugin(name):
                 self.pm.unregister(name=name)
             if isinstance(error, UserError):
                 raise
-            raise PluginError(f"--plugin: {name!r} is faulty: {type(error).__name__}: {_one_line(error)}.") from error
+            if not isinstance(error, pluggy.PluginValidationError):
+                what = f"{type(error).__name__}: {_one_line(error)}"
+                raise PluginError(f"--plugin: {name!r} is faulty: {what}.") from error
+            of_method = [hook for hook in vars(hookspecs.MethodHooks) if f"unknown hook '{hook}'" in str(error)]
+            hint = " It is a hook of the object that setup() returns." if of_method else ""
+            raise PluginError(f"--plugin: {name!r} has a faulty hook: {_one_line(error)}.{hint}") from error
 
     def usable(self) -> Iterator[str]:
         """Yield the names of all plug-ins that can be loaded. A faulty one spoils no run without it; `stylegan-plugins
@@ -170,15 +170,15 @@ class Catalogue:
         return getattr(self.load(name), "PRESETS", {})
 
     def click_options(self, name: str) -> list[Any]:
-        """Return the click options of a plug-in."""
         return plugin_options.click_options(name, self.options_class(name), self.presets(name))
 
     def parameters(self) -> dict[str, tuple[str, str]]:
         """Return the plug-in and the field of every option of every usable plug-in, by click's parameter name."""
         found: dict[str, tuple[str, str]] = {}
         for name in self.usable():
-            cls, presets = self.options_class(name), self.presets(name)
-            names = [*(plugin_options.fields(cls) if cls else ()), *([plugin_options.PRESET] if presets else [])]
+            cls = self.options_class(name)
+            names = [option.name for option in fields(cls)] if cls else []
+            names += [PRESET] if self.presets(name) else []
             found |= {plugin_options.parameter(name, field_name): (name, field_name) for field_name in names}
         return found
 
@@ -231,9 +231,8 @@ class Catalogue:
         """Return the plug-ins of these names with those that they bring along, and their options: what was given, then
         presets, then defaults.
 
-        given  {plug-in: {field: value}}. Raises PluginError for an unknown plug-in, a missing requirement or a
-               conflict, and OptionError for options that do not go together, or belong to a plug-in that is not active
-        """
+        given: {plug-in: {field: value}}. Raises PluginError for an unknown plug-in, a missing requirement or a
+        conflict, and OptionError for options that do not go together, or belong to a plug-in that is not active."""
         files: dict[str, dict[str, str]] = {}
         plain = []
         for name in names:
@@ -241,7 +240,8 @@ class Catalogue:
             if is_file(name):
                 path = Path(name).resolve()
                 files[plain[-1]] = {"path": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-        active = self._with_brought(plain)
+        brought = (other for name in plain for other in (*getattr(self.load(name), "brings", ()), name))
+        active = list(dict.fromkeys(brought))
         for name in active:
             for other in getattr(self.load(name), "requires", ()):
                 if other not in active:
@@ -256,25 +256,15 @@ class Catalogue:
                     f"{plugin_options.flag(name, field_name)}={value}: {name} is not active. Add --plugin={name}, "
                     "or leave the option out."
                 )
-        presets = {
-            name: values[plugin_options.PRESET] for name, values in given.items() if plugin_options.PRESET in values
-        }
+        presets = {name: values[PRESET] for name, values in given.items() if PRESET in values}
         chosen: dict[str, dict[str, Any]] = {name: {} for name in active}
         for name, preset in presets.items():
             for other, values in self.presets(name)[preset].values_for(name).items():
                 chosen[other].update(values)
         for name, values in given.items():
-            chosen[name].update({key: value for key, value in values.items() if key != plugin_options.PRESET})
+            chosen[name].update({key: value for key, value in values.items() if key != PRESET})
         options = {name: plugin_options.build(name, self.options_class(name), chosen[name]) for name in active}
         return Plugins(tuple(active), options, presets, files, self)
-
-    def _with_brought(self, names: Iterable[str]) -> list[str]:
-        result: list[str] = []
-        for name in names:
-            for other in (*getattr(self.load(name), "brings", ()), name):
-                if other not in result:
-                    result.append(other)
-        return result
 
 
 @functools.cache
@@ -300,24 +290,14 @@ class Plugins:
     options: Mapping[str, Any] = field(default_factory=dict)
     presets: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    catalogue: Catalogue | None = None
+    catalogue: Catalogue = field(default_factory=catalogue)
 
     def __bool__(self) -> bool:
         return bool(self.names)
 
-    def object(self, name: str) -> Any:
-        """Return a plug-in's module or object."""
-        assert self.catalogue is not None  # there is one with every name
-        return self.catalogue.load(name)
-
     def call(self, name: str, hook: str, **arguments: Any) -> Any:
         """Call one hook of one active plug-in with its options; None if it has no such hook."""
-        assert self.catalogue is not None
         return self.catalogue.call(name, hook, options=self.options[name], **arguments)
-
-    def hooks_of(self, name: str) -> list[str]:
-        assert self.catalogue is not None
-        return self.catalogue.hooks_of(name)
 
     def only(self, hook: str, **arguments: Any) -> Any:
         """Return what the one plug-in that has this hook gives, None if none gives anything. Raises PluginError if
@@ -355,17 +335,16 @@ def recorded(record: Mapping[str, Any]) -> Plugins:
 # Tracing. -----------------------------------------------------------------------------------------
 
 
-def trace(pm: pluggy.PluginManager, write: Callable[[str], None] | None = None) -> Callable[[], None]:
+def trace(pm: pluggy.PluginManager) -> Callable[[], None]:
     """Print every hook call and its result: tensors by shape, not by value. Return a function that stops it."""
-    write = write or write_trace
 
     def before(hook_name: str, hook_impls: Any, kwargs: Any) -> None:
         who = ", ".join(impl.plugin_name for impl in hook_impls) or "nobody"
-        write(call_line(hook_name, kwargs, who))
+        write_trace(call_line(hook_name, kwargs, who))
 
     def after(outcome: Any, hook_name: str, hook_impls: Any, kwargs: Any) -> None:
         if hook_impls:
-            write(f"[hook] {hook_name} returned {_brief(outcome.get_result())}")
+            write_trace(f"[hook] {hook_name} returned {_brief(outcome.get_result())}")
 
     return pm.add_hookcall_monitoring(before, after)
 

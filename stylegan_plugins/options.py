@@ -11,7 +11,7 @@ import click
 
 from stylegan_plugins.errors import OptionError, PluginError
 
-KINDS = (bool, int, float, str)
+KINDS = {bool: "BOOL", int: "INT", float: "FLOAT", str: "TEXT"}  # the types of options, and how help names them
 PRESET = "preset"  # the option that chooses one of a plug-in's PRESETS
 
 
@@ -25,7 +25,7 @@ class Preset:
 
     def values_for(self, plugin: str) -> dict[str, dict[str, Any]]:
         """Return all values by plug-in, of which `plugin` has the preset."""
-        return {plugin: dict(self.values), **{name: dict(values) for name, values in self.others.items()}}
+        return {plugin: self.values, **self.others}
 
 
 def option(
@@ -76,11 +76,6 @@ def check(plugin: str, cls: Any) -> None:
             raise PluginError(f"--plugin: {plugin!r} has an option {PRESET!r}; that name is for its PRESETS.")
 
 
-def fields(cls: type) -> list[str]:
-    """Return the names of the options of a dataclass."""
-    return [field.name for field in dataclasses.fields(cls)]
-
-
 def click_options(plugin: str, cls: type | None, presets: typing.Mapping[str, Preset]) -> list[click.Option]:
     """Return the click options of a plug-in. All default to None, "not given"; defaults come from the dataclass."""
     result = []
@@ -92,7 +87,7 @@ def click_options(plugin: str, cls: type | None, presets: typing.Mapping[str, Pr
             click.Option(
                 [flag(plugin, field.name), parameter(plugin, field.name)],
                 type=_click_type(kind, field.metadata),
-                metavar=field.metadata.get("metavar") or (None if field.metadata.get("choices") else _metavar(kind)),
+                metavar=field.metadata.get("metavar") or (None if field.metadata.get("choices") else KINDS[kind]),
                 help=f"{field.metadata['help']}  [default: {default}; needs --plugin={plugin}]",
             )
         )
@@ -119,11 +114,9 @@ def build(plugin: str, cls: type | None, values: typing.Mapping[str, Any]) -> An
             names = ", ".join(flag(plugin, other) for other in known) or "none"
             raise OptionError(f"{flag(plugin, name)}: {plugin} has no such option. It has: {names}.")
         kind, optional = _type(hints[name])
-        if value is None and optional:
-            checked[name] = None
-            continue
+        convert = _click_type(kind, known[name].metadata).convert
         try:
-            checked[name] = _click_type(kind, known[name].metadata).convert(value, None, None)
+            checked[name] = None if value is None and optional else convert(value, None, None)
         except click.BadParameter as error:
             raise OptionError(f"{flag(plugin, name)}: {error.message}") from error
     return cls(**checked) if cls else None
@@ -161,7 +154,3 @@ class _Finite(click.FloatRange):
         if number != number or number in (float("inf"), float("-inf")):
             self.fail(f"{value!r} is not a finite number.", param, ctx)
         return number
-
-
-def _metavar(kind: type) -> str:
-    return {bool: "BOOL", int: "INT", float: "FLOAT"}.get(kind, "TEXT")

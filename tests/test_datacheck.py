@@ -23,7 +23,7 @@ from support.images import color_crops, write_zip
 from stylegan_plugins.errors import DataError, OptionError
 from stylegan_plugins.files import datasets
 from stylegan_plugins.files.datasets import check_dataset, check_output
-from stylegan_plugins.run import metric_files
+from stylegan_plugins.run import host_metrics
 
 pytestmark = pytest.mark.unit
 
@@ -256,16 +256,16 @@ def test_a_network_that_never_answers_is_given_up_in_time(silent_server, monkeyp
     util = types.SimpleNamespace(requests=requests, open_url=open_url)
     metric_main = types.SimpleNamespace(_metric_dict={"fid": object()})
     modules = {"dnnlib": types.SimpleNamespace(util=util), "metrics.metric_main": metric_main}
-    monkeypatch.setattr(metric_files, "host_module", modules.get)
-    monkeypatch.setattr(metric_files, "detector_urls", lambda metric: [silent_server])
-    monkeypatch.setattr(metric_files, "SECONDS", 0.2)
+    monkeypatch.setattr(host_metrics, "host_module", modules.get)
+    monkeypatch.setattr(host_metrics, "detector_urls", lambda metric: [silent_server])
+    monkeypatch.setattr(host_metrics, "SECONDS", 0.2)
     start = time.monotonic()
     with pytest.raises(OptionError, match="--metrics=fid needs .*detector.pkl, which cannot be had .*Timeout"):
-        metric_files.check_metrics(["fid"], None)
+        host_metrics.check_metrics(["fid"], None)
     assert time.monotonic() - start < 10
     assert util.requests is requests
 
 
 def test_no_metric_looks_for_nothing(monkeypatch):
-    monkeypatch.setattr(metric_files, "host_module", None)
-    metric_files.check_metrics([], None)
+    monkeypatch.setattr(host_metrics, "host_module", None)
+    host_metrics.check_metrics([], None)

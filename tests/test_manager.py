@@ -261,18 +261,17 @@ def test_hooks_of_a_plugin_are_all_specified():
 # --- Tracing. ------------------------------------------------------------------------------------------------------
 
 
-def test_a_trace_shows_every_call_with_shapes_but_no_values(install):
+def test_a_trace_shows_every_call_with_shapes_but_no_values(install, capsys):
     found = install(plugin("traced", register_labels=lambda args: [torch.full([3, 4], 0.125)]))
     found.load("traced")
-    lines: list[str] = []
-    stop = manager.trace(found.pm, lines.append)
+    stop = manager.trace(found.pm)
     arrays = [torch.full([8, 3, 32, 32], 0.125), np.full([2], 0.125), (torch.zeros([]), "word")]
     found.call("traced", "register_labels", args={"mean": arrays[0], "deep": {"secret": 0.125}}, options=None)
     found.call("traced", "register_labels", args=arrays, options=None)
     found.pm.hook.register_metrics()
     stop()
     found.call("traced", "register_labels", args=arrays, options=None)
-    assert lines == [
+    assert capsys.readouterr().err.splitlines() == [
         "[hook] register_labels(args={mean, deep}, options=None) -> traced",
         "[hook] register_labels returned [[Tensor[3, 4]]]",
         "[hook] register_labels(args=[Tensor[8, 3, 32, 32], ndarray[2], [Tensor[], 'word']], options=None) -> traced",

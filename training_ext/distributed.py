@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import io
 import itertools
 from typing import Any
 
@@ -74,11 +75,17 @@ def agree(flags: list[bool], num_gpus: int, device: torch.device) -> list[bool]:
     return [bool(flag) for flag in shared.tolist()]
 
 
-def gather_bytes(data: bytes, num_gpus: int, device: torch.device) -> list[bytes]:
-    """The data of all processes, in the order of their ranks, on each process. (torch's own gather of objects needs a
-    current CUDA device, which the hosts do not set.)"""
-    if num_gpus <= 1:
-        return [data]
+def gather_objects(value: Any, num_gpus: int, device: torch.device) -> list[Any]:
+    """Copies of the values of all processes (tensors, plain values, lists and dictionaries of them), in the order of
+    their ranks, on each process, on the CPU. (torch's own gather of objects needs a current CUDA device, which the
+    hosts do not set.)"""
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    gathered = [buffer.getvalue()] if num_gpus <= 1 else _gather_bytes(buffer.getvalue(), num_gpus, device)
+    return [torch.load(io.BytesIO(data), map_location="cpu", weights_only=True) for data in gathered]
+
+
+def _gather_bytes(data: bytes, num_gpus: int, device: torch.device) -> list[bytes]:
     gathered = []
     mine = torch.frombuffer(bytearray(data), dtype=torch.uint8).to(device)
     for rank in range(num_gpus):

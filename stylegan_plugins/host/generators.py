@@ -79,4 +79,4 @@ def has_module(network: Network) -> bool:
 
 def have_module(plugins: Plugins) -> bool:
     """Return whether one of the plug-ins has such a module."""
-    return any("register_generator_module" in plugins.hooks_of(name) for name in plugins.names)
+    return any("register_generator_module" in plugins.catalogue.hooks_of(name) for name in plugins.names)

@@ -6,18 +6,17 @@ import itertools
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import click
 import torch
 
-from stylegan_plugins.errors import HostError, OptionError, PluginError
-from stylegan_plugins.files import datasets, run_folders
+from stylegan_plugins.errors import HostError, OptionError, PluginError, fail
+from stylegan_plugins.files import datasets
 from stylegan_plugins.host import devices, generators
 from stylegan_plugins.host.modules import host_module
 from stylegan_plugins.manager import Plugins, catalogue, is_file, recorded, split_names
-from stylegan_plugins.run import finetune, metric_files, signals
+from stylegan_plugins.run import finetune, host_metrics, signals
 from training_ext import labels
 from training_ext.gan_losses import GAN_LOSSES
 from training_ext.labels import Labels
@@ -57,8 +56,7 @@ class Request:
         found = catalogue()
         given: dict[str, dict[str, Any]] = {}
         for parameter, (plugin, field_name) in found.parameters().items():
-            value = values.pop(parameter, None)
-            if value is not None:
+            if (value := values.pop(parameter, None)) is not None:
                 given.setdefault(plugin, {})[field_name] = value
         request.extra = {name: value for name, value in values.items() if value is not None}
         request.plugins = found.activate(names, given)
@@ -79,9 +77,7 @@ def take_files(command: click.Command) -> None:
             for plugin in dict.fromkeys(name for name in plugins if name not in known):
                 command.params.extend(found.click_options(plugin))
         except PluginError as error:
-            refused = click.ClickException(str(error))
-            refused.exit_code = 2  # type: ignore[misc]
-            raise refused from error
+            fail(error)
         return parse_args(context, args)
 
     command.parse_args = parse_with_files  # type: ignore[method-assign, assignment]
@@ -94,14 +90,10 @@ def _option(flag: str, help: str, kind: Any = None, metavar: str | None = "INT",
     return click.Option([flag], help=help, type=kind, metavar=metavar, **how)
 
 
-def device_click_option() -> click.Option:
-    help = "Where to run; auto takes a GPU if there is one  [default: auto]"
-    return _option("--device", help, click.Choice(devices.CHOICES), None)
-
-
-def metric_samples_click_option() -> click.Option:
-    help = "Images generated for each of our metrics  [default: 5000 for less than 5000 real ones, 50000 for more]"
-    return _option("--metric-samples", help, click.IntRange(min=2))
+_DEVICE_HELP = "Where to run; auto takes a GPU if there is one  [default: auto]"
+_SAMPLES_HELP = "Images generated for each of our metrics  [default: 5000 for less than 5000 real ones, 50000 for more]"
+DEVICE_OPTION = _option("--device", _DEVICE_HELP, click.Choice(devices.CHOICES), None)
+METRIC_SAMPLES_OPTION = _option("--metric-samples", _SAMPLES_HELP, click.IntRange(min=2))
 
 
 def options_for(command: click.Command) -> list[click.Option]:
@@ -124,11 +116,11 @@ def options_for(command: click.Command) -> list[click.Option]:
     resume: dict[str, Any] = dict(is_eager=True, callback=_nothing_else_required)
     ours = [
         _option("--plugin", plugin_help, None, "NAME,...", multiple=True),
-        device_click_option(),
+        DEVICE_OPTION,
         _option("--resume-run", resume_help, click.Path(exists=True, file_okay=False), "DIR", **resume),
         _option("--state-minutes", minutes_help, click.FloatRange(min=0, min_open=True), "MIN"),
         _option("--keep-states", "States that are kept  [default: 2]", COUNT),
-        metric_samples_click_option(),
+        METRIC_SAMPLES_OPTION,
         click.Option(["--trust-pickle"], is_flag=True, help=trust_help),
         _option("--gan-loss", "Adversarial loss  [default: nonsaturating]", click.Choice(list(GAN_LOSSES)), None),
     ]
@@ -148,11 +140,6 @@ def _nothing_else_required(context: click.Context, option: click.Parameter, valu
         for parameter in context.command.params:
             parameter.required = False
     return value
-
-
-def recorded_device(run_dir: str) -> str:
-    """Return the --device that a run began with; auto if none was given. Raises DataError."""
-    return (run_folders.read_options(Path(run_dir)) or {}).get("device", "auto")
 
 
 def configure(desc: str, args: Any, request: Request) -> tuple[str, Any]:
@@ -185,14 +172,14 @@ def configure(desc: str, args: Any, request: Request) -> tuple[str, Any]:
     if lacking:
         finetune.check_frozen(args, lacking)
     if args.get("metrics") and not request.dry_run:
-        metric_files.check_metrics(args["metrics"], args["training_set_kwargs"]["path"], args.get("metric_samples"))
+        host_metrics.check_metrics(args["metrics"], args["training_set_kwargs"]["path"], args.get("metric_samples"))
     return desc, args
 
 
 def _configure_plugins(args: Any, plugins: Plugins, explicit: frozenset[str]) -> None:
     """Let each plug-in change the arguments, in order; what it has as options then is what the run has."""
     for name in plugins.names:
-        _set_ada(args, name, getattr(plugins.object(name), "ada", "keep"), explicit)
+        _set_ada(args, name, getattr(plugins.catalogue.load(name), "ada", "keep"), explicit)
         options = plugins.call(name, "configure", args=args, explicit=explicit)
         if options is not None:
             plugins = plugins.with_options(name, options)
@@ -224,8 +211,7 @@ def use_labels(args: Any, plugins: Plugins) -> Labels | None:
     if found is not None:
         data = args["training_set_kwargs"]
         data["use_labels"] = True
-        module, _, cls = data["class_name"].rpartition(".")
-        labels.use_labels(getattr(host_module(module), cls), data["path"], found)
+        labels.use_labels(host_module("dnnlib").util.get_obj_by_name(data["class_name"]), data["path"], found)
     return found
 
 
@@ -272,12 +258,12 @@ def adapt(args: dict[str, Any], device: torch.device, of_plugin: Labels | None =
     for name in ("G_opt_kwargs", "D_opt_kwargs"):
         if "betas" in args.get(name, {}):  # Adam refuses an int, which is what lazy regularisation off leaves here
             args[name] = type(args[name])(args[name], betas=[float(beta) for beta in args[name]["betas"]])
-    args["data_loader_kwargs"] = dict(args.get("data_loader_kwargs", {}))
-    if args["data_loader_kwargs"].get("num_workers"):
+    loader = args["data_loader_kwargs"] = dict(args.get("data_loader_kwargs", {}))
+    if loader.get("num_workers"):
         begin = signals.outlast
-        args["data_loader_kwargs"]["worker_init_fn"] = labels.in_worker(begin, of_plugin) if of_plugin else begin
+        loader["worker_init_fn"] = labels.in_worker(begin, of_plugin) if of_plugin else begin
     if device.type == "cpu":
-        args["data_loader_kwargs"]["pin_memory"] = False
+        loader["pin_memory"] = False
         for kwargs in (args["G_kwargs"].get("synthesis_kwargs", args["G_kwargs"]), args["D_kwargs"]):
             if "num_fp16_res" in kwargs:  # half precision is slow and inexact on a CPU
                 kwargs["num_fp16_res"] = 0

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import os
 import random
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,14 @@ from stylegan_plugins.files.states import FORMAT, state_path, write_state
 from stylegan_plugins.host.modules import host_module
 from stylegan_plugins.run import signals
 from stylegan_plugins.run.session import Session
-from training_ext.distributed import agree, gather_bytes
+from training_ext.distributed import agree, gather_objects
 
 NETWORKS = ("G", "D", "G_ema", "augment_pipe")
 COLLECTORS = ("stats_collector", "ada_stats")
 POSITION = ("cur_nimg", "cur_tick", "tick_start_nimg", "batch_idx")
 
 
+@dataclass(eq=False)
 class Checkpoints:
     """What a patched training loop tells of its position, and what it is told when it goes on from a state.
 
@@ -36,35 +37,26 @@ class Checkpoints:
     batch      real images of an iteration, of all processes together
     minutes    between two states; keep: so many states are kept"""
 
-    def __init__(
-        self,
-        session: Session | None = None,
-        *,
-        resumed: Mapping[str, Any] | None = None,
-        batch: int = 0,
-        minutes: float = 10,
-        keep: int = 2,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self.session = session
-        self.resumed = resumed
-        self.batch = batch
-        self.seconds = minutes * 60
-        self.keep = keep
-        self.clock = clock
-        self._written = clock()
+    session: Session | None = None
+    resumed: Mapping[str, Any] | None = None
+    batch: int = 0
+    minutes: float = 10
+    keep: int = 2
+
+    def __post_init__(self) -> None:
+        self._written = 0.0  # when the loop began, then when the newest state was written
         self._stopped = False  # by a signal, on all processes
         self._loop: dict[str, Any] | None = None  # what is needed of the loop, at the last iteration that began
 
     # --- Before the first iteration. ---
 
-    def sampler(self, sampler: torch.utils.data.Sampler) -> torch.utils.data.Sampler:
+    def sampler(self, sampler: Any) -> Iterable:
         """Return the loop's sampler, without the items that were used before; the session is told what it draws."""
         if self.session is None:
             return sampler
         done = 0 if self.resumed is None else self.resumed["position"]["batch_idx"]
-        self.session.dataset = sampler.dataset  # type: ignore[attr-defined]
-        return _ObservedSampler(sampler, done * (self.batch // self.session.num_gpus), self.session.drawn.append)
+        self.session.dataset = sampler.dataset
+        return _observed(sampler, done * (self.batch // self.session.num_gpus), self.session.drawn.append)
 
     def unless_resumed(self, function: Callable, *args: Any, **kwargs: Any) -> None:
         """Call a function that writes a file of a run's beginning."""
@@ -98,10 +90,10 @@ class Checkpoints:
             if self.resumed is not None:
                 restore(self.session, loop, self.resumed)
                 self.resumed = None  # it is large
-            self._written = self.clock()
+            self._written = time.monotonic()
         # Not all of the loop: its data loader must end with it.
         self._loop = {name: loop.get(name) for name in ("grid_z", "cur_tick", *COLLECTORS)}
-        due = self.session.rank == 0 and self.clock() - self._written >= self.seconds
+        due = self.session.rank == 0 and time.monotonic() - self._written >= self.minutes * 60
         due, stop = agree([due, signals.asked() is not None], self.session.num_gpus, self.session.device)
         if due or stop:
             try:
@@ -127,31 +119,24 @@ class Checkpoints:
     def _write(self, position: dict[str, int]) -> None:
         assert self.session is not None and self._loop is not None
         state = capture(self.session, self._loop, position)
-        self._written = self.clock()
+        self._written = time.monotonic()
         if self.session.rank == 0:
             info: dict[str, Any] = {"nimg": int(position["cur_nimg"]), "ranks": self.session.num_gpus}
             info["lengths"] = log_lengths(self.session.run_dir)
             write_state(state_path(self.session.run_dir, position["cur_nimg"]), state, info, self.keep)
 
 
-class _ObservedSampler(torch.utils.data.Sampler):
-    """A sampler from its item number `start` on, which tells `drawn` each item: loaders ask for them in the main
-    process, ahead of the loop."""
-
-    def __init__(self, sampler: torch.utils.data.Sampler, start: int, drawn: Callable[[int], None]) -> None:
-        self.sampler = sampler
-        self.start = start
-        self.drawn = drawn
-
-    def __iter__(self) -> Iterator:
-        for item in itertools.islice(iter(self.sampler), self.start, None):
-            self.drawn(int(item))
-            yield item
+def _observed(sampler: Iterable, start: int, drawn: Callable[[int], None]) -> Iterator:
+    """Yield a sampler's items from number `start` on, and tell `drawn` each: loaders ask for them in the main process,
+    ahead of the loop."""
+    for item in itertools.islice(sampler, start, None):
+        drawn(int(item))
+        yield item
 
 
 def capture(session: Session, loop: Mapping[str, Any], position: Mapping[str, int]) -> dict[str, Any]:
     """The state of a run, complete on the first process: tensors, numbers, strings, lists and dictionaries alone."""
-    ranks = gather_bytes(_to_bytes(_of_this_process(session, loop)), session.num_gpus, session.device)
+    ranks = gather_objects(_of_this_process(session, loop), session.num_gpus, session.device)
     if session.rank != 0:
         return {}
     grid = loop.get("grid_z")
@@ -163,7 +148,7 @@ def capture(session: Session, loop: Mapping[str, Any], position: Mapping[str, in
         "optimizers": {name: opt.state_dict() for name, opt in _optimizers(session).items()},
         "session": session.state_dict(),
         "grid_z": None if grid is None else torch.cat([part.cpu() for part in grid]),
-        "ranks": [_from_bytes(data) for data in ranks],
+        "ranks": ranks,
     }
 
 
@@ -207,15 +192,14 @@ def _of_this_process(session: Session, loop: Mapping[str, Any]) -> dict[str, Any
     stats = host_module("torch_utils.training_stats")
     name, keys, *rest = np.random.get_state()
     version, words, gauss = random.getstate()
+    networks = _networks(session) if session.rank else {}  # those of the first process are saved whole
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state(session.device) if session.device.type == "cuda" else None,
         "numpy": [str(name), torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest],
         "python": [version, list(words), gauss],
         "loss": {name: value for name, value in vars(session.loss).items() if isinstance(value, torch.Tensor)},
-        "buffers": {name: dict(network.named_buffers()) for name, network in _networks(session).items()}
-        if session.rank
-        else {},
+        "buffers": {name: dict(network.named_buffers()) for name, network in networks.items()},
         "counters": {
             name: {str(device): value for device, value in found.items()} for name, found in stats._counters.items()
         },
@@ -259,13 +243,3 @@ def _restore_process(session: Session, loop: Mapping[str, Any], saved: Mapping[s
 
 def _collectors(loop: Mapping[str, Any]) -> list[str]:
     return [name for name in COLLECTORS if loop.get(name) is not None]
-
-
-def _to_bytes(value: Any) -> bytes:
-    buffer = io.BytesIO()
-    torch.save(value, buffer)
-    return buffer.getvalue()
-
-
-def _from_bytes(data: bytes) -> Any:
-    return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)

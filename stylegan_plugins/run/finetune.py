@@ -22,7 +22,6 @@ from stylegan_plugins.manager import Plugins
 # Arguments of networks that decide how fast or by how much they train, not what their tensors are: this run's count.
 OF_THE_RUN = frozenset({"num_fp16_res", "conv_clamp", "fp16_channels_last", "fused_modconv_default", "freeze_layers"})
 OF_THE_RUN |= {"mbstd_group_size", "magnitude_ema_beta"}
-NO_PLUGINS = Plugins()
 OF_THE_DATA = ("c_dim", "img_resolution", "img_channels")
 ARCHITECTURE_FLAGS = {"cbase": "channel_base", "cmax": "channel_max", "map_depth": "num_layers"}
 
@@ -49,13 +48,7 @@ def _check_pickle(path: Path) -> None:
         read_pickle(path)
 
 
-def configure(
-    args: Any,
-    given: frozenset[str],
-    trust: bool,
-    labels_of_plugin: bool = False,
-    plugins: Plugins = NO_PLUGINS,
-) -> set[str]:
+def configure(args: Any, given: frozenset[str], trust: bool, labels_of_plugin: bool, plugins: Plugins) -> set[str]:
     """Give this run's G and D the architecture of the pickle that it starts from; args are the training loop's.
 
     given: names of the options on the command line; trust: --trust-pickle; labels_of_plugin: labels are not the data
@@ -108,29 +101,21 @@ def network_for(snapshot: Snapshot, key: str) -> Network | None:
 
 def adopt(current: Mapping[str, Any], network: Network) -> Any:
     """Return a network's arguments for this run: the pickle's, except for what belongs to the run or its data set."""
-    cls = _class(current["class_name"])
+    cls = host_module("dnnlib").util.get_obj_by_name(current["class_name"])
     old = {key: value for key, value in network.init_kwargs.items() if key not in OF_THE_DATA}
-    fitted = _in_the_shape_of(cls, old)
-    easy = host_module("dnnlib").EasyDict
-    result = easy(_without_settings(fitted, easy), class_name=current["class_name"])
-    _take_settings(result, current, easy)
+    result = _with_settings_of(current, _in_the_shape_of(cls, old), host_module("dnnlib").EasyDict)
+    result["class_name"] = current["class_name"]
     return result
 
 
-def _without_settings(value: Any, easy: type) -> Any:
-    if not isinstance(value, dict):
-        return copy.deepcopy(value)
-    return easy({key: _without_settings(item, easy) for key, item in value.items() if key not in OF_THE_RUN})
-
-
-def _take_settings(target: Any, current: Mapping[str, Any], easy: type) -> None:
-    for key, value in current.items():
-        if key in OF_THE_RUN:
-            target[key] = value
-        elif isinstance(value, dict):
-            if key not in target:
-                target[key] = easy()
-            _take_settings(target[key], value, easy)
+def _with_settings_of(current: Mapping[str, Any], pickled: Mapping[str, Any], easy: type) -> Any:
+    """Return the arguments of a pickle, with those of OF_THE_RUN as they are now, at every level."""
+    result = easy({key: copy.deepcopy(value) for key, value in pickled.items() if key not in OF_THE_RUN})
+    result.update({key: value for key, value in current.items() if key in OF_THE_RUN})
+    for key, value in {**current, **pickled}.items():
+        if isinstance(value, dict):
+            result[key] = _with_settings_of(current.get(key, {}), pickled.get(key, {}), easy)
+    return result
 
 
 def _in_the_shape_of(cls: type, kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -138,14 +123,12 @@ def _in_the_shape_of(cls: type, kwargs: dict[str, Any]) -> dict[str, Any]:
     `synthesis_kwargs`, stylegan3's takes them beside its own."""
     names = _arguments(cls)
     takes = names.get("synthesis_kwargs")
-    if "synthesis_kwargs" in kwargs and takes is not None and takes.kind is inspect.Parameter.VAR_KEYWORD:
-        return {**{k: v for k, v in kwargs.items() if k != "synthesis_kwargs"}, **kwargs["synthesis_kwargs"]}
-    nested = takes is not None and takes.kind is not inspect.Parameter.VAR_KEYWORD
-    extra = {key: value for key, value in kwargs.items() if nested and key not in names}
-    if extra:
-        rest = {key: value for key, value in kwargs.items() if key not in extra}
-        return {**rest, "synthesis_kwargs": {**extra, **rest.get("synthesis_kwargs", {})}}
-    return dict(kwargs)
+    if takes is None:
+        return kwargs
+    own = {key: value for key, value in kwargs.items() if key in names and key != "synthesis_kwargs"}
+    others = {key: value for key, value in kwargs.items() if key not in names}
+    synthesis = {**others, **kwargs.get("synthesis_kwargs", {})}
+    return {**own, **(synthesis if takes.kind is inspect.Parameter.VAR_KEYWORD else {"synthesis_kwargs": synthesis})}
 
 
 def _arguments(cls: type) -> Mapping[str, inspect.Parameter]:
@@ -156,11 +139,6 @@ def _arguments(cls: type) -> Mapping[str, inspect.Parameter]:
             if any(p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD for name, p in names.items() if name != "self"):
                 return names
     return {}
-
-
-def _class(name: str) -> type:
-    module, _, cls = name.rpartition(".")
-    return getattr(host_module(module), cls)
 
 
 def _check_data(path: Path, network: Network, side: int, channels: int, labels: int) -> None:
@@ -178,7 +156,7 @@ def _check_data(path: Path, network: Network, side: int, channels: int, labels: 
             "Convert the pictures before dataset_tool.py makes a data set of them."
         )
     if classes != labels:
-        what = {True: "no labels", False: f"labels of width {classes}"}[classes == 0]
+        what = f"labels of width {classes}" if classes else "no labels"
         same = "Give a data set with the same labels and --cond=1, or, if they were a plug-in's, that plug-in"
         cure = "Train with --cond=0" if labels and not classes else same
         raise DataError(
@@ -189,10 +167,8 @@ def _check_data(path: Path, network: Network, side: int, channels: int, labels: 
 def _check_flags(current: Mapping[str, Any], network: Network, given: frozenset[str]) -> None:
     """Refuse a flag that names another architecture than the pickle's; --cfg and defaults give way to it."""
     for flag, key in ARCHITECTURE_FLAGS.items():
-        if flag not in given:
-            continue
         asked, recorded = _find(current, key), _find(network.init_kwargs, key)
-        if asked is not None and recorded is not None and asked != recorded:
+        if flag in given and None not in (asked, recorded) and asked != recorded:
             raise OptionError(
                 f"--{flag.replace('_', '-')}={asked}: the pickle of --resume has {recorded}. Leave the option out: the "
                 "architecture comes from the pickle."
@@ -215,10 +191,9 @@ def _check_fit(path: Path, key: str, kwargs: Mapping[str, Any], network: Network
             "from another pickle."
         )
     of_data = {name: network.init_kwargs[name] for name in OF_THE_DATA if name in network.init_kwargs}
-    arguments = {name: value for name, value in kwargs.items() if name != "class_name"}
     try:
         with torch.random.fork_rng(devices=[]):
-            made = _class(kwargs["class_name"])(**arguments, **of_data)
+            made = host_module("dnnlib").util.construct_class_by_name(**kwargs, **of_data)
             if generators.has_module(network):
                 made = generators.with_module(made, plugins, seed=0)
         reason = networks.difference(made, network)
@@ -246,11 +221,12 @@ def copy_tensors(network: Network | None, module: torch.nn.Module) -> dict[str, 
 
     A mapping network that has labels and comes from one without starts neutral: labels change nothing at first."""
     left = {}
+    tensors = {} if network is None else network.tensors
     parameters = dict(module.named_parameters())
-    taking_labels = None if network is None else _with_labels(network, parameters)
+    starts_with_labels = "mapping.embed.weight" in parameters.keys() - tensors.keys()
     for name, target in [*parameters.items(), *module.named_buffers()]:
-        source = None if network is None else network.tensors.get(name)
-        if source is not None and name == taking_labels:
+        source = tensors.get(name)
+        if source is not None and starts_with_labels and name == "mapping.fc0.weight":  # it takes them beside z
             source = _widened(source, target.shape[1])
         if source is not None and source.shape == target.shape:
             with torch.no_grad():
@@ -258,12 +234,6 @@ def copy_tensors(network: Network | None, module: torch.nn.Module) -> dict[str, 
         elif name in parameters:
             left[name] = "not in the pickle" if source is None else f"{list(target.shape)}, pickle {list(source.shape)}"
     return left
-
-
-def _with_labels(network: Network, parameters: Mapping[str, torch.Tensor]) -> str | None:
-    """Return the layer that takes labels beside z, if the module has labels and the network of the pickle has not."""
-    embeds = "mapping.embed.weight" in parameters and "mapping.embed.weight" not in network.tensors
-    return "mapping.fc0.weight" if embeds else None
 
 
 def _widened(weight: torch.Tensor, width: int) -> torch.Tensor:

@@ -6,43 +6,53 @@ numbers of the run are left as they were."""
 
 from __future__ import annotations
 
+import contextlib
 import copy
-import io
+import functools
+import inspect
+import itertools
 import os
+import re
+import types
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import requests
 import torch
 
 from stylegan_plugins.analysis import evaluate, metrics, sample
 from stylegan_plugins.analysis.metrics import Metric
+from stylegan_plugins.errors import OptionError
 from stylegan_plugins.files import datasets
 from stylegan_plugins.host.modules import host_module
 from stylegan_plugins.report import history
 from stylegan_plugins.vision import backbones, extractors
 from stylegan_plugins.vision.backbones import Model
 from stylegan_plugins.vision.extractors import Outputs
-from training_ext.distributed import broadcast_patiently, gather_bytes
+from training_ext.distributed import broadcast_patiently, gather_objects
 
 FLAG = "--metrics"
+ADDRESS = re.compile(r"""^[^#\n]*["'](https?://[^"']+)["']""", re.MULTILINE)  # in a line of code
+SECONDS = 10.0  # after which a host's download that does not answer is given up
 SAMPLES = "STYLEGAN_PLUGINS_METRIC_SAMPLES"  # in the environment, for processes that a script starts
 
 
 @dataclass(frozen=True)
 class Named:
-    """One of our metrics, as the host knows it: its label, and what it is made of."""
+    """One of our metrics, which the host calls by its label."""
 
     label: str
     metric: Metric
     features: str
 
+    def __call__(self, options: Any) -> dict[str, float]:
+        return _JUDGE.measure(self, options)
+
     def network(self, device: torch.device) -> extractors.Extractor:
-        """Raises DataError or OptionError."""
         return extractors.load(self.features, {self.metric.reads}, device, f"{FLAG}={self.label}: features")
 
     def check(self, data: str | None, samples: int | None) -> None:
@@ -67,12 +77,10 @@ def named() -> dict[str, Named]:
 
 class Judge:
     """Our metrics in this process. What they compare with is kept, and what a network has seen of a generator until
-    there is another.
-
-    run_dir     of the run in this process, whose plug-ins may have a sampler; None: there is none"""
+    there is another."""
 
     def __init__(self) -> None:
-        self.run_dir: Path | None = None
+        self.run_dir: Path | None = None  # whose plug-ins may have a sampler
         self.comparisons: dict[tuple[str, str], evaluate.Comparison] = {}
         self.seen: tuple[Callable[[], Any], dict[tuple[str, str], Outputs]] = (lambda: None, {})
         self.details: dict[str, Callable[[Path], dict[str, Any]]] = {}
@@ -98,10 +106,10 @@ class Judge:
         if key not in self.comparisons:
             kwargs = {**options.dataset_kwargs, "max_size": None, "xflip": False, "use_labels": True}
             dataset = host_module("dnnlib").util.construct_class_by_name(**kwargs)
-            samples = int(os.environ.get(SAMPLES, 0)) or evaluate.default_samples(len(dataset))
-            evaluate.check_numbers({this.label: this.metric}, FLAG, len(dataset), samples)
-            fingerprint, network = datasets.fingerprint(kwargs["path"]), this.network(options.device)
             count = len(dataset)
+            samples = int(os.environ.get(SAMPLES, 0)) or evaluate.default_samples(count)
+            evaluate.check_numbers({this.label: this.metric}, FLAG, count, samples)
+            fingerprint, network = datasets.fingerprint(kwargs["path"]), this.network(options.device)
             self.comparisons[key] = evaluate.Comparison(network, dataset, fingerprint, count, samples, quiet=True)
         return self.comparisons[key]
 
@@ -117,11 +125,9 @@ class Judge:
             generator = sample.Generator(G, sampler, comparison.dataset)
             share = (options.rank, options.num_gpus)
             with torch.no_grad():
-                mine = [
-                    comparison.network(images)[this.metric.reads].cpu().numpy()
-                    for images in generator.images(comparison.samples, share)
-                ]
-            shares = gather_bytes(packed(mine), options.num_gpus, options.device)
+                images = generator.images(comparison.samples, share)
+                mine = [comparison.network(batch)[this.metric.reads].cpu() for batch in images]
+            shares = gather_objects(mine, options.num_gpus, options.device)
             self.seen[1][key] = {this.metric.reads: merged(shares)} if options.rank == 0 else {}
         return self.seen[1][key]
 
@@ -140,34 +146,22 @@ class Judge:
                 print(f"Best by {decides[0]}: {best['snapshot_pkl']} ({best['results'][decides[0]]:.5g})")
 
 
-def packed(batches: list[np.ndarray]) -> bytes:
-    buffer = io.BytesIO()
-    np.savez(buffer, *batches)
-    return buffer.getvalue()
-
-
-def merged(shares: list[bytes]) -> np.ndarray:
-    """Merge [n, F] of each batch of each process, `packed`, into [N, F], in the order of one process alone."""
-    opened = []
-    for data in shares:
-        with np.load(io.BytesIO(data)) as batches:
-            opened.append([batches[f"arr_{index}"] for index in range(len(batches.files))])
-    count = sum(map(len, opened))
-    return np.concatenate([opened[index % len(opened)][index // len(opened)] for index in range(count)])
+def merged(shares: list[list[torch.Tensor]]) -> np.ndarray:
+    """Merge [n, F] of each batch of each process into [N, F], in the order of one process alone."""
+    rounds = itertools.zip_longest(*shares)
+    return torch.cat([batch for of_all in rounds for batch in of_all if batch is not None]).numpy()
 
 
 def _decides(label: str, keys: list[str]) -> tuple[str, bool] | None:
     """Return the figure that says which snapshot is best, and whether more is better; None if none or several could."""
-    ours = _REGISTERED.get(label)
-    if ours is not None:
+    ours = host_module("metrics.metric_main")._metric_dict.get(label)
+    if isinstance(ours, Named):
         return label + ours.metric.decides, ours.metric.higher
     ways = {key: higher for key in keys if (higher := history.is_higher_better(key)) is not None}
     return next(iter(ways.items())) if len(ways) == 1 else None
 
 
 _JUDGE = Judge()
-_REGISTERED: dict[str, Named] = {}
-_MARK = "_stylegan_plugins_metrics"
 
 
 def register() -> None:
@@ -178,30 +172,16 @@ def register() -> None:
     except ModuleNotFoundError:
         return
     for label, this in named().items():
-        if not metric_main.is_valid_metric(label):
-            metric_main.register_metric(_function(this))
-            _REGISTERED[label] = this
-    if getattr(metric_main, _MARK, False):
-        return
-    setattr(metric_main, _MARK, True)
+        metric_main._metric_dict.setdefault(label, this)
     theirs = metric_main.report_metric
+    if hasattr(theirs, "__wrapped__"):  # by us, before
+        return
 
-    @wraps(theirs)
+    @functools.wraps(theirs)
     def report_metric(result_dict: Any, run_dir: str | None = None, snapshot_pkl: str | None = None) -> None:
         _JUDGE.report(theirs, result_dict, run_dir, snapshot_pkl)
 
     metric_main.report_metric = report_metric
-
-
-def _function(this: Named) -> Callable[[Any], dict[str, float]]:
-    """Return the function that the host registers, by its name."""
-
-    def metric(options: Any) -> dict[str, float]:
-        return _JUDGE.measure(this, options)
-
-    metric.__name__ = this.label
-    metric.named = this  # type: ignore[attr-defined]
-    return metric
 
 
 def begin(run_dir: Path | None, samples: int | None) -> None:
@@ -209,3 +189,58 @@ def begin(run_dir: Path | None, samples: int | None) -> None:
     images; None: `evaluate.default_samples`."""
     _JUDGE.run_dir = run_dir
     os.environ[SAMPLES] = str(samples or 0)
+
+
+# What metrics download. ---------------------------------------------------------------------------
+
+
+def check_metrics(names: Sequence[str], data: str | None, samples: int | None = None) -> None:
+    """Fetch what metrics of these names need, before training starts: the host's detectors into the host's own cache,
+    backbones into ours.
+
+    data, samples: of our metrics. Raises OptionError or DataError if it cannot be had."""
+    if not names:
+        return
+    metric_main = host_module("metrics.metric_main")
+    util = host_module("dnnlib").util
+    for name in names:
+        function = metric_main._metric_dict.get(name)
+        if function is None:
+            continue  # the host says so
+        if isinstance(function, Named):
+            function.check(data, samples)
+            continue
+        for url in detector_urls(function):
+            try:
+                with _not_waiting_forever(util), util.open_url(url, num_attempts=1, verbose=False):
+                    pass
+            except (OSError, requests.RequestException) as error:
+                raise OptionError(
+                    f"--metrics={name} needs {url}, which cannot be had ({type(error).__name__}). "
+                    "Use --metrics=none, or connect to the network once: it is kept in a cache."
+                ) from error
+
+
+@contextlib.contextmanager
+def _not_waiting_forever(util: Any) -> Iterator[None]:
+    """Let the host's downloads time out: in a network that drops packets it would wait for ever."""
+
+    class Session(requests.Session):
+        request = functools.partialmethod(requests.Session.request, timeout=SECONDS)  # type: ignore[assignment]
+
+    module, util.requests = util.requests, types.SimpleNamespace(Session=Session, compat=requests.compat)
+    try:
+        yield
+    finally:
+        util.requests = module
+
+
+def detector_urls(metric: types.FunctionType) -> list[str]:
+    """Return the addresses in the source of the host's modules that a metric names."""
+    modules = [metric.__globals__.get(name) for name in metric.__code__.co_names]
+    sources = [
+        inspect.getsource(module)
+        for module in modules
+        if isinstance(module, types.ModuleType) and module.__name__.startswith("metrics.")
+    ]
+    return sorted({url for source in sources for url in ADDRESS.findall(source)})

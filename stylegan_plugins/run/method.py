@@ -44,11 +44,14 @@ class Method:
 
     name    of its plug-in
     made    what `setup` returned: parts under the names of PARTS, methods marked as hooks, and its own state
+    traced  calls of its hooks are printed
+
     Raises PluginError for what is against the contract."""
 
-    def __init__(self, name: str, made: Any) -> None:
+    def __init__(self, name: str, made: Any, traced: bool = False) -> None:
         self.name = name
         self.made = made
+        self.traced = traced
         if isinstance(made, (list, tuple, dict, str, *PART)):
             raise self.fault(f"setup() returned {_described(made)}; expected an object that holds the parts.")
         self.augmentations: list[Augmentation] = self._parts("augmentations")
@@ -56,6 +59,7 @@ class Method:
         self.averages: list[Average] = self._parts("averages")
         self.terms: list[Term] = self._parts("terms")
         self.critic: Critic | None = self._one_critic()
+        self.readers: list[Term | Critic] = [*self.terms, *([self.critic] if self.critic else [])]
         self._check_names()
         self.hooks = dict(self._hooks())
         self.has_state = self._check_state()
@@ -133,6 +137,8 @@ class Method:
         shape and for what is against the contract."""
 
         def guarded(**arguments: Any) -> Any:
+            if self.traced:
+                write_trace(call_line(hook, arguments, self.name))
             try:
                 result = function(**{name: arguments[name] for name in names})
             except ContractError as error:
@@ -198,24 +204,12 @@ def _on_devices_of(current: Any, saved: Any, device: torch.device) -> Any:
     if isinstance(saved, torch.Tensor):
         return saved.to(current.device if isinstance(current, torch.Tensor) else device)
     if isinstance(saved, Mapping):
-        return {
-            key: _on_devices_of(current.get(key) if isinstance(current, Mapping) else None, value, device)
-            for key, value in saved.items()
-        }
+        of_key = current.get if isinstance(current, Mapping) else lambda key: None
+        return {key: _on_devices_of(of_key(key), value, device) for key, value in saved.items()}
     if isinstance(saved, list | tuple):
         known = current if isinstance(current, list | tuple) and len(current) == len(saved) else [None] * len(saved)
         return type(saved)(_on_devices_of(one, other, device) for one, other in zip(known, saved, strict=True))
     return saved
-
-
-def traced(hook: str, plugin: str, function: Hook) -> Hook:
-    """Return a hook that is printed when it is called."""
-
-    def printed(**arguments: Any) -> Any:
-        write_trace(call_line(hook, arguments, plugin))
-        return function(**arguments)
-
-    return printed
 
 
 # What a session checks once. ----------------------------------------------------------------------
@@ -223,8 +217,7 @@ def traced(hook: str, plugin: str, function: Hook) -> Hook:
 
 def check_terms(method: Method, D: torch.nn.Module, synthesis: torch.nn.Module) -> None:
     """Raise PluginError for layers that the networks do not have, and for terms that could never be computed."""
-    readers: list[Term | Critic] = [*method.terms, *([method.critic] if method.critic else [])]
-    for part in readers:
+    for part in method.readers:
         for network, what, layers in (
             (D, "D", part.layers),
             (synthesis, "G.synthesis", getattr(part, "generator_layers", ())),

@@ -6,9 +6,11 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TextIO
 
 
+@dataclass(eq=False)
 class Progress:
     """A line twice a minute, which the host's logger also writes to log.txt; on a terminal it is rewritten in place
     between.
@@ -18,24 +20,21 @@ class Progress:
     terminal     where the line is rewritten in place; None: the real standard output
     clock        seconds, for tests"""
 
+    total_kimg: float
+    log: TextIO | None = None
+    terminal: TextIO | None = None
+    clock: Callable[[], float] = time.monotonic
+
     LOG_SECONDS = 30.0
     TERMINAL_SECONDS = 0.5
     WINDOW = 50  # iterations that the speed is measured over
 
-    def __init__(
-        self,
-        total_kimg: float,
-        log: TextIO | None = None,
-        terminal: TextIO | None = None,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self.total = int(total_kimg * 1000)
-        self.log = log
-        terminal = terminal or sys.__stdout__
+    def __post_init__(self) -> None:
+        self.total = int(self.total_kimg * 1000)
+        terminal = self.terminal or sys.__stdout__
         self.terminal = terminal if terminal is not None and terminal.isatty() else None
-        self.clock = clock
         self._seen: deque[tuple[float, int]] = deque(maxlen=self.WINDOW)
-        self._logged = self._shown = clock()
+        self._logged = self._shown = self.clock()
 
     def update(self, cur_nimg: int) -> None:
         """Count an iteration that is done; cur_nimg: real images shown so far."""

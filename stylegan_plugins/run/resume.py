@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,37 +16,34 @@ from stylegan_plugins.files import datasets, run_folders, states
 from stylegan_plugins.host import devices
 from stylegan_plugins.host.modules import host_module
 from stylegan_plugins.manager import recorded
-from stylegan_plugins.run import arguments, checkpoints, host_metrics, metric_files, signals
+from stylegan_plugins.run import arguments, checkpoints, host_metrics, signals
 
-# Options that may be given anew.
-CHANGEABLE = ("kimg", "snap", "tick", *arguments.KEPT, "metrics", "workers", "device")
+# Options that may be given anew, and what numbers from 1 on are called among the arguments of the loop.
+COUNTS = {
+    "kimg": ["total_kimg"],
+    "snap": ["image_snapshot_ticks", "network_snapshot_ticks"],
+    "tick": ["kimg_per_tick"],
+}
+CHANGEABLE = (*COUNTS, *arguments.KEPT, "metrics", "workers", "device")
 
 
-def resume(
-    command: click.Command,
-    run_dir: Path,
-    explicit: frozenset[str],
-    values: Mapping[str, Any],
-    report: Callable[[str], None],
-) -> None:
+def resume(command: click.Command, run_dir: Path, given: Mapping[str, Any]) -> None:
     """Resume a run, as the host's train.py trains. The run is locked from the first check to its end.
 
-    explicit, values  the options of this call. Raises OptionError for one that cannot change in the middle of a run,
-                      and StateError if there is nothing to go on from."""
+    given: the options of this call. Raises OptionError for one that cannot change in the middle of a run, and
+    StateError if there is nothing to go on from."""
     with states.locked(run_dir):
-        args, path, info, state = _prepared(run_dir, explicit, values, report)
+        args, path, info, state = _prepared(run_dir, given)
         signals.forward()
-        if not values.get("dry_run"):
+        if not given.get("dry_run"):
             states.set_aside_newer(path)
             checkpoints.truncate_logs(run_dir, info["lengths"])
             _launch(command, args, path, state)
 
 
-def _prepared(
-    run_dir: Path, explicit: frozenset[str], values: Mapping[str, Any], report: Callable[[str], None]
-) -> tuple[dict[str, Any], Path, dict[str, Any], dict[str, Any]]:
+def _prepared(run_dir: Path, given: Mapping[str, Any]) -> tuple[dict[str, Any], Path, dict[str, Any], dict[str, Any]]:
     """Return the arguments of the training loop, the path of the newest state, its info and the state itself."""
-    refused = sorted(explicit - {*CHANGEABLE, "resume_run", "dry_run"})
+    refused = sorted(given.keys() - {*CHANGEABLE, "dry_run"})
     if refused:
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in refused)
         may = ", ".join(f"--{name.replace('_', '-')}" for name in CHANGEABLE)
@@ -61,7 +58,7 @@ def _prepared(
     record = args.get("plugins", {})
     plugins = recorded(record)
     host_metrics.register()  # those of plug-ins that are files
-    _change(args, {name: values[name] for name in explicit if name in CHANGEABLE})
+    _change(args, given)
     data = args["training_set_kwargs"]
     if not Path(data["path"]).exists():
         raise StateError(f"--resume-run: the data set {data['path']} is not there. Put it, or a link to it, back.")
@@ -74,8 +71,8 @@ def _prepared(
         if file["sha256"] != record["files"][name]["sha256"]:
             raise StateError(f"--resume-run: {file['path']} has changed since the run began. Put it back as it was.")
     arguments.use_labels(args, plugins)
-    metric_files.check_metrics(args.get("metrics", []), data["path"], args.get("metric_samples"))
-    path, info, state = states.newest_state(run_dir, report)
+    host_metrics.check_metrics(args.get("metrics", []), data["path"], args.get("metric_samples"))
+    path, info, state = states.newest_state(run_dir, click.echo)
     gpus = args.get("num_gpus", 1)
     if devices.device().type == "cuda" and torch.cuda.device_count() < gpus:
         raise StateError(
@@ -91,7 +88,7 @@ def _prepared(
         raise StateError(
             f"--resume-run: the run is complete at {info['nimg'] / 1000:g} kimg. Give a larger --kimg to train longer."
         )
-    report(f"Going on from {path}, at {info['nimg'] / 1000:.1f} of {args['total_kimg']} kimg.")
+    click.echo(f"Going on from {path}, at {info['nimg'] / 1000:.1f} of {args['total_kimg']} kimg.")
     return args, path, info, state
 
 
@@ -111,11 +108,7 @@ def _launch(command: click.Command, args: dict[str, Any], path: Path, state: dic
 
 
 def _change(args: dict[str, Any], new: Mapping[str, Any]) -> None:
-    for option, keys in (
-        ("kimg", ["total_kimg"]),
-        ("tick", ["kimg_per_tick"]),
-        ("snap", ["image_snapshot_ticks", "network_snapshot_ticks"]),
-    ):
+    for option, keys in COUNTS.items():
         if option in new:
             if new[option] < 1:
                 raise OptionError(f"--{option}={new[option]}: must be 1 or more.")
@@ -136,11 +129,7 @@ def _change(args: dict[str, Any], new: Mapping[str, Any]) -> None:
             loader.pop("prefetch_factor", None)
         else:
             loader.setdefault("prefetch_factor", 2)
-    if "device" in new:
-        args["device"] = new["device"]
-    for option in arguments.KEPT:
-        if option in new:
-            args[option] = new[option]
+    args.update({name: new[name] for name in ("device", *arguments.KEPT) if name in new})
 
 
 def _easy(value: Any) -> Any:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,15 @@ from stylegan_plugins.files.checksums import record_checksum
 from stylegan_plugins.host.modules import host_module
 from stylegan_plugins.host.randomness import own_random
 from stylegan_plugins.manager import Plugins
-from stylegan_plugins.run.method import Method, check_terms, check_value, other_layers, traced
+from stylegan_plugins.run.method import Method, check_terms, check_value, other_layers
 from stylegan_plugins.run.progress import Progress
 from training_ext.distributed import average_gradients, broadcast
 from training_ext.heads import update_average
-from training_ext.parts import HOST_CRITIC, Augmentation, Average, ContractError, Head, Images, Source, Step, Term
+from training_ext.parts import HOST_CRITIC, ContractError, Images, Source, Step, Term
 from training_ext.passes import read
 
 
+@dataclass(eq=False)
 class Session:
     """The state of a run: the patched host files call it, and `setup` gets it. Without active plug-ins it prints
     progress and does nothing else.
@@ -42,39 +44,25 @@ class Session:
     dataset        the host's data set in this process: dataset[i] is (image uint8 [C, H, W], label [c_dim]); None in a
                    host whose loop does not use `InfiniteSampler`"""
 
-    def __init__(
-        self,
-        plugins: Plugins,
-        *,
-        random_seed: int = 0,
-        rank: int = 0,
-        num_gpus: int = 1,
-        total_nimg: int = 0,
-        rounds: int = 1,
-        run_dir: str | Path = ".",
-        progress: Progress | None = None,
-    ) -> None:
-        self.plugins = plugins
-        self.random_seed = random_seed
-        self.rank = rank
-        self.num_gpus = num_gpus
-        self.total_nimg = total_nimg
-        self.rounds = rounds
-        self.run_dir = Path(run_dir)
+    plugins: Plugins
+    _: KW_ONLY
+    random_seed: int = 0
+    rank: int = 0
+    num_gpus: int = 1
+    total_nimg: int = 0
+    rounds: int = 1
+    run_dir: Path = Path()
+    progress: Progress | None = None
+
+    def __post_init__(self) -> None:
         self.nimg = self.batch_idx = self.round = 0
         self.methods: dict[str, Method] = {}
-        self.augmentations: list[Augmentation] = []
-        self.averages: list[Average] = []
-        self.critic = HOST_CRITIC
         self.heads = torch.nn.ModuleDict()
         self.dataset: Any = None
         self.drawn: deque[int] = deque()  # places of the images that the loop has fetched and not yet trained on
         self._labels: torch.Tensor | None = None  # that took the place of the data set's
-        self._terms: list[tuple[Method, Term]] = []
-        self._heads: list[Head] = []
         self._trained: dict[str, list[torch.nn.Parameter]] = {}  # of heads; what an author has frozen stays frozen
         self._head_optimizers: dict[str, torch.optim.Optimizer] = {}
-        self._progress = progress
         self._silent = False
 
     # --- For methods. ---
@@ -121,8 +109,11 @@ class Session:
     def judge(self, images: torch.Tensor, labels: torch.Tensor, source: Source = "real") -> torch.Tensor:
         """Return the critic's logits [N, K] of images [N, C, H, W] in [-1, 1], without ADA and augmentations, but with
         stylegan3's blur, which fades out. Without gradient; no statistic is reported."""
-        with self.silent():
+        self._silent = True
+        try:
             return self.loss.judge(images, labels, source)
+        finally:
+            self._silent = False
 
     def average(self, values: torch.Tensor) -> torch.Tensor:
         """Return the mean of values of all processes, [], without gradient. All processes must call it, equally often
@@ -173,7 +164,7 @@ class Session:
         wanted = {"main": main, "reg": reg}
         return [
             term
-            for _, term in self._terms
+            for term in self._terms
             if term.network == network and term.weight != 0 and wanted[term.when] and term.active(phase)
         ]
 
@@ -229,14 +220,6 @@ class Session:
             what = ", ".join(part.name for part in parts)
             raise PluginError(f"--plugin={','.join(names)}: {what}: {error}.") from error
 
-    @contextmanager
-    def silent(self) -> Iterator[None]:
-        before, self._silent = self._silent, True
-        try:
-            yield
-        finally:
-            self._silent = before
-
     # --- Called by the patched training loop. ---
 
     def attach(self, G: Any, D: Any, G_ema: Any, augment_pipe: Any, loss: Any, phases: Sequence[Any]) -> None:
@@ -251,7 +234,7 @@ class Session:
                 except ContractError as error:
                     raise PluginError(f"--plugin={name}: setup() breaks the contract: {error}.") from error
             if made is not None:
-                self.methods[name] = Method(name, made)
+                self.methods[name] = Method(name, made, self.plugins.catalogue.traced)
                 check_terms(self.methods[name], D, G.synthesis)
         self._wire()
         self._make_optimizers()
@@ -284,8 +267,8 @@ class Session:
             self.drawn.popleft()
         if self.device.type == "cpu" or batch_idx % 16 == 0:  # reading a flag waits for a GPU
             self._check_finite()
-        if self._progress is not None:
-            self._progress.update(nimg)
+        if self.progress is not None:
+            self.progress.update(nimg)
         self._call("batch_end", nimg=nimg, batch_idx=batch_idx)
 
     def tick(self, cur_kimg: int, total_kimg: int) -> None:
@@ -341,30 +324,26 @@ class Session:
         self.augmentations = [part for method in methods for part in method.augmentations]
         self.averages = [part for method in methods for part in method.averages]
         self._heads = [part for method in methods for part in method.heads]
-        self._terms = sorted(((m, term) for m in methods for term in m.terms), key=lambda item: item[1].name)
-        self._owners = {id(term): method for method, term in self._terms}
-        self._finite = {
-            (m.name, term.name): torch.ones([], dtype=torch.bool, device=self.device) for m, term in self._terms
-        }
+        self._terms = sorted((part for method in methods for part in method.terms), key=lambda term: term.name)
+        self._owners = {id(part): method for method in methods for part in method.readers}
+        names = [(self._owners[id(term)].name, term.name) for term in self._terms]
+        self._finite = {name: torch.ones([], dtype=torch.bool, device=self.device) for name in names}
         critics = [method.critic for method in methods if method.critic is not None]
-        self._owners |= {id(method.critic): method for method in methods if method.critic is not None}
         if len(critics) > 1:
             both = " and ".join(critic.name for critic in critics)
             raise PluginError(f"--plugin: {both} both replace the adversarial loss: leave one of them out.")
         self.critic = critics[0] if critics else HOST_CRITIC
-        kinds: dict[str, Sequence[Any]] = {"augmentations": self.augmentations, "averages": self.averages}
-        kinds |= {"heads": self._heads, "terms of G": [t for _, t in self._terms if t.network == "G"]}
-        kinds |= {"terms of D": [t for _, t in self._terms if t.network == "D"]}
+        kinds: dict[str, Sequence[Any]] = {
+            "augmentations": self.augmentations,
+            "averages": self.averages,
+            "heads": self._heads,
+            "terms of G": [term for term in self._terms if term.network == "G"],
+            "terms of D": [term for term in self._terms if term.network == "D"],
+        }
         for kind, parts in kinds.items():
-            names = [part.name for part in parts]
-            twice = next((name for name in names if names.count(name) > 1), None)
-            if twice is not None:
-                raise PluginError(f"--plugin: two {kind} are named {twice!r}: leave one of the plug-ins out.")
-        tracing = self.plugins.catalogue is not None and self.plugins.catalogue.traced
-        self._by_hook: dict[str, list[Any]] = {}
-        for method in methods:
-            for name, hook in method.hooks.items():
-                self._by_hook.setdefault(name, []).append(traced(name, method.name, hook) if tracing else hook)
+            for name, count in Counter(part.name for part in parts).items():
+                if count > 1:
+                    raise PluginError(f"--plugin: two {kind} are named {name!r}: leave one of the plug-ins out.")
 
     def _make_optimizers(self) -> None:
         """Heads are float32, start equal on all processes, and have optimisers of the kind of their network's."""
@@ -391,7 +370,7 @@ class Session:
                 )
 
     def _hooks(self, name: str) -> list[Any]:
-        return self._by_hook.get(name, [])
+        return [method.hooks[name] for method in self.methods.values() if name in method.hooks]
 
     def _call(self, name: str, **arguments: Any) -> None:
         for hook in self._hooks(name):

@@ -6,9 +6,9 @@ import multiprocessing
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _asked: int | None = None
 _interrupted = False
 
@@ -20,17 +20,13 @@ def asked() -> int | None:
 
 def install() -> None:
     """Remember signals, in a process that trains. A second Ctrl-C ends the process at once, as usual."""
-    if threading.current_thread() is threading.main_thread():
-        for number in SIGNALS:
-            signal.signal(number, _remember)
+    _handle(_remember)
 
 
 def forward() -> None:
     """Hand signals on to the processes that train, in one that waits for them. (A terminal sends Ctrl-C to all, a
     job scheduler or `kill` often to the first one alone.)"""
-    if threading.current_thread() is threading.main_thread():
-        for number in SIGNALS:
-            signal.signal(number, _hand_on)
+    _handle(_hand_on)
 
 
 def outlast(_worker: int = 0) -> None:
@@ -44,11 +40,15 @@ def end_workers() -> None:
     """End the workers when the training loop is over, perhaps by an error: none may keep the process from ending."""
     children = multiprocessing.active_children()
     if children and threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD"):
-        signal.signal(
-            signal.SIGCHLD, signal.SIG_DFL
-        )  # torch's handler would call each of them a crash, after the error
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would call each a crash, after the error
     for child in children:
         child.terminate()
+
+
+def _handle(handler: Callable[[int, Any], None]) -> None:
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)
+        signal.signal(signal.SIGINT, handler)
 
 
 def _remember(number: int, frame: Any) -> None:
