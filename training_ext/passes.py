@@ -176,7 +176,7 @@ def _run_D(
             raise ContractError(
                 f"the view {names} has {count} items; D takes groups of {size} (minibatch-stddev)", views[0]
             )
-    if len(groups) > 1 and can_join(sizes, size):
+    if size is not None and len(groups) > 1 and can_join(sizes, size):
         logits, found = read(D, layers, join(images, size), join(labels, size), **kwargs)
         parts = {name: split(value, sizes, size) for name, value in {"": logits, **found}.items()}
         outputs = [{name: values[k] for name, values in parts.items()} for k in range(len(groups))]

@@ -20,7 +20,7 @@ import torch
 
 from stylegan_plugins import DataError, OptionError, Session, hookimpl, option
 from stylegan_plugins.files import run_folders
-from stylegan_plugins.host.modules import host_module
+from stylegan_plugins.host.modules import construct, raw_indices
 from stylegan_plugins.vision import backbones
 from training_ext import diagnostics
 from training_ext.passes import minibatch_std_group
@@ -63,13 +63,13 @@ OPTIONS = DiagnosticsOptions
 def configure(args: Any, options: DiagnosticsOptions) -> DiagnosticsOptions:
     if options.holdout:
         keep_out(args, options.holdout)
-    if options.backbone is None:
-        return options
-    file = options.weights_file
-    if file is not None and not Path(file).is_file():
-        raise DataError(f"--diagnostics-weights: there is no file {file}.")
-    backbones.load(options.backbone, file, FLAG)
-    return options if file is None else replace(options, weights=str(Path(file).absolute()))
+    if options.weights_file is not None:
+        if not Path(options.weights_file).is_file():
+            raise DataError(f"--diagnostics-weights: there is no file {options.weights_file}.")
+        options = replace(options, weights=str(Path(options.weights_file).absolute()))
+    if options.backbone is not None:
+        backbones.load(options.backbone, options.weights_file, FLAG)
+    return options
 
 
 def keep_out(args: Any, holdout: int) -> None:
@@ -95,20 +95,9 @@ def keep_out(args: Any, holdout: int) -> None:
     print(f"diagnostics: {holdout} of {total} images are held out; {data['max_size']} are trained on.")
 
 
-def construct(kwargs: Mapping[str, Any], **changes: Any) -> Any:
-    """The host's data set with these arguments."""
-    return host_module("dnnlib").util.construct_class_by_name(**{**kwargs, **changes})
-
-
 def all_images(kwargs: Mapping[str, Any]) -> Any:
     """The data set with all images, in their own order, without x-flips."""
     return construct(kwargs, max_size=None, xflip=False)
-
-
-def raw_indices(kwargs: Mapping[str, Any], max_size: int | None) -> np.ndarray:
-    """What the host chooses for a data set of that size, as indices among all images."""
-    chosen = construct(kwargs, max_size=max_size, xflip=False, use_labels=False)
-    return np.array([chosen.get_details(index).raw_idx for index in range(len(chosen))])
 
 
 def held_out(kwargs: Mapping[str, Any], holdout: int) -> np.ndarray:
@@ -219,23 +208,14 @@ class Method:
 
     def measure(self) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         """D's logits [N] by source, and distances [N] to the nearest training image, of samples and held-out images."""
-        with diagnostics.evaluating(self.session.D, self.session.G_ema, self.session.heads):
-            return self._measure()
-
-    def _measure(self) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-        session, device = self.session, self.session.device
-        group = min(minibatch_std_group(session.D) or self.recorded["batch_gpu"], self.recorded["batch_gpu"])
-        scores = {}
-        for kind, images in self.real.items():
-
-            def judged(index: torch.Tensor, images: Images = images) -> torch.Tensor:
-                pixels, labels = images[index]
-                return session.judge(pixels.to(device), labels.to(device))
-
-            batch = diagnostics.batch_for(len(images), self.recorded["batch_gpu"], group)
-            scores[kind] = diagnostics.scored(judged, len(images), batch)
+        session, device, most = self.session, self.session.device, self.recorded["batch_gpu"]
+        group = min(minibatch_std_group(session.D) or most, most)
         z, labels = self.latents
         features = []
+
+        def judged(images: Images, index: torch.Tensor) -> torch.Tensor:
+            pixels, c = images[index]
+            return session.judge(pixels.to(device), c.to(device))
 
         def judged_samples(index: torch.Tensor) -> torch.Tensor:
             c = labels[index].to(device)
@@ -244,8 +224,12 @@ class Method:
                 features.append(self.features(images.clamp(-1, 1)))
             return session.judge(images, c, "generated")
 
-        batch = diagnostics.batch_for(len(z), self.recorded["batch_gpu"], group)
-        scores["generated"] = diagnostics.scored(judged_samples, len(z), batch)
+        kinds: dict[str, tuple[Callable[..., torch.Tensor], int]] = {
+            kind: (functools.partial(judged, images), len(images)) for kind, images in self.real.items()
+        }
+        kinds["generated"] = judged_samples, len(z)
+        with diagnostics.evaluating(session.D, session.G_ema, session.heads):
+            scores = {kind: diagnostics.scored(see, n, most, group) for kind, (see, n) in kinds.items()}
         distances = {}
         if features:
             distances["samples"] = diagnostics.nearest(torch.cat(features)[: len(z)], self.among)[0].cpu()
@@ -276,8 +260,8 @@ class Method:
         }
         with open(self.session.run_dir / LOG, "a") as log:
             log.write(json.dumps({"kimg": nimg / 1000, **record}) + "\n")
-        found: dict[str, Any] = {f"scores/{kind}": value for kind, value in scores.items()}
-        found |= {f"accuracy/{kind}": diagnostics.correct(value, kind) for kind, value in scores.items()}
+        found: dict[str, Any] = {f"accuracy/{kind}": diagnostics.correct(value, kind) for kind, value in scores.items()}
+        found |= {f"scores/{kind}": value for kind, value in scores.items()}
         found |= {f"nearest/{space}": value for space, value in distances.items()}
         found |= {name: record[name] for name in ("r_t", "r_v") if record[name] is not None}
         if len(distances) == 2 and distances["held_out"].mean() > 0:

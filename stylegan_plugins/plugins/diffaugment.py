@@ -42,14 +42,7 @@ class DiffAugmentOptions:
         return tuple(name.strip() for name in self.policy.split(",") if name.strip())
 
     def transform(self) -> DiffAugment:
-        return DiffAugment(
-            self.groups,
-            brightness=self.brightness,
-            saturation=self.saturation,
-            contrast=self.contrast,
-            translation=self.translation,
-            cutout=self.cutout,
-        )
+        return DiffAugment(self.groups, self.brightness, self.saturation, self.contrast, self.translation, self.cutout)
 
     def applies(self, source: Source, phase: str) -> bool:
         """The talk's three variants: (iii) all, (ii) D's step alone, (i) real images alone."""

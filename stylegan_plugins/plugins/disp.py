@@ -25,7 +25,7 @@ from stylegan_plugins import Critic, DataError, Head, Labels, OptionError, Pass,
 from stylegan_plugins.analysis.probe import require
 from stylegan_plugins.files.atomic import whole
 from stylegan_plugins.host import devices
-from stylegan_plugins.host.modules import host_module
+from stylegan_plugins.host.modules import raw_indices
 from stylegan_plugins.vision import backbones, priors
 from training_ext import disp
 from training_ext.heads import EqualizedLinear
@@ -83,7 +83,7 @@ def register_labels(args: Any, options: DISPOptions) -> Labels:
             device=devices.device(),
             flag="--disp-features",
         )
-        found = dataclasses.replace(priors.load(file), used=used_images(data))
+        found = load(file, data)
         if flips and found.flipped is None:
             print(f"disp: {file} has no priors of x-flips; they share those of their images.")
         count = len(found.of_the_run)
@@ -95,7 +95,7 @@ def register_labels(args: Any, options: DISPOptions) -> Labels:
         args["plugins"]["options"]["disp"].update(noted)
     else:
         file = file_of(Path(args["run_dir"]), options)
-        found = dataclasses.replace(priors.load(file), used=used_images(data))
+        found = load(file, data)
         priors.check(found, file, data["path"])
         kept = Path(args["run_dir"], FILE)
         if not kept.exists():
@@ -105,13 +105,10 @@ def register_labels(args: Any, options: DISPOptions) -> Labels:
     return Labels(standard(found.features), flipped)
 
 
-def used_images(kwargs: Mapping[str, Any]) -> np.ndarray | None:
-    """The images that a data set with these arguments has, as indices among all: the host's choice for --subset."""
-    if kwargs.get("max_size") is None:
-        return None
-    plain = {**kwargs, "use_labels": False, "xflip": False}
-    made = host_module("dnnlib").util.construct_class_by_name(**plain)
-    return np.array([made.get_details(index).raw_idx for index in range(len(made))])
+def load(file: Path, data: Mapping[str, Any]) -> priors.Priors:
+    """Read priors, and note which of the images a data set with these arguments has: the host's choice for --subset."""
+    size = data.get("max_size")
+    return dataclasses.replace(priors.load(file), used=None if size is None else raw_indices(data, size))
 
 
 def way_of_sampling(options: DISPOptions, images: int) -> str:

@@ -20,7 +20,7 @@ from stylegan_plugins import Head, OptionError, Preset, Session, Step, Term, hoo
 from stylegan_plugins.analysis import sample, select
 from stylegan_plugins.files import run_folders
 from stylegan_plugins.host import devices, find
-from stylegan_plugins.host.modules import host_module
+from stylegan_plugins.host.modules import construct, host_module
 from stylegan_plugins.vision import backbones, ranking
 from stylegan_plugins.vision.networks import PRECISIONS, Levels
 from training_ext.diffaugment import DiffAugment
@@ -255,8 +255,7 @@ class Method:
         flip in both halves of a split would make the probe look better than it is."""
         session = self.session
         recorded = run_folders.read_options(session.run_dir) or {}
-        kwargs = {**recorded["training_set_kwargs"], "xflip": False}
-        dataset = host_module("dnnlib").util.construct_class_by_name(**kwargs)
+        dataset = construct(recorded["training_set_kwargs"], xflip=False)
         make = lambda model: lambda: load(model, self.options).to(session.device)
         return ranking.rank(
             {str(model): make(model) for model in candidates},
