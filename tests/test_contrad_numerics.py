@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import normalize
 
 from training_ext import contrad as augment
-from training_ext.contrad import SIMCLR, SimCLR, TwoLayerHead, nt_xent, supcon_generated
+from training_ext.contrad import SIMCLR, SimCLR, heads, nt_xent, supcon_generated
 
 pytestmark = pytest.mark.unit
 
@@ -84,7 +84,7 @@ def test_losses_and_gradients_equal_the_authors_4ac8ce5(golden, temperature):
 
 def test_the_head_is_the_authors(golden):
     """Weights of theirs, by their order; the plug-in's use of the heads is compared in test_contrad.py."""
-    head = TwoLayerHead(20, 16, 8).double()
+    head = heads(20, 16, 8)["real"].double()
     names = ("0.weight", "0.bias", "2.weight", "2.bias")
     head.load_state_dict({name: golden[f"step/heads/projection.{name}"] for name in names})
     x = golden["step/features"]

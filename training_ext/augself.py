@@ -16,7 +16,7 @@ paper. The targets are those of their code: omega in [0, 1], so the two targets 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 
@@ -72,7 +72,8 @@ def discriminator_term(preds: Groups, omegas: Groups, sign: int, reduction: str 
     preds: {group: [N, K_g]}; omegas: {group: [N, K_g]}, which may hold groups that are applied but not predicted.
     Returns [N]. The paper's L^SS of D is the mean over real images with s = +1 plus that over generated ones with -1.
     """
-    return _sum_over_groups(augself_loss, preds, omegas, sign, reduction)
+    # By name, so that order decides no number. There is one or more, so that the sum is no int.
+    return sum(augself_loss(preds[name], omegas[name], sign, reduction) for name in sorted(preds))  # type: ignore[return-value]
 
 
 def generator_term(preds: Groups, omegas: Groups, reduction: str = "mean") -> torch.Tensor:
@@ -80,12 +81,7 @@ def generator_term(preds: Groups, omegas: Groups, reduction: str = "mean") -> to
 
     The gradient has to reach G through both branches, T(G(z)) and the clean G(z).
     """
-    return _sum_over_groups(augself_generator_loss, preds, omegas, reduction)
-
-
-def _sum_over_groups(loss: Callable[..., torch.Tensor], preds: Groups, omegas: Groups, *args: object) -> torch.Tensor:
-    terms = [loss(preds[group], omegas[group], *args) for group in sorted(preds)]  # by name: order decides no number
-    return sum(terms)  # type: ignore[return-value]  # there is one, so that it is no int
+    return sum(augself_generator_loss(preds[name], omegas[name], reduction) for name in sorted(preds))  # type: ignore[return-value]
 
 
 def ahm_divergence(preds: Groups, omegas: Groups) -> torch.Tensor:

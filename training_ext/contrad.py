@@ -9,7 +9,6 @@ is left to the caller. With several processes the arguments hold the projections
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -50,19 +49,13 @@ def supcon_generated(
     return -logs[:, :n].masked_fill(itself[:, :n], 0).sum(dim=1) / (n - 1)
 
 
-class TwoLayerHead(torch.nn.Sequential):
-    """h(x) = W2 lrelu(W1 x + b1) + b2 with slope 0.1, x [N, F] -> [N, K]: ContraD's heads (Jeong and Shin 2021,
-    arXiv:2103.09742). Plain linear layers, as in the authors' StyleGAN2 discriminator, with torch's initialisation.
-    """
-
-    def __init__(self, features: int, hidden: int, out: int) -> None:
-        super().__init__(torch.nn.Linear(features, hidden), torch.nn.LeakyReLU(0.1), torch.nn.Linear(hidden, out))
-
-
 def heads(features: int, hidden: int, projection: int) -> torch.nn.ModuleDict:
-    """Return h_r and h_f, which project real and generated images, and h_d, which makes the logits."""
-    widths = {"real": projection, "generated": projection, "logits": 1}
-    return torch.nn.ModuleDict({name: TwoLayerHead(features, hidden, out) for name, out in widths.items()})
+    """Return h_r and h_f, which project real and generated images, and h_d, which makes the logits. Each is
+    h(x) = W2 lrelu(W1 x + b1) + b2 with slope 0.1, x [N, F] -> [N, K]: plain linear layers, as in the authors'
+    StyleGAN2 discriminator, with torch's initialisation."""
+    linear = torch.nn.Linear
+    head = lambda out: torch.nn.Sequential(linear(features, hidden), torch.nn.LeakyReLU(0.1), linear(hidden, out))
+    return torch.nn.ModuleDict({"real": head(projection), "generated": head(projection), "logits": head(1)})
 
 
 SIMCLR = {  # the published variants: probabilities of blur and of cutout
@@ -212,32 +205,24 @@ def apply_jitter(
     low = max(0.0, 1 - strength)
     contrast, saturation, value = (low + (1 + strength - low) * draws[index] for index in (0, 2, 3))
     turn = hue * HUE_UNIT * (2 * draws[1] - 1)
-    if images.shape[1] == 1:
-        hsv = lambda x: (x * value).clamp(0, 1)
-    else:
-        hsv = lambda x: _shift_hsv(x, turn, saturation, value)
-    x = torch.where(first > 0, _contrast(images, contrast), images)
-    x = _straight_through(hsv, x) if hsv_gradient == "straight-through" else hsv(x)
-    x = torch.where(first > 0, x, _contrast(x, contrast))
+    contrasted = lambda x: spread(x, x.mean(dim=[2, 3], keepdim=True), contrast).clamp(0, 1)
+    x = torch.where(first > 0, contrasted(images), images)
+    straight_through = hsv_gradient == "straight-through"
+    shifted = _shift_hsv(x.detach() if straight_through else x, turn, saturation, value)
+    x = shifted + (x - x.detach()) if straight_through else shifted  # exactly `shifted`, with the gradient of x
+    x = torch.where(first > 0, x, contrasted(x))
     return torch.where(applied > 0, x, images)
 
 
-def _contrast(images: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
-    return spread(images, images.mean(dim=[2, 3], keepdim=True), factor).clamp(0, 1)
-
-
-def _straight_through(function: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> torch.Tensor:
-    with torch.no_grad():
-        value = function(x)
-    return value + (x - x.detach())  # exactly `value`, with the gradient of x
-
-
 def _shift_hsv(x: torch.Tensor, turn: torch.Tensor, saturation: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """Hue + turn (mod 1), saturation and value times their factors, clamped to [0, 1]; x [N, 3, H, W] in [0, 1].
+    """Hue + turn (mod 1), saturation and value times their factors, clamped to [0, 1]; x [N, C, H, W] in [0, 1], C 1
+    or 3; of one channel value alone.
 
     Hue is the angle of the colour in the plane across the grey axis, as in the authors' code; it is within 1.2 degrees
     of the hexagonal hue of the usual definition, with which it agrees at multiples of 30 degrees.
     """
+    if x.shape[1] == 1:
+        return (x * value).clamp(0, 1)
     r, g, b = x.unbind(dim=1)
     highest, lowest = x.amax(dim=1).clamp(min=0), x.amin(dim=1)  # [N, H, W]; below 0, value is clamped anyhow
     along, across = 2 * r - g - b, math.sqrt(3) * (g - b)

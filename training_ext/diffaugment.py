@@ -74,7 +74,7 @@ class DiffAugment(Transformation):
         the policy: this is what the authors' code draws, so a seed gives the images that it gives there.
         """
         draw = {
-            "color": lambda: _sample_color(n, device),
+            "color": lambda: torch.stack([torch.rand([n], device=device) for _ in range(GROUPS["color"])], dim=1),
             "translation": lambda: _sample_translation(n, height, width, self.translation, device),
             "cutout": lambda: _sample_cutout(n, height, width, self.cutout, device),
         }
@@ -93,11 +93,6 @@ class DiffAugment(Transformation):
         for group in self.policy:
             images = transform[group](images, omega[group])
         return images
-
-
-def _sample_color(n: int, device: torch.device | None) -> torch.Tensor:
-    """omega = (u_b, u_s, u_c): the draws themselves, [n, 3]."""
-    return torch.stack([torch.rand([n], device=device) for _ in range(GROUPS["color"])], dim=1)
 
 
 def apply_color(

@@ -33,10 +33,8 @@ CHUNK = 1 << 14  # what a broken connection can lose
 
 def cache_directory() -> Path:
     """Return $STYLEGAN_PLUGINS_CACHE, or a folder for it in the user's cache."""
-    chosen = os.environ.get("STYLEGAN_PLUGINS_CACHE")
-    if chosen:
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stylegan-plugins"
+    usual = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "stylegan-plugins")
+    return Path(os.environ.get("STYLEGAN_PLUGINS_CACHE") or usual)
 
 
 def address_of(data: str) -> str | None:

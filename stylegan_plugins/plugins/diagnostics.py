@@ -17,17 +17,20 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.data import TensorDataset
 
 from stylegan_plugins import DataError, OptionError, Session, hookimpl, option
 from stylegan_plugins.files import run_folders
 from stylegan_plugins.host.modules import construct, raw_indices
 from stylegan_plugins.vision import backbones
+from stylegan_plugins.vision.networks import from_uint8
 from training_ext import diagnostics
 from training_ext.passes import minibatch_std_group
 
 PAPER = "Karras et al. 2020, Training Generative Adversarial Networks with Limited Data, arXiv:2006.06676, equation 1"
 LOG = "diagnostics.jsonl"  # in the run directory, a line for each tick
 FLAG = "--diagnostics-nearest"
+CPU = torch.device("cpu")
 SEED = 0  # of the images that are looked at, and of the samples
 
 
@@ -107,25 +110,10 @@ def held_out(kwargs: Mapping[str, Any], holdout: int) -> np.ndarray:
     return np.setdiff1d(np.arange(total), raw_indices(kwargs, total - holdout))
 
 
-@dataclass
-class Images:
-    """pixels uint8 [M, C, H, W]; labels [M, c_dim]."""
-
-    pixels: torch.Tensor
-    labels: torch.Tensor
-
-    @classmethod
-    def of(cls, dataset: Any, indices: np.ndarray) -> Images:
-        items = [dataset[int(index)] for index in indices]
-        pixels, labels = (torch.from_numpy(np.stack(part)) for part in zip(*items, strict=True))
-        return cls(pixels, labels)
-
-    def __len__(self) -> int:
-        return len(self.pixels)
-
-    def __getitem__(self, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Images [n, C, H, W] in [-1, 1], and labels."""
-        return self.pixels[index].float() / 127.5 - 1, self.labels[index]
+def read(dataset: Any, indices: np.ndarray) -> TensorDataset:
+    """Images of a host's data set, uint8 [M, C, H, W], and their labels [M, c_dim]."""
+    items = [dataset[int(index)] for index in indices]
+    return TensorDataset(*(torch.from_numpy(np.stack(part)) for part in zip(*items, strict=True)))
 
 
 @hookimpl
@@ -154,7 +142,7 @@ class Method:
         return all_images(self.data)
 
     @functools.cached_property
-    def real(self) -> dict[str, Images]:
+    def real(self) -> dict[str, TensorDataset]:
         """Training images and held-out ones, in random order: neighbours in a data set are often alike, and D sees
         them in groups. No x-flips."""
         chosen = {"train": raw_indices(self.data, self.data.get("max_size"))}
@@ -162,7 +150,7 @@ class Method:
             chosen["held_out"] = held_out(self.data, self.options.holdout)
         most = self.options.images
         shuffled = {kind: np.random.RandomState(SEED).permutation(raw)[:most] for kind, raw in chosen.items()}
-        return {kind: Images.of(self.all, raw) for kind, raw in shuffled.items()}
+        return {kind: read(self.all, raw) for kind, raw in shuffled.items()}
 
     @functools.cached_property
     def latents(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -191,20 +179,19 @@ class Method:
         index = np.concatenate([index + count * flip for flip in range(flips)])
         print(f"diagnostics: reading {len(index)} training images, to find the nearest among.", flush=True)
         parts = np.array_split(index, range(self.recorded["batch_gpu"], len(index), self.recorded["batch_gpu"]))
-        return torch.cat([self._features_of(Images.of(training, part)) for part in parts]).cpu()
+        return torch.cat([self._features_of(*read(training, part)[:]) for part in parts]).cpu()
 
     @functools.cached_property
     def held_out_nearest(self) -> torch.Tensor:
         """Distances of held-out images to the nearest training image, [N]."""
         parts = [
-            self._features_of(self.real["held_out"], index[:kept])
+            self._features_of(*self.real["held_out"][index[:kept]])
             for index, kept in diagnostics.full_batches(len(self.real["held_out"]), self.recorded["batch_gpu"])
         ]
         return diagnostics.nearest(torch.cat(parts), self.among)[0].cpu()
 
-    def _features_of(self, images: Images, index: torch.Tensor | None = None) -> torch.Tensor:
-        pixels, _ = images[torch.arange(len(images)) if index is None else index]
-        return self.features(pixels.to(self.session.device))
+    def _features_of(self, pixels: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return self.features(from_uint8(pixels, CPU).to(self.session.device))
 
     def measure(self) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         """D's logits [N] by source, and distances [N] to the nearest training image, of samples and held-out images."""
@@ -213,9 +200,9 @@ class Method:
         z, labels = self.latents
         features = []
 
-        def judged(images: Images, index: torch.Tensor) -> torch.Tensor:
+        def judged(images: TensorDataset, index: torch.Tensor) -> torch.Tensor:
             pixels, c = images[index]
-            return session.judge(pixels.to(device), c.to(device))
+            return session.judge(from_uint8(pixels, CPU).to(device), c.to(device))
 
         def judged_samples(index: torch.Tensor) -> torch.Tensor:
             c = labels[index].to(device)

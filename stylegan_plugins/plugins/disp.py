@@ -23,6 +23,7 @@ import torch
 
 from stylegan_plugins import Critic, DataError, Head, Labels, OptionError, Pass, Sampler, Session, hookimpl, option
 from stylegan_plugins.analysis.probe import require
+from stylegan_plugins.files import datasets, downloads
 from stylegan_plugins.files.atomic import whole
 from stylegan_plugins.host import devices
 from stylegan_plugins.host.modules import raw_indices
@@ -75,14 +76,7 @@ def register_labels(args: Any, options: DISPOptions) -> Labels:
         if data.get("use_labels"):
             raise OptionError("--cond=1: with disp, labels are the priors of the images. Leave it out.")
         flips = bool(data.get("xflip")) and options.flips == "own"
-        file = priors.file_for(
-            data["path"],
-            options.features,
-            weights=options.weights_file,
-            flips=flips,
-            device=devices.device(),
-            flag="--disp-features",
-        )
+        file = priors.file_for(data["path"], options.features, weights=options.weights_file, flips=flips)
         found = load(file, data)
         if flips and found.flipped is None:
             print(f"disp: {file} has no priors of x-flips; they share those of their images.")
@@ -158,7 +152,7 @@ def register_sampler(run_dir: Path, options: DISPOptions) -> Sampler:
     found = priors.load(file)
     standard = disp.Standard.of(found.of_the_run)
     values = standard(found.of_the_run)
-    way = way_of_sampling(options, len(values))
+    way = options.sampling  # register_labels has made it definite
 
     def draw(G: torch.nn.Module, random: np.random.RandomState) -> torch.Tensor:
         if way == "mixture":
@@ -216,11 +210,7 @@ def register_commands(cli: click.Group) -> None:
         """Compute data instance priors: features of all images of a data set, by a frozen network.
 
         They are kept in a cache, where training with --plugin=disp finds them; the file is printed."""
-        from stylegan_plugins.files import datasets, downloads
-
         devices.choose(device)
         path = downloads.local_data(data)
         datasets.check_dataset(path)
-        click.echo(
-            priors.file_for(path, features, weights=weights, flips=flips, device=devices.device(), flag="--features")
-        )
+        click.echo(priors.file_for(path, features, weights=weights, flips=flips, flag="--features"))

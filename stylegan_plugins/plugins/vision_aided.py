@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -154,10 +155,6 @@ def setup(session: Session, options: VisionAidedOptions) -> Method:
     return Method(session, options)
 
 
-def load(model: backbones.Model, options: VisionAidedOptions) -> Levels:
-    return model.load(FLAG, precision=options.precision, resize=options.resize)
-
-
 class Method:
     """All further discriminators of a run, and which of them are in use.
 
@@ -167,7 +164,6 @@ class Method:
 
     def __init__(self, session: Session, options: VisionAidedOptions) -> None:
         self.session, self.options = session, options
-        self.warmup = options.begins(0)
         self.models = {model.key: model for model in options.candidates}
         self.augment = {key: self._augmentation() for key in self.models}
         self.levels: dict[str, Levels] = {}
@@ -175,7 +171,7 @@ class Method:
         self.targets: dict[str, float] = {}
         shapes = {}
         for key, model in self.models.items():
-            levels = load(model, options)
+            levels = self.load(model)
             shapes[key] = levels.shapes
             if not options.auto and options.weight:
                 self.add(key, options.target, levels)
@@ -185,6 +181,10 @@ class Method:
             Term("vision-aided", "D", self.term, options.weight, active=self.in_use),
             Term("vision-aided", "G", self.term, options.weight, on="generated", active=self.in_use),
         ]
+
+    def load(self, model: backbones.Model) -> Levels:
+        levels = model.load(FLAG, precision=self.options.precision, resize=self.options.resize)
+        return levels.to(self.session.device)
 
     def _augmentation(self) -> Callable[[torch.Tensor], torch.Tensor]:
         if self.options.augment == "none":
@@ -204,11 +204,11 @@ class Method:
         """Use one more. target: of real images."""
         self.targets[key] = SMOOTH if target is None else target
         self.gan[key] = GAN_LOSSES["hinge"] if self.options.loss == "hinge" else sigmoid(self.targets[key])
-        self.levels[key] = levels.to(self.session.device)
+        self.levels[key] = levels
 
     def in_use(self, phase: str) -> bool:
         """Return whether the losses of a phase have these discriminators now."""
-        warm = self.session.nimg < self.warmup
+        warm = self.session.nimg < self.options.begins(0)
         return bool(self.levels) and (not warm or (phase[0] == "D" and self.options.warmup_heads))
 
     def term(self, step: Step) -> torch.Tensor:
@@ -248,20 +248,15 @@ class Method:
         best = broadcast_patiently(best, session.num_gpus)
         smooth = float(best[1]) > self.options.sure or self.options.augment == "diffaugment"
         model = candidates[int(best[0])]
-        self.add(model.key, self.options.target if smooth else 1.0, load(model, self.options))
+        self.add(model.key, self.options.target if smooth else 1.0, self.load(model))
 
     def _rank(self, candidates: list[backbones.Model]) -> list[ranking.ProbedBackbone]:
         """The data set is made anew, as the run's own is the loop's alone; without x-flips, since an image and its
         flip in both halves of a split would make the probe look better than it is."""
-        session = self.session
-        recorded = run_folders.read_options(session.run_dir) or {}
+        recorded = run_folders.read_options(self.session.run_dir) or {}
         dataset = construct(recorded["training_set_kwargs"], xflip=False)
-        make = lambda model: lambda: load(model, self.options).to(session.device)
-        return ranking.rank(
-            {str(model): make(model) for model in candidates},
-            dataset,
-            lambda count: sample.random_images(session.G_ema, count, dataset=dataset),
-        )
+        generated = lambda count: sample.random_images(self.session.G_ema, count, dataset=dataset)
+        return ranking.rank({str(model): partial(self.load, model) for model in candidates}, dataset, generated)
 
     @hookimpl
     def batch_end(self, nimg: int, batch_idx: int) -> None:
@@ -279,7 +274,7 @@ class Method:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for key, target in state["in_use"].items():
             if key not in self.levels:
-                self.add(key, target, load(self.models[key], self.options))
+                self.add(key, target, self.load(self.models[key]))
         for key, augment in self.adaptive.items():
             augment.controller.load_state_dict(state["augment"][key])
 
@@ -290,7 +285,9 @@ def register_commands(cli: click.Group) -> None:
     @click.argument("run_or_pkl", type=click.Path(path_type=Path))
     @click.option("--data", required=True, metavar="ZIP|DIR|NAME|URL", help="Real images, as for train.py")
     @click.option("--models", metavar="NAME,...", help=f"Backbones, or NAME=FILE  [default: {select.DEFAULT}]")
-    @click.option("--max-images", type=click.IntRange(min=ranking.FEWEST), default=ranking.MOST, show_default=True)
+    @click.option(
+        "--max-images", "most", type=click.IntRange(min=ranking.FEWEST), default=ranking.MOST, show_default=True
+    )
     @click.option(
         "--outdir", type=click.Path(path_type=Path), help="Where plot and JSON go  [default: beside the pickle]"
     )
@@ -298,19 +295,11 @@ def register_commands(cli: click.Group) -> None:
         "--host", type=click.Path(path_type=Path), help="The host  [default: $STYLEGAN_HOST, or the current folder]"
     )
     @click.option("--device", type=click.Choice(devices.CHOICES), default="auto", show_default=True)
-    def select_command(
-        run_or_pkl: Path,
-        data: str,
-        models: str | None,
-        max_images: int,
-        outdir: Path | None,
-        host: Path | None,
-        device: str,
-    ) -> None:
+    def select_command(run_or_pkl: Path, data: str, host: Path | None, device: str, **settings: Any) -> None:
         """Rank frozen networks by how well a linear probe on them tells real from generated images, best first.
 
         The best is the first to give to --vision-aided-models."""
         devices.choose(device)
         find.choose_host(host)
         report = lambda line: click.echo(line, err=True)
-        click.echo(select.run(run_or_pkl, data, models, max_images, outdir, devices.device(), report))
+        click.echo(select.run(run_or_pkl, data, device=devices.device(), report=report, **settings))

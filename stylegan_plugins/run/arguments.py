@@ -6,6 +6,7 @@ import itertools
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -274,8 +275,8 @@ def adapt(args: dict[str, Any], device: torch.device, of_plugin: Labels | None =
             args[name] = type(args[name])(args[name], betas=[float(beta) for beta in args[name]["betas"]])
     args["data_loader_kwargs"] = dict(args.get("data_loader_kwargs", {}))
     if args["data_loader_kwargs"].get("num_workers"):
-        begin = signals.outlast
-        args["data_loader_kwargs"]["worker_init_fn"] = labels.in_worker(begin, of_plugin) if of_plugin else begin
+        begin = partial(labels.begin_worker, signals.outlast, of_plugin) if of_plugin else signals.outlast
+        args["data_loader_kwargs"]["worker_init_fn"] = begin
     if device.type == "cpu":
         args["data_loader_kwargs"]["pin_memory"] = False
         for kwargs in (args["G_kwargs"].get("synthesis_kwargs", args["G_kwargs"]), args["D_kwargs"]):

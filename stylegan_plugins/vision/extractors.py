@@ -29,8 +29,6 @@ SECONDS = 3.0  # to see whether a server answers; importing torch has taken seve
 # What the two packages download themselves, without a timeout or to a folder that the next start empties.
 CLEAN = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt"
 FIDELITY = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
-
-
 BATCH = 32
 Outputs = dict[str, np.ndarray]  # of a network, for all images: `features` [M, F], for example
 
@@ -85,7 +83,8 @@ class Inception(Extractor):
     key, weights = "inception", ""
 
     def __init__(self, wanted: Collection[str], device: torch.device, flag: str) -> None:
-        files = {address: inception_file(address, flag) for address in _addresses(wanted)}
+        addresses = [address for name, address in (("features", CLEAN), ("logits", FIDELITY)) if name in wanted]
+        files = {address: inception_file(address, flag) for address in addresses}
         from cleanfid.inception_torchscript import InceptionV3W
         from cleanfid.resize import build_resizer
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
@@ -148,10 +147,6 @@ def load(text: str, wanted: Collection[str], device: torch.device, flag: str = "
     if file:
         raise OptionError(f"{flag}={text}: Inception's weights are always the published ones; give no file.")
     return Inception(wanted, device, flag)
-
-
-def _addresses(wanted: Collection[str]) -> list[str]:
-    return [address for name, address in (("features", CLEAN), ("logits", FIDELITY)) if name in wanted]
 
 
 def inception_file(address: str, flag: str) -> Path:
