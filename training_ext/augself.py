@@ -11,8 +11,7 @@ Terms are [N]: weighting and the mean over the batch are left to the caller.
 
 Paper and code differ: the paper writes a squared norm, the authors' code takes the mean over the K_g components and
 then the sum over groups, which weights a group by 1 / K_g. ``reduction='mean'`` (default) is their code, ``'sum'`` the
-paper. The targets are those of their code: omega in [0, 1], so the two targets meet at omega = 0, not in the middle.
-"""
+paper. The targets are those of their code: omega in [0, 1], so the two targets meet at omega = 0, not in the middle."""
 
 from __future__ import annotations
 
@@ -34,8 +33,7 @@ class OmegaHead(torch.nn.Module):
     phi(.) [N, F] are D's features after the epilogue's fully connected layer (F = 512 in most configurations), phi_g is
     one EqualizedLinear per predicted group g of parameters, without hidden layer and without activation.
 
-    omega_dims: {group: K}, for example {'color': 3, 'translation': 2}; it need not hold every group that T applies.
-    """
+    omega_dims: {group: K}, for example {'color': 3, 'translation': 2}; it need not hold every group that T applies."""
 
     def __init__(self, features: int, omega_dims: Mapping[str, int]) -> None:
         super().__init__()
@@ -52,8 +50,7 @@ class OmegaHead(torch.nn.Module):
 def augself_loss(pred: torch.Tensor, omega: torch.Tensor, sign: int, reduction: str = "mean") -> torch.Tensor:
     """Squared error of one group:  l_n = mean_k (omega_hat_nk - s omega_nk)^2,  s = sign.
 
-    With reduction='sum' the sum over k, ||omega_hat_n - s omega_n||^2. pred, omega: [N, K]. Returns [N].
-    """
+    With reduction='sum' the sum over k, ||omega_hat_n - s omega_n||^2. pred, omega: [N, K]. Returns [N]."""
     return REDUCTIONS[reduction]((pred - sign * omega).square(), dim=1)
 
 
@@ -61,8 +58,7 @@ def augself_generator_loss(pred: torch.Tensor, omega: torch.Tensor, reduction: s
     """G's term of one group:  l_n = mean_k (omega_hat_nk - omega_nk)^2 - mean_k (omega_hat_nk + omega_nk)^2.
 
     Expanding the squares gives l_n = -4/K sum_k omega_hat_nk omega_nk: linear in the prediction, with no lower bound
-    of its own. It is written as the difference because that is the published form. pred, omega: [N, K]. Returns [N].
-    """
+    of its own. It is written as the difference because that is the published form. pred, omega: [N, K]. Returns [N]."""
     return augself_loss(pred, omega, +1, reduction) - augself_loss(pred, omega, -1, reduction)
 
 
@@ -79,8 +75,7 @@ def discriminator_term(preds: Groups, omegas: Groups, sign: int, reduction: str 
 def generator_term(preds: Groups, omegas: Groups, reduction: str = "mean") -> torch.Tensor:
     """L^SS of G, per generated image:  sum_g augself_generator_loss(omega_hat_g, omega_g). Returns [N].
 
-    The gradient has to reach G through both branches, T(G(z)) and the clean G(z).
-    """
+    The gradient has to reach G through both branches, T(G(z)) and the clean G(z)."""
     return sum(augself_generator_loss(preds[name], omegas[name], reduction) for name in sorted(preds))  # type: ignore[return-value]
 
 
@@ -91,8 +86,7 @@ def ahm_divergence(preds: Groups, omegas: Groups) -> torch.Tensor:
     omegas: {group: [N, K_g]} of generated images; omega_n is the vector of all predicted groups. Returns a scalar,
     without gradient: a figure to watch, not a loss. 0: not distinguished; 1: as far apart as can be. It is only as good
     as the head: away from its optimum values outside [0, 1] come, too, and a head that has memorised the training
-    images measures the distance to these, not to their distribution.
-    """
+    images measures the distance to these, not to their distribution."""
     pred = torch.cat([preds[group] for group in sorted(preds)], dim=1).detach()
     omega = torch.cat([omegas[group] for group in sorted(preds)], dim=1)
     return -(pred * omega).sum(dim=1).mean() / omega.square().sum(dim=1).mean()

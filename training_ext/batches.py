@@ -3,8 +3,7 @@
 D couples the images of a batch in one place only: the minibatch standard deviation layer. It views a batch of N as
 [G, N/G, ...] with G = min(group_size, N) and takes statistics over the first axis, so group m holds the images m,
 m + N/G, m + 2 N/G, ... Batches that share a pass should be grouped as in passes of their own: viewed as [G, n_i/G, ...]
-each, they are put side by side along the second axis.
-"""
+each, they are put side by side along the second axis."""
 
 from __future__ import annotations
 

@@ -3,8 +3,7 @@
 Jeong, Shin, "Training GANs with Stronger Augmentations via Contrastive Discriminator" (ICLR 2021, arXiv:2103.09742).
 
 Symbols: N images; v projections [N, K] of unit length; s(a, b) = <a, b> / tau. Terms are [N]: the mean over the batch
-is left to the caller. With several processes the arguments hold the projections of all (training_ext.distributed).
-"""
+is left to the caller. With several processes the arguments hold the projections of all (training_ext.distributed)."""
 
 from __future__ import annotations
 
@@ -22,8 +21,7 @@ def nt_xent(first: torch.Tensor, second: torch.Tensor, temperature: float) -> to
         l(a, b) = -log( exp s(a, b) / sum_{v != a} exp s(a, v) ),    l_n = ( l(v1_n, v2_n) + l(v2_n, v1_n) ) / 2
 
     the sum over all 2N views but a itself. first, second: [N, K] of unit length. Returns [N]. ContraD's L_con+ is its
-    mean, for h_r. log(2N - 1) where all views are alike.
-    """
+    mean, for h_r. log(2N - 1) where all views are alike."""
     n = len(first)
     views = torch.cat([first, second])
     logits = (views @ views.T / temperature).fill_diagonal_(-torch.inf)
@@ -40,8 +38,7 @@ def supcon_generated(
 
     the inner sum over the N - 1 other generated images and the 2N real views. first, second, generated: [N, K] of unit
     length, projected by h_f; the real views have gradient, too, as in the authors' code. Returns [N]; N must be 2 or
-    more. log(3N - 1) where all are alike.
-    """
+    more. log(3N - 1) where all are alike."""
     n = len(generated)
     logits = generated @ torch.cat([generated, first, second]).T / temperature
     itself = torch.eye(n, 3 * n, dtype=torch.bool, device=logits.device)
@@ -97,8 +94,7 @@ class SimCLR(Transformation):
 
     hsv_gradient: the gradient of hue, saturation and value is ``exact``, or ``straight-through`` as in the authors'
     code: that of the identity. Images have 1 or 3 channels, values in [-1, 1]; grey ones know neither hue nor
-    saturation. Jitter clamps what it changes to [-1, 1], with the gradient of clamp; a hole is black (-1).
-    """
+    saturation. Jitter clamps what it changes to [-1, 1], with the gradient of clamp; a hole is black (-1)."""
 
     crop_area: float = 0.2
     jitter: float = 0.4
@@ -163,8 +159,7 @@ def apply_crop(images: torch.Tensor, omega: torch.Tensor) -> torch.Tensor:
     Bilinear interpolation along rows and columns is a matrix each: R[n, i, k] = max(0, 1 - |r_ni - k|) for the row
     r_ni = top_n + (i + 1/2) h_n / H - 1/2, clamped to the image, at which output row i lies. As a product of matrices
     it is differentiable as often as one likes, which grid_sample is in recent PyTorch alone, and its gradient needs no
-    atomic additions, whose order changes sums from run to run on a GPU.
-    """
+    atomic additions, whose order changes sums from run to run on a GPU."""
     height, width = images.shape[2:]
     w, h, left, top, flipped = omega.to(images.dtype).unbind(dim=1)
     rows = _window(height, h, top)
@@ -199,8 +194,7 @@ def apply_jitter(
         contrast:    x <- clamp( m + f (x - m) )                m [N, C, 1, 1]: mean over the pixels of a channel
         HSV:         H <- H + hue (2 u - 1) 255/360,  S <- clamp(f S),  V <- clamp(f V)
 
-    with f = lo + (1 + strength - lo) u of its own each, lo = max(0, 1 - strength), and clamp to [0, 1].
-    """
+    with f = lo + (1 + strength - lo) u of its own each, lo = max(0, 1 - strength), and clamp to [0, 1]."""
     applied, first, *draws = omega.to(images.dtype)[:, :, None, None, None].unbind(dim=1)  # each [N, 1, 1, 1]
     low = max(0.0, 1 - strength)
     contrast, saturation, value = (low + (1 + strength - low) * draws[index] for index in (0, 2, 3))
@@ -219,8 +213,7 @@ def _shift_hsv(x: torch.Tensor, turn: torch.Tensor, saturation: torch.Tensor, va
     or 3; of one channel value alone.
 
     Hue is the angle of the colour in the plane across the grey axis, as in the authors' code; it is within 1.2 degrees
-    of the hexagonal hue of the usual definition, with which it agrees at multiples of 30 degrees.
-    """
+    of the hexagonal hue of the usual definition, with which it agrees at multiples of 30 degrees."""
     if x.shape[1] == 1:
         return (x * value).clamp(0, 1)
     r, g, b = x.unbind(dim=1)

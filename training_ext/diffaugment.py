@@ -9,8 +9,7 @@ very same parameters can be reported, learnt from and applied once more. Everyth
 respect to the images: the gradient penalty R1 goes through T. Nothing is clamped; pixels that T uncovers or cuts are
 0, which is mid-grey for images in [-1, 1].
 
-Symbols: x images [N, C, H, W], nominally in [-1, 1]; u uniform in [0, 1); i row, j column, both from 0.
-"""
+Symbols: x images [N, C, H, W], nominally in [-1, 1]; u uniform in [0, 1); i row, j column, both from 0."""
 
 from __future__ import annotations
 
@@ -57,8 +56,7 @@ class DiffAugment(Transformation):
                    columns; 1/2 is a hole in the middle
     =============  ========================================  ====================================================
 
-    The scale of omega does not depend on the strength. policy: names of GROUPS; an empty one is the identity.
-    """
+    The scale of omega does not depend on the strength. policy: names of GROUPS; an empty one is the identity."""
 
     policy: tuple[str, ...] = tuple(GROUPS)
     brightness: float = 1.0
@@ -71,8 +69,7 @@ class DiffAugment(Transformation):
         """Returns {group: omega [n, K]}, float32 in [0, 1], for n images of height x width.
 
         The only place that draws random numbers. One call of torch.rand or torch.randint per component, in the order of
-        the policy: this is what the authors' code draws, so a seed gives the images that it gives there.
-        """
+        the policy: this is what the authors' code draws, so a seed gives the images that it gives there."""
         draw = {
             "color": lambda: torch.stack([torch.rand([n], device=device) for _ in range(GROUPS["color"])], dim=1),
             "translation": lambda: _sample_translation(n, height, width, self.translation, device),
@@ -83,8 +80,7 @@ class DiffAugment(Transformation):
     def apply(self, images: torch.Tensor, omega: Omega) -> torch.Tensor:
         """T(images; omega): images [N, C, H, W] in any floating type, any C, H, W; omega as ``sample`` returns it.
 
-        Returns images of the same shape and type; with an empty policy the very tensor that came in.
-        """
+        Returns images of the same shape and type; with an empty policy the very tensor that came in."""
         transform = {
             "color": lambda x, w: apply_color(x, w, self.brightness, self.saturation, self.contrast),
             "translation": lambda x, w: apply_translation(x, w, self.translation),
@@ -105,8 +101,7 @@ def apply_color(
         x <- M + (1 + c (u_c - 1/2)) (x - M)      M [N, 1, 1, 1]: mean over the image, after the two steps above
 
     with the strengths b, s, c. At strength 1: an offset in [-1/2, 1/2), factors in [0, 2) and [1/2, 3/2). The second
-    line changes nothing in an image of one channel, whose omega then has a component without effect.
-    """
+    line changes nothing in an image of one channel, whose omega then has a component without effect."""
     u_b, u_s, u_c = omega.to(images.dtype).reshape(-1, 3, 1, 1, 1).unbind(dim=1)  # each [N, 1, 1, 1]
     images = images + brightness * (u_b - 0.5)
     images = spread(images, images.mean(dim=1, keepdim=True), 1 + saturation * (2 * u_s - 1))
@@ -133,8 +128,7 @@ def apply_translation(images: torch.Tensor, omega: torch.Tensor, ratio: float = 
         y[n, c, i, j] = x[n, c, i + t_n, j + t'_n]   where this pixel exists, else 0
         t_n = round(2 S (omega_n - 1/2)),  S = floor(H ratio + 1/2),  and t', S' with W for columns
 
-    t > 0 moves the content up, t' > 0 to the left.
-    """
+    t > 0 moves the content up, t' > 0 to the left."""
     height, width = images.shape[2:]
     rows = _shifted(height, omega[:, 0], ratio)  # [N, H]: the row that row i is read from, perhaps outside the image
     cols = _shifted(width, omega[:, 1], ratio)  # [N, W]
@@ -174,8 +168,7 @@ def apply_cutout(images: torch.Tensor, omega: torch.Tensor, ratio: float = 0.5) 
         y[n, c, i, j] = 0   where 0 <= i - a_n < h and 0 <= j - a'_n < h',  else x[n, c, i, j]
         a_n = o_n - floor(h / 2),  o_n = round(R omega_n),  h = floor(H ratio + 1/2),  R = H - (h mod 2)
 
-    and a', o', h', R' with W for columns.
-    """
+    and a', o', h', R' with W for columns."""
     height, width = images.shape[2:]
     rows = _cut(height, omega[:, 0], ratio)  # [N, H]
     cols = _cut(width, omega[:, 1], ratio)  # [N, W]

@@ -3,8 +3,7 @@
 Mangla, Kumari, Singh, Krishnamurthy, Balasubramanian, "Data InStance Prior (DISP) in Generative Adversarial Networks"
 (WACV 2022, arXiv:2012.04256). Equations: docs/methods/disp.md.
 
-Symbols: N images; y priors [N, d]; f = D_f(x) features of D's last hidden layer [N, F].
-"""
+Symbols: N images; y priors [N, d]; f = D_f(x) features of D's last hidden layer [N, F]."""
 
 from __future__ import annotations
 

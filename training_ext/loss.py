@@ -174,8 +174,12 @@ class PluginLoss(host_loss.StyleGAN2Loss):
                 session.observe(self._step(phase, real=shown))
 
                 # R1.
-                if r1:
-                    loss = loss + self._r1(shown.gradients[r1])
+                if r1:  # Mescheder et al. 2018: gamma/2 * ||d sum(logits) / d images||^2 for each image, [N]
+                    penalty = shown.gradients[r1].square().sum([1, 2, 3])
+                    training_stats.report("Loss/r1_penalty", penalty)
+                    penalty = penalty * (self.r1_gamma / 2)
+                    training_stats.report("Loss/D/reg", penalty)
+                    loss = loss + penalty
             with record_function(f"{phase}_real_backward"):
                 self._backward(loss, gain)
         self._backward(self._add_terms(0, [t for t in terms if t.on == "nothing"], phase), gain)
@@ -261,7 +265,7 @@ class PluginLoss(host_loss.StyleGAN2Loss):
         as_they_are = Images(source, "Dmain", images, clean, clean, labels)
         return make_pass(self.D, self.session.critic, as_they_are, (), (), kwargs, no_weight_gradients)[0].logits
 
-    # Terms, R1, backward. -------------------------------------------------------------------------
+    # Terms, backward. -----------------------------------------------------------------------------
 
     def _step(self, phase: str, **passes: Pass) -> Step:
         return Step(phase, self.session.nimg, self.session.round, **passes)
@@ -276,14 +280,6 @@ class PluginLoss(host_loss.StyleGAN2Loss):
             # [N] counts for each image; [M] of a view by its mean.
             value = value if len(value) == count else value.mean().expand(count)
             loss = loss + term.weight * value.unsqueeze(1)
-        return loss
-
-    def _r1(self, gradients: torch.Tensor) -> torch.Tensor:
-        """R1 (Mescheder et al. 2018): gamma/2 * ||d sum(logits) / d images||^2 for each image, [N]."""
-        penalty = gradients.square().sum([1, 2, 3])
-        training_stats.report("Loss/r1_penalty", penalty)
-        loss = penalty * (self.r1_gamma / 2)
-        training_stats.report("Loss/D/reg", loss)
         return loss
 
     @staticmethod

@@ -82,15 +82,14 @@ def lock(run_dir: Path) -> int | None:
     descriptor = os.open(run_dir, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+        return descriptor
+    except OSError as error:
         os.close(descriptor)
+        if not isinstance(error, BlockingIOError):  # a network disk without locks
+            return None
         raise StateError(
             f"{run_dir}: the run is still going on, in another process. Wait for it, or end it."
         ) from error
-    except OSError:  # a network disk without locks
-        os.close(descriptor)
-        return None
-    return descriptor
 
 
 @contextlib.contextmanager

@@ -3,8 +3,7 @@
 r_t and r_v are those of Karras et al. 2020, Training Generative Adversarial Networks with Limited Data
 (arXiv:2006.06676), equation 1; D's accuracy on training against held-out images is what Zhao et al. 2020,
 Differentiable Augmentation for Data-Efficient GAN Training (arXiv:2006.10738), show over-fitting by. The numbers are in
-training_ext.diagnostics.
-"""
+training_ext.diagnostics."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
 """DiffAugment: one differentiable random T(x; omega) on real and generated images.
 
 Zhao, Liu, Lin, Zhu, Han: Differentiable Augmentation for Data-Efficient GAN Training (NeurIPS 2020, arXiv:2006.10738).
-Equations: docs/methods/diffaugment.md; the transformations: training_ext.diffaugment.
-"""
+Equations: docs/methods/diffaugment.md; the transformations: training_ext.diffaugment."""
 
 from __future__ import annotations
 

@@ -4,8 +4,7 @@ Mangla, Kumari, Singh, Krishnamurthy, Balasubramanian: Data InStance Prior (DISP
 (WACV 2022, arXiv:2012.04256). Equations: docs/methods/disp.md; their functions: training_ext.disp.
 
 The host's D, without labels, is D_f and D_l; D_emb is a head that starts at 0. Priors replace the labels of the data
-set.
-"""
+set."""
 
 from __future__ import annotations
 

@@ -2,8 +2,7 @@
 
 Kumari, Zhang, Shechtman, Zhu: Ensembling Off-the-shelf Models for GAN Training (CVPR 2022, arXiv:2112.09130).
 Equations: docs/methods/vision_aided.md; decoders and losses: training_ext.vision_aided; backbones and their choice:
-stylegan_plugins.vision.
-"""
+stylegan_plugins.vision."""
 
 from __future__ import annotations
 
@@ -166,6 +165,7 @@ class Method:
         self.session, self.options = session, options
         self.models = {model.key: model for model in options.candidates}
         self.augment = {key: self._augmentation() for key in self.models}
+        self.adaptive = {key: augment for key, augment in self.augment.items() if isinstance(augment, AdaptiveAugment)}
         self.levels: dict[str, Levels] = {}
         self.gan: dict[str, GanLoss] = {}
         self.targets: dict[str, float] = {}
@@ -195,10 +195,6 @@ class Method:
         pipe = host_module("training.augment").AugmentPipe(**dict.fromkeys(TRANSFORMATIONS, 1))
         pipe.train().requires_grad_(False).to(self.session.device)
         return AdaptiveAugment(pipe, self.options.ada_target, self.options.ada_kimg)
-
-    @property
-    def adaptive(self) -> dict[str, AdaptiveAugment]:
-        return {key: augment for key, augment in self.augment.items() if isinstance(augment, AdaptiveAugment)}
 
     def add(self, key: str, target: float | None, levels: Levels) -> None:
         """Use one more. target: of real images."""

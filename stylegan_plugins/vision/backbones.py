@@ -114,7 +114,7 @@ def create(recipe: Recipe) -> Backbone:
 
     settings = timm.models.get_pretrained_cfg(recipe.timm) or timm.models.PretrainedCfg()
     # Its weights know places of the size that it was trained with. Tags of one architecture differ in the classes.
-    resized = {} if recipe.size is None else {"dynamic_img_size": True}
+    resized: dict[str, Any] = {} if recipe.size is None else {"dynamic_img_size": True}
     with torch.random.fork_rng(devices=[]):
         model = timm.create_model(recipe.timm.split(".")[0], num_classes=settings.num_classes, **resized)
     size = recipe.size or settings.input_size[-1]
@@ -144,7 +144,7 @@ def _hub_file(recipe: Recipe) -> tuple[str, str]:
     """Return the repository and the file of published weights."""
     import timm
 
-    settings = timm.models.get_pretrained_cfg(recipe.timm)
+    settings: Any = timm.models.get_pretrained_cfg(recipe.timm)
     return settings.hf_hub_id, settings.hf_hub_filename or "model.safetensors"
 
 
