@@ -162,10 +162,9 @@ def apply_crop(images: torch.Tensor, omega: torch.Tensor) -> torch.Tensor:
     atomic additions, whose order changes sums from run to run on a GPU."""
     height, width = images.shape[2:]
     w, h, left, top, flipped = omega.to(images.dtype).unbind(dim=1)
-    rows = _window(height, h, top)
     columns = _window(width, w, left)
     columns = torch.where(flipped[:, None] > 0, columns.flip(1), columns)
-    return _resample(images, _hat(rows, height), _hat(columns, width))
+    return _hat(_window(height, h, top), height)[:, None] @ images @ _hat(columns, width)[:, None].mT
 
 
 def _window(side: int, size: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
@@ -179,10 +178,6 @@ def _hat(position: torch.Tensor, side: int) -> torch.Tensor:
     """Weights of bilinear interpolation at a position [N, M]: [N, M, side]."""
     pixel = torch.arange(side, device=position.device, dtype=position.dtype)
     return (1 - (position[:, :, None] - pixel).abs()).clamp(min=0)
-
-
-def _resample(images: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-    return rows[:, None] @ images @ columns[:, None].mT
 
 
 def apply_jitter(
@@ -244,7 +239,7 @@ def apply_blur(images: torch.Tensor, omega: torch.Tensor) -> torch.Tensor:
     sigma = BLUR_SIGMA[0] + (BLUR_SIGMA[1] - BLUR_SIGMA[0]) * omega[:, 1:].to(images.dtype)
     taps = torch.arange(-radius, radius + 1, device=images.device, dtype=images.dtype)
     kernel = (-(taps**2) / (2 * sigma**2)).softmax(dim=1)  # [N, 2 r + 1]
-    blurred = _resample(images, _band(kernel, height), _band(kernel, width))
+    blurred = _band(kernel, height)[:, None] @ images @ _band(kernel, width)[:, None].mT
     return torch.where(omega[:, :1, None, None] > 0, blurred, images)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import itertools
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ import torch
 def broadcast(module: torch.nn.Module) -> torch.nn.Module:
     """Give every process the first one's parameters and buffers. Returns the module itself."""
     with torch.no_grad():
-        for tensor in itertools.chain(module.parameters(), module.buffers()):
+        for tensor in (*module.parameters(), *module.buffers()):
             torch.distributed.broadcast(tensor, src=0)
     return module
 

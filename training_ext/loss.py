@@ -173,8 +173,8 @@ class PluginLoss(host_loss.StyleGAN2Loss):
                 loss = self._add_terms(loss, both, phase, **made)
                 session.observe(self._step(phase, real=shown))
 
-                # R1.
-                if r1:  # Mescheder et al. 2018: gamma/2 * ||d sum(logits) / d images||^2 for each image, [N]
+                # R1 (Mescheder et al. 2018): gamma/2 * ||d sum(logits) / d images||^2 for each image, [N].
+                if r1:
                     penalty = shown.gradients[r1].square().sum([1, 2, 3])
                     training_stats.report("Loss/r1_penalty", penalty)
                     penalty = penalty * (self.r1_gamma / 2)
