@@ -34,6 +34,7 @@ setup(
         "pillow",
         "scipy",
         "requests",
+        "filelock",
         "pluggy>=1.7",
         "libcst>=1.1",
         "psutil",

@@ -93,22 +93,6 @@ def test_groups_that_are_applied_but_not_predicted_do_not_count():
     assert torch.equal(augself.discriminator_term(preds, omegas, 1), expected)
 
 
-@pytest.mark.parametrize(
-    "call, named",
-    [
-        (lambda p, w: augself.augself_loss(p, w, 0), r"sign.*\+1.*-1.*0"),
-        (lambda p, w: augself.augself_loss(p, w, 1, "max"), "reduction.*mean, sum.*'max'"),
-        (lambda p, w: augself.augself_loss(p, w[:, :2], 1), r"pred and omega.*\[4, 3\] and \[4, 2\]"),
-        (lambda p, w: augself.discriminator_term({"color": p}, {"cutout": w}, 1), "omegas.*color"),
-        (lambda p, w: augself.generator_term({}, {"cutout": w}), "preds.*none"),
-        (lambda p, w: augself.ahm_divergence({"color": p}, {}), "omegas.*color"),
-    ],
-)
-def test_a_wrong_argument_is_named_with_what_is_allowed(call, named):
-    with pytest.raises(ValueError, match=named):
-        call(torch.zeros([4, 3]), torch.zeros([4, 3]))
-
-
 # The head. ----------------------------------------------------------------------------------------
 
 
@@ -148,15 +132,6 @@ def test_head_is_float32_whatever_d_is():
     head = OmegaHead(8, GROUPS)
     for pred in head(torch.randn([4, 8]).half(), torch.randn([4, 8]).half()).values():
         assert pred.dtype == torch.float32
-
-
-def test_head_names_what_is_wrong():
-    with pytest.raises(ValueError, match="features.*at least 1.*0"):
-        OmegaHead(0, GROUPS)
-    with pytest.raises(ValueError, match="omega_dims.*'color'.*0"):
-        OmegaHead(8, {"color": 0})
-    with pytest.raises(ValueError, match=r"\[4, 8\].*\[3, 8\]"):
-        OmegaHead(8, GROUPS)(torch.zeros([4, 8]), torch.zeros([3, 8]))
 
 
 # The authors' code. -------------------------------------------------------------------------------
@@ -238,6 +213,15 @@ def optimal_head(omegas):
     return lambda x, w: ratio[x] * omegas[w]
 
 
+def lower_bound(real, generated):
+    """Step 3 of docs/methods/augself.md: 1 - (D's terms) / (2 E|omega|^2), for any head."""
+    terms = 0
+    for (preds, omegas), sign in ((real, +1), (generated, -1)):
+        scale = torch.cat([omegas[group] for group in sorted(preds)], dim=1).square().sum(dim=1).mean()
+        terms += augself.discriminator_term(preds, omegas, sign, reduction="sum").mean() / scale
+    return 1 - terms / 2
+
+
 def test_theorem_generator_term_of_the_optimal_head_is_4_c_m_for_constant_omega():
     omegas = torch.tensor([[0.2, 0.3, 0.5, 0.4, 0.6]], dtype=torch.float64)
     preds, drawn = population(COUNTS_Q, omegas, optimal_head(omegas))
@@ -250,7 +234,7 @@ def test_estimates_of_the_optimal_head_are_the_divergence_for_drawn_omega():
     head = optimal_head(omegas)
     real, generated = population(COUNTS_P, omegas, head), population(COUNTS_Q, omegas, head)
     assert augself.ahm_divergence(*generated).item() == pytest.approx(divergence(P, Q), rel=1e-12)
-    assert augself.ahm_lower_bound(*real, *generated).item() == pytest.approx(divergence(P, Q), rel=1e-12)
+    assert lower_bound(real, generated).item() == pytest.approx(divergence(P, Q), rel=1e-12)
     # Symmetric, so real images give the same value with the other sign.
     assert -augself.ahm_divergence(*real).item() == pytest.approx(divergence(Q, P), rel=1e-12)
 
@@ -272,12 +256,12 @@ def test_lower_bound_stays_below_the_divergence_for_any_head(seed, error):
     def head(x, w):
         return best(x, w) + noise[x, w]
 
-    bound = augself.ahm_lower_bound(*population(COUNTS_P, omegas, head), *population(COUNTS_Q, omegas, head))
+    bound = lower_bound(population(COUNTS_P, omegas, head), population(COUNTS_Q, omegas, head))
     assert bound.item() <= divergence(P, Q) + 1e-12
 
 
-def test_estimates_are_scalars_without_gradient():
+def test_the_estimate_is_a_scalar_without_gradient():
     preds, omegas = random_groups(4, GROUPS, 0)
     preds = {group: pred.requires_grad_() for group, pred in preds.items()}
-    for value in (augself.ahm_divergence(preds, omegas), augself.ahm_lower_bound(preds, omegas, preds, omegas)):
-        assert value.shape == () and not value.requires_grad
+    value = augself.ahm_divergence(preds, omegas)
+    assert value.shape == () and not value.requires_grad

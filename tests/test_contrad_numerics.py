@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import normalize
 
 from training_ext import contrad as augment
-from training_ext.contrad import SIMCLR, SimCLR, TwoLayerHead, nt_xent, supcon_generated
+from training_ext.contrad import SIMCLR, SimCLR, heads, nt_xent, supcon_generated
 
 pytestmark = pytest.mark.unit
 
@@ -69,16 +69,6 @@ def test_losses_of_indistinguishable_images_are_the_logarithms_of_their_numbers(
     assert supcon_generated(same, same, same, 0.1).tolist() == pytest.approx([math.log(3 * n - 1)] * n)
 
 
-def test_what_has_no_loss_is_refused():
-    x = torch.ones([2, 3])
-    with pytest.raises(ValueError, match="temperature.*0"):
-        nt_xent(x, x, 0)
-    with pytest.raises(ValueError, match=r"\[2, 3\].*\[1, 3\]"):
-        nt_xent(x, x[:1], 0.1)
-    with pytest.raises(ValueError, match="2 images or more"):
-        supcon_generated(x[:1], x[:1], x[:1], 0.1)
-
-
 @pytest.mark.parametrize("temperature", [0.1, 0.5])
 def test_losses_and_gradients_equal_the_authors_4ac8ce5(golden, temperature):
     name = f"losses/{temperature}"
@@ -94,7 +84,7 @@ def test_losses_and_gradients_equal_the_authors_4ac8ce5(golden, temperature):
 
 def test_the_head_is_the_authors(golden):
     """Weights of theirs, by their order; the plug-in's use of the heads is compared in test_contrad.py."""
-    head = TwoLayerHead(20, 16, 8).double()
+    head = heads(20, 16, 8)["real"].double()
     names = ("0.weight", "0.bias", "2.weight", "2.bias")
     head.load_state_dict({name: golden[f"step/heads/projection.{name}"] for name in names})
     x = golden["step/features"]
@@ -287,24 +277,3 @@ def test_gray_images_get_contrast_and_brightness_alone():
     one = transform.apply(x, omega)
     three = transform.apply(x.expand(-1, 3, -1, -1), omega)
     torch.testing.assert_close(one.expand(-1, 3, -1, -1), three, rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    "strengths, message",
-    [
-        ({"crop_area": 1.5}, "crop_area.*1.5"),
-        ({"hue": 0.7}, "hue.*0.7"),
-        ({"jitter": -1}, "jitter.*-1"),
-        ({"hsv_gradient": "none"}, "hsv_gradient.*none"),
-    ],
-)
-def test_strengths_out_of_range_are_refused(strengths, message):
-    with pytest.raises(ValueError, match=message):
-        SimCLR(**strengths)
-
-
-def test_images_of_other_kinds_are_refused():
-    with pytest.raises(ValueError, match="1 or 3 channels, got 4"):
-        SimCLR()(torch.zeros([1, 4, 8, 8]))
-    with pytest.raises(ValueError, match="uint8"):
-        SimCLR()(torch.zeros([1, 3, 8, 8], dtype=torch.uint8))

@@ -93,7 +93,7 @@ def test_a_copy_of_a_training_image_has_distance_0_at_any_size():
 def test_all_images_are_scored_once_in_full_groups_that_hold_no_image_twice(count, rounds, group):
     batch = diagnostics.batch_for(count, rounds * group, group)
     assert batch % group == 0 and batch <= rounds * group
-    scores = diagnostics.scored(lambda index: index[:, None].double(), count, batch)
+    scores = diagnostics.scored(lambda index: index[:, None].double(), count, rounds * group, group)
     assert scores.tolist() == list(range(count))
     for index, _ in diagnostics.full_batches(count, batch):
         assert len(index) == batch

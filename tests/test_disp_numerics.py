@@ -29,11 +29,6 @@ def test_the_projection_satisfies_its_equation(n, width, seed):
     assert not disp.projection(features, embedded * 0).any()
 
 
-def test_a_projection_of_other_widths_is_refused():
-    with pytest.raises(ValueError, match=r"\[2, 3\].*\[2, 4\]"):
-        disp.projection(torch.zeros([2, 3]), torch.zeros([2, 4]))
-
-
 @PROPERTY
 @given(st.integers(2, 20), st.integers(1, 6), st.floats(0.1, 100), st.integers(0, 2**31))
 def test_priors_get_mean_0_and_mean_square_1(m, width, scale, seed):

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import filelock
 import pytest
 from support.hosts import ADA, STYLEGAN3
 from support.images import color_crops, write_zip
@@ -229,7 +230,7 @@ def test_two_processes_do_not_write_the_same_file(body, cache):
         address = f"{server.address}/x.zip"
         partial = cache / "data" / hashlib.sha256(address.encode()).hexdigest()[:12] / "x.zip.part"
         partial.parent.mkdir(parents=True)
-        with downloads._alone(partial, address, "--data"):
+        with filelock.FileLock(f"{partial}.lock"):
             with pytest.raises(DataError, match="another process is downloading"):
                 downloads.local_data(address)
         assert Path(downloads.local_data(address)).read_bytes() == body

@@ -37,7 +37,7 @@ def crops(tmp_path_factory):
 
 
 def made(data, **kwargs):
-    arguments = {"weights": None, "flips": False, "device": torch.device("cpu"), "flag": "--features", **kwargs}
+    arguments = {"weights": None, "flips": False, "flag": "--features", **kwargs}
     return priors.compute(str(data), LITE0, **arguments)
 
 
@@ -81,7 +81,7 @@ def test_a_folder_and_a_zip_of_the_same_images_have_the_same_features(cache, cro
 def test_features_of_ones_own_are_taken_and_bound_to_the_images(cache, crops, tmp_path):
     own = np.random.RandomState(0).randn(10, 5)
     np.save(tmp_path / "own.npy", own)
-    arguments = dict(weights=None, flips=False, device=torch.device("cpu"), flag="--disp-features")
+    arguments = dict(weights=None, flips=False)
     file = priors.file_for(str(crops), str(tmp_path / "own.npy"), **arguments)
     found = priors.load(file)
     assert np.array_equal(found.features, own.astype(np.float32)) and found.backbone is None
@@ -98,14 +98,7 @@ def test_features_of_ones_own_are_taken_and_bound_to_the_images(cache, crops, tm
 def test_weights_do_not_go_with_features_of_ones_own(cache, crops, tmp_path):
     np.save(tmp_path / "own.npy", np.zeros([10, 2]))
     with pytest.raises(OptionError, match="needs no weights"):
-        priors.file_for(
-            str(crops),
-            str(tmp_path / "own.npy"),
-            weights="x.pth",
-            flips=False,
-            device=torch.device("cpu"),
-            flag="--features",
-        )
+        priors.file_for(str(crops), str(tmp_path / "own.npy"), weights="x.pth", flips=False)
 
 
 def test_weights_that_are_not_there_are_told(cache, crops):

@@ -15,9 +15,7 @@ class AdaptiveProbability:
 
     def __init__(self, p: torch.Tensor, target: float, kimg: float, most: float | None = None) -> None:
         self.p = p.zero_()
-        self.target = target
-        self.kimg = kimg
-        self.most = most
+        self.target, self.kimg, self.most = target, kimg, most
         self.signs = torch.zeros([2], dtype=torch.float64, device=p.device)  # their number, their sum
 
     def observe(self, logits: torch.Tensor) -> None:

@@ -3,17 +3,16 @@
 Jeong, Shin, "Training GANs with Stronger Augmentations via Contrastive Discriminator" (ICLR 2021, arXiv:2103.09742).
 
 Symbols: N images; v projections [N, K] of unit length; s(a, b) = <a, b> / tau. Terms are [N]: the mean over the batch
-is left to the caller. With several processes the arguments hold the projections of all (training_ext.distributed).
-"""
+is left to the caller. With several processes the arguments hold the projections of all (training_ext.distributed)."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 
-from training_ext.diffaugment import Omega, Transformation, check_images, check_strength, spread
+from training_ext.diffaugment import Omega, Transformation, spread
 
 
 def nt_xent(first: torch.Tensor, second: torch.Tensor, temperature: float) -> torch.Tensor:
@@ -22,9 +21,8 @@ def nt_xent(first: torch.Tensor, second: torch.Tensor, temperature: float) -> to
         l(a, b) = -log( exp s(a, b) / sum_{v != a} exp s(a, v) ),    l_n = ( l(v1_n, v2_n) + l(v2_n, v1_n) ) / 2
 
     the sum over all 2N views but a itself. first, second: [N, K] of unit length. Returns [N]. ContraD's L_con+ is its
-    mean, for h_r. log(2N - 1) where all views are alike.
-    """
-    n = _check(temperature, first, second)
+    mean, for h_r. log(2N - 1) where all views are alike."""
+    n = len(first)
     views = torch.cat([first, second])
     logits = (views @ views.T / temperature).fill_diagonal_(-torch.inf)
     partner = torch.arange(2 * n, device=views.device).roll(n)
@@ -40,42 +38,22 @@ def supcon_generated(
 
     the inner sum over the N - 1 other generated images and the 2N real views. first, second, generated: [N, K] of unit
     length, projected by h_f; the real views have gradient, too, as in the authors' code. Returns [N]; N must be 2 or
-    more. log(3N - 1) where all are alike.
-    """
-    n = _check(temperature, first, second, generated)
-    if n < 2:
-        raise ValueError("generated: must hold 2 images or more: the positives of one are the others.")
+    more. log(3N - 1) where all are alike."""
+    n = len(generated)
     logits = generated @ torch.cat([generated, first, second]).T / temperature
     itself = torch.eye(n, 3 * n, dtype=torch.bool, device=logits.device)
     logs = logits.masked_fill(itself, -torch.inf).log_softmax(dim=1)
     return -logs[:, :n].masked_fill(itself[:, :n], 0).sum(dim=1) / (n - 1)
 
 
-def _check(temperature: float, *projections: torch.Tensor) -> int:
-    if not temperature > 0:
-        raise ValueError(f"temperature: must be > 0, got {temperature!r}.")
-    shapes = [list(value.shape) for value in projections]
-    if any(len(shape) != 2 or shape != shapes[0] for shape in shapes):
-        raise ValueError(f"projections: must all be [N, K], got {' and '.join(map(str, shapes))}.")
-    return shapes[0][0]
-
-
-class TwoLayerHead(torch.nn.Sequential):
-    """h(x) = W2 lrelu(W1 x + b1) + b2 with slope 0.1, x [N, F] -> [N, K]: ContraD's heads (Jeong and Shin 2021,
-    arXiv:2103.09742). Plain linear layers, as in the authors' StyleGAN2 discriminator, with torch's initialisation.
-    """
-
-    def __init__(self, features: int, hidden: int, out: int) -> None:
-        super().__init__(torch.nn.Linear(features, hidden), torch.nn.LeakyReLU(0.1), torch.nn.Linear(hidden, out))
-
-
 def heads(features: int, hidden: int, projection: int) -> torch.nn.ModuleDict:
-    """Return h_r and h_f, which project real and generated images, and h_d, which makes the logits."""
-    widths = {"real": projection, "generated": projection, "logits": 1}
-    return torch.nn.ModuleDict({name: TwoLayerHead(features, hidden, out) for name, out in widths.items()})
+    """Return h_r and h_f, which project real and generated images, and h_d, which makes the logits. Each is
+    h(x) = W2 lrelu(W1 x + b1) + b2 with slope 0.1, x [N, F] -> [N, K]: plain linear layers, as in the authors'
+    StyleGAN2 discriminator, with torch's initialisation."""
+    linear = torch.nn.Linear
+    head = lambda out: torch.nn.Sequential(linear(features, hidden), torch.nn.LeakyReLU(0.1), linear(hidden, out))
+    return torch.nn.ModuleDict({"real": head(projection), "generated": head(projection), "logits": head(1)})
 
-
-# SimCLR's views. ----------------------------------------------------------------------------------
 
 SIMCLR = {  # the published variants: probabilities of blur and of cutout
     "simclr": {"blur": 0.0, "cutout": 0.0},
@@ -91,6 +69,7 @@ LUMA = (0.299, 0.587, 0.114)
 HUE_UNIT = 255 / 360  # the authors draw hue in 1/255 and apply it in 1/360 of a turn
 
 
+@dataclass(frozen=True)
 class SimCLR(Transformation):
     """The strong augmentation of contrastive learning, one draw per image, as a differentiable T(x; omega).
 
@@ -115,28 +94,15 @@ class SimCLR(Transformation):
 
     hsv_gradient: the gradient of hue, saturation and value is ``exact``, or ``straight-through`` as in the authors'
     code: that of the identity. Images have 1 or 3 channels, values in [-1, 1]; grey ones know neither hue nor
-    saturation. Jitter clamps what it changes to [-1, 1], with the gradient of clamp; a hole is black (-1).
-    """
+    saturation. Jitter clamps what it changes to [-1, 1], with the gradient of clamp; a hole is black (-1)."""
 
-    def __init__(
-        self,
-        crop_area: float = 0.2,
-        jitter: float = 0.4,
-        hue: float = 0.1,
-        blur: float = 0.0,
-        cutout: float = 0.0,
-        cutout_side: float = 0.5,
-        hsv_gradient: str = HSV_GRADIENTS[0],
-    ) -> None:
-        self.crop_area = check_strength("crop_area", crop_area, highest=1)
-        self.jitter = check_strength("jitter", jitter)
-        self.hue = check_strength("hue", hue, highest=0.5)
-        self.blur = check_strength("blur", blur, highest=1)
-        self.cutout = check_strength("cutout", cutout, highest=1)
-        self.cutout_side = check_strength("cutout_side", cutout_side, highest=1)
-        if hsv_gradient not in HSV_GRADIENTS:
-            raise ValueError(f"hsv_gradient: must be one of {', '.join(HSV_GRADIENTS)}, got {hsv_gradient!r}.")
-        self.hsv_gradient = hsv_gradient
+    crop_area: float = 0.2
+    jitter: float = 0.4
+    hue: float = 0.1
+    blur: float = 0.0
+    cutout: float = 0.0
+    cutout_side: float = 0.5
+    hsv_gradient: str = HSV_GRADIENTS[0]
 
     def sample(self, n: int, height: int, width: int, device: torch.device | None = None) -> Omega:
         """Returns {group: omega [n, k]}, float32 in [0, 1]. The only place that draws random numbers."""
@@ -152,9 +118,6 @@ class SimCLR(Transformation):
 
     def apply(self, images: torch.Tensor, omega: Omega) -> torch.Tensor:
         """T(images; omega): images [N, C, H, W] of any floating type; omega as ``sample`` returns it."""
-        check_images(images)
-        if images.shape[1] not in (1, 3):
-            raise ValueError(f"images: must have 1 or 3 channels, got {images.shape[1]}.")
         x = (apply_crop(images, omega["crop"]) + 1) / 2  # the rest is defined for values in [0, 1]
         x = apply_jitter(x, omega["jitter"], self.jitter, self.hue, self.hsv_gradient)
         x = apply_gray(x, omega["gray"])
@@ -196,14 +159,12 @@ def apply_crop(images: torch.Tensor, omega: torch.Tensor) -> torch.Tensor:
     Bilinear interpolation along rows and columns is a matrix each: R[n, i, k] = max(0, 1 - |r_ni - k|) for the row
     r_ni = top_n + (i + 1/2) h_n / H - 1/2, clamped to the image, at which output row i lies. As a product of matrices
     it is differentiable as often as one likes, which grid_sample is in recent PyTorch alone, and its gradient needs no
-    atomic additions, whose order changes sums from run to run on a GPU.
-    """
+    atomic additions, whose order changes sums from run to run on a GPU."""
     height, width = images.shape[2:]
     w, h, left, top, flipped = omega.to(images.dtype).unbind(dim=1)
-    rows = _window(height, h, top)
     columns = _window(width, w, left)
     columns = torch.where(flipped[:, None] > 0, columns.flip(1), columns)
-    return _resample(images, _hat(rows, height), _hat(columns, width))
+    return _hat(_window(height, h, top), height)[:, None] @ images @ _hat(columns, width)[:, None].mT
 
 
 def _window(side: int, size: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
@@ -219,10 +180,6 @@ def _hat(position: torch.Tensor, side: int) -> torch.Tensor:
     return (1 - (position[:, :, None] - pixel).abs()).clamp(min=0)
 
 
-def _resample(images: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-    return rows[:, None] @ images @ columns[:, None].mT
-
-
 def apply_jitter(
     images: torch.Tensor, omega: torch.Tensor, strength: float = 0.4, hue: float = 0.1, hsv_gradient: str = "exact"
 ) -> torch.Tensor:
@@ -232,38 +189,28 @@ def apply_jitter(
         contrast:    x <- clamp( m + f (x - m) )                m [N, C, 1, 1]: mean over the pixels of a channel
         HSV:         H <- H + hue (2 u - 1) 255/360,  S <- clamp(f S),  V <- clamp(f V)
 
-    with f = lo + (1 + strength - lo) u of its own each, lo = max(0, 1 - strength), and clamp to [0, 1].
-    """
+    with f = lo + (1 + strength - lo) u of its own each, lo = max(0, 1 - strength), and clamp to [0, 1]."""
     applied, first, *draws = omega.to(images.dtype)[:, :, None, None, None].unbind(dim=1)  # each [N, 1, 1, 1]
     low = max(0.0, 1 - strength)
     contrast, saturation, value = (low + (1 + strength - low) * draws[index] for index in (0, 2, 3))
     turn = hue * HUE_UNIT * (2 * draws[1] - 1)
-    if images.shape[1] == 1:
-        hsv = lambda x: (x * value).clamp(0, 1)
-    else:
-        hsv = lambda x: _shift_hsv(x, turn, saturation, value)
-    x = torch.where(first > 0, _contrast(images, contrast), images)
-    x = _straight_through(hsv, x) if hsv_gradient == "straight-through" else hsv(x)
-    x = torch.where(first > 0, x, _contrast(x, contrast))
+    contrasted = lambda x: spread(x, x.mean(dim=[2, 3], keepdim=True), contrast).clamp(0, 1)
+    x = torch.where(first > 0, contrasted(images), images)
+    straight_through = hsv_gradient == "straight-through"
+    shifted = _shift_hsv(x.detach() if straight_through else x, turn, saturation, value)
+    x = shifted + (x - x.detach()) if straight_through else shifted  # exactly `shifted`, with the gradient of x
+    x = torch.where(first > 0, x, contrasted(x))
     return torch.where(applied > 0, x, images)
 
 
-def _contrast(images: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
-    return spread(images, images.mean(dim=[2, 3], keepdim=True), factor).clamp(0, 1)
-
-
-def _straight_through(function: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> torch.Tensor:
-    with torch.no_grad():
-        value = function(x)
-    return value + (x - x.detach())  # exactly `value`, with the gradient of x
-
-
 def _shift_hsv(x: torch.Tensor, turn: torch.Tensor, saturation: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """Hue + turn (mod 1), saturation and value times their factors, clamped to [0, 1]; x [N, 3, H, W] in [0, 1].
+    """Hue + turn (mod 1), saturation and value times their factors, clamped to [0, 1]; x [N, C, H, W] in [0, 1], C 1
+    or 3; of one channel value alone.
 
     Hue is the angle of the colour in the plane across the grey axis, as in the authors' code; it is within 1.2 degrees
-    of the hexagonal hue of the usual definition, with which it agrees at multiples of 30 degrees.
-    """
+    of the hexagonal hue of the usual definition, with which it agrees at multiples of 30 degrees."""
+    if x.shape[1] == 1:
+        return (x * value).clamp(0, 1)
     r, g, b = x.unbind(dim=1)
     highest, lowest = x.amax(dim=1).clamp(min=0), x.amin(dim=1)  # [N, H, W]; below 0, value is clamped anyhow
     along, across = 2 * r - g - b, math.sqrt(3) * (g - b)
@@ -292,7 +239,7 @@ def apply_blur(images: torch.Tensor, omega: torch.Tensor) -> torch.Tensor:
     sigma = BLUR_SIGMA[0] + (BLUR_SIGMA[1] - BLUR_SIGMA[0]) * omega[:, 1:].to(images.dtype)
     taps = torch.arange(-radius, radius + 1, device=images.device, dtype=images.dtype)
     kernel = (-(taps**2) / (2 * sigma**2)).softmax(dim=1)  # [N, 2 r + 1]
-    blurred = _resample(images, _band(kernel, height), _band(kernel, width))
+    blurred = _band(kernel, height)[:, None] @ images @ _band(kernel, width)[:, None].mT
     return torch.where(omega[:, :1, None, None] > 0, blurred, images)
 
 

@@ -41,10 +41,10 @@ def full_batches(count: int, batch: int) -> Iterator[tuple[torch.Tensor, int]]:
         yield torch.arange(start, start + batch) % count, min(batch, count - start)
 
 
-def scored(evaluate: Callable[[torch.Tensor], torch.Tensor], count: int, batch: int) -> torch.Tensor:
-    """Return logits [count] on the CPU. evaluate: from indices [batch] to logits [batch, 1]."""
-    parts = [evaluate(index)[:kept, 0].float().cpu() for index, kept in full_batches(count, batch)]
-    return torch.cat(parts)
+def scored(evaluate: Callable[[torch.Tensor], torch.Tensor], count: int, most: int, group: int) -> torch.Tensor:
+    """Return logits [count] on the CPU. evaluate: from indices [n] to logits [n, 1], for at most `most` indices."""
+    batches = full_batches(count, batch_for(count, most, group))
+    return torch.cat([evaluate(index)[:kept, 0].float().cpu() for index, kept in batches])
 
 
 def r_t(train: torch.Tensor) -> torch.Tensor:
@@ -69,11 +69,10 @@ def summary(scores: dict[str, torch.Tensor]) -> dict[str, Any]:
 
     None stands for what there is no number for."""
     kinds = ("train", "held_out", "generated")
-    three = [scores[kind] for kind in kinds if kind in scores]
     return {
         "scores": {kind: number(scores[kind].mean()) if kind in scores else None for kind in kinds},
         "r_t": number(r_t(scores["train"])),
-        "r_v": number(r_v(*three)) if len(three) == 3 else None,
+        "r_v": number(r_v(**scores)) if "held_out" in scores else None,
         "accuracy": {kind: number(correct(scores[kind], kind).mean()) if kind in scores else None for kind in kinds},
     }
 

@@ -9,15 +9,12 @@ very same parameters can be reported, learnt from and applied once more. Everyth
 respect to the images: the gradient penalty R1 goes through T. Nothing is clamped; pixels that T uncovers or cuts are
 0, which is mid-grey for images in [-1, 1].
 
-Symbols: x images [N, C, H, W], nominally in [-1, 1]; u uniform in [0, 1); i row, j column, both from 0.
-
-"""
+Symbols: x images [N, C, H, W], nominally in [-1, 1]; u uniform in [0, 1); i row, j column, both from 0."""
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
 
@@ -30,7 +27,6 @@ class Transformation(ABC):
 
     def draw(self, images: torch.Tensor) -> Omega:
         """Return omega for images [N, C, H, W], as ``sample`` draws it."""
-        check_images(images)
         return self.sample(images.shape[0], images.shape[2], images.shape[3], images.device)
 
     def __call__(self, images: torch.Tensor) -> tuple[torch.Tensor, Omega]:
@@ -45,6 +41,7 @@ class Transformation(ABC):
     def apply(self, images: torch.Tensor, omega: Omega) -> torch.Tensor: ...
 
 
+@dataclass(frozen=True)
 class DiffAugment(Transformation):
     """T(x; omega), one draw per image, as a chain of the groups in ``policy``, in that order.
 
@@ -59,39 +56,22 @@ class DiffAugment(Transformation):
                    columns; 1/2 is a hole in the middle
     =============  ========================================  ====================================================
 
-    The scale of omega does not depend on the strength. policy: names of GROUPS, or one string of them with commas; an
-    empty one is the identity.
-    """
+    The scale of omega does not depend on the strength. policy: names of GROUPS; an empty one is the identity."""
 
-    def __init__(
-        self,
-        policy: str | Iterable[str] = tuple(GROUPS),
-        brightness: float = 1.0,
-        saturation: float = 1.0,
-        contrast: float = 1.0,
-        translation: float = 0.125,
-        cutout: float = 0.5,
-    ) -> None:
-        self.policy = _check_policy(policy)
-        self.brightness = check_strength("brightness", brightness)
-        self.saturation = check_strength("saturation", saturation)
-        self.contrast = check_strength("contrast", contrast)
-        self.translation = check_strength("translation", translation, highest=1)
-        self.cutout = check_strength("cutout", cutout, highest=1)
-
-    @property
-    def omega_dims(self) -> dict[str, int]:
-        """Width of omega per group of the policy, {name: K}."""
-        return {group: GROUPS[group] for group in self.policy}
+    policy: tuple[str, ...] = tuple(GROUPS)
+    brightness: float = 1.0
+    saturation: float = 1.0
+    contrast: float = 1.0
+    translation: float = 0.125
+    cutout: float = 0.5
 
     def sample(self, n: int, height: int, width: int, device: torch.device | None = None) -> Omega:
         """Returns {group: omega [n, K]}, float32 in [0, 1], for n images of height x width.
 
         The only place that draws random numbers. One call of torch.rand or torch.randint per component, in the order of
-        the policy: this is what the authors' code draws, so a seed gives the images that it gives there.
-        """
+        the policy: this is what the authors' code draws, so a seed gives the images that it gives there."""
         draw = {
-            "color": lambda: _sample_color(n, device),
+            "color": lambda: torch.stack([torch.rand([n], device=device) for _ in range(GROUPS["color"])], dim=1),
             "translation": lambda: _sample_translation(n, height, width, self.translation, device),
             "cutout": lambda: _sample_cutout(n, height, width, self.cutout, device),
         }
@@ -100,26 +80,15 @@ class DiffAugment(Transformation):
     def apply(self, images: torch.Tensor, omega: Omega) -> torch.Tensor:
         """T(images; omega): images [N, C, H, W] in any floating type, any C, H, W; omega as ``sample`` returns it.
 
-        Returns images of the same shape and type; with an empty policy the very tensor that came in.
-        """
-        check_images(images)
+        Returns images of the same shape and type; with an empty policy the very tensor that came in."""
         transform = {
             "color": lambda x, w: apply_color(x, w, self.brightness, self.saturation, self.contrast),
             "translation": lambda x, w: apply_translation(x, w, self.translation),
             "cutout": lambda x, w: apply_cutout(x, w, self.cutout),
         }
         for group in self.policy:
-            _check_omega(group, omega, images.shape[0])
             images = transform[group](images, omega[group])
         return images
-
-
-# Colour. ------------------------------------------------------------------------------------------
-
-
-def _sample_color(n: int, device: torch.device | None) -> torch.Tensor:
-    """omega = (u_b, u_s, u_c): the draws themselves, [n, 3]."""
-    return torch.stack([torch.rand([n], device=device) for _ in range(GROUPS["color"])], dim=1)
 
 
 def apply_color(
@@ -132,8 +101,7 @@ def apply_color(
         x <- M + (1 + c (u_c - 1/2)) (x - M)      M [N, 1, 1, 1]: mean over the image, after the two steps above
 
     with the strengths b, s, c. At strength 1: an offset in [-1/2, 1/2), factors in [0, 2) and [1/2, 3/2). The second
-    line changes nothing in an image of one channel, whose omega then has a component without effect.
-    """
+    line changes nothing in an image of one channel, whose omega then has a component without effect."""
     u_b, u_s, u_c = omega.to(images.dtype).reshape(-1, 3, 1, 1, 1).unbind(dim=1)  # each [N, 1, 1, 1]
     images = images + brightness * (u_b - 0.5)
     images = spread(images, images.mean(dim=1, keepdim=True), 1 + saturation * (2 * u_s - 1))
@@ -144,18 +112,11 @@ def spread(images: torch.Tensor, centre: torch.Tensor, factor: torch.Tensor) -> 
     return centre + factor * (images - centre)
 
 
-# Translation. -------------------------------------------------------------------------------------
-
-
-def _largest_shift(side: int, ratio: float) -> int:
-    return _round_half_up(side * ratio)
-
-
 def _sample_translation(n: int, height: int, width: int, ratio: float, device: torch.device | None) -> torch.Tensor:
     """omega = t / (2 S) + 1/2 per axis, t an integer uniform in [-S, S]; [n, 2]. With S = 0 it is 1/2 throughout."""
     axes = []
     for side in (height, width):
-        largest = _largest_shift(side, ratio)
+        largest = _round_half_up(side * ratio)
         shift = torch.randint(-largest, largest + 1, [n], device=device)
         axes.append(shift / (2 * max(largest, 1)) + 0.5)
     return torch.stack(axes, dim=1)
@@ -167,30 +128,22 @@ def apply_translation(images: torch.Tensor, omega: torch.Tensor, ratio: float = 
         y[n, c, i, j] = x[n, c, i + t_n, j + t'_n]   where this pixel exists, else 0
         t_n = round(2 S (omega_n - 1/2)),  S = floor(H ratio + 1/2),  and t', S' with W for columns
 
-    t > 0 moves the content up, t' > 0 to the left.
-    """
+    t > 0 moves the content up, t' > 0 to the left."""
     height, width = images.shape[2:]
     rows = _shifted(height, omega[:, 0], ratio)  # [N, H]: the row that row i is read from, perhaps outside the image
     cols = _shifted(width, omega[:, 1], ratio)  # [N, W]
-    outside = _outside(rows, height).unsqueeze(2) | _outside(cols, width).unsqueeze(1)  # [N, H, W]
+    inside = ((rows >= 0) & (rows < height)).unsqueeze(2) & ((cols >= 0) & (cols < width)).unsqueeze(1)  # [N, H, W]
     # Rows and columns are read cyclically and what came round is blanked. So each pixel is read exactly once, and the
     # backward pass adds no two gradients in one place: exact, whatever the order of a GPU's atomic additions.
     source = rows.remainder(height).unsqueeze(2) * width + cols.remainder(width).unsqueeze(1)  # [N, H, W]
     source = source.flatten(1).unsqueeze(1).expand(-1, images.shape[1], -1)  # [N, C, H W]
     moved = images.flatten(2).gather(2, source).reshape(images.shape)
-    return moved.masked_fill(outside.unsqueeze(1), 0)
+    return moved.masked_fill(~inside.unsqueeze(1), 0)
 
 
 def _shifted(side: int, omega: torch.Tensor, ratio: float) -> torch.Tensor:
-    shift = (2 * _largest_shift(side, ratio) * (omega - 0.5)).round().long()  # [N]
+    shift = (2 * _round_half_up(side * ratio) * (omega - 0.5)).round().long()  # [N]
     return torch.arange(side, device=omega.device) + shift.unsqueeze(1)
-
-
-def _outside(index: torch.Tensor, side: int) -> torch.Tensor:
-    return (index < 0) | (index >= side)
-
-
-# Cutout. ------------------------------------------------------------------------------------------
 
 
 def _hole(side: int, ratio: float) -> tuple[int, int]:
@@ -215,8 +168,7 @@ def apply_cutout(images: torch.Tensor, omega: torch.Tensor, ratio: float = 0.5) 
         y[n, c, i, j] = 0   where 0 <= i - a_n < h and 0 <= j - a'_n < h',  else x[n, c, i, j]
         a_n = o_n - floor(h / 2),  o_n = round(R omega_n),  h = floor(H ratio + 1/2),  R = H - (h mod 2)
 
-    and a', o', h', R' with W for columns.
-    """
+    and a', o', h', R' with W for columns."""
     height, width = images.shape[2:]
     rows = _cut(height, omega[:, 0], ratio)  # [N, H]
     cols = _cut(width, omega[:, 1], ratio)  # [N, W]
@@ -230,39 +182,5 @@ def _cut(side: int, omega: torch.Tensor, ratio: float) -> torch.Tensor:
     return (position >= 0) & (position < hole)
 
 
-# Checks. ------------------------------------------------------------------------------------------
-
-
 def _round_half_up(value: float) -> int:
     return int(value + 0.5)  # as in the authors' code; Python's round() goes to even
-
-
-def _check_policy(policy: str | Iterable[str]) -> tuple[str, ...]:
-    names = tuple(name for name in policy.split(",") if name) if isinstance(policy, str) else tuple(policy)
-    for name in names:
-        if name not in GROUPS:
-            raise ValueError(f"policy: unknown group {name!r}. Known: {', '.join(GROUPS)}.")
-    if len(set(names)) < len(names):
-        raise ValueError(f"policy: each group may be named once, got {','.join(names)}.")
-    return names
-
-
-def check_strength(name: str, value: float, highest: float = math.inf) -> float:
-    # Written so that nan fails too.
-    if isinstance(value, (int, float)) and 0 <= value <= highest and value < math.inf:
-        return float(value)
-    allowed = "a finite number >= 0" if highest == math.inf else f"a number in [0, {highest}]"
-    raise ValueError(f"{name}: must be {allowed}, got {value!r}.")
-
-
-def check_images(images: torch.Tensor) -> None:
-    if images.ndim != 4 or not images.is_floating_point():
-        raise ValueError(f"images: must be [N, C, H, W] of a floating type, got {list(images.shape)}, {images.dtype}.")
-
-
-def _check_omega(group: str, omega: Omega, n: int) -> None:
-    shape = [n, GROUPS[group]]
-    if group not in omega:
-        raise ValueError(f"omega: lacks {group!r}, which the policy names. It has: {', '.join(omega) or 'nothing'}.")
-    if list(omega[group].shape) != shape:
-        raise ValueError(f"omega[{group!r}]: must have shape {shape}, got {list(omega[group].shape)}.")

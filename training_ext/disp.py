@@ -3,12 +3,12 @@
 Mangla, Kumari, Singh, Krishnamurthy, Balasubramanian, "Data InStance Prior (DISP) in Generative Adversarial Networks"
 (WACV 2022, arXiv:2012.04256). Equations: docs/methods/disp.md.
 
-Symbols: N images; y priors [N, d]; f = D_f(x) features of D's last hidden layer [N, F].
-"""
+Symbols: N images; y priors [N, d]; f = D_f(x) features of D's last hidden layer [N, F]."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,26 +18,25 @@ import torch
 def unconditional(*, host_class: str, c_dim: int, **kwargs: Any) -> torch.nn.Module:
     """Make the host's discriminator without labels, whatever the data set has: D_f, and D_l as its last layer. Called
     as a class by the host's training loop, through `class_name`."""
-    from stylegan_plugins.host.modules import host_module
+    from stylegan_plugins.host.modules import construct
 
-    return host_module("dnnlib").util.construct_class_by_name(class_name=host_class, c_dim=0, **kwargs)
+    return construct(kwargs, class_name=host_class, c_dim=0)
 
 
 def projection(features: torch.Tensor, embedded: torch.Tensor) -> torch.Tensor:
     """Return D_emb(y) . D_f(x) / sqrt(F), [N, 1]. The factor is the host's, of its own projection; the paper has none.
 
     features, embedded: [N, F]."""
-    if features.shape != embedded.shape:
-        raise ValueError(f"features {list(features.shape)} and embedded {list(embedded.shape)} must have one shape.")
     return (features * embedded).sum(dim=1, keepdim=True) / math.sqrt(features.shape[1])
 
 
+@dataclass
 class Standard:
     """Priors on a common scale: (C(x) - m) / s, m [d] their mean over the data set, s their deviation, one number for
     all components. Ours: the paper does not say how it scales them."""
 
-    def __init__(self, mean: np.ndarray, scale: float) -> None:
-        self.mean, self.scale = mean, scale
+    mean: np.ndarray
+    scale: float
 
     @classmethod
     def of(cls, features: np.ndarray) -> Standard:
@@ -59,12 +58,14 @@ def mixup(priors: np.ndarray, random: np.random.RandomState) -> np.ndarray:
     return priors[i] + np.float32(random.uniform()) * (priors[j] - priors[i])
 
 
+@dataclass
 class Mixture:
     """A Gaussian mixture with diagonal covariances: G(z | e), e ~ N(mu_k, Sigma_k), (mu, Sigma) ~ GMM(G_emb(priors)),
     equation (3). weights [K], means and deviations [K, E]."""
 
-    def __init__(self, weights: np.ndarray, means: np.ndarray, deviations: np.ndarray) -> None:
-        self.weights, self.means, self.deviations = weights, means, deviations
+    weights: np.ndarray
+    means: np.ndarray
+    deviations: np.ndarray
 
     @classmethod
     def fit(cls, embedded: np.ndarray, components: int) -> Mixture:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import io
-import itertools
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ import torch
 def broadcast(module: torch.nn.Module) -> torch.nn.Module:
     """Give every process the first one's parameters and buffers. Returns the module itself."""
     with torch.no_grad():
-        for tensor in itertools.chain(module.parameters(), module.buffers()):
+        for tensor in (*module.parameters(), *module.buffers()):
             torch.distributed.broadcast(tensor, src=0)
     return module
 
@@ -30,16 +29,14 @@ def broadcast_patiently(value: torch.Tensor, num_gpus: int) -> torch.Tensor:
 
 def average_gradients(module: torch.nn.Module, num_gpus: int) -> None:
     """Average gradients over all processes, as one flat tensor. Does nothing for one process."""
-    parameters = [parameter for parameter in module.parameters() if parameter.grad is not None]
-    if num_gpus <= 1 or not parameters:
+    gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
+    if num_gpus <= 1 or not gradients:
         return
-    flat = torch.cat([parameter.grad.flatten() for parameter in parameters if parameter.grad is not None])
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
     torch.distributed.all_reduce(flat)
     flat /= num_gpus
-    for parameter, gradient in zip(
-        parameters, flat.split([parameter.numel() for parameter in parameters]), strict=True
-    ):
-        parameter.grad = gradient.reshape(parameter.shape)
+    for gradient, average in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
+        gradient.copy_(average.view_as(gradient))
 
 
 def gather(values: torch.Tensor, num_gpus: int) -> torch.Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch.nn.functional import relu, softplus
@@ -26,13 +25,8 @@ class GanLoss:
     paired: bool = False
 
 
-def _half_square(logits: torch.Tensor, target: float) -> torch.Tensor:
-    return (logits - target).square() / 2
-
-
-def _below(ours: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:
-    return softplus(theirs - ours)
-
+_half_square: Loss = lambda distance: distance.square() / 2
+_below: Loss = lambda ours, theirs: softplus(theirs - ours)
 
 GAN_LOSSES: dict[str, GanLoss] = {
     # Goodfellow et al. 2014 with the non-saturating G loss; what the hosts train with: -log sigmoid(l).
@@ -40,7 +34,7 @@ GAN_LOSSES: dict[str, GanLoss] = {
     # Lim and Ye 2017, Miyato et al. 2018.
     "hinge": GanLoss(lambda a: relu(1 - a), lambda b: relu(1 + b), lambda b: -b),
     # Mao et al. 2017, equation (9): targets 1, 0 and 1.
-    "lsgan": GanLoss(partial(_half_square, target=1), lambda b: b.square() / 2, partial(_half_square, target=1)),
+    "lsgan": GanLoss(lambda a: _half_square(a - 1), _half_square, lambda b: _half_square(b - 1)),
     # Arjovsky et al. 2017; the Lipschitz constraint is left to R1.
     "wgan": GanLoss(lambda a: -a, lambda b: b, lambda b: -b),
     # Jolicoeur-Martineau 2018, the pairs of R3GAN (Huang et al. 2024, arXiv:2501.05441): sp(b - a), for G sp(a - b).

@@ -16,8 +16,7 @@ class EqualizedLinear(torch.nn.Module):
 
     W [K, F] ~ N(0, 1), b [K] = 0 at the start. The gain 1/sqrt(F) is applied when the layer runs, not when it is
     initialised, so that Adam's steps have the same relative size whatever F is (Karras et al. 2018, arXiv:1710.10196,
-    section 4.1). The host's FullyConnectedLayer follows the same rule.
-    """
+    section 4.1). The host's FullyConnectedLayer follows the same rule."""
 
     def __init__(self, in_features: int, out_features: int) -> None:
         super().__init__()

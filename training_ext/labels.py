@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -49,12 +48,8 @@ def use_labels(cls: Any, path: str, labels: Labels) -> None:
     getattr(cls, _BY_PATH)[os.path.realpath(path)] = labels
 
 
-def in_worker(then: Any, labels: Labels) -> Any:
-    """A worker_init_fn that gives labels to the data set of a data loader's worker, a new process, and calls `then`."""
-    return partial(_begin_worker, then, labels)
-
-
-def _begin_worker(then: Any, labels: Labels, worker: int) -> None:
+def begin_worker(then: Any, labels: Labels, worker: int) -> None:
+    """Give labels to the data set of a data loader's worker, a new process, and call `then`; as a worker_init_fn."""
     info = torch.utils.data.get_worker_info()
     assert info is not None  # we are in one
     use_labels(type(info.dataset), info.dataset._path, labels)  # type: ignore[attr-defined]

@@ -17,7 +17,7 @@ from training_ext.passes import for_term, make_pass, reading
 
 host_loss: Any = host_module("training.loss")
 training_stats = host_module("torch_utils.training_stats")
-conv2d_gradfix = host_module("torch_utils.ops.conv2d_gradfix")
+no_weight_gradients = host_module("torch_utils.ops.conv2d_gradfix").no_weight_gradients
 
 Tensors = tuple[torch.Tensor, torch.Tensor]
 Made = tuple[Pass, dict[View, Pass]]  # of some images and of all views of them
@@ -173,9 +173,13 @@ class PluginLoss(host_loss.StyleGAN2Loss):
                 loss = self._add_terms(loss, both, phase, **made)
                 session.observe(self._step(phase, real=shown))
 
-                # R1.
+                # R1 (Mescheder et al. 2018): gamma/2 * ||d sum(logits) / d images||^2 for each image, [N].
                 if r1:
-                    loss = loss + self._r1(shown.gradients[r1])
+                    penalty = shown.gradients[r1].square().sum([1, 2, 3])
+                    training_stats.report("Loss/r1_penalty", penalty)
+                    penalty = penalty * (self.r1_gamma / 2)
+                    training_stats.report("Loss/D/reg", penalty)
+                    loss = loss + penalty
             with record_function(f"{phase}_real_backward"):
                 self._backward(loss, gain)
         self._backward(self._add_terms(0, [t for t in terms if t.on == "nothing"], phase), gain)
@@ -186,40 +190,26 @@ class PluginLoss(host_loss.StyleGAN2Loss):
         """Draw the images of a source, augment them, and run D on what it sees of them.
 
         given: real images or latents, and labels. r1: the images whose gradient R1 takes."""
+        session, in_D, labels = self.session, phase[0] == "D", given[1]
         gradients = {name for term in terms for name in term.gradients} | ({r1} if r1 else set())
-        images, kwargs = self._draw(source, phase, *given, terms, gradients)
-        with self.session.naming(terms):
-            return make_pass(
-                self.D, self.session.critic, images, terms, gradients, kwargs, conv2d_gradfix.no_weight_gradients
-            )
-
-    def _draw(
-        self,
-        source: Source,
-        phase: str,
-        given: torch.Tensor,
-        labels: torch.Tensor,
-        terms: Sequence[Term],
-        gradients: set[str],
-    ) -> tuple[Images, dict[str, Any]]:
-        """Return the images, raw, clean and shown, and what the host gives to its D beside images and labels."""
-        session, in_D = self.session, phase[0] == "D"
         updates = source == "generated" and phase in ("Dmain", "Dboth")  # of stylegan3's moving averages
         z = w = index = None
         layers: Mapping[str, torch.Tensor] = {}
         if source == "generated":
-            z = given
-            raw, w, layers = self.run_G_reading(given, labels, [n for t in terms for n in t.generator_layers], updates)
+            z = given[0]
+            raw, w, layers = self.run_G_reading(z, labels, [n for t in terms for n in t.generator_layers], updates)
         else:
-            index = session.index(len(given))
-            raw, labels = session.real_images(given, labels, phase)
+            index = session.index(len(labels))
+            raw, labels = session.real_images(*given, phase)
         if in_D and (source == "real" or "raw" in gradients):
             raw = raw.detach().requires_grad_("raw" in gradients)
         clean, kwargs = self.clean(raw, labels, updates)
         shown, omega = self.augmented(clean, source, phase)
         if in_D and "shown" in gradients and "raw" not in gradients:
             shown = shown.detach().requires_grad_(True)
-        return Images(source, phase, raw, clean, shown, labels, omega, z, w, index, layers), kwargs
+        images = Images(source, phase, raw, clean, shown, labels, omega, z, w, index, layers)
+        with session.naming(terms):
+            return make_pass(self.D, session.critic, images, terms, gradients, kwargs, no_weight_gradients)
 
     def run_G_reading(
         self, z: torch.Tensor, c: torch.Tensor, layers: Sequence[str] = (), update_emas: bool = False
@@ -233,10 +223,16 @@ class PluginLoss(host_loss.StyleGAN2Loss):
 
     def clean(self, raw: torch.Tensor, labels: torch.Tensor, updates: bool = False) -> tuple[torch.Tensor, dict]:
         """Return what the host's own D would see of images, after blur and ADA, and its further arguments."""
-        kwargs: dict[str, Any] = {"blur_sigma": self._blur_sigma(), **({"update_emas": True} if updates else {})}
+        kwargs: dict[str, Any] = {"sync": True}
+        if not self._is_ada:  # stylegan3's blur of what D sees fades out linearly over the first blur_fade_kimg
+            seen = self.session.nimg / (self.blur_fade_kimg * 1e3) if self.blur_fade_kimg > 0 else 1
+            kwargs = {
+                "blur_sigma": max(1 - seen, 0) * self.blur_init_sigma,
+                **({"update_emas": True} if updates else {}),
+            }
         D, self.D = self.D, _StandIn()
         try:
-            result, stand_in = self.run_D(raw, labels, **({"sync": True} if self._is_ada else kwargs)), self.D
+            result, stand_in = self.run_D(raw, labels, **kwargs), self.D
         finally:
             self.D = D
         if stand_in.images is None or result is not stand_in.images:
@@ -267,10 +263,9 @@ class PluginLoss(host_loss.StyleGAN2Loss):
         finally:
             self.augment_pipe = pipe
         as_they_are = Images(source, "Dmain", images, clean, clean, labels)
-        context = conv2d_gradfix.no_weight_gradients
-        return make_pass(self.D, self.session.critic, as_they_are, (), (), kwargs, context)[0].logits
+        return make_pass(self.D, self.session.critic, as_they_are, (), (), kwargs, no_weight_gradients)[0].logits
 
-    # Terms, R1, backward. -------------------------------------------------------------------------
+    # Terms, backward. -----------------------------------------------------------------------------
 
     def _step(self, phase: str, **passes: Pass) -> Step:
         return Step(phase, self.session.nimg, self.session.round, **passes)
@@ -287,24 +282,10 @@ class PluginLoss(host_loss.StyleGAN2Loss):
             loss = loss + term.weight * value.unsqueeze(1)
         return loss
 
-    def _r1(self, gradients: torch.Tensor) -> torch.Tensor:
-        """R1 (Mescheder et al. 2018): gamma/2 * ||d sum(logits) / d images||^2 for each image, [N]."""
-        penalty = gradients.square().sum([1, 2, 3])
-        training_stats.report("Loss/r1_penalty", penalty)
-        loss = penalty * (self.r1_gamma / 2)
-        training_stats.report("Loss/D/reg", loss)
-        return loss
-
     @staticmethod
     def _backward(loss: Any, gain: float) -> None:
         if isinstance(loss, torch.Tensor) and loss.requires_grad:
             loss.mean().mul(gain).backward()
-
-    def _blur_sigma(self) -> float:
-        """Return stylegan3's blur of what D sees, which fades out linearly over the first blur_fade_kimg."""
-        if self._is_ada or self.blur_fade_kimg <= 0:
-            return 0
-        return max(1 - self.session.nimg / (self.blur_fade_kimg * 1e3), 0) * self.blur_init_sigma
 
     @staticmethod
     def _report_logits(name: str, logits: torch.Tensor) -> None:

@@ -287,17 +287,9 @@ class Average:
     module  an attribute, not an argument: the copy, without gradients"""
 
     def __init__(self, name: str, source: torch.nn.Module, decay: float) -> None:
-        self.name = name
-        self.source = source
+        self.name, self.source, self.decay = name, source, decay
         self.module = copy.deepcopy(source).requires_grad_(False)
-        self.decay = decay
 
 
-PARTS: dict[str, type] = {
-    "augmentations": Augmentation,
-    "heads": Head,
-    "averages": Average,
-    "terms": Term,
-    "critic": Critic,
-}
+PARTS = {"augmentations": Augmentation, "heads": Head, "averages": Average, "terms": Term, "critic": Critic}
 """The attributes of a method that hold its parts: lists, but for the one critic."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,14 +25,11 @@ def reading(module: torch.nn.Module, layers: Iterable[str]) -> Iterator[Output]:
     They are read by forward hooks, which are gone afterwards: the host copies and pickles its networks."""
     found: Output = {}
 
-    def reader(name: str) -> Callable[..., None]:
-        def hook(module: torch.nn.Module, inputs: Any, output: Any) -> None:
-            # A block gives its features and, in some architectures, an image.
-            found[name] = (output[0] if isinstance(output, tuple) else output).float()
+    def note(name: str, module: torch.nn.Module, inputs: Any, output: Any) -> None:
+        # A block gives its features and, in some architectures, an image.
+        found[name] = (output[0] if isinstance(output, tuple) else output).float()
 
-        return hook
-
-    hooks = [module.get_submodule(name).register_forward_hook(reader(name)) for name in sorted(set(layers))]
+    hooks = [module.get_submodule(name).register_forward_hook(partial(note, name)) for name in sorted(set(layers))]
     try:
         yield found
     finally:
@@ -176,15 +174,16 @@ def _run_D(
             raise ContractError(
                 f"the view {names} has {count} items; D takes groups of {size} (minibatch-stddev)", views[0]
             )
-    if len(groups) > 1 and can_join(sizes, size):
-        logits, found = read(D, layers, join(images, size), join(labels, size), **kwargs)
-        parts = {name: split(value, sizes, size) for name, value in {"": logits, **found}.items()}
+
+    def run(images: torch.Tensor, labels: torch.Tensor) -> Output:
+        logits, found = read(D, layers, images, labels, **kwargs)
+        return {"": logits, **found}
+
+    if size is not None and len(groups) > 1 and can_join(sizes, size):
+        parts = {name: split(value, sizes, size) for name, value in run(join(images, size), join(labels, size)).items()}
         outputs = [{name: values[k] for name, values in parts.items()} for k in range(len(groups))]
     else:
-        outputs = []
-        for batch, batch_labels in zip(images, labels, strict=True):
-            logits, found = read(D, layers, batch, batch_labels, **kwargs)
-            outputs.append({"": logits, **found})
+        outputs = list(map(run, images, labels))
     by_key: dict[Any, Output] = {key: {} for group in groups for key in group}
     for group, output in zip(groups, outputs, strict=True):
         counts = [len(batches[key].images) for key in group]

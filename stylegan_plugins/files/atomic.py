@@ -14,7 +14,8 @@ from stylegan_plugins.errors import DataError
 
 @contextmanager
 def whole(path: Path) -> Iterator[BinaryIO]:
-    """Open a file to write to, which takes its name when the block ends without an error. Folders are made.
+    """Open a file to write to, which takes its name when it is on the disk, after a block without an error. Folders are
+    made.
 
     Raises DataError if it cannot be written."""
     partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
@@ -22,6 +23,8 @@ def whole(path: Path) -> Iterator[BinaryIO]:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(partial, "wb") as file:
             yield file
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(partial, path)
     except OSError as error:
         raise DataError(f"{path} cannot be written ({error.strerror or error}).") from error

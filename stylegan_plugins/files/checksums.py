@@ -21,10 +21,8 @@ def check_checksum(path: Path) -> None:
     record = path.parent / CHECKSUMS
     if not record.is_file():
         return
-    known: dict[str, str] = {}
-    for line in record.read_text(encoding="utf-8").splitlines():
-        digest, _, name = line.partition("  ")
-        known[name] = digest
+    lines = (line.partition("  ") for line in record.read_text(encoding="utf-8").splitlines())
+    known = {name: digest for digest, _, name in lines}
     if path.name in known and known[path.name] != _sha256(path):
         raise DataError(f"{path} is truncated or damaged: its SHA-256 is not the one in {CHECKSUMS}. Use another one.")
 

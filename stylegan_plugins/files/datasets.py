@@ -41,21 +41,26 @@ def check_dataset(path: str | Path) -> tuple[int, int, int]:
         images = image_names(names)
         if not images:
             raise DataError(f"--data: there are no images in {path}. {ADVICE}")
-        first: tuple[int, int, str] | None = None
-        for index, name in enumerate(images):
+        first = width, height, mode = _inspect(path, images[0], read, whole=True)
+        if mode not in MODES:
+            raise DataError(
+                f"--data: {images[0]} in {path} has color mode {mode}; hosts train on gray (L) or RGB. {ADVICE}"
+            )
+        if width != height or width < 8 or width & (width - 1):
+            raise DataError(
+                f"--data: {images[0]} in {path} is {_describe(first)}; hosts train on square images of a power of two, "
+                f"8 pixels or more. {ADVICE}"
+            )
+        for index, name in enumerate(images[1:], 1):
             this = _inspect(path, name, read, whole=index < WHOLE)
-            if first is None:
-                first = this
-                _check_shape(path, name, this)
-            elif this != first:
+            if this != first:
                 raise DataError(
                     f"--data: images in {path} differ: {images[0]} is {_describe(first)}, {name} is {_describe(this)}. "
                     f"{ADVICE}"
                 )
-        assert first is not None
         if "dataset.json" in names:
             _check_labels(path, images, read)
-    return len(images), first[0], MODES[first[2]]
+    return len(images), width, MODES[mode]
 
 
 def image_names(names: Iterable[str]) -> list[str]:
@@ -66,7 +71,6 @@ def image_names(names: Iterable[str]) -> list[str]:
 
 def read_images(path: str | Path) -> tuple[list[str], Iterator[np.ndarray]]:
     """Return the names and, one by one, the pixels of all images as the host reads them, uint8 [C, H, W]."""
-
     with _opened(Path(path)) as (files, _):
         names = image_names(files)
     return names, read_named(path, names)
@@ -87,13 +91,13 @@ def fingerprint(path: str | Path) -> str:
     digest = hashlib.sha256()
     if path.is_dir():
         with _opened(path) as (files, read):
-            for name in image_names(files):
-                digest.update(f"{name}\0{zlib.crc32(data := read(name))}\0{len(data)}\0".encode())
-        return digest.hexdigest()[:16]
-    with zipfile.ZipFile(path) as archive:
-        entries = {entry.filename: entry for entry in archive.infolist()}
-    for name in image_names(entries):
-        digest.update(f"{name}\0{entries[name].CRC}\0{entries[name].file_size}\0".encode())
+            contents = {name: (zlib.crc32(data := read(name)), len(data)) for name in image_names(files)}
+    else:
+        with zipfile.ZipFile(path) as archive:
+            contents = {entry.filename: (entry.CRC, entry.file_size) for entry in archive.infolist()}
+    for name in image_names(contents):
+        checksum, size = contents[name]
+        digest.update(f"{name}\0{checksum}\0{size}\0".encode())
     return digest.hexdigest()[:16]
 
 
@@ -120,11 +124,9 @@ def _inspect(path: Path, name: str, read: Callable[[str], bytes], whole: bool) -
     try:
         with PIL.Image.open(io.BytesIO(read(name))) as image:
             found = image.width, image.height, image.mode
-            if not whole:
-                return found
-            if image.format == "PNG":
+            if whole and image.format == "PNG":
                 image.verify()  # checksums, without decoding
-            else:
+            elif whole:
                 image.load()
             return found
     except BROKEN as error:
@@ -132,17 +134,6 @@ def _inspect(path: Path, name: str, read: Callable[[str], bytes], whole: bool) -
         raise DataError(
             f"--data: {name} in {path} cannot be read as an image ({why}). Take it out, or replace it."
         ) from error
-
-
-def _check_shape(path: Path, name: str, image: tuple[int, int, str]) -> None:
-    width, height, mode = image
-    if mode not in MODES:
-        raise DataError(f"--data: {name} in {path} has color mode {mode}; hosts train on gray (L) or RGB. {ADVICE}")
-    if width != height or width < 8 or width & (width - 1):
-        raise DataError(
-            f"--data: {name} in {path} is {_describe(image)}; hosts train on square images of a power of two, "
-            f"8 pixels or more. {ADVICE}"
-        )
 
 
 def _describe(image: tuple[int, int, str]) -> str:

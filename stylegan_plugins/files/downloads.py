@@ -9,12 +9,12 @@ import re
 import sys
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 import click
+import filelock
 import requests
 
 from stylegan_plugins.errors import DataError
@@ -33,10 +33,8 @@ CHUNK = 1 << 14  # what a broken connection can lose
 
 def cache_directory() -> Path:
     """Return $STYLEGAN_PLUGINS_CACHE, or a folder for it in the user's cache."""
-    chosen = os.environ.get("STYLEGAN_PLUGINS_CACHE")
-    if chosen:
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stylegan-plugins"
+    usual = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "stylegan-plugins")
+    return Path(os.environ.get("STYLEGAN_PLUGINS_CACHE") or usual)
 
 
 def address_of(data: str) -> str | None:
@@ -76,7 +74,7 @@ def download(
     partial = final.with_name(name + ".part")
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(partial, address, option):
+        with filelock.FileLock(final.with_name(name + ".part.lock"), timeout=0):  # it dies with its process
             if not final.exists():  # nobody finished it while we asked
                 _fetch(address, partial)
                 try:
@@ -86,12 +84,15 @@ def download(
                     raise
                 os.replace(partial, final)
                 _tag_file(partial).unlink(missing_ok=True)
+    except filelock.Timeout as error:
+        raise DataError(f"{option}: another process is downloading {address}; start again when it is done.") from error
     except requests.RequestException as error:
+        why = type(error).__name__ if error.response is None else f"status {error.response.status_code}"
         raise DataError(
-            f"{option}: {address} cannot be had ({_reason(error)}). Connect to the network once, it is kept in "
+            f"{option}: {address} cannot be had ({why}). Connect to the network once, it is kept in "
             f"{folder}; or get the {suffix[1:]} by other means and give its path."
         ) from error
-    except OSError as error:  # RequestException is one, too
+    except OSError as error:  # the others are such, too
         raise DataError(
             f"{option}: {final} cannot be written ({error}). Make room, or set STYLEGAN_PLUGINS_CACHE to another "
             "folder."
@@ -163,27 +164,3 @@ def _attempt(address: str, partial: Path, have: int) -> None:
 
 def _tag_file(partial: Path) -> Path:
     return partial.with_name(partial.name + ".tag")
-
-
-def _reason(error: requests.RequestException) -> str:
-    if error.response is not None:
-        return f"status {error.response.status_code}"
-    return type(error).__name__
-
-
-@contextmanager
-def _alone(partial: Path, address: str, option: str) -> Iterator[None]:
-    """Let one process in at a time; a lock dies with its process. On Windows, which has no such locks, do nothing."""
-    try:
-        import fcntl
-    except ModuleNotFoundError:
-        yield
-        return
-    with open(partial.with_name(partial.name + ".lock"), "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise DataError(
-                f"{option}: another process is downloading {address}; start again when it is done."
-            ) from error
-        yield

@@ -310,19 +310,13 @@ _ALLOWED: dict[str, Any] = {
 
 
 def _network(noted: _Noted) -> Network:
-    tensors, parameters = {}, set()
-    for name, value, trained in _tensors(noted, ""):
-        tensors[name] = value
-        if trained:
-            parameters.add(name)
-    state = noted.state
-    args, kwargs = state.get("_init_args", ()), state.get("_init_kwargs", {})
+    tensors = list(_tensors(noted, ""))
     return Network(
         class_name=noted.class_name,
-        init_args=tuple(_plain(args)),
-        init_kwargs=dict(_plain(kwargs)),
-        tensors=tensors,
-        parameters=frozenset(parameters),
+        init_args=tuple(_plain(noted.state.get("_init_args", ()))),
+        init_kwargs=dict(_plain(noted.state.get("_init_kwargs", {}))),
+        tensors={name: value for name, value, _ in tensors},
+        parameters=frozenset(name for name, _, trained in tensors if trained),
         source=noted.source,
     )
 

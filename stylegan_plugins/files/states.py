@@ -52,22 +52,17 @@ def write_state(path: Path, state: dict[str, Any], info: dict[str, Any], keep: i
     info    what can be told without reading the state: images shown, processes, lengths of the logs; written first, so
             that no state is without it
     Raises StateError if it cannot be written; older states stay."""
-    temporary = path.with_name(path.name + ".tmp")
     try:
-        for left in path.parent.glob("training-state-*.pt.tmp"):  # of a run that was killed while it wrote
+        for left in path.parent.glob("training-state-*.tmp"):  # of a run that was killed while it wrote
             left.unlink()
         with whole(info_path(path)) as out:
             out.write(json.dumps({"format": FORMAT, **info}).encode())
-        with open(temporary, "wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with whole(path) as out:
+            torch.save(state, out)
     except (DataError, OSError, RuntimeError) as error:  # torch's writer makes a RuntimeError of a full disk
-        temporary.unlink(missing_ok=True)
         if not path.exists():
             info_path(path).unlink(missing_ok=True)
-        why = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        why = getattr(error.__cause__ or error, "strerror", None) or str(error).splitlines()[0]
         raise StateError(f"{path} cannot be written ({why}). Make room, or give --keep-states=1.") from error
     for old in states_of(path.parent)[keep:]:
         old.unlink()
@@ -87,15 +82,14 @@ def lock(run_dir: Path) -> int | None:
     descriptor = os.open(run_dir, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+        return descriptor
+    except OSError as error:
         os.close(descriptor)
+        if not isinstance(error, BlockingIOError):  # a network disk without locks
+            return None
         raise StateError(
             f"{run_dir}: the run is still going on, in another process. Wait for it, or end it."
         ) from error
-    except OSError:  # a network disk without locks
-        os.close(descriptor)
-        return None
-    return descriptor
 
 
 @contextlib.contextmanager

@@ -5,7 +5,11 @@ from __future__ import annotations
 import importlib
 import sys
 import types
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from stylegan_plugins.errors import HostError
 from stylegan_plugins.host import compat
@@ -26,3 +30,14 @@ def use_host(directory: Path) -> None:
     if path not in sys.path:
         sys.path.insert(0, path)
     compat.install()
+
+
+def construct(kwargs: Mapping[str, Any], **changes: Any) -> Any:
+    """Make an object of a host's class from its `class_name` and arguments."""
+    return host_module("dnnlib").util.construct_class_by_name(**{**kwargs, **changes})
+
+
+def raw_indices(kwargs: Mapping[str, Any], max_size: int | None) -> np.ndarray:
+    """Return what the host chooses for a data set of that size, as indices [m] among all images."""
+    chosen = construct(kwargs, max_size=max_size, xflip=False, use_labels=False)
+    return np.array([chosen.get_details(index).raw_idx for index in range(len(chosen))])

@@ -1,8 +1,7 @@
 """AugSelf: D predicts the parameters of the augmentation, real images with sign +, generated ones with sign -.
 
 Hou, Cao, Yuan, Zhao, Ma, Pan, Wan, Wang, Shen, Cheng: Augmentation-Aware Self-Supervision for Data-Efficient GAN
-Training (NeurIPS 2023, arXiv:2205.15677). Equations: docs/methods/augself.md; their functions: training_ext.augself.
-"""
+Training (NeurIPS 2023, arXiv:2205.15677). Equations: docs/methods/augself.md; their functions: training_ext.augself."""
 
 from __future__ import annotations
 

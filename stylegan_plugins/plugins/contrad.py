@@ -1,8 +1,7 @@
 """ContraD: D's encoder is trained by contrast, and a small head on it is the discriminator.
 
 Jeong, Shin: Training GANs with Stronger Augmentations via Contrastive Discriminator (ICLR 2021, arXiv:2103.09742).
-Equations: docs/methods/contrad.md; losses, heads and augmentation: training_ext.contrad.
-"""
+Equations: docs/methods/contrad.md; losses, heads and augmentation: training_ext.contrad."""
 
 from __future__ import annotations
 
@@ -171,15 +170,12 @@ class Method:
 
     @hookimpl
     def attached(self) -> None:
-        self.warm_up(0)
+        self.batch_end(0)
 
     @hookimpl
     def batch_end(self, batch_idx: int) -> None:
-        self.warm_up(batch_idx)
-
-    def warm_up(self, done: int) -> None:
-        """Set the learning rates of the iteration that follows `done` ones: min(1, (done + 1) / warmup) of the full."""
+        """Set the learning rates of the iteration that follows: min(1, (batch_idx + 1) / warmup) of the full ones."""
         if self.options.warmup:
             for optimizer in self.session.optimizers:
                 for group in optimizer.param_groups:
-                    group["lr"] = optimizer.defaults["lr"] * min(1, (done + 1) / self.options.warmup)
+                    group["lr"] = optimizer.defaults["lr"] * min(1, (batch_idx + 1) / self.options.warmup)

@@ -3,8 +3,7 @@
 r_t and r_v are those of Karras et al. 2020, Training Generative Adversarial Networks with Limited Data
 (arXiv:2006.06676), equation 1; D's accuracy on training against held-out images is what Zhao et al. 2020,
 Differentiable Augmentation for Data-Efficient GAN Training (arXiv:2006.10738), show over-fitting by. The numbers are in
-training_ext.diagnostics.
-"""
+training_ext.diagnostics."""
 
 from __future__ import annotations
 
@@ -17,17 +16,20 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.data import TensorDataset
 
 from stylegan_plugins import DataError, OptionError, Session, hookimpl, option
 from stylegan_plugins.files import run_folders
-from stylegan_plugins.host.modules import host_module
+from stylegan_plugins.host.modules import construct, raw_indices
 from stylegan_plugins.vision import backbones
+from stylegan_plugins.vision.networks import from_uint8
 from training_ext import diagnostics
 from training_ext.passes import minibatch_std_group
 
 PAPER = "Karras et al. 2020, Training Generative Adversarial Networks with Limited Data, arXiv:2006.06676, equation 1"
 LOG = "diagnostics.jsonl"  # in the run directory, a line for each tick
 FLAG = "--diagnostics-nearest"
+CPU = torch.device("cpu")
 SEED = 0  # of the images that are looked at, and of the samples
 
 
@@ -63,13 +65,13 @@ OPTIONS = DiagnosticsOptions
 def configure(args: Any, options: DiagnosticsOptions) -> DiagnosticsOptions:
     if options.holdout:
         keep_out(args, options.holdout)
-    if options.backbone is None:
-        return options
-    file = options.weights_file
-    if file is not None and not Path(file).is_file():
-        raise DataError(f"--diagnostics-weights: there is no file {file}.")
-    backbones.load(options.backbone, file, FLAG)
-    return options if file is None else replace(options, weights=str(Path(file).absolute()))
+    if options.weights_file is not None:
+        if not Path(options.weights_file).is_file():
+            raise DataError(f"--diagnostics-weights: there is no file {options.weights_file}.")
+        options = replace(options, weights=str(Path(options.weights_file).absolute()))
+    if options.backbone is not None:
+        backbones.load(options.backbone, options.weights_file, FLAG)
+    return options
 
 
 def keep_out(args: Any, holdout: int) -> None:
@@ -95,20 +97,9 @@ def keep_out(args: Any, holdout: int) -> None:
     print(f"diagnostics: {holdout} of {total} images are held out; {data['max_size']} are trained on.")
 
 
-def construct(kwargs: Mapping[str, Any], **changes: Any) -> Any:
-    """The host's data set with these arguments."""
-    return host_module("dnnlib").util.construct_class_by_name(**{**kwargs, **changes})
-
-
 def all_images(kwargs: Mapping[str, Any]) -> Any:
     """The data set with all images, in their own order, without x-flips."""
     return construct(kwargs, max_size=None, xflip=False)
-
-
-def raw_indices(kwargs: Mapping[str, Any], max_size: int | None) -> np.ndarray:
-    """What the host chooses for a data set of that size, as indices among all images."""
-    chosen = construct(kwargs, max_size=max_size, xflip=False, use_labels=False)
-    return np.array([chosen.get_details(index).raw_idx for index in range(len(chosen))])
 
 
 def held_out(kwargs: Mapping[str, Any], holdout: int) -> np.ndarray:
@@ -118,25 +109,10 @@ def held_out(kwargs: Mapping[str, Any], holdout: int) -> np.ndarray:
     return np.setdiff1d(np.arange(total), raw_indices(kwargs, total - holdout))
 
 
-@dataclass
-class Images:
-    """pixels uint8 [M, C, H, W]; labels [M, c_dim]."""
-
-    pixels: torch.Tensor
-    labels: torch.Tensor
-
-    @classmethod
-    def of(cls, dataset: Any, indices: np.ndarray) -> Images:
-        items = [dataset[int(index)] for index in indices]
-        pixels, labels = (torch.from_numpy(np.stack(part)) for part in zip(*items, strict=True))
-        return cls(pixels, labels)
-
-    def __len__(self) -> int:
-        return len(self.pixels)
-
-    def __getitem__(self, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Images [n, C, H, W] in [-1, 1], and labels."""
-        return self.pixels[index].float() / 127.5 - 1, self.labels[index]
+def read(dataset: Any, indices: np.ndarray) -> TensorDataset:
+    """Images of a host's data set, uint8 [M, C, H, W], and their labels [M, c_dim]."""
+    items = [dataset[int(index)] for index in indices]
+    return TensorDataset(*(torch.from_numpy(np.stack(part)) for part in zip(*items, strict=True)))
 
 
 @hookimpl
@@ -165,7 +141,7 @@ class Method:
         return all_images(self.data)
 
     @functools.cached_property
-    def real(self) -> dict[str, Images]:
+    def real(self) -> dict[str, TensorDataset]:
         """Training images and held-out ones, in random order: neighbours in a data set are often alike, and D sees
         them in groups. No x-flips."""
         chosen = {"train": raw_indices(self.data, self.data.get("max_size"))}
@@ -173,7 +149,7 @@ class Method:
             chosen["held_out"] = held_out(self.data, self.options.holdout)
         most = self.options.images
         shuffled = {kind: np.random.RandomState(SEED).permutation(raw)[:most] for kind, raw in chosen.items()}
-        return {kind: Images.of(self.all, raw) for kind, raw in shuffled.items()}
+        return {kind: read(self.all, raw) for kind, raw in shuffled.items()}
 
     @functools.cached_property
     def latents(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -202,40 +178,30 @@ class Method:
         index = np.concatenate([index + count * flip for flip in range(flips)])
         print(f"diagnostics: reading {len(index)} training images, to find the nearest among.", flush=True)
         parts = np.array_split(index, range(self.recorded["batch_gpu"], len(index), self.recorded["batch_gpu"]))
-        return torch.cat([self._features_of(Images.of(training, part)) for part in parts]).cpu()
+        return torch.cat([self._features_of(*read(training, part)[:]) for part in parts]).cpu()
 
     @functools.cached_property
     def held_out_nearest(self) -> torch.Tensor:
         """Distances of held-out images to the nearest training image, [N]."""
         parts = [
-            self._features_of(self.real["held_out"], index[:kept])
+            self._features_of(*self.real["held_out"][index[:kept]])
             for index, kept in diagnostics.full_batches(len(self.real["held_out"]), self.recorded["batch_gpu"])
         ]
         return diagnostics.nearest(torch.cat(parts), self.among)[0].cpu()
 
-    def _features_of(self, images: Images, index: torch.Tensor | None = None) -> torch.Tensor:
-        pixels, _ = images[torch.arange(len(images)) if index is None else index]
-        return self.features(pixels.to(self.session.device))
+    def _features_of(self, pixels: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return self.features(from_uint8(pixels, CPU).to(self.session.device))
 
     def measure(self) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         """D's logits [N] by source, and distances [N] to the nearest training image, of samples and held-out images."""
-        with diagnostics.evaluating(self.session.D, self.session.G_ema, self.session.heads):
-            return self._measure()
-
-    def _measure(self) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-        session, device = self.session, self.session.device
-        group = min(minibatch_std_group(session.D) or self.recorded["batch_gpu"], self.recorded["batch_gpu"])
-        scores = {}
-        for kind, images in self.real.items():
-
-            def judged(index: torch.Tensor, images: Images = images) -> torch.Tensor:
-                pixels, labels = images[index]
-                return session.judge(pixels.to(device), labels.to(device))
-
-            batch = diagnostics.batch_for(len(images), self.recorded["batch_gpu"], group)
-            scores[kind] = diagnostics.scored(judged, len(images), batch)
+        session, device, most = self.session, self.session.device, self.recorded["batch_gpu"]
+        group = min(minibatch_std_group(session.D) or most, most)
         z, labels = self.latents
         features = []
+
+        def judged(images: TensorDataset, index: torch.Tensor) -> torch.Tensor:
+            pixels, c = images[index]
+            return session.judge(from_uint8(pixels, CPU).to(device), c.to(device))
 
         def judged_samples(index: torch.Tensor) -> torch.Tensor:
             c = labels[index].to(device)
@@ -244,8 +210,12 @@ class Method:
                 features.append(self.features(images.clamp(-1, 1)))
             return session.judge(images, c, "generated")
 
-        batch = diagnostics.batch_for(len(z), self.recorded["batch_gpu"], group)
-        scores["generated"] = diagnostics.scored(judged_samples, len(z), batch)
+        kinds: dict[str, tuple[Callable[..., torch.Tensor], int]] = {
+            kind: (functools.partial(judged, images), len(images)) for kind, images in self.real.items()
+        }
+        kinds["generated"] = judged_samples, len(z)
+        with diagnostics.evaluating(session.D, session.G_ema, session.heads):
+            scores = {kind: diagnostics.scored(see, n, most, group) for kind, (see, n) in kinds.items()}
         distances = {}
         if features:
             distances["samples"] = diagnostics.nearest(torch.cat(features)[: len(z)], self.among)[0].cpu()
@@ -276,8 +246,8 @@ class Method:
         }
         with open(self.session.run_dir / LOG, "a") as log:
             log.write(json.dumps({"kimg": nimg / 1000, **record}) + "\n")
-        found: dict[str, Any] = {f"scores/{kind}": value for kind, value in scores.items()}
-        found |= {f"accuracy/{kind}": diagnostics.correct(value, kind) for kind, value in scores.items()}
+        found: dict[str, Any] = {f"accuracy/{kind}": diagnostics.correct(value, kind) for kind, value in scores.items()}
+        found |= {f"scores/{kind}": value for kind, value in scores.items()}
         found |= {f"nearest/{space}": value for space, value in distances.items()}
         found |= {name: record[name] for name in ("r_t", "r_v") if record[name] is not None}
         if len(distances) == 2 and distances["held_out"].mean() > 0:

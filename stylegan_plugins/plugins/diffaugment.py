@@ -1,8 +1,7 @@
 """DiffAugment: one differentiable random T(x; omega) on real and generated images.
 
 Zhao, Liu, Lin, Zhu, Han: Differentiable Augmentation for Data-Efficient GAN Training (NeurIPS 2020, arXiv:2006.10738).
-Equations: docs/methods/diffaugment.md; the transformations: training_ext.diffaugment.
-"""
+Equations: docs/methods/diffaugment.md; the transformations: training_ext.diffaugment."""
 
 from __future__ import annotations
 
@@ -42,14 +41,7 @@ class DiffAugmentOptions:
         return tuple(name.strip() for name in self.policy.split(",") if name.strip())
 
     def transform(self) -> DiffAugment:
-        return DiffAugment(
-            self.groups,
-            brightness=self.brightness,
-            saturation=self.saturation,
-            contrast=self.contrast,
-            translation=self.translation,
-            cutout=self.cutout,
-        )
+        return DiffAugment(self.groups, self.brightness, self.saturation, self.contrast, self.translation, self.cutout)
 
     def applies(self, source: Source, phase: str) -> bool:
         """The talk's three variants: (iii) all, (ii) D's step alone, (i) real images alone."""

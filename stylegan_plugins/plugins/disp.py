@@ -4,8 +4,7 @@ Mangla, Kumari, Singh, Krishnamurthy, Balasubramanian: Data InStance Prior (DISP
 (WACV 2022, arXiv:2012.04256). Equations: docs/methods/disp.md; their functions: training_ext.disp.
 
 The host's D, without labels, is D_f and D_l; D_emb is a head that starts at 0. Priors replace the labels of the data
-set.
-"""
+set."""
 
 from __future__ import annotations
 
@@ -23,9 +22,10 @@ import torch
 
 from stylegan_plugins import Critic, DataError, Head, Labels, OptionError, Pass, Sampler, Session, hookimpl, option
 from stylegan_plugins.analysis.probe import require
+from stylegan_plugins.files import datasets, downloads
 from stylegan_plugins.files.atomic import whole
 from stylegan_plugins.host import devices
-from stylegan_plugins.host.modules import host_module
+from stylegan_plugins.host.modules import raw_indices
 from stylegan_plugins.vision import backbones, priors
 from training_ext import disp
 from training_ext.heads import EqualizedLinear
@@ -75,15 +75,8 @@ def register_labels(args: Any, options: DISPOptions) -> Labels:
         if data.get("use_labels"):
             raise OptionError("--cond=1: with disp, labels are the priors of the images. Leave it out.")
         flips = bool(data.get("xflip")) and options.flips == "own"
-        file = priors.file_for(
-            data["path"],
-            options.features,
-            weights=options.weights_file,
-            flips=flips,
-            device=devices.device(),
-            flag="--disp-features",
-        )
-        found = dataclasses.replace(priors.load(file), used=used_images(data))
+        file = priors.file_for(data["path"], options.features, weights=options.weights_file, flips=flips)
+        found = load(file, data)
         if flips and found.flipped is None:
             print(f"disp: {file} has no priors of x-flips; they share those of their images.")
         count = len(found.of_the_run)
@@ -95,7 +88,7 @@ def register_labels(args: Any, options: DISPOptions) -> Labels:
         args["plugins"]["options"]["disp"].update(noted)
     else:
         file = file_of(Path(args["run_dir"]), options)
-        found = dataclasses.replace(priors.load(file), used=used_images(data))
+        found = load(file, data)
         priors.check(found, file, data["path"])
         kept = Path(args["run_dir"], FILE)
         if not kept.exists():
@@ -105,13 +98,10 @@ def register_labels(args: Any, options: DISPOptions) -> Labels:
     return Labels(standard(found.features), flipped)
 
 
-def used_images(kwargs: Mapping[str, Any]) -> np.ndarray | None:
-    """The images that a data set with these arguments has, as indices among all: the host's choice for --subset."""
-    if kwargs.get("max_size") is None:
-        return None
-    plain = {**kwargs, "use_labels": False, "xflip": False}
-    made = host_module("dnnlib").util.construct_class_by_name(**plain)
-    return np.array([made.get_details(index).raw_idx for index in range(len(made))])
+def load(file: Path, data: Mapping[str, Any]) -> priors.Priors:
+    """Read priors, and note which of the images a data set with these arguments has: the host's choice for --subset."""
+    size = data.get("max_size")
+    return dataclasses.replace(priors.load(file), used=None if size is None else raw_indices(data, size))
 
 
 def way_of_sampling(options: DISPOptions, images: int) -> str:
@@ -161,7 +151,7 @@ def register_sampler(run_dir: Path, options: DISPOptions) -> Sampler:
     found = priors.load(file)
     standard = disp.Standard.of(found.of_the_run)
     values = standard(found.of_the_run)
-    way = way_of_sampling(options, len(values))
+    way = options.sampling  # register_labels has made it definite
 
     def draw(G: torch.nn.Module, random: np.random.RandomState) -> torch.Tensor:
         if way == "mixture":
@@ -219,11 +209,7 @@ def register_commands(cli: click.Group) -> None:
         """Compute data instance priors: features of all images of a data set, by a frozen network.
 
         They are kept in a cache, where training with --plugin=disp finds them; the file is printed."""
-        from stylegan_plugins.files import datasets, downloads
-
         devices.choose(device)
         path = downloads.local_data(data)
         datasets.check_dataset(path)
-        click.echo(
-            priors.file_for(path, features, weights=weights, flips=flips, device=devices.device(), flag="--features")
-        )
+        click.echo(priors.file_for(path, features, weights=weights, flips=flips, flag="--features"))

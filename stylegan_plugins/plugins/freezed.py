@@ -2,8 +2,7 @@
 
 Mo, Cho, Shin: Freeze the Discriminator (CVPR Workshop 2020, arXiv:2002.10964). The loss is the host's, and so is the
 freezing (its own --freezed): frozen weights are buffers of D. This plug-in counts the layers, says which they are, and
-refuses to freeze what was never trained.
-"""
+refuses to freeze what was never trained."""
 
 from __future__ import annotations
 

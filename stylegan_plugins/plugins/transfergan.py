@@ -1,8 +1,7 @@
 """TransferGAN: start G and D from a pretrained GAN and train all of both.
 
 Wang, Wu, Herranz, van de Weijer, Gonzalez-Garcia, Raducanu: Transferring GANs (ECCV 2018, arXiv:1805.01677). This is
-what --resume does; the plug-in makes sure that there is something to start from and has the published settings.
-"""
+what --resume does; the plug-in makes sure that there is something to start from and has the published settings."""
 
 from __future__ import annotations
 

@@ -2,14 +2,14 @@
 
 Kumari, Zhang, Shechtman, Zhu: Ensembling Off-the-shelf Models for GAN Training (CVPR 2022, arXiv:2112.09130).
 Equations: docs/methods/vision_aided.md; decoders and losses: training_ext.vision_aided; backbones and their choice:
-stylegan_plugins.vision.
-"""
+stylegan_plugins.vision."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from stylegan_plugins import Head, OptionError, Preset, Session, Step, Term, hoo
 from stylegan_plugins.analysis import sample, select
 from stylegan_plugins.files import run_folders
 from stylegan_plugins.host import devices, find
-from stylegan_plugins.host.modules import host_module
+from stylegan_plugins.host.modules import construct, host_module
 from stylegan_plugins.vision import backbones, ranking
 from stylegan_plugins.vision.networks import PRECISIONS, Levels
 from training_ext.diffaugment import DiffAugment
@@ -154,10 +154,6 @@ def setup(session: Session, options: VisionAidedOptions) -> Method:
     return Method(session, options)
 
 
-def load(model: backbones.Model, options: VisionAidedOptions) -> Levels:
-    return model.load(FLAG, precision=options.precision, resize=options.resize)
-
-
 class Method:
     """All further discriminators of a run, and which of them are in use.
 
@@ -167,15 +163,15 @@ class Method:
 
     def __init__(self, session: Session, options: VisionAidedOptions) -> None:
         self.session, self.options = session, options
-        self.warmup = options.begins(0)
         self.models = {model.key: model for model in options.candidates}
         self.augment = {key: self._augmentation() for key in self.models}
+        self.adaptive = {key: augment for key, augment in self.augment.items() if isinstance(augment, AdaptiveAugment)}
         self.levels: dict[str, Levels] = {}
         self.gan: dict[str, GanLoss] = {}
         self.targets: dict[str, float] = {}
         shapes = {}
         for key, model in self.models.items():
-            levels = load(model, options)
+            levels = self.load(model)
             shapes[key] = levels.shapes
             if not options.auto and options.weight:
                 self.add(key, options.target, levels)
@@ -185,6 +181,10 @@ class Method:
             Term("vision-aided", "D", self.term, options.weight, active=self.in_use),
             Term("vision-aided", "G", self.term, options.weight, on="generated", active=self.in_use),
         ]
+
+    def load(self, model: backbones.Model) -> Levels:
+        levels = model.load(FLAG, precision=self.options.precision, resize=self.options.resize)
+        return levels.to(self.session.device)
 
     def _augmentation(self) -> Callable[[torch.Tensor], torch.Tensor]:
         if self.options.augment == "none":
@@ -196,19 +196,15 @@ class Method:
         pipe.train().requires_grad_(False).to(self.session.device)
         return AdaptiveAugment(pipe, self.options.ada_target, self.options.ada_kimg)
 
-    @property
-    def adaptive(self) -> dict[str, AdaptiveAugment]:
-        return {key: augment for key, augment in self.augment.items() if isinstance(augment, AdaptiveAugment)}
-
     def add(self, key: str, target: float | None, levels: Levels) -> None:
         """Use one more. target: of real images."""
         self.targets[key] = SMOOTH if target is None else target
         self.gan[key] = GAN_LOSSES["hinge"] if self.options.loss == "hinge" else sigmoid(self.targets[key])
-        self.levels[key] = levels.to(self.session.device)
+        self.levels[key] = levels
 
     def in_use(self, phase: str) -> bool:
         """Return whether the losses of a phase have these discriminators now."""
-        warm = self.session.nimg < self.warmup
+        warm = self.session.nimg < self.options.begins(0)
         return bool(self.levels) and (not warm or (phase[0] == "D" and self.options.warmup_heads))
 
     def term(self, step: Step) -> torch.Tensor:
@@ -248,21 +244,15 @@ class Method:
         best = broadcast_patiently(best, session.num_gpus)
         smooth = float(best[1]) > self.options.sure or self.options.augment == "diffaugment"
         model = candidates[int(best[0])]
-        self.add(model.key, self.options.target if smooth else 1.0, load(model, self.options))
+        self.add(model.key, self.options.target if smooth else 1.0, self.load(model))
 
     def _rank(self, candidates: list[backbones.Model]) -> list[ranking.ProbedBackbone]:
         """The data set is made anew, as the run's own is the loop's alone; without x-flips, since an image and its
         flip in both halves of a split would make the probe look better than it is."""
-        session = self.session
-        recorded = run_folders.read_options(session.run_dir) or {}
-        kwargs = {**recorded["training_set_kwargs"], "xflip": False}
-        dataset = host_module("dnnlib").util.construct_class_by_name(**kwargs)
-        make = lambda model: lambda: load(model, self.options).to(session.device)
-        return ranking.rank(
-            {str(model): make(model) for model in candidates},
-            dataset,
-            lambda count: sample.random_images(session.G_ema, count, dataset=dataset),
-        )
+        recorded = run_folders.read_options(self.session.run_dir) or {}
+        dataset = construct(recorded["training_set_kwargs"], xflip=False)
+        generated = lambda count: sample.random_images(self.session.G_ema, count, dataset=dataset)
+        return ranking.rank({str(model): partial(self.load, model) for model in candidates}, dataset, generated)
 
     @hookimpl
     def batch_end(self, nimg: int, batch_idx: int) -> None:
@@ -280,7 +270,7 @@ class Method:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for key, target in state["in_use"].items():
             if key not in self.levels:
-                self.add(key, target, load(self.models[key], self.options))
+                self.add(key, target, self.load(self.models[key]))
         for key, augment in self.adaptive.items():
             augment.controller.load_state_dict(state["augment"][key])
 
@@ -291,7 +281,9 @@ def register_commands(cli: click.Group) -> None:
     @click.argument("run_or_pkl", type=click.Path(path_type=Path))
     @click.option("--data", required=True, metavar="ZIP|DIR|NAME|URL", help="Real images, as for train.py")
     @click.option("--models", metavar="NAME,...", help=f"Backbones, or NAME=FILE  [default: {select.DEFAULT}]")
-    @click.option("--max-images", type=click.IntRange(min=ranking.FEWEST), default=ranking.MOST, show_default=True)
+    @click.option(
+        "--max-images", "most", type=click.IntRange(min=ranking.FEWEST), default=ranking.MOST, show_default=True
+    )
     @click.option(
         "--outdir", type=click.Path(path_type=Path), help="Where plot and JSON go  [default: beside the pickle]"
     )
@@ -299,19 +291,11 @@ def register_commands(cli: click.Group) -> None:
         "--host", type=click.Path(path_type=Path), help="The host  [default: $STYLEGAN_HOST, or the current folder]"
     )
     @click.option("--device", type=click.Choice(devices.CHOICES), default="auto", show_default=True)
-    def select_command(
-        run_or_pkl: Path,
-        data: str,
-        models: str | None,
-        max_images: int,
-        outdir: Path | None,
-        host: Path | None,
-        device: str,
-    ) -> None:
+    def select_command(run_or_pkl: Path, data: str, host: Path | None, device: str, **settings: Any) -> None:
         """Rank frozen networks by how well a linear probe on them tells real from generated images, best first.
 
         The best is the first to give to --vision-aided-models."""
         devices.choose(device)
         find.choose_host(host)
         report = lambda line: click.echo(line, err=True)
-        click.echo(select.run(run_or_pkl, data, models, max_images, outdir, devices.device(), report))
+        click.echo(select.run(run_or_pkl, data, device=devices.device(), report=report, **settings))

@@ -6,6 +6,7 @@ import itertools
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import click
@@ -260,8 +261,8 @@ def adapt(args: dict[str, Any], device: torch.device, of_plugin: Labels | None =
             args[name] = type(args[name])(args[name], betas=[float(beta) for beta in args[name]["betas"]])
     loader = args["data_loader_kwargs"] = dict(args.get("data_loader_kwargs", {}))
     if loader.get("num_workers"):
-        begin = signals.outlast
-        loader["worker_init_fn"] = labels.in_worker(begin, of_plugin) if of_plugin else begin
+        begin = partial(labels.begin_worker, signals.outlast, of_plugin) if of_plugin else signals.outlast
+        loader["worker_init_fn"] = begin
     if device.type == "cpu":
         loader["pin_memory"] = False
         for kwargs in (args["G_kwargs"].get("synthesis_kwargs", args["G_kwargs"]), args["D_kwargs"]):

@@ -102,7 +102,7 @@ def load(name: str, weights: str | Path | None = None, flag: str = "--features")
     settings = timm.models.get_pretrained_cfg(recipe.timm)
     if weights is None and (settings is None or not settings.hf_hub_id) and recipe.package() is None:
         raise DataError(f"{flag}={name}: timm has no weights of {recipe.timm}. Give a file of them.")
-    file = Path(weights) if weights else _weights_file(name, recipe, settings, flag)
+    file = Path(weights) if weights else _weights_file(name, recipe, flag)
     backbone = create(recipe)
     _fill(backbone.model, file, f"{flag}={name}")
     return backbone
@@ -113,12 +113,10 @@ def create(recipe: Recipe) -> Backbone:
     import timm
 
     settings = timm.models.get_pretrained_cfg(recipe.timm) or timm.models.PretrainedCfg()
-    arguments: dict[str, Any] = {}
-    if recipe.size is not None:
-        arguments["dynamic_img_size"] = True  # its weights know places of the size that it was trained with
-    arguments["num_classes"] = settings.num_classes  # tags of one architecture differ in it
+    # Its weights know places of the size that it was trained with. Tags of one architecture differ in the classes.
+    resized: dict[str, Any] = {} if recipe.size is None else {"dynamic_img_size": True}
     with torch.random.fork_rng(devices=[]):
-        model = timm.create_model(recipe.timm.split(".")[0], pretrained=False, **arguments)
+        model = timm.create_model(recipe.timm.split(".")[0], num_classes=settings.num_classes, **resized)
     size = recipe.size or settings.input_size[-1]
     return Backbone(model, tuple(settings.mean), tuple(settings.std), size)
 
@@ -128,7 +126,7 @@ def local_file(recipe: Recipe) -> Path:
     return cache_directory() / "backbones" / f"{recipe.timm}.safetensors"
 
 
-def _file_at_hand(recipe: Recipe, settings: Any) -> Path | None:
+def _file_at_hand(recipe: Recipe) -> Path | None:
     """Return published weights from an installed package, from our cache or from the hub's own cache."""
     packaged = recipe.package()
     if packaged is not None:
@@ -138,11 +136,15 @@ def _file_at_hand(recipe: Recipe, settings: Any) -> Path | None:
         return here
     import huggingface_hub
 
-    cached = huggingface_hub.try_to_load_from_cache(*_hub_file(settings))
+    cached = huggingface_hub.try_to_load_from_cache(*_hub_file(recipe))
     return Path(cached) if isinstance(cached, str) else None
 
 
-def _hub_file(settings: Any) -> tuple[str, str]:
+def _hub_file(recipe: Recipe) -> tuple[str, str]:
+    """Return the repository and the file of published weights."""
+    import timm
+
+    settings: Any = timm.models.get_pretrained_cfg(recipe.timm)
     return settings.hf_hub_id, settings.hf_hub_filename or "model.safetensors"
 
 
@@ -150,21 +152,18 @@ def at_hand() -> list[str]:
     """Return the names of our backbones whose weights need no network."""
     if importlib.util.find_spec("timm") is None:
         return []
-    import timm
-
-    settings = timm.models.get_pretrained_cfg
-    return [name for name, recipe in BACKBONES.items() if _file_at_hand(recipe, settings(recipe.timm)) is not None]
+    return [name for name, recipe in BACKBONES.items() if _file_at_hand(recipe) is not None]
 
 
-def _weights_file(name: str, recipe: Recipe, settings: Any, flag: str) -> Path:
+def _weights_file(name: str, recipe: Recipe, flag: str) -> Path:
     """Return the published weights, from the hub if no file is at hand."""
-    found = _file_at_hand(recipe, settings)
+    found = _file_at_hand(recipe)
     if found is not None:
         return found
     import huggingface_hub
 
     here = local_file(recipe)
-    repository, file = _hub_file(settings)
+    repository, file = _hub_file(recipe)
     address = f"{HUB}/{repository}/resolve/main/{file}"
     why = _silence(HUB)
     try:
@@ -211,19 +210,15 @@ def _fill(model: torch.nn.Module, file: Path, what: str) -> None:
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise DataError(f"{what}: {file} holds no tensors by name.")
     if not set(expected) <= set(state):
-        if len(state) != len(expected) or not _same(expected, state):
+        pairs: Iterable = zip(expected.items(), state.items(), strict=False)
+        same = all(a.shape == b.shape and x.split(".")[-1] == y.split(".")[-1] for (x, a), (y, b) in pairs)
+        if len(state) != len(expected) or not same:
             raise DataError(f"{what}: {file} has the weights of another network.")
         state = dict(zip(expected, state.values(), strict=True))
     wrong = [name for name, value in expected.items() if state[name].shape != value.shape]
     if wrong:
         raise DataError(f"{what}: {file} has the weights of another network: {wrong[0]} differs.")
     model.load_state_dict({name: state[name] for name in expected})
-
-
-def _same(expected: dict[str, torch.Tensor], state: dict[str, torch.Tensor]) -> bool:
-    """Return whether two lists of tensors are alike in order, kinds and shapes."""
-    pairs: Iterable = zip(expected.items(), state.items(), strict=True)
-    return all(a.shape == b.shape and x.split(".")[-1] == y.split(".")[-1] for (x, a), (y, b) in pairs)
 
 
 @dataclass(frozen=True)

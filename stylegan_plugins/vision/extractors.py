@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import abc
 import contextlib
 import functools
-import hashlib
 import itertools
 import pickle
 import re
@@ -29,8 +27,6 @@ SECONDS = 3.0  # to see whether a server answers; importing torch has taken seve
 # What the two packages download themselves, without a timeout or to a folder that the next start empties.
 CLEAN = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt"
 FIDELITY = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
-
-
 BATCH = 32
 Outputs = dict[str, np.ndarray]  # of a network, for all images: `features` [M, F], for example
 
@@ -64,28 +60,15 @@ def batches_of(images: Iterable[np.ndarray]) -> Iterator[torch.Tensor]:
         yield torch.from_numpy(np.stack(batch))
 
 
-class Extractor(abc.ABC):
-    """A frozen network by the name that --features gives it, which gives `features`, `logits` or both.
-
-    key       in names of metrics, and in those of files
-    weights   what identifies its weights"""
-
-    key: str
-    weights: str
-
-    @abc.abstractmethod
-    def __call__(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Map uint8 [N, C, H, W], C 1 or 3, to features [N, F] and logits [N, K], those that are wanted, float32."""
-
-
-class Inception(Extractor):
+class Inception:
     """Features: clean-fid's network, on images as clean-fid resizes them, one by one, on the CPU.
     Logits: torch-fidelity's, without their bias, as its Inception Score reads them, resized as TensorFlow did."""
 
     key, weights = "inception", ""
 
     def __init__(self, wanted: Collection[str], device: torch.device, flag: str) -> None:
-        files = {address: inception_file(address, flag) for address in _addresses(wanted)}
+        addresses = [address for name, address in (("features", CLEAN), ("logits", FIDELITY)) if name in wanted]
+        files = {address: inception_file(address, flag) for address in addresses}
         from cleanfid.inception_torchscript import InceptionV3W
         from cleanfid.resize import build_resizer
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
@@ -115,7 +98,7 @@ class Inception(Extractor):
         return found
 
 
-class OfBackbone(Extractor):
+class OfBackbone:
     """Features: what the network's classifier reads, or CLIP's projection. Logits: its classifier's."""
 
     def __init__(self, model: Model, wanted: Collection[str], device: torch.device, flag: str) -> None:
@@ -138,6 +121,11 @@ class OfBackbone(Extractor):
         return {name: value.float() for name, value in found.items() if name in self.wanted}
 
 
+# A frozen network by the name that --features gives it: uint8 [N, C, H, W], C 1 or 3, to features [N, F] and logits
+# [N, K], those that are wanted, float32. `key` is in names of metrics and files, `weights` identifies its weights.
+Extractor = Inception | OfBackbone
+
+
 def load(text: str, wanted: Collection[str], device: torch.device, flag: str = "--features") -> Extractor:
     """Return the network of --features: `inception`, a backbone, or BACKBONE=FILE with weights of one's own.
 
@@ -148,10 +136,6 @@ def load(text: str, wanted: Collection[str], device: torch.device, flag: str = "
     if file:
         raise OptionError(f"{flag}={text}: Inception's weights are always the published ones; give no file.")
     return Inception(wanted, device, flag)
-
-
-def _addresses(wanted: Collection[str]) -> list[str]:
-    return [address for name, address in (("features", CLEAN), ("logits", FIDELITY)) if name in wanted]
 
 
 def inception_file(address: str, flag: str) -> Path:
@@ -175,5 +159,5 @@ def inception_file(address: str, flag: str) -> Path:
 def _check(address: str, flag: str, path: Path) -> None:
     """Raise DataError if the name of a download has the start of a checksum, and it has another."""
     _, _, start = PurePosixPath(address).stem.rpartition("-")
-    if re.fullmatch(r"[0-9a-f]{8}", start) and not hashlib.sha256(path.read_bytes()).hexdigest().startswith(start):
+    if re.fullmatch(r"[0-9a-f]{8}", start) and not digest_of(path).startswith(start):
         raise DataError(f"{flag}=inception: what {address} gave is damaged. Try again.")

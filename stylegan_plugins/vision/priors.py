@@ -15,10 +15,12 @@ from stylegan_plugins.files import datasets
 from stylegan_plugins.files.atomic import whole
 from stylegan_plugins.files.checksums import digest_of
 from stylegan_plugins.files.downloads import cache_directory
+from stylegan_plugins.host import devices
 from stylegan_plugins.vision import backbones
 from stylegan_plugins.vision.extractors import batches_of, extract
 from stylegan_plugins.vision.networks import from_uint8
 
+FLAG = "--disp-features"
 TEXTS = ("fingerprint", "backbone", "weights", "digest")
 VERSION = 1
 
@@ -46,9 +48,7 @@ class Priors:
         return self.features if self.used is None else self.features[self.used]
 
 
-def compute(
-    data: str, name: str, *, weights: str | None = None, flips: bool = False, device: torch.device, flag: str
-) -> Path:
+def compute(data: str, name: str, *, weights: str | None = None, flips: bool = False, flag: str = FLAG) -> Path:
     """Return the file of priors of a data set and a backbone, from the cache if nothing has changed since.
 
     weights: a file of them, or None for the published ones; flips: of x-flips, too; flag: the option to name in errors.
@@ -58,12 +58,11 @@ def compute(
             raise DataError(f"{flag}={name}: there is no file of weights {weights}.")
         weights = str(Path(weights).resolve())
     fingerprint = datasets.fingerprint(data)
-    recipes = backbones.known()
-    model = recipes[name].timm if name in recipes else name
-    identity = f"{VERSION}/{fingerprint}/{model}/{digest_of(weights)}/{flips}"
+    identity = f"{VERSION}/{fingerprint}/{backbones.known()[name].timm}/{digest_of(weights)}/{flips}"
     file = cache_directory() / "priors" / f"{name}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.npz"
     if file.exists():
         return file
+    device = devices.device()
     backbone = backbones.load(name, weights, flag).to(device)
     names, images = datasets.read_images(data)
 
@@ -85,7 +84,7 @@ def save(file: Path, priors: Priors) -> None:
         np.savez(out, **{**arrays, **texts})  # type: ignore[arg-type]
 
 
-def load(file: str | Path, flag: str = "--disp-features") -> Priors:
+def load(file: str | Path, flag: str = FLAG) -> Priors:
     """Read a file of priors, or an array [M, d] of features of one's own, .npy or .npz with `features`.
 
     Raises DataError if it is neither."""
@@ -108,7 +107,7 @@ def load(file: str | Path, flag: str = "--disp-features") -> Priors:
     return Priors(features.astype(np.float32), flipped, **{**dict.fromkeys(TEXTS), **texts}, used=arrays.get("used"))
 
 
-def check(priors: Priors, file: str | Path, data: str, flag: str = "--disp-features") -> str:
+def check(priors: Priors, file: str | Path, data: str, flag: str = FLAG) -> str:
     """Return the fingerprint of the images in `data`. Raises DataError if priors are not of them."""
     names, _ = datasets.read_images(data)
     if len(names) != len(priors.features):
@@ -122,13 +121,13 @@ def check(priors: Priors, file: str | Path, data: str, flag: str = "--disp-featu
     return found
 
 
-def file_for(data: str, features: str, *, weights: str | None, flips: bool, device: torch.device, flag: str) -> Path:
+def file_for(data: str, features: str, *, weights: str | None, flips: bool, flag: str = FLAG) -> Path:
     """Return the file of priors that --disp-features means: a backbone's, computed if need be, or a given file,
     checked. An array of one's own is kept in the cache together with what identifies the images.
 
     Raises DataError or OptionError."""
     if features in backbones.known():
-        return compute(data, features, weights=weights, flips=flips, device=device, flag=flag)
+        return compute(data, features, weights=weights, flips=flips, flag=flag)
     if not Path(features).is_file():
         raise OptionError(f"{flag}={features}: neither a file nor a backbone. Known: {', '.join(backbones.known())}.")
     if weights is not None:

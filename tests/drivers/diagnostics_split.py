@@ -11,7 +11,7 @@ sys.path.insert(0, ".")
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stylegan_plugins.host.modules import host_module
+from stylegan_plugins.host.modules import construct, host_module, raw_indices
 from stylegan_plugins.plugins import diagnostics
 
 Dataset = host_module("training.dataset").Dataset
@@ -54,9 +54,9 @@ def split(data):
     if subset is not None and subset < total:  # the host notes the seed only then
         kwargs["random_seed"] = seed
     args = {"training_set_kwargs": kwargs, "random_seed": seed, "D_kwargs": {}, "batch_gpu": 4}
-    before = diagnostics.raw_indices(kwargs, kwargs["max_size"])
+    before = raw_indices(kwargs, kwargs["max_size"])
     diagnostics.keep_out(args, holdout)
-    training = diagnostics.construct(kwargs)
+    training = construct(kwargs)
     shown = [int(training[index][0].item()) for index in range(len(training))]
     out = diagnostics.held_out(kwargs, holdout)
     assert len(out) == holdout and len(set(out.tolist())) == holdout
