@@ -101,13 +101,29 @@ def patched(shared, fetched):
 
 
 @pytest.fixture(scope="session")
-def ada_host(patched):
-    return patched[ADA]
+def training_hosts(shared, patched):
+    """Patched hosts to train with, by family. Their sheets have 28 samples, not 1024, which take their time."""
+
+    def fill(top: Path) -> None:
+        for family, directory in patched.items():
+            copy_host(directory, top / family)
+            loop = top / family / "training/training_loop.py"
+            text = loop.read_text(encoding="utf-8")
+            assert "7680 //" in text and "4320 //" in text
+            loop.write_text(text.replace("7680 //", "1 //").replace("4320 //", "1 //"), encoding="utf-8")
+
+    top = shared("training_hosts", fill)
+    return {family: top / family for family in FAMILIES}
 
 
 @pytest.fixture(scope="session")
-def stylegan3_host(patched):
-    return patched[STYLEGAN3]
+def ada_host(training_hosts):
+    return training_hosts[ADA]
+
+
+@pytest.fixture(scope="session")
+def stylegan3_host(training_hosts):
+    return training_hosts[STYLEGAN3]
 
 
 @pytest.fixture(params=FAMILIES)

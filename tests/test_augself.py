@@ -98,9 +98,9 @@ def test_what_the_head_could_not_learn_is_refused(given, message):
 
 @pytest.mark.run
 @pytest.mark.parametrize("family", [ADA, STYLEGAN3])
-def test_a_run_reports_what_shows_that_it_works(fetched, patched, family, small_zip, tmp_path):
+def test_a_run_reports_what_shows_that_it_works(fetched, training_hosts, family, small_zip, tmp_path):
     run_script(
-        patched[family],
+        training_hosts[family],
         "train.py",
         *[f"--data={small_zip}", f"--outdir={tmp_path}", *TINY[family], "--batch=64", "--plugin=augself"],
         "--augself-predict=color,translation",

@@ -201,11 +201,11 @@ def test_a_killed_run_ends_as_one_that_was_not_and_its_snapshot_is_stock(fetched
 
 
 @pytest.mark.run
-def test_stylegan3_trains_on_gray_images(fetched, patched, gray_zip, tmp_path):
+def test_stylegan3_trains_on_gray_images(fetched, training_hosts, gray_zip, tmp_path):
     flags = ["--plugin=contrad", "--contrad-mbstd=off", "--contrad-augment=simclr-hq-cutout"]
-    args = options(patched[STYLEGAN3], STYLEGAN3, gray_zip, tmp_path, *flags)
+    args = options(training_hosts[STYLEGAN3], STYLEGAN3, gray_zip, tmp_path, *flags)
     assert "augment_kwargs" not in args
-    pickle = loop(patched[STYLEGAN3], args, tmp_path / "run", 4)
+    pickle = loop(training_hosts[STYLEGAN3], args, tmp_path / "run", 4)
     last = json.loads((tmp_path / "run" / "stats.jsonl").read_text().splitlines()[-1])
     assert math.isfinite(last["Loss/D/contrad"]["mean"])
     assert snapshot(fetched[STYLEGAN3], pickle, "--stock")["finite"]

@@ -270,7 +270,7 @@ def test_disp_has_no_prior_of_a_held_out_image_among_its_own(ada_host, small_zip
 def test_two_processes_measure_once_and_without_held_out_images_nothing_is_said_of_them(ada_host, small_zip, tmp_path):
     flags = ["--plugin=contrad,diagnostics", "--gpus=2", "--diagnostics-images=12"]
     args = options(ada_host, ADA, small_zip, tmp_path, *flags, "--device=cpu")
-    run_script(ada_host, *driver(args | SHORT | {"total_kimg": 0.016}, tmp_path / "run"), fresh=True)
+    run_script(ada_host, *driver(args | SHORT | {"total_kimg": 0.016}, tmp_path / "run"))
     _, record = records(tmp_path / "run")
     assert record["scores"]["held_out"] is record["r_v"] is record["nearest"]["held_out"] is None
     last = lines_of(tmp_path / "run")[-1]
@@ -279,15 +279,15 @@ def test_two_processes_measure_once_and_without_held_out_images_nothing_is_said_
 
 
 @pytest.mark.run
-def test_stylegan3_measures_gray_images_with_labels_by_features(patched, tmp_path):
+def test_stylegan3_measures_gray_images_with_labels_by_features(training_hosts, tmp_path):
     crops = [np.asarray(crop).mean(axis=2).astype(np.uint8) for crop in color_crops(24, side=16)]
     data = write_zip(tmp_path / "gray.zip", crops, [i % 3 for i in range(24)])
     torch.manual_seed(0)
     torch.save(timm.create_model("test_resnet").state_dict(), tmp_path / "weights.pth")
     flags = ["--plugin=diagnostics", "--cond=1", "--diagnostics-holdout=8", "--diagnostics-images=8", "--aug=ada"]
     flags += ["--diagnostics-nearest=test_resnet", f"--diagnostics-weights={tmp_path / 'weights.pth'}", "--device=cpu"]
-    args = options(patched[STYLEGAN3], STYLEGAN3, data, tmp_path, *flags)
-    run_to_its_end(patched[STYLEGAN3], args | SHORT | {"total_kimg": 0.016}, tmp_path / "run")
+    args = options(training_hosts[STYLEGAN3], STYLEGAN3, data, tmp_path, *flags)
+    run_to_its_end(training_hosts[STYLEGAN3], args | SHORT | {"total_kimg": 0.016}, tmp_path / "run")
     last = records(tmp_path / "run")[-1]
     assert last["nearest"]["samples"] > 0 and last["nearest"]["held_out"] > 0
     assert all(math.isfinite(value) for value in last["scores"].values())

@@ -18,6 +18,7 @@ from support.images import color_crops, write_zip
 from support.pickles import make_pickle
 from support.runs import (
     LITE0,
+    QUICK_TRAIN,
     TINY,
     arguments,
     killed_and_resumed,
@@ -152,9 +153,7 @@ def test_images_and_their_flips_have_priors_of_their_own(cache, ada_host, traine
 def test_two_processes_of_stylegan3_with_workers_have_the_priors(cache, stylegan3_host, crops, tmp_path):
     small = [flag for flag in TINY[STYLEGAN3] if not flag.startswith(("--gpus", "--workers"))]
     more = ["--plugin=disp,augself", LITE0, "--gpus=2", "--workers=1", "--device=cpu", "--batch=64"]
-    run_script(
-        stylegan3_host, "train.py", f"--data={crops}", f"--outdir={tmp_path}", *small, *more, timeout=500, fresh=True
-    )
+    run_script(stylegan3_host, QUICK_TRAIN, f"--data={crops}", f"--outdir={tmp_path}", *small, *more)
     run_dir = last_run(tmp_path)
     last = json.loads((run_dir / "stats.jsonl").read_text().splitlines()[-1])
     assert last["DISP/projection/real"]["num"] > 0 and math.isfinite(last["DISP/projection/real"]["mean"])

@@ -284,7 +284,7 @@ def test_the_examples_train_together_in_two_processes_that_agree_on_the_averages
     ]
     args = options(ada_host, ADA, small_zip, tmp_path, plugins, *flags)
     args |= {"total_kimg": 0.064, "kimg_per_tick": 9, "image_snapshot_ticks": None, "state_minutes": 10.0}
-    run_to_its_end(ada_host, args, tmp_path / "run", fresh=True)
+    run_to_its_end(ada_host, args, tmp_path / "run")
     assert_finite_and_moving(tmp_path / "run", [name for _, statistics in RUNS.values() for name in statistics])
     ranks = [rank["session"]["methods"]["lecam"] for rank in read_state(states_of(tmp_path / "run")[0])["ranks"]]
     assert ranks[0]["updates"] == {"real": 8, "generated": 8}  # 4 iterations of 2 rounds

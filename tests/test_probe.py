@@ -142,10 +142,10 @@ def test_the_last_batch_is_filled_up_so_that_groups_stay_whole(count):
 
 @pytest.mark.run
 def test_during_training_the_head_learns_more_than_a_head_on_a_discriminator_that_does_not(fetched, tmp_path):
-    images = dict(train=np.stack(color_crops(300)), held_out=np.stack(color_crops(128, seed=1)))
+    images = dict(train=np.stack(color_crops(300, side=16)), held_out=np.stack(color_crops(128, side=16, seed=1)))
     np.savez(tmp_path / "crops.npz", **images)
     done = run_script(fetched[ADA], str(DRIVERS / "augself_heldout.py"), str(tmp_path / "crops.npz"), "80")
     errors = json.loads(done.stdout.splitlines()[-1])
     trained, frozen = errors["trained"], errors["frozen"]
     assert trained[0] == frozen[0]  # the same start
-    assert trained[1] < 0.9 * frozen[1] < 0.9 * frozen[0]
+    assert trained[1] < 0.9 * min(frozen)

@@ -15,7 +15,7 @@ import pytest
 import torch
 from drivers.states import differences
 from support.hosts import ADA, STYLEGAN3, install_plugin
-from support.runs import TINY, begin, options, run_to_its_end, wait_for_state
+from support.runs import QUICK_TRAIN, TINY, begin, options, run_to_its_end, wait_for_state
 from support.scripts import run_script, start_script
 
 from stylegan_plugins.errors import StateError
@@ -170,7 +170,7 @@ def test_two_processes_of_stylegan3_go_on_exactly_with_what_a_plugin_remembers(s
     wait_for_state(runs[1], tmp_path / "killed", 40)
     os.killpg(runs[1].pid, signal.SIGKILL)
     runs[1].communicate()
-    run_script(stylegan3_host, "train.py", f"--resume-run={tmp_path / 'killed'}", fresh=True, **site)
+    run_script(stylegan3_host, QUICK_TRAIN, f"--resume-run={tmp_path / 'killed'}", **site)
     assert differences(tmp_path / "killed", tmp_path / "whole") == []
     ranks = states.read_state(states.states_of(tmp_path / "killed")[0])["ranks"]
     for index, rank in enumerate(ranks):

@@ -6,7 +6,7 @@ import pytest
 from support.hosts import FAMILIES
 from support.scripts import report_of
 
-pytestmark = pytest.mark.host
+pytestmark = pytest.mark.run
 
 
 @pytest.mark.parametrize("family", FAMILIES)

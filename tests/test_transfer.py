@@ -59,24 +59,26 @@ def assert_starts_from(host: Path, family: str, source: Path, data: Path, tmp_pa
 
 
 @pytest.mark.run
-def test_a_run_starts_from_all_weights_of_a_pickle_without_a_flag(family, patched, sources, color_zip, tmp_path):
-    assert_starts_from(patched[family], family, sources[family], color_zip, tmp_path)
+def test_a_run_starts_from_all_weights_of_a_pickle_without_a_flag(family, training_hosts, sources, color_zip, tmp_path):
+    assert_starts_from(training_hosts[family], family, sources[family], color_zip, tmp_path)
 
 
 @pytest.mark.run
 @pytest.mark.parametrize("pristine", [ADA, STYLEGAN3], indirect=True, ids=[ADA, STYLEGAN3])
-def test_nvidias_pickles_start_runs_in_our_hosts(pristine, request, patched, color_zip, tmp_path):
+def test_nvidias_pickles_start_runs_in_our_hosts(pristine, request, training_hosts, color_zip, tmp_path):
     family = request.node.callspec.params["pristine"]
     source = make_pickle(pristine, tmp_path / "source.pkl", num_layers=8)
-    assert_starts_from(patched[family], family, source, color_zip, tmp_path)
+    assert_starts_from(training_hosts[family], family, source, color_zip, tmp_path)
 
 
 @pytest.mark.run
-def test_our_snapshots_start_runs_in_an_unpatched_host(family, fetched, patched, sources, color_zip, tmp_path):
-    args = arguments(patched[family], family, color_zip, tmp_path, f"--resume={sources[family]}", "--plugin=augself")
-    run_to_its_end(patched[family], args | {"total_kimg": 0.032}, tmp_path / "ours")
+def test_our_snapshots_start_runs_in_an_unpatched_host(family, fetched, training_hosts, sources, color_zip, tmp_path):
+    args = arguments(
+        training_hosts[family], family, color_zip, tmp_path, f"--resume={sources[family]}", "--plugin=augself"
+    )
+    run_to_its_end(training_hosts[family], args | {"total_kimg": 0.032}, tmp_path / "ours")
     ours = max((tmp_path / "ours").glob("network-snapshot-*.pkl"))
-    args = arguments(patched[family], family, color_zip, tmp_path, f"--resume={ours}")
+    args = arguments(training_hosts[family], family, color_zip, tmp_path, f"--resume={ours}")
     args.pop("device")  # which an unpatched loop does not know
     theirs = loop(fetched[family], still(args), tmp_path / "theirs", 1, "--stock")
     for name in ("G", "D"):  # G_ema moves towards G
@@ -86,12 +88,14 @@ def test_our_snapshots_start_runs_in_an_unpatched_host(family, fetched, patched,
 
 
 @pytest.mark.run
-def test_a_pickle_of_ada_starts_a_run_of_stylegan3_and_the_other_way_round(patched, sources, color_zip, tmp_path):
+def test_a_pickle_of_ada_starts_a_run_of_stylegan3_and_the_other_way_round(
+    training_hosts, sources, color_zip, tmp_path
+):
     for family, other in ((STYLEGAN3, ADA), (ADA, STYLEGAN3)):
         folder = tmp_path / family
         folder.mkdir()
-        args = arguments(patched[family], family, color_zip, folder, f"--resume={sources[other]}")
-        run_to_its_end(patched[family], still(args), folder / "run")
+        args = arguments(training_hosts[family], family, color_zip, folder, f"--resume={sources[other]}")
+        run_to_its_end(training_hosts[family], still(args), folder / "run")
         found = read_pickle(folder / "run" / "network-snapshot-000000.pkl").network("G")
         for key, value in read_pickle(sources[other]).network("G").tensors.items():
             if key in found.parameters:
@@ -100,15 +104,15 @@ def test_a_pickle_of_ada_starts_a_run_of_stylegan3_and_the_other_way_round(patch
 
 @pytest.mark.run
 def test_the_whole_way_from_one_data_set_to_another_and_to_an_unpatched_host(
-    family, fetched, patched, sources, tmp_path
+    family, fetched, training_hosts, sources, tmp_path
 ):
     """A source, fine-tuned with FreezeD and AugSelf on other images, makes pictures in a host that lacks us."""
     data = write_zip(tmp_path / "target.zip", color_crops(40, seed=7))
     more = [f"--resume={sources[family]}", "--plugin=freezed,augself", "--mirror=1"]
-    args = arguments(patched[family], family, data, tmp_path, *more)
+    args = arguments(training_hosts[family], family, data, tmp_path, *more)
     assert args["D_kwargs"]["block_kwargs"]["freeze_layers"] == 4
     run_dir = tmp_path / "run"
-    output = run_to_its_end(patched[family], args | {"total_kimg": 0.064, "kimg_per_tick": 1}, run_dir)
+    output = run_to_its_end(training_hosts[family], args | {"total_kimg": 0.064, "kimg_per_tick": 1}, run_dir)
     names = [f"b32.{layer}.weight" for layer in ("fromrgb", "conv0", "conv1", "skip")]
     names += [f"b32.{layer}.bias" for layer in ("fromrgb", "conv0", "conv1")]
     line = next(line for line in output.splitlines() if line.startswith("freezed: 7 tensors of D stay as they are: "))

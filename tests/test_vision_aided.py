@@ -314,7 +314,7 @@ def test_two_processes_choose_the_same(stylegan3_host, small, small_zip, tmp_pat
     flags += ["--vision-aided-warmup-kimg=0.03", "--gpus=2", "--batch=16"]
     args = options(stylegan3_host, STYLEGAN3, small_zip, tmp_path, *flags)
     args |= {"total_kimg": 0.112, "kimg_per_tick": 9, "image_snapshot_ticks": None, "network_snapshot_ticks": None}
-    run_to_its_end(stylegan3_host, args, tmp_path / "run", fresh=True)
+    run_to_its_end(stylegan3_host, args, tmp_path / "run")
     _, _, state = newest_state(tmp_path / "run", print)
     first, second = (rank["session"]["methods"]["vision-aided"] for rank in state["ranks"])
     assert len(first["in_use"]) == 1 and first["in_use"] == second["in_use"]
@@ -325,13 +325,15 @@ def test_two_processes_choose_the_same(stylegan3_host, small, small_zip, tmp_pat
 
 
 @pytest.mark.run
-def test_stylegan3_trains_with_labels_and_on_gray_images(fetched, patched, small, tmp_path):
+def test_stylegan3_trains_with_labels_and_on_gray_images(fetched, training_hosts, small, tmp_path):
     crops = [np.asarray(crop).mean(axis=2).astype(np.uint8) for crop in color_crops(24, side=16)]
     data = write_zip(tmp_path / "gray.zip", crops, [i % 3 for i in range(24)])
     models = f"{small['test_vit']},{small['test_resnet']}"
     flags = ["--plugin=vision-aided,augself", f"--vision-aided-models={models}", "--vision-aided-warmup-kimg=0"]
-    args = options(patched[STYLEGAN3], STYLEGAN3, data, tmp_path, *flags, "--cond=1", "--vision-aided-loss=hinge")
-    pickle = loop(patched[STYLEGAN3], args, tmp_path / "run", 4)
+    args = options(
+        training_hosts[STYLEGAN3], STYLEGAN3, data, tmp_path, *flags, "--cond=1", "--vision-aided-loss=hinge"
+    )
+    pickle = loop(training_hosts[STYLEGAN3], args, tmp_path / "run", 4)
     last = json.loads((tmp_path / "run" / "stats.jsonl").read_text().splitlines()[-1])
     assert all(math.isfinite(last[f"Loss/{network}/vision-aided"]["mean"]) for network in "DG")
     assert snapshot(fetched[STYLEGAN3], pickle, "--stock")["finite"]

@@ -1,4 +1,4 @@
-"""Run in an ada host's folder, with an .npz of images (train, held_out: [M, 32, 32, 3] uint8) and a number of steps.
+"""Run in an ada host's folder, with an .npz of images (train, held_out: [M, R, R, 3] uint8) and a number of steps.
 
 Trains D, its omega head and G with augself, and in another arm the head alone, on a D that stays at its random start.
 Prints one JSON line: the head's error on held-out images, real ones, by arm, at the start and at the end."""
@@ -43,8 +43,8 @@ def held_out_error(session):
 
 def arm(trained, iterations):
     torch.manual_seed(0)
-    common = dict(c_dim=0, img_resolution=32, img_channels=3)
-    channels = dict(channel_base=512, channel_max=32)
+    common = dict(c_dim=0, img_resolution=images["train"].shape[-1], img_channels=3)
+    channels = dict(channel_base=256, channel_max=16)
     G = networks.Generator(z_dim=64, w_dim=64, mapping_kwargs=dict(num_layers=2), synthesis_kwargs=channels, **common)
     D = networks.Discriminator(epilogue_kwargs=dict(mbstd_group_size=4), **channels, **common)
     for network in (G, D):

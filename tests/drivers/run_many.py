@@ -1,10 +1,10 @@
 """Run a script of the host in the current folder many times, at the price of one start.
 
-Standard input: [{"args": [...], "env": {...}}, ...] as JSON. Each run is a fork of this process, in which
-torch and the host are imported already, that executes the script as `python SCRIPT ARGS` does. Standard output: a list
-of {"code", "stdout", "stderr", "seconds"}, in the same order.
+    python run_many.py train.py RUNS.json RESULTS.json
 
-    python run_many.py train.py < runs.json
+RUNS: [{"args": [...], "env": {...}}, ...]. Each run is a fork of this process, in which torch and the host are imported
+already, that executes the script as `python SCRIPT ARGS` does. RESULTS: a list of {"code", "stdout", "stderr",
+"seconds"}, in the same order.
 """
 
 import json
@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 import traceback
+from pathlib import Path
 
 AT_ONCE = 3
 
@@ -58,7 +59,7 @@ def main():
             "seconds": time.monotonic() - started,
         }
 
-    for index, case in enumerate(json.load(sys.stdin)):
+    for index, case in enumerate(json.loads(Path(sys.argv[2]).read_text())):
         stdout, stderr = (tempfile.TemporaryFile("w+", encoding="utf-8") for _ in range(2))  # noqa: SIM115
         pid = os.fork()
         if pid == 0:
@@ -68,7 +69,7 @@ def main():
             finish_one()
     while running:
         finish_one()
-    json.dump([results[index] for index in sorted(results)], sys.stdout)
+    Path(sys.argv[3]).write_text(json.dumps([results[index] for index in sorted(results)]))
 
 
 if __name__ == "__main__":

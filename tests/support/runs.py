@@ -21,6 +21,7 @@ TINY = {  # networks of a few thousand weights, and an iteration of well under a
         *["--cbase=256", "--cmax=16", "--batch=8", "--workers=0", "--kimg=1", "--tick=1", "--snap=1"],
     ],
 }
+QUICK_TRAIN = str(DRIVERS / "quick_train.py")  # train.py, whose processes are forks
 LITE0 = "--disp-features=efficientnet_lite0"
 
 
@@ -108,7 +109,7 @@ def killed_and_resumed(host: Path, args: dict, run_dir: Path, beyond: int) -> No
     wait_for_state(run, run_dir, beyond)
     os.killpg(run.pid, signal.SIGKILL)
     run.communicate()
-    run = start_script(host, "train.py", f"--resume-run={run_dir}", fresh=args["num_gpus"] > 1)
+    run = start_script(host, QUICK_TRAIN if args["num_gpus"] > 1 else "train.py", f"--resume-run={run_dir}")
     output = run.communicate(timeout=400)[0]
     assert run.returncode == 0, output[-3000:]
 

@@ -127,17 +127,11 @@ def _fork_server() -> subprocess.Popen:
 
 def run_many(host: Path, runs: list[list[str]], script: str = "train.py", **env: str) -> list[dict]:
     """Run a script of a host once for each list of arguments. Returns code, stdout and stderr of each."""
-    done = subprocess.run(
-        [sys.executable, str(DRIVERS / "run_many.py"), script],
-        input=json.dumps([{"args": args} for args in runs]),
-        cwd=host,
-        env=environment(**env),
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    with tempfile.TemporaryDirectory() as top:
+        asked, answered = Path(top, "runs.json"), Path(top, "results.json")
+        asked.write_text(json.dumps([{"args": args} for args in runs]))
+        run_script(host, str(DRIVERS / "run_many.py"), script, str(asked), str(answered), **env)
+        return json.loads(answered.read_text())
 
 
 def invoke(host: Path, *args: str) -> subprocess.CompletedProcess:
