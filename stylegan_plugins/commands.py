@@ -264,7 +264,9 @@ def report(runs_: tuple[Path, ...], out: Path, host: Path | None, device: str) -
     from stylegan_plugins.report import page as reporting
 
     devices.choose(device)
-    size = reporting.write(runs_, out, host)
+    if host is not None:
+        find.choose_host(host)
+    size = reporting.write(runs_, out, with_generator=host is not None)
     click.echo(f"{out} ({size / 1e6:.1f} MB)")
 
 

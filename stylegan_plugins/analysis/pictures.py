@@ -90,11 +90,6 @@ def between(ws: Sequence[torch.Tensor], steps: int, closed: bool) -> list[torch.
     return made if closed else [*made, ws[-1]]
 
 
-def grid(rows: Sequence[Sequence[np.ndarray]]) -> PIL.Image.Image:
-    """Put rows of images [H, W, C] of one size together."""
-    return sample.picture_of(np.concatenate([np.concatenate(row, axis=1) for row in rows], axis=0))
-
-
 def interpolation(
     G: Any, ws: Sequence[torch.Tensor], outdir: Path, *, frames: int, columns: int, near: Neighbours | None
 ) -> list[Path]:
@@ -109,8 +104,7 @@ def interpolation(
     path = between(ws, frames, closed=False)
     chosen = [path[round(k * (len(path) - 1) / (columns - 1))] for k in range(columns)]
     row = [sample.render(G, w) for w in chosen]
-    rows = [row] if near is None else [row, near.nearest(row)[0]]
-    grid(rows).save(strip)
+    sample.grid(row if near is None else [*row, *near.nearest(row)[0]], columns).save(strip)
     return [strip, animation]
 
 
@@ -132,13 +126,9 @@ def sheets(
     order = np.argsort(-distances, kind="stable")
     columns = min(8, len(samples), pairs)
     for name, ranked in (("worst", order), ("nearest", order[::-1])):
-        ranked = ranked[: max(columns, min(pairs, len(samples)) // columns * columns)]
-        rows: list[list[np.ndarray]] = []
-        for start in range(0, len(ranked), columns):
-            part = ranked[start : start + columns]
-            rows += [[samples[i] for i in part], [found[i] for i in part]]
+        rows = ranked[: min(pairs, len(samples)) // columns * columns].reshape(-1, columns)
         files.append(outdir / f"sheet-{name}.png")
-        grid(rows).save(files[-1])
+        sample.grid([images[i] for row in rows for images in (samples, found) for i in row], columns).save(files[-1])
     return files, distances
 
 

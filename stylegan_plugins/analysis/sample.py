@@ -7,7 +7,7 @@ import dataclasses
 import math
 import pickle
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -175,16 +175,19 @@ def random_images(
         yield (images * 127.5 + 128).clamp(0, 255).to(torch.uint8)
 
 
-def sheet(made: list[np.ndarray]) -> PIL.Image.Image:
-    """Put all images on one sheet, about twice as wide as high."""
+def sheet(made: Sequence[np.ndarray]) -> PIL.Image.Image:
+    """Put all images [H, W, C] on one sheet, about twice as wide as high."""
+    return grid(made, min(len(made), max(1, round(math.sqrt(2 * len(made))))))
+
+
+def grid(made: Sequence[np.ndarray], columns: int) -> PIL.Image.Image:
+    """Put images [H, W, C] of one size together, row by row; what is left of the last row is black."""
     height, width, channels = made[0].shape
-    columns = min(len(made), max(1, round(math.sqrt(2 * len(made)))))
     rows = -(-len(made) // columns)
-    canvas = np.zeros([rows * height, columns * width, channels], dtype=np.uint8)
-    for index, image in enumerate(made):
-        y, x = divmod(index, columns)
-        canvas[y * height : (y + 1) * height, x * width : (x + 1) * width] = image
-    return picture_of(canvas)
+    places = np.zeros([rows * columns, height, width, channels], dtype=np.uint8)
+    places[: len(made)] = made
+    lines = places.reshape(rows, columns, height, width, channels).swapaxes(1, 2)
+    return picture_of(lines.reshape(rows * height, columns * width, channels))
 
 
 def picture_of(image: np.ndarray) -> PIL.Image.Image:
