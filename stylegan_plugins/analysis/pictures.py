@@ -11,7 +11,6 @@ from typing import Any
 
 import click
 import numpy as np
-import PIL.Image
 import torch
 
 from stylegan_plugins.analysis import sample
