@@ -24,6 +24,7 @@ Directory = click.Path(path_type=Path)
 default_option = partial(click.option, show_default=True)
 data_option = partial(click.option, "--data", metavar="ZIP|DIR|NAME|URL")
 outdir_option = partial(click.option, "--outdir", type=Directory)
+to_stderr = partial(click.echo, err=True)
 seeds_option = partial(default_option, "--seeds")
 trunc_option = partial(default_option, "--trunc", type=click.FloatRange(min=0))
 device_option = partial(default_option, "--device", type=click.Choice(devices.CHOICES), default="auto")
@@ -89,7 +90,7 @@ def probe(run_or_pkl: Path, **settings: Any) -> None:
 @on_host
 def evaluate(run_or_pkl: Path, data: str, **settings: Any) -> None:
     """Compare images of RUN_OR_PKL with real ones: FID, KID, precision and recall, Inception Score."""
-    click.echo(evaluating.run(run_or_pkl, data, device=devices.device(), report=_to_stderr, **settings))
+    click.echo(evaluating.run(run_or_pkl, data, device=devices.device(), report=to_stderr, **settings))
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
@@ -113,12 +114,8 @@ def compare(host: Path | None, device: str, outdir: Path, arguments: tuple[str, 
     ARGUMENTS after -- go to every train.py, options of plug-ins to the combinations that have them. Interrupted, the
     same command goes on where it was."""
     devices.choose(device)
-    settings |= dict(more=arguments, device=devices.device(), report=_to_stderr)
+    settings |= dict(more=arguments, device=devices.device(), report=to_stderr)
     click.echo(comparing.run(find.choose_host(host), outdir, **settings))
-
-
-def _to_stderr(line: str) -> None:
-    click.echo(line, err=True)
 
 
 def _load(run_or_pkl: Path, outdir: Path, seeds: str, fewest: int = 1) -> tuple[list[int], Any, Any, Path]:

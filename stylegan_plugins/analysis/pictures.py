@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 
 from stylegan_plugins.analysis import sample
 from stylegan_plugins.errors import DataError
-from stylegan_plugins.files import datasets
+from stylegan_plugins.files import datasets, downloads
 from stylegan_plugins.files.run_folders import read_options
 from stylegan_plugins.vision import backbones
 from stylegan_plugins.vision.extractors import batches_of, extract
@@ -70,15 +70,11 @@ class Neighbours:
 
     def nearest(self, images: Sequence[np.ndarray]) -> tuple[list[np.ndarray], np.ndarray]:
         """For images uint8 [H, W, C], the nearest of the data set each, and the distances to them [n]."""
-        means, indices = nearest(self._of(_first(images), len(images)), self.known)
+        features = self._of((image.transpose(2, 0, 1) for image in images), len(images))
+        means, indices = nearest(features, self.known)
         names = [self.names[int(index)] for index in indices]
         shown = [image.transpose(1, 2, 0) for image in datasets.read_named(self.data, names)]
         return shown, (means * self.known.shape[1] ** 0.5).numpy()
-
-
-def _first(images: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
-    """Put channels first."""
-    return (image.transpose(2, 0, 1) for image in images)
 
 
 def between(ws: Sequence[torch.Tensor], steps: int, closed: bool) -> list[torch.Tensor]:
@@ -136,8 +132,6 @@ def neighbours(run_dir: Path, data: str | None, features: str, G: Any, device: t
     none.
 
     Raises DataError if the images do not fit G, OptionError or DataError if the features cannot be had."""
-    from stylegan_plugins.files import downloads
-
     path = data_of(run_dir, data)
     if path is None:
         click.echo("Without nearest images: the run's data set is not there; name one with --data.", err=True)

@@ -141,40 +141,6 @@ def render(G: Any, ws: torch.Tensor) -> np.ndarray:
     return (image.permute(1, 2, 0) * 127.5 + 128).clamp(0, 255).to(torch.uint8).cpu().numpy()
 
 
-@torch.no_grad()
-def random_images(
-    G: Any,
-    count: int,
-    *,
-    sampler: Sampler | None = None,
-    dataset: Any = None,
-    share: tuple[int, int] = (0, 1),
-) -> Iterator[torch.Tensor]:
-    """Yield `count` images in batches, uint8 [n, C, H, W], without truncation, with random noise. Torch's random
-    numbers are left as they were.
-
-    dataset     one of the host's, whose labels are drawn, for a G that has labels and no sampler
-    share       (k, n): of the batches, k, k + n, k + 2n, ..., the same as they are among all"""
-    device = next(G.parameters()).device
-    random = np.random.RandomState(0)
-    for start in range(0, count, BATCH):
-        n = min(BATCH, count - start)
-        z = torch.from_numpy(random.randn(n, G.z_dim)).to(device)
-        if G.c_dim and sampler is not None:
-            ws = map_embedded(G, z, torch.stack([sampler.draw(G, random) for _ in range(n)]))
-        else:
-            drawn = np.zeros([n, 0], np.float32)
-            if G.c_dim:
-                drawn = np.stack([dataset.get_label(index) for index in random.randint(len(dataset), size=n)])
-            ws = G.mapping(z, torch.from_numpy(drawn).to(device))
-        if start // BATCH % share[1] != share[0]:
-            continue
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(start)
-            images = G.synthesis(ws)
-        yield (images * 127.5 + 128).clamp(0, 255).to(torch.uint8)
-
-
 def sheet(made: Sequence[np.ndarray]) -> PIL.Image.Image:
     """Put all images [H, W, C] on one sheet, about twice as wide as high."""
     return grid(made, min(len(made), max(1, round(math.sqrt(2 * len(made))))))
@@ -197,9 +163,7 @@ def picture_of(image: np.ndarray) -> PIL.Image.Image:
 def load_generator(path: Path, device: torch.device) -> tuple[Any, Sampler | None, Path]:
     """Return G_ema of a run or pickle, its sampler, and the pickle."""
     file = run_folders.newest_pickle(path)
-    G = load_network(file, "G_ema").to(device)
-    sampler = sampler_of(file.parent)
-    return G, sampler, file
+    return load_network(file, "G_ema").to(device), sampler_of(file.parent), file
 
 
 @dataclass(frozen=True)
@@ -225,9 +189,32 @@ class Generator:
                 "set with its dataset.json."
             )
 
+    @torch.no_grad()
     def images(self, count: int, share: tuple[int, int] = (0, 1)) -> Iterator[torch.Tensor]:
-        """Yield `random_images`, always the same ones."""
-        return random_images(self.G, count, sampler=self.sampler, dataset=self.dataset, share=share)
+        """Yield `count` images in batches, uint8 [n, C, H, W], always the same ones, without truncation, with random
+        noise. Torch's random numbers are left as they were.
+
+        share   (k, n): of the batches, k, k + n, k + 2n, ..., the same as they are among all"""
+        G, sampler = self.G, self.sampler
+        device = next(G.parameters()).device
+        random = np.random.RandomState(0)
+        for start in range(0, count, BATCH):
+            n = min(BATCH, count - start)
+            z = torch.from_numpy(random.randn(n, G.z_dim)).to(device)
+            if G.c_dim and sampler is not None:
+                ws = map_embedded(G, z, torch.stack([sampler.draw(G, random) for _ in range(n)]))
+            else:
+                drawn = np.zeros([n, 0], np.float32)
+                if G.c_dim:
+                    indices = random.randint(len(self.dataset), size=n)
+                    drawn = np.stack([self.dataset.get_label(index) for index in indices])
+                ws = G.mapping(z, torch.from_numpy(drawn).to(device))
+            if start // BATCH % share[1] != share[0]:
+                continue
+            with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+                torch.manual_seed(start)
+                images = G.synthesis(ws)
+            yield (images * 127.5 + 128).clamp(0, 255).to(torch.uint8)
 
 
 def export(path: Path, out: Path, classes: int, seed: int = 0) -> None:
@@ -245,12 +232,13 @@ def export(path: Path, out: Path, classes: int, seed: int = 0) -> None:
     drawn = [sampler.draw(G, np.random.RandomState([seed + k, 1])) for k in range(classes)]
     embedded = torch.stack(drawn).float().cpu()  # [K, E]
     source = snapshot.network("G_ema")
-    kwargs = {**source.init_kwargs, "c_dim": classes}
-    tensors = dict(source.tensors)
-    # The hosts' layer is y = W c / sqrt(K) + b.
-    tensors["mapping.embed.weight"] = embedded.T.contiguous() * math.sqrt(classes)
-    tensors["mapping.embed.bias"] = torch.zeros_like(tensors["mapping.embed.bias"])
-    labelled = dataclasses.replace(source, init_kwargs=kwargs, tensors=tensors)
+    layer = {  # the hosts' is y = W c / sqrt(K) + b
+        "mapping.embed.weight": embedded.T.contiguous() * math.sqrt(classes),
+        "mapping.embed.bias": torch.zeros_like(source.tensors["mapping.embed.bias"]),
+    }
+    labelled = dataclasses.replace(
+        source, init_kwargs={**source.init_kwargs, "c_dim": classes}, tensors={**source.tensors, **layer}
+    )
     made = networks.build(labelled, f"G_ema of {file}", generators.with_module_of_run(source, file))
     D = networks.build(snapshot.network("D"), f"D of {file}")
     data = dict(G=copy.deepcopy(made), D=D, G_ema=made, training_set_kwargs=None, augment_pipe=None)

@@ -261,7 +261,7 @@ class Method:
         return ranking.rank(
             {str(model): make(model) for model in candidates},
             dataset,
-            lambda count: sample.random_images(session.G_ema, count, dataset=dataset),
+            sample.Generator(session.G_ema, None, dataset).images,
         )
 
     @hookimpl

@@ -40,7 +40,6 @@ class Drawn:
 
     run: int
     source: str
-    dash: str
     path: str
     end: tuple[float, float]
     dots: list[tuple[float, float]]
@@ -57,7 +56,6 @@ class Chart:
     text: str
     alt: str
     logarithmic: bool
-    sources: list[tuple[str, str]]
     lines: list[Drawn]
     x_ticks: list[tuple[float, str]]
     y_ticks: list[tuple[float, str]]
@@ -152,7 +150,6 @@ def chart(title: str, key: str, lines: Sequence[Line], text: str = "") -> Chart 
         text,
         _described(title, lines),
         logarithmic,
-        [(source, dash) for source, dash in SOURCES.items() if any(line.source == source for line in lines)],
         [_drawn(line, place) for line in lines],
         [(place(x, ys[0])[0], written(x)) for x in ticks(x_low, x_high, 6)],
         [(place(x_low, y)[1], written(y)) for y in y_marks],
@@ -169,7 +166,7 @@ def _drawn(line: Line, place: Callable[[float, float], tuple[float, float]]) -> 
             placed += here
     values = ";".join(f"{x:.6g} {y:.4g}" for x, y in line.points if y is not None)
     dots = placed if line.dots else []
-    return Drawn(line.run, line.source, SOURCES.get(line.source, ""), path, placed[-1], dots, values, len(placed) > 60)
+    return Drawn(line.run, line.source, path, placed[-1], dots, values, len(placed) > 60)
 
 
 def _described(title: str, lines: Sequence[Line]) -> str:

@@ -79,11 +79,6 @@ class Run:
         return self.stats.kimg[-1] if self.stats.kimg else None
 
     @property
-    def total_kimg(self) -> float | None:
-        """Return how far the run was to go; None if that is not known."""
-        return number(self.settings.get("total_kimg"))
-
-    @property
     def plugins(self) -> list[str]:
         active = self.settings.get("plugins.active", [])
         return [str(name) for name in active] if isinstance(active, list) else []

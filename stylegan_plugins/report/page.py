@@ -1,8 +1,8 @@
 """One HTML file about one or several runs: it holds all that it shows, opens from disk, and loads nothing.
 
 history.py reads the runs, charts.py draws curves, thumbnails.py makes pictures small, report.html.jinja lays the
-page out. The template escapes whatever
-comes from files, and is complete without report.js, which only shows values under a pointer."""
+page out. The template escapes whatever comes from files, and is complete without report.js, which only shows values
+under a pointer."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ MOST_ROWS = 12  # of a run in a table of metrics
 MOST_LETTERS = 300  # of a setting
 
 # By name a heading and what it says: of what the hosts write, and of the plug-in diagnostics.
-STATISTICS: dict[str, dict[str, tuple[str, str]]] = json.loads((HERE / "statistics.json").read_text(encoding="utf-8"))
+STATISTICS: dict[str, dict[str, list[str]]] = json.loads((HERE / "statistics.json").read_text(encoding="utf-8"))
 HEADINGS: dict[str, str | None] = {  # of groups of statistics, by how names begin, the first that fits; None: not drawn
     **dict.fromkeys(("Loss/scores/", "Loss/signs/", "Progress/augment"), "What D thinks"),
     **dict.fromkeys(("Progress/", "Timing/total"), None),  # rise with kimg, whatever a run does: in the table alone
@@ -89,17 +89,16 @@ def write(paths: Sequence[Path], out: Path, with_generator: bool = False) -> int
 
 def render(runs: Sequence[Run], with_generator: bool = False) -> str:
     """Return the page. with_generator: a host is in use, from which generators can be made."""
-    import jinja2
+    from jinja2 import StrictUndefined, Template
 
     script = (HERE / "report.js").read_text(encoding="utf-8")
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+    layout = (HERE / "report.html.jinja").read_text(encoding="utf-8")
+    template = Template(layout, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     entries = [_entry(index, run, runs, with_generator) for index, run in enumerate(runs)]
     tables = [run.diagnostics for run in runs]
     names = dict.fromkeys(name for table in tables for name in table.values)
     diagnostics = _group("Over-fitting", tables, names, STATISTICS["diagnostics"])
-    return environment.from_string((HERE / "report.html.jinja").read_text(encoding="utf-8")).render(
+    return template.render(
         title=entries[0].name if len(runs) == 1 else f"{len(runs)} runs",
         entries=entries,
         colors=COLORS,
@@ -133,7 +132,7 @@ def _stat_groups(runs: Sequence[Run]) -> list[Group]:
     return [group for group in groups if group.charts or group.further or group.constant]
 
 
-def _group(title: str, tables: Sequence[Table], names: Iterable[str], known: dict[str, tuple[str, str]]) -> Group:
+def _group(title: str, tables: Sequence[Table], names: Iterable[str], known: dict[str, list[str]]) -> Group:
     """Draw one chart for each statistic; what was measured on several kinds of images shares one."""
     lines: dict[str, list[Line]] = {}
     for index, table in enumerate(tables):
@@ -149,7 +148,7 @@ def _group(title: str, tables: Sequence[Table], names: Iterable[str], known: dic
         if (value := charts.is_constant(lines[key])) is not None:
             group.constant.append((key, charts.written(value)))
             continue
-        heading, explained = known.get(key, (key.removeprefix(f"{title}/"), ""))
+        heading, explained = known.get(key, [key.removeprefix(f"{title}/"), ""])
         if drawn := charts.chart(heading, key, lines[key], explained):
             few_want_it = title == "Time and memory" and key not in known
             (group.further if few_want_it else group.charts).append(drawn)
@@ -174,7 +173,7 @@ def _facts(run: Run) -> dict[str, tuple[str, str]]:
     """Return the table at the top: by heading a value, and a remark on it."""
     last = lambda name: charts.written(run.stats.last(name))
     setting = lambda name: shown(run.settings[name]) if name in run.settings else "–"
-    seconds, total = run.stats.last("Timing/total_sec"), run.total_kimg
+    seconds, total = run.stats.last("Timing/total_sec"), history.number(run.settings.get("total_kimg"))
     state = ", not complete" if total is not None and (run.kimg or 0) < total else ""
     result = {
         "Plug-ins": (", ".join(run.plugins) or "none", ""),
