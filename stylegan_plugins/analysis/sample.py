@@ -106,32 +106,32 @@ def latents(
 
     like: [1, C, H, W]; label: a class, for a G that has classes. Raises OptionError if G needs another one of them."""
     device = next(G.parameters()).device
-    if G.c_dim == 0 or sampler is None:
-        if like is not None:
-            raise OptionError(
-                "--like: this generator was not trained on features of images (--plugin=disp), or its pickle does not "
-                "lie in the directory of its run."
-            )
-        if G.c_dim and (label is None or not label < G.c_dim):
-            raise OptionError(
-                f"--class: this generator has {G.c_dim} classes; give one of 0 to {G.c_dim - 1}. If a plug-in gave it "
-                "its labels, the pickle must lie in the directory of its run."
-            )
-        if not G.c_dim and label is not None:
-            raise OptionError(f"--class={label}: this generator has no classes.")
-    elif label is not None:
-        raise OptionError(f"--class={label}: this generator has features of images in the place of classes.")
-    given = None if like is None or sampler is None else sampler.like(G, like)
-    for seed in seeds:
-        z = torch.from_numpy(np.random.RandomState(seed).randn(1, G.z_dim)).to(device)
-        if G.c_dim and sampler is not None:
+    z_of = lambda seed: torch.from_numpy(np.random.RandomState(seed).randn(1, G.z_dim)).to(device)
+    if G.c_dim and sampler is not None:
+        if label is not None:
+            raise OptionError(f"--class={label}: this generator has features of images in the place of classes.")
+        given = None if like is None else sampler.like(G, like)
+        for seed in seeds:
             embedded = sampler.draw(G, np.random.RandomState([seed, 1])) if given is None else given
-            yield map_embedded(G, z, embedded[None], truncation_psi=truncation)
-        else:
-            c = torch.zeros([1, G.c_dim], device=device)
-            if label is not None:
-                c[:, label] = 1
-            yield G.mapping(z, c, truncation_psi=truncation)
+            yield map_embedded(G, z_of(seed), embedded[None], truncation_psi=truncation)
+        return
+    if like is not None:
+        raise OptionError(
+            "--like: this generator was not trained on features of images (--plugin=disp), or its pickle does not "
+            "lie in the directory of its run."
+        )
+    if G.c_dim and (label is None or not label < G.c_dim):
+        raise OptionError(
+            f"--class: this generator has {G.c_dim} classes; give one of 0 to {G.c_dim - 1}. If a plug-in gave it "
+            "its labels, the pickle must lie in the directory of its run."
+        )
+    if not G.c_dim and label is not None:
+        raise OptionError(f"--class={label}: this generator has no classes.")
+    c = torch.zeros([1, G.c_dim], device=device)
+    if label is not None:
+        c[:, label] = 1
+    for seed in seeds:
+        yield G.mapping(z_of(seed), c, truncation_psi=truncation)
 
 
 @torch.no_grad()

@@ -150,34 +150,32 @@ def flattened(value: Any, name: str = "", separator: str = ".") -> Iterator[tupl
         yield name, value
 
 
-def lines(path: Path, notes: list[str]) -> Iterator[dict[str, Any]]:
-    """Yield the objects of a file of JSON lines; none if there is no file. What cannot be read is left out, with a
+def lines(path: Path, notes: list[str]) -> list[dict[str, Any]]:
+    """Return the objects of a file of JSON lines; none if there is no file. What cannot be read is left out, with a
     note."""
-    broken, last = 0, False
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
-            for line in file:
-                if not line.strip():
-                    continue
-                last = False
-                try:
-                    found = json.loads(line)
-                except (ValueError, RecursionError):  # RecursionError: nested without end
-                    found = None
-                if isinstance(found, dict):
-                    yield found
-                else:
-                    broken, last = broken + 1, True
+            found = [_object_of(line) for line in file if line.strip()]
     except FileNotFoundError:
-        return
+        return []
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror or error}).") from error
-    if last:
+    if found and found[-1] is None:
+        found.pop()
         notes.append(
             f"The last line of {path.name} is not whole and was left out: it is being written, or was cut off."
         )
-    if broken - last:
-        notes.append(f"{broken - last} broken lines of {path.name} were left out.")
+    if None in found:
+        notes.append(f"{found.count(None)} broken lines of {path.name} were left out.")
+    return [value for value in found if value is not None]
+
+
+def _object_of(line: str) -> dict[str, Any] | None:
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):  # RecursionError: nested without end
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _sheets(files: list[Path]) -> list[tuple[int | None, Path]]:
