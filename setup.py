@@ -24,7 +24,7 @@ setup(
     package_dir={"stylegan_plugins.patches": "patches"},
     package_data={
         "stylegan_plugins": ["template.py.txt"],
-        "stylegan_plugins.report": ["report.html.jinja", "report.js"],
+        "stylegan_plugins.report": ["report.html.jinja", "report.js", "statistics.json"],
         "stylegan_plugins.host": ["files/*/*.py"],
     },
     install_requires=[

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 
-from stylegan_plugins.files import run_folders
+from stylegan_plugins.analysis import compare as comparing
+from stylegan_plugins.analysis import evaluate as evaluating
+from stylegan_plugins.analysis import pictures
+from stylegan_plugins.analysis import probe as probing
+from stylegan_plugins.analysis import sample as sampling
+from stylegan_plugins.files import datasets, run_folders
 from stylegan_plugins.host import devices, find
+from stylegan_plugins.report import page
 
 Directory = click.Path(path_type=Path)
 default_option = partial(click.option, show_default=True)
 data_option = partial(click.option, "--data", metavar="ZIP|DIR|NAME|URL")
 outdir_option = partial(click.option, "--outdir", type=Directory)
+to_stderr = partial(click.echo, err=True)
 seeds_option = partial(default_option, "--seeds")
 trunc_option = partial(default_option, "--trunc", type=click.FloatRange(min=0))
 device_option = partial(default_option, "--device", type=click.Choice(devices.CHOICES), default="auto")
@@ -26,6 +33,20 @@ host_option = click.option("--host", type=Directory, help="The host  [default: $
 label_option = click.option(
     "--class", "label", type=click.IntRange(min=0), metavar="INT", help="The class, for labelled data"
 )
+
+
+def on_host(command: Callable) -> Callable:
+    """Add --host and --device, both of which are in use when the command runs."""
+
+    @host_option
+    @device_option()
+    @wraps(command)
+    def wrapped(host: Path | None, device: str, **arguments: Any) -> None:
+        devices.choose(device)
+        find.choose_host(host)
+        command(**arguments)
+
+    return wrapped
 
 
 @click.command()
@@ -39,14 +60,9 @@ label_option = click.option(
 )
 @default_option("--max-images", type=click.IntRange(min=8), default=10000)
 @outdir_option(help="Where plot and JSON go  [default: beside the pickle]")
-@host_option
-@device_option()
-def probe(run_or_pkl: Path, host: Path | None, device: str, **settings: Any) -> None:
+@on_host
+def probe(run_or_pkl: Path, **settings: Any) -> None:
     """Measure what the discriminator of RUN_OR_PKL has learned: a logistic regression on its frozen features."""
-    from stylegan_plugins.analysis import probe as probing
-
-    devices.choose(device)
-    find.choose_host(host)
     click.echo(probing.run(run_folders.newest_pickle(run_or_pkl), device=devices.device(), **settings))
 
 
@@ -71,15 +87,10 @@ def probe(run_or_pkl: Path, host: Path | None, device: str, **settings: Any) -> 
 )
 @click.option("--all", "every", is_flag=True, help="All snapshots of a run, not the newest alone")
 @outdir_option(help="Where results go  [default: beside the pickle]")
-@host_option
-@device_option()
-def evaluate(run_or_pkl: Path, data: str, host: Path | None, device: str, **settings: Any) -> None:
+@on_host
+def evaluate(run_or_pkl: Path, data: str, **settings: Any) -> None:
     """Compare images of RUN_OR_PKL with real ones: FID, KID, precision and recall, Inception Score."""
-    from stylegan_plugins.analysis import evaluate
-
-    devices.choose(device)
-    find.choose_host(host)
-    click.echo(evaluate.run(run_or_pkl, data, device=devices.device(), report=_to_stderr, **settings))
+    click.echo(evaluating.run(run_or_pkl, data, device=devices.device(), report=to_stderr, **settings))
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
@@ -102,40 +113,15 @@ def compare(host: Path | None, device: str, outdir: Path, arguments: tuple[str, 
 
     ARGUMENTS after -- go to every train.py, options of plug-ins to the combinations that have them. Interrupted, the
     same command goes on where it was."""
-    from stylegan_plugins.analysis import compare
-
     devices.choose(device)
-    directory = find.choose_host(host)
-    settings |= dict(more=arguments, device=devices.device(), report=_to_stderr)
-    click.echo(compare.run(directory, outdir, **settings))
+    settings |= dict(more=arguments, device=devices.device(), report=to_stderr)
+    click.echo(comparing.run(find.choose_host(host), outdir, **settings))
 
 
-def _to_stderr(line: str) -> None:
-    click.echo(line, err=True)
-
-
-def _load(
-    run_or_pkl: Path, outdir: Path, *, seeds: str, host: Path | None, device: str, fewest: int = 1
-) -> tuple[list[int], Any, Any, Path]:
+def _load(run_or_pkl: Path, outdir: Path, seeds: str, fewest: int = 1) -> tuple[list[int], Any, Any, Path]:
     """Return seeds, G_ema, its sampler and its pickle, after what can be checked before was checked."""
-    from stylegan_plugins.analysis import sample
-    from stylegan_plugins.files import datasets
-
-    devices.choose(device)
     datasets.check_output(outdir)
-    numbers = sample.seeds_of(seeds, fewest)
-    find.choose_host(host)
-    return numbers, *sample.load_generator(run_or_pkl, devices.device())
-
-
-def _load_with_images(
-    run_or_pkl: Path, outdir: Path, data: str | None, features: str, **how: Any
-) -> tuple[list[int], Any, Any, Any]:
-    """Return seeds, G_ema, its sampler, and the images of the data set to find nearest ones in."""
-    from stylegan_plugins.analysis import pictures
-
-    seeds, G, sampler, pickle = _load(run_or_pkl, outdir, **how)
-    return seeds, G, sampler, pictures.neighbours(pickle.parent, data, features, G, devices.device())
+    return sampling.seeds_of(seeds, fewest), *sampling.load_generator(run_or_pkl, devices.device())
 
 
 @click.command()
@@ -145,22 +131,17 @@ def _load_with_images(
 @click.option("--like", type=Directory, metavar="IMAGE", help="Variants of a picture: of its high-level content")
 @label_option
 @outdir_option(help="Where the images go", required=True)
-@host_option
-@device_option()
-def sample(
-    run_or_pkl: Path, trunc: float, like: Path | None, label: int | None, outdir: Path, **generator: Any
-) -> None:
+@on_host
+def sample(run_or_pkl: Path, seeds: str, trunc: float, like: Path | None, label: int | None, outdir: Path) -> None:
     """Make images with the generator of RUN_OR_PKL, and a sheet of them. No data set is needed."""
-    from stylegan_plugins.analysis import sample
-
-    seeds, G, sampler, _ = _load(run_or_pkl, outdir, **generator)
-    given = None if like is None else sample.read_image(like, G)
-    with click.progressbar(seeds, label="Images", file=sys.stderr) as bar:
-        made = sample.images(G, bar, sampler=sampler, truncation=trunc, like=given, label=label)
+    numbers, G, sampler, _ = _load(run_or_pkl, outdir, seeds)
+    given = None if like is None else sampling.read_image(like, G)
+    with click.progressbar(numbers, label="Images", file=sys.stderr) as bar:
+        made = sampling.images(G, bar, sampler=sampler, truncation=trunc, like=given, label=label)
     outdir.mkdir(parents=True, exist_ok=True)
-    for seed, image in zip(seeds, made, strict=True):
-        sample.picture_of(image).save(outdir / f"seed{seed:04d}.png")
-    sample.sheet(made).save(outdir / "sheet.png")
+    for number, image in zip(numbers, made, strict=True):
+        sampling.picture_of(image).save(outdir / f"seed{number:04d}.png")
+    sampling.sheet(made).save(outdir / "sheet.png")
     click.echo(outdir / "sheet.png")
 
 
@@ -177,8 +158,7 @@ def pictures_options(command: Callable) -> Callable:
         ),
         label_option,
         outdir_option(help="Where the pictures go", required=True),
-        host_option,
-        device_option(),
+        on_host,
     )
     for option in reversed(shared):
         command = option(command)
@@ -192,15 +172,22 @@ def pictures_options(command: Callable) -> Callable:
 @trunc_option(default=1.0, help="Truncation psi")
 @pictures_options
 def interpolate(
-    run_or_pkl: Path, outdir: Path, frames: int, columns: int, trunc: float, label: int | None, **how: Any
+    run_or_pkl: Path,
+    outdir: Path,
+    seeds: str,
+    data: str | None,
+    features: str,
+    frames: int,
+    columns: int,
+    trunc: float,
+    label: int | None,
 ) -> None:
     """Walk from seed to seed in w: a GIF, and a strip with the nearest training image under each frame.
 
     If frames jump from one training image to the next, the generator has memorised them."""
-    from stylegan_plugins.analysis import pictures, sample
-
-    seeds, G, sampler, near = _load_with_images(run_or_pkl, outdir, fewest=2, **how)
-    ws = list(sample.latents(G, seeds, sampler=sampler, truncation=trunc, label=label))
+    numbers, G, sampler, pickle = _load(run_or_pkl, outdir, seeds, fewest=2)
+    near = pictures.neighbours(pickle.parent, data, features, G, devices.device())
+    ws = list(sampling.latents(G, numbers, sampler=sampler, truncation=trunc, label=label))
     for file in pictures.interpolation(G, ws, outdir, frames=frames, columns=columns, near=near):
         click.echo(file)
 
@@ -211,16 +198,22 @@ def interpolate(
 @default_option("--pairs", type=click.IntRange(min=1), default=16, help="Samples on a ranked sheet")
 @pictures_options
 def sheet(
-    run_or_pkl: Path, outdir: Path, features: str, trunc: float, pairs: int, label: int | None, **how: Any
+    run_or_pkl: Path,
+    outdir: Path,
+    seeds: str,
+    data: str | None,
+    features: str,
+    trunc: float,
+    pairs: int,
+    label: int | None,
 ) -> None:
     """Sample sheets: without truncation, with it, and, beside their nearest training images, the worst samples first.
 
     The worst are those farthest from any training image; sheet-nearest.png has those nearest to one."""
-    from stylegan_plugins.analysis import pictures, sample
-
-    seeds, G, sampler, near = _load_with_images(run_or_pkl, outdir, features=features, **how)
+    numbers, G, sampler, pickle = _load(run_or_pkl, outdir, seeds)
+    near = pictures.neighbours(pickle.parent, data, features, G, devices.device())
     made = {
-        name: sample.images(G, seeds, sampler=sampler, truncation=psi, label=label)
+        name: sampling.images(G, numbers, sampler=sampler, truncation=psi, label=label)
         for name, psi in (("full", 1.0), (f"trunc{trunc:g}", trunc))
     }
     files, distances = pictures.sheets(made, outdir, near=near, pairs=pairs)
@@ -229,8 +222,8 @@ def sheet(
     if distances is not None:
         click.echo(
             f"Distance to the nearest training image, {features}: median {np.median(distances):.4g}, "
-            f"{distances.min():.4g} (seed {seeds[distances.argmin()]}) to "
-            f"{distances.max():.4g} (seed {seeds[distances.argmax()]})."
+            f"{distances.min():.4g} (seed {numbers[distances.argmin()]}) to "
+            f"{distances.max():.4g} (seed {numbers[distances.argmax()]})."
         )
 
 
@@ -242,11 +235,9 @@ def sheet(
 @host_option
 def export(run_or_pkl: Path, classes: int, seed: int, out: Path, host: Path | None) -> None:
     """Write a stock pickle of a conditioned run, whose classes are drawn labels, for the host's generate.py."""
-    from stylegan_plugins.analysis import sample
-
     devices.choose("cpu")
     find.choose_host(host)
-    sample.export(run_or_pkl, out, classes, seed)
+    sampling.export(run_or_pkl, out, classes, seed)
     click.echo(out)
 
 
@@ -261,10 +252,10 @@ def report(runs_: tuple[Path, ...], out: Path, host: Path | None, device: str) -
     """Write one HTML file about the run directories: settings, curves, samples, metrics, several runs side by side.
 
     It loads nothing from elsewhere and can be sent to others. Runs may still be going on."""
-    from stylegan_plugins.report import page as reporting
-
     devices.choose(device)
-    size = reporting.write(runs_, out, host)
+    if host is not None:
+        find.choose_host(host)
+    size = page.write(runs_, out, with_generator=host is not None)
     click.echo(f"{out} ({size / 1e6:.1f} MB)")
 
 

@@ -426,7 +426,7 @@ def test_thinning_keeps_ends_extremes_order_and_gaps(values, most):
 @example([1.0, 1.0000000000000002])
 def test_any_finite_values_are_drawn_inside_the_frame(values):
     points = [(float(index), value) for index, value in enumerate(values)]
-    drawn = charts.chart("Title", "key", [charts.Line(0, "", points)], ["A"])
+    drawn = charts.chart("Title", "key", [charts.Line(0, "", points)])
     if all(value is None for value in values):
         assert drawn is None
         return

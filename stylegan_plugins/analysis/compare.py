@@ -74,12 +74,12 @@ def arguments_for(plugins: Sequence[str], arguments: Sequence[str]) -> list[str]
     found: list[str] = []
     left_out = False
     for argument in arguments:
-        is_value = not argument.startswith("--")
-        if not is_value:
+        is_flag = argument.startswith("--")
+        if is_flag:
             left_out = argument.partition("=")[0] in others
         if not left_out:
             found.append(argument)
-        left_out = left_out and "=" not in argument and not is_value  # its value comes next
+        left_out = left_out and is_flag and "=" not in argument  # its value comes next
     return found
 
 
@@ -96,11 +96,10 @@ def command(cell: Cell, data: str, images: int, kimg: int, outdir: Path, more: S
 
 def progress_of(folder: Path) -> tuple[Path | None, int]:
     """Return the run directory in a cell's folder that got farthest and has a state, and the images it has seen."""
-    found = []
-    for run_dir in folder.iterdir() if folder.is_dir() else ():
-        if run_dir.is_dir() and (known := states.states_of(run_dir)):
-            found.append((int(known[0].stem.split("-")[-1]), run_dir))
-    return (max(found)[1], max(found)[0]) if found else (None, 0)
+    newest = [known[0] for run_dir in folder.glob("*") if run_dir.is_dir() and (known := states.states_of(run_dir))]
+    found = [(int(state.stem.split("-")[-1]), state.parent) for state in newest]
+    seen, run_dir = max(found, default=(0, None))
+    return run_dir, seen
 
 
 def call(arguments: Sequence[str], host: Path, log: Path, advice: str) -> None:

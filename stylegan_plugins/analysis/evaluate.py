@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import click
 import numpy as np
@@ -35,14 +35,6 @@ from stylegan_plugins.vision.ranking import real_batches
 LOW_SHOT = 5000  # a smaller reference is compared with as many generated images, any other with 50,000
 VERSION = 1
 Result = dict[str, Any]  # a result in the host's format, with what it is of
-
-
-class Evaluated(NamedTuple):
-    """A pickle, by name and digest, and its results by metric."""
-
-    name: str
-    digest: str
-    found: dict[str, Result]
 
 
 def default_samples(reference: int) -> int:
@@ -151,11 +143,9 @@ def append_line(file: Path, record: Result) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with open(file, "a+b") as out:
-            end = out.seek(0, os.SEEK_END)
-            if end:
-                out.seek(end - 1)
-                if out.read(1) != b"\n":
-                    out.write(b"\n")
+            out.seek(max(out.seek(0, os.SEEK_END) - 1, 0))
+            if out.read(1) not in (b"\n", b""):  # a line that a kill cut off
+                out.write(b"\n")
             out.write(json.dumps(record).encode() + b"\n")
     except OSError as error:
         raise DataError(f"{file} cannot be written ({error.strerror or error}).") from error
@@ -196,9 +186,9 @@ def results(
     outdir: Path | None,
     device: torch.device,
     report: Callable[[str], None],
-) -> tuple[list[Evaluated], dict[str, Result], float | None, Path]:
-    """Return the results of each pickle, the best by metric, the floor, and best.json. All are written beside the
-    pickles or to `outdir`.
+) -> tuple[dict[str, dict[str, Result]], dict[str, Result], float | None, Path]:
+    """Return the results by name of pickle and by metric, the best by metric, the floor, and best.json. All are written
+    beside the pickles or to `outdir`.
 
     samples, most   numbers of generated images, and of real ones at most; None: `default_samples`, and all
     every           of all snapshots of a run; else of the newest one
@@ -221,7 +211,7 @@ def results(
     report(f"{samples} generated images, {count} of {len(dataset)} real ones of {data}.")
     reference = comparison.reference if "features" in wanted else None
     floor = None if reference is None else reference.floor
-    rows, lines = [], {}
+    rows, lines = {}, {}
     for pickle in pickles:
         folder = outdir or pickle.parent
         of = comparison.identity(pickle, sample.sampler_of(pickle.parent))
@@ -255,12 +245,9 @@ def results(
             )
             append_line(folder / f"metric-{label}.jsonl", found[name])
             lines[name].append(found[name])
-        rows.append(Evaluated(pickle.name, str(of["pickle"]), found))
-    best = {}
-    for name, metric in chosen.items():
-        top = best_of(labels[name] + metric.decides, metric.higher, lines[name], of)
-        if top is not None:
-            best[name] = top
+        rows[pickle.name] = found
+    tops = {name: best_of(labels[name] + m.decides, m.higher, lines[name], of) for name, m in chosen.items()}
+    best = {name: top for name, top in tops.items() if top is not None}
     marked = mark_best(folder, {labels[name]: line for name, line in best.items()})
     return rows, best, floor, marked
 
@@ -268,14 +255,14 @@ def results(
 def run(path: Path, data: str, **how: Any) -> str:
     """Return a table of `results`, whose arguments it takes, for `stylegan-plugins evaluate`."""
     rows, best, floor, marked = results(path, data, **how)
-    end = [] if floor is None else [f"Floor, FID of two halves of the real images: {_number(floor)}"]
+    end = [] if floor is None else [f"Floor, FID of two halves of the real images: {floor:.5g}"]
     return "\n".join([as_markdown(rows, best), "", *end, str(marked)])
 
 
 def value_of(path: Path, data: str, *, metric: str, **how: Any) -> float:
     """Return the figure of one metric by which snapshots are ranked, of the newest one. Arguments as of `results`."""
     rows, *_ = results(path, data, metrics=metric, most=None, every=False, outdir=None, **how)
-    ((name, line),) = rows[0].found.items()
+    ((name, line),) = next(iter(rows.values())).items()
     return line["results"][line["metric"] + metrics.known()[name].decides]
 
 
@@ -290,20 +277,16 @@ def check_numbers(chosen: Mapping[str, Metric], flag: str, real: int, generated:
             )
 
 
-def as_markdown(rows: list[Evaluated], best: dict[str, Result]) -> str:
-    """Return a table of pickles; the best of several is bold."""
+def as_markdown(rows: dict[str, dict[str, Result]], best: dict[str, Result]) -> str:
+    """Return a table of results by pickle and metric; the best of several is bold."""
     known = metrics.known()
-    keys = [(name, key) for name, line in rows[0].found.items() for key in line["results"]]
-    keys.sort(key=lambda pair: list(known).index(pair[0]))
+    first = next(iter(rows.values()))
+    keys = [(name, key) for name in known if name in first for key in first[name]["results"]]
 
-    def cell_of(row: Evaluated, name: str, key: str) -> str:
-        decides = name in best and key == best[name]["metric"] + known[name].decides
-        bold = "**" if decides and len(rows) > 1 and best[name]["of"]["pickle"] == row.digest else ""
-        return f"{bold}{_number(row.found[name]['results'][key])}{bold}"
+    def cell_of(line: Result, name: str, key: str) -> str:
+        decides = name in best and key == line["metric"] + known[name].decides
+        bold = "**" if decides and len(rows) > 1 and line["of"] == best[name]["of"] else ""
+        return f"{bold}{line['results'][key]:.5g}{bold}"
 
-    cells = ([row.name, *(cell_of(row, *pair) for pair in keys)] for row in rows)
+    cells = ([pickle, *(cell_of(found[name], name, key) for name, key in keys)] for pickle, found in rows.items())
     return markdown.table(["pickle", *(key for _, key in keys)], cells)
-
-
-def _number(value: float) -> str:
-    return f"{value:.5g}"

@@ -41,16 +41,15 @@ def _pickle(path: Path) -> Iterator[str]:
 
 
 def _network(network: Network) -> str:
-    weights = sum(network.tensors[name].numel() for name in network.parameters)
-    frozen = [
-        name for name in network.tensors if name.endswith((".weight", ".bias")) and name not in network.parameters
-    ]
     made = network.init_kwargs
-    parts = [network.class_name, f"{weights:,} weights in {len(network.parameters)} tensors"]
+    parts = [network.class_name]
     if "img_resolution" in made:
         side = made["img_resolution"]
-        parts.insert(1, f"{side}x{side}, {made.get('img_channels')} channels, c_dim {made.get('c_dim', 0)}")
-    if frozen:
+        parts.append(f"{side}x{side}, {made.get('img_channels')} channels, c_dim {made.get('c_dim', 0)}")
+    weights = sum(network.tensors[name].numel() for name in network.parameters)
+    parts.append(f"{weights:,} weights in {len(network.parameters)} tensors")
+    trained_or_frozen = {name for name in network.tensors if name.endswith((".weight", ".bias"))}
+    if frozen := trained_or_frozen - set(network.parameters):
         parts.append(f"{len(frozen)} frozen")
     return ", ".join(parts)
 
@@ -58,11 +57,14 @@ def _network(network: Network) -> str:
 def _arguments(kwargs: Mapping[str, Any]) -> Iterator[str]:
     for name, value in kwargs.items():
         if isinstance(value, Mapping):
-            inner = ", ".join(f"{key}={item}" for key, item in value.items())
-            if inner:
-                yield f"      {name}: {inner}"
+            if value:
+                yield f"      {name}: {_written(value)}"
         else:
             yield f"      {name}={value}"
+
+
+def _written(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in values.items())
 
 
 def _state(path: Path) -> Iterator[str]:
@@ -91,4 +93,4 @@ def _plugins(run_dir: Path) -> Iterator[str]:
     yield f"  plug-ins: {', '.join(plugins.get('active', [])) or 'none'}"
     for name, options in plugins.get("options", {}).items():
         if options:
-            yield f"      {name}: {', '.join(f'{key}={value}' for key, value in options.items())}"
+            yield f"      {name}: {_written(options)}"

@@ -89,10 +89,8 @@ def kid(reference: Reference, generated: torch.Tensor) -> dict[str, float]:
 def precision_recall(reference: Reference, generated: torch.Tensor) -> dict[str, float]:
     from torch_fidelity import metric_prc
 
-    found = metric_prc.prc_features_to_metric(
-        *(generated, reference.features),
-        **dict(prc_neighborhood=NEIGHBOURS, prc_batch_size=ROWS, save_cpu_ram=True, verbose=False),
-    )
+    how = dict(prc_neighborhood=NEIGHBOURS, prc_batch_size=ROWS, save_cpu_ram=True, verbose=False)
+    found = metric_prc.prc_features_to_metric(generated, reference.features, **how)
     return {f"_{key}": found[key] for key in ("precision", "recall", "f_score")}
 
 

@@ -5,18 +5,17 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
-import PIL.Image
 import torch
 
 from stylegan_plugins.analysis import sample
 from stylegan_plugins.errors import DataError
-from stylegan_plugins.files import datasets
+from stylegan_plugins.files import datasets, downloads
 from stylegan_plugins.files.run_folders import read_options
 from stylegan_plugins.vision import backbones
 from stylegan_plugins.vision.extractors import batches_of, extract
@@ -71,15 +70,11 @@ class Neighbours:
 
     def nearest(self, images: Sequence[np.ndarray]) -> tuple[list[np.ndarray], np.ndarray]:
         """For images uint8 [H, W, C], the nearest of the data set each, and the distances to them [n]."""
-        means, indices = nearest(self._of(_first(images), len(images)), self.known)
+        features = self._of((image.transpose(2, 0, 1) for image in images), len(images))
+        means, indices = nearest(features, self.known)
         names = [self.names[int(index)] for index in indices]
         shown = [image.transpose(1, 2, 0) for image in datasets.read_named(self.data, names)]
         return shown, (means * self.known.shape[1] ** 0.5).numpy()
-
-
-def _first(images: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
-    """Put channels first."""
-    return (image.transpose(2, 0, 1) for image in images)
 
 
 def between(ws: Sequence[torch.Tensor], steps: int, closed: bool) -> list[torch.Tensor]:
@@ -88,11 +83,6 @@ def between(ws: Sequence[torch.Tensor], steps: int, closed: bool) -> list[torch.
     pairs = itertools.pairwise([*ws, ws[0]] if closed else ws)
     made = [torch.lerp(a, b, k / steps) for a, b in pairs for k in range(steps)]
     return made if closed else [*made, ws[-1]]
-
-
-def grid(rows: Sequence[Sequence[np.ndarray]]) -> PIL.Image.Image:
-    """Put rows of images [H, W, C] of one size together."""
-    return sample.picture_of(np.concatenate([np.concatenate(row, axis=1) for row in rows], axis=0))
 
 
 def interpolation(
@@ -109,8 +99,7 @@ def interpolation(
     path = between(ws, frames, closed=False)
     chosen = [path[round(k * (len(path) - 1) / (columns - 1))] for k in range(columns)]
     row = [sample.render(G, w) for w in chosen]
-    rows = [row] if near is None else [row, near.nearest(row)[0]]
-    grid(rows).save(strip)
+    sample.grid(row if near is None else [*row, *near.nearest(row)[0]], columns).save(strip)
     return [strip, animation]
 
 
@@ -132,13 +121,9 @@ def sheets(
     order = np.argsort(-distances, kind="stable")
     columns = min(8, len(samples), pairs)
     for name, ranked in (("worst", order), ("nearest", order[::-1])):
-        ranked = ranked[: max(columns, min(pairs, len(samples)) // columns * columns)]
-        rows: list[list[np.ndarray]] = []
-        for start in range(0, len(ranked), columns):
-            part = ranked[start : start + columns]
-            rows += [[samples[i] for i in part], [found[i] for i in part]]
+        rows = ranked[: min(pairs, len(samples)) // columns * columns].reshape(-1, columns)
         files.append(outdir / f"sheet-{name}.png")
-        grid(rows).save(files[-1])
+        sample.grid([images[i] for row in rows for images in (samples, found) for i in row], columns).save(files[-1])
     return files, distances
 
 
@@ -147,8 +132,6 @@ def neighbours(run_dir: Path, data: str | None, features: str, G: Any, device: t
     none.
 
     Raises DataError if the images do not fit G, OptionError or DataError if the features cannot be had."""
-    from stylegan_plugins.files import downloads
-
     path = data_of(run_dir, data)
     if path is None:
         click.echo("Without nearest images: the run's data set is not there; name one with --data.", err=True)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,19 +24,22 @@ import numpy as np
 import torch
 
 from stylegan_plugins.analysis import markdown
-from stylegan_plugins.analysis.discriminator_features import features_of, layers_of
 from stylegan_plugins.errors import DataError, HostError, require
 from stylegan_plugins.files.atomic import write_json
 from stylegan_plugins.host import find
 from stylegan_plugins.host.networks import load_network
+from training_ext.diagnostics import full_batches
 from training_ext.diffaugment import GROUPS, DiffAugment
-from training_ext.passes import minibatch_std_group
+from training_ext.passes import minibatch_std_group, read
 
 TEST_SHARE = 0.25
 SPLITS = 5
 BATCH = 32
 MEMORY = 2 << 30  # bytes of images that are held
 PAIRS = 1000  # with few images, several omega are drawn for each
+# D's last layers: the flattened output of the last convolution, and that of the last hidden layer.
+LAYERS = {"conv": "b4.conv", "fc": "b4.fc"}
+Images = Callable[[torch.Tensor], torch.Tensor]  # from indices [n] to images [n, C, H, W] in [-1, 1]
 LayerFeatures = dict[str, np.ndarray]  # [M, F] by layer of D
 
 
@@ -87,16 +91,22 @@ def load_images(path: str, dataset: Any, D: Any, max_images: int) -> LabelledIma
     return LabelledImages(images, classes, given)
 
 
-def batch_size(D: torch.nn.Module) -> int:
-    """Return a batch size that D's minibatch-stddev layer can split."""
-    return math.lcm(BATCH, minibatch_std_group(D) or 1)
+@torch.no_grad()
+def features_of(D: torch.nn.Module, images: Images, labels: torch.Tensor) -> LayerFeatures:
+    """Return the features of as many images as there are labels [M, c_dim]: of D's blocks, averaged over their pixels,
+    the last of which is read twice.
 
-
-def collect(D: torch.nn.Module, images: Callable[[torch.Tensor], torch.Tensor], labels: torch.Tensor) -> LayerFeatures:
-    """Return the features of all layers, {layer: [M, F]}; arguments as of `features_of`."""
-    layers = layers_of(D)
-    parts = list(features_of(D, images, labels, layers, batch_size(D)))
-    return {layer: torch.cat([part[layer] for part in parts]).numpy() for layer in layers}
+    D sees full groups of minibatch standard deviation alone."""
+    device = next(D.parameters()).device
+    blocks = [name for name, _ in D.named_children() if re.fullmatch(r"b\d+", name) and name != "b4"]
+    names = {**{name: name for name in blocks}, **LAYERS}
+    parts: dict[str, list[torch.Tensor]] = {layer: [] for layer in names}
+    for index, count in full_batches(len(labels), math.lcm(BATCH, minibatch_std_group(D) or 1)):
+        _, found = read(D, names.values(), images(index).to(device), labels[index].to(device))
+        for layer, name in names.items():
+            vectors = found[name].flatten(1) if layer in LAYERS else found[name].mean(dim=[2, 3])
+            parts[layer].append(vectors[:count].cpu())
+    return {layer: torch.cat(vectors).numpy() for layer, vectors in parts.items()}
 
 
 def probe_classes(nets: dict[str, torch.nn.Module], data: LabelledImages) -> list[LayerAccuracy]:
@@ -115,7 +125,7 @@ def probe_classes(nets: dict[str, torch.nn.Module], data: LabelledImages) -> lis
         )
     share = max(TEST_SHARE, len(names) / len(data.classes))
     splits = list(StratifiedShuffleSplit(SPLITS, test_size=share, random_state=0).split(data.classes, data.classes))
-    features = {name: collect(D, data.clean, data.labels) for name, D in nets.items()}
+    features = {name: features_of(D, data.clean, data.labels) for name, D in nets.items()}
     return list(_rows("classes", features, data.classes, splits))
 
 
@@ -135,14 +145,14 @@ def probe_omega(nets: dict[str, torch.nn.Module], data: LabelledImages) -> list[
         drawn = [augment.sample(len(data.images), *data.images.shape[2:]) for _ in range(draws)]
     omega = {group: torch.cat([draw[group] for draw in drawn]).numpy() for group in drawn[0]}
 
-    def changed(draw: dict[str, torch.Tensor]) -> Callable[[torch.Tensor], torch.Tensor]:
+    def changed(draw: dict[str, torch.Tensor]) -> Images:
         return lambda index: augment.apply(data.clean(index), {group: value[index] for group, value in draw.items()})
 
     features = {}
     for name, D in nets.items():
-        still = collect(D, data.clean, data.labels)
+        still = features_of(D, data.clean, data.labels)
         with click.progressbar(drawn, label=f"Features of the {name} D", file=sys.stderr) as bar:
-            moved = [collect(D, changed(draw), data.labels) for draw in bar]
+            moved = [features_of(D, changed(draw), data.labels) for draw in bar]
         features[name] = {
             layer: np.concatenate([part[layer] for part in moved]) - np.tile(still[layer], (draws, 1))
             for layer in still
@@ -176,22 +186,18 @@ def accuracies(values: np.ndarray, target: np.ndarray, splits: list[tuple[np.nda
 
     Features are scaled to unit variance on the training part; apart from that it is scikit-learn's default, as in the
     authors' evaluation."""
-    import sklearn.linear_model
-    import sklearn.pipeline
-    import sklearn.preprocessing
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import cross_val_score
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
 
-    result = []
-    for train, test in splits:
-        model = sklearn.pipeline.make_pipeline(
-            sklearn.preprocessing.StandardScaler(), sklearn.linear_model.LogisticRegression(max_iter=1000)
-        )
-        result.append(float(model.fit(values[train], target[train]).score(values[test], target[test])))
-    return result
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+    return cross_val_score(model, values, target, cv=splits, error_score="raise").tolist()
 
 
 def _mean(rows: list[LayerAccuracy]) -> LayerAccuracy:
     """Average the rows of all components of a group."""
-    mean: Callable[[str], float] = lambda name: float(np.mean([getattr(row, name) for row in rows]))
+    mean = lambda name: float(np.mean([getattr(row, name) for row in rows]))
     means: dict[str, Any] = {name: mean(name) for name in ("accuracy", "deviation", "untrained", "chance")}
     return dataclasses.replace(rows[0], **means)
 
@@ -238,7 +244,7 @@ def run(pickle: Path, data: str, task: str, outdir: Path | None, max_images: int
         require(package)
     path, dataset = find.open_dataset(data)
     D = load_network(pickle, "D").to(device)
-    if not set(layers_of(D)) >= {"conv", "fc"}:
+    if not set(LAYERS.values()) <= {name for name, _ in D.named_modules()}:
         raise HostError(f"{pickle}: D has no b4.conv and b4.fc, which are probed.")
     images = load_images(path, dataset, D, max_images)
     nets = {"trained": D, "untrained": untrained_copy(D).to(device)}

@@ -7,7 +7,7 @@ import dataclasses
 import math
 import pickle
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,32 +106,32 @@ def latents(
 
     like: [1, C, H, W]; label: a class, for a G that has classes. Raises OptionError if G needs another one of them."""
     device = next(G.parameters()).device
-    if G.c_dim == 0 or sampler is None:
-        if like is not None:
-            raise OptionError(
-                "--like: this generator was not trained on features of images (--plugin=disp), or its pickle does not "
-                "lie in the directory of its run."
-            )
-        if G.c_dim and (label is None or not label < G.c_dim):
-            raise OptionError(
-                f"--class: this generator has {G.c_dim} classes; give one of 0 to {G.c_dim - 1}. If a plug-in gave it "
-                "its labels, the pickle must lie in the directory of its run."
-            )
-        if not G.c_dim and label is not None:
-            raise OptionError(f"--class={label}: this generator has no classes.")
-    elif label is not None:
-        raise OptionError(f"--class={label}: this generator has features of images in the place of classes.")
-    given = None if like is None or sampler is None else sampler.like(G, like)
-    for seed in seeds:
-        z = torch.from_numpy(np.random.RandomState(seed).randn(1, G.z_dim)).to(device)
-        if G.c_dim and sampler is not None:
+    z_of = lambda seed: torch.from_numpy(np.random.RandomState(seed).randn(1, G.z_dim)).to(device)
+    if G.c_dim and sampler is not None:
+        if label is not None:
+            raise OptionError(f"--class={label}: this generator has features of images in the place of classes.")
+        given = None if like is None else sampler.like(G, like)
+        for seed in seeds:
             embedded = sampler.draw(G, np.random.RandomState([seed, 1])) if given is None else given
-            yield map_embedded(G, z, embedded[None], truncation_psi=truncation)
-        else:
-            c = torch.zeros([1, G.c_dim], device=device)
-            if label is not None:
-                c[:, label] = 1
-            yield G.mapping(z, c, truncation_psi=truncation)
+            yield map_embedded(G, z_of(seed), embedded[None], truncation_psi=truncation)
+        return
+    if like is not None:
+        raise OptionError(
+            "--like: this generator was not trained on features of images (--plugin=disp), or its pickle does not "
+            "lie in the directory of its run."
+        )
+    if G.c_dim and (label is None or not label < G.c_dim):
+        raise OptionError(
+            f"--class: this generator has {G.c_dim} classes; give one of 0 to {G.c_dim - 1}. If a plug-in gave it "
+            "its labels, the pickle must lie in the directory of its run."
+        )
+    if not G.c_dim and label is not None:
+        raise OptionError(f"--class={label}: this generator has no classes.")
+    c = torch.zeros([1, G.c_dim], device=device)
+    if label is not None:
+        c[:, label] = 1
+    for seed in seeds:
+        yield G.mapping(z_of(seed), c, truncation_psi=truncation)
 
 
 @torch.no_grad()
@@ -141,50 +141,19 @@ def render(G: Any, ws: torch.Tensor) -> np.ndarray:
     return (image.permute(1, 2, 0) * 127.5 + 128).clamp(0, 255).to(torch.uint8).cpu().numpy()
 
 
-@torch.no_grad()
-def random_images(
-    G: Any,
-    count: int,
-    *,
-    sampler: Sampler | None = None,
-    dataset: Any = None,
-    share: tuple[int, int] = (0, 1),
-) -> Iterator[torch.Tensor]:
-    """Yield `count` images in batches, uint8 [n, C, H, W], without truncation, with random noise. Torch's random
-    numbers are left as they were.
-
-    dataset     one of the host's, whose labels are drawn, for a G that has labels and no sampler
-    share       (k, n): of the batches, k, k + n, k + 2n, ..., the same as they are among all"""
-    device = next(G.parameters()).device
-    random = np.random.RandomState(0)
-    for start in range(0, count, BATCH):
-        n = min(BATCH, count - start)
-        z = torch.from_numpy(random.randn(n, G.z_dim)).to(device)
-        if G.c_dim and sampler is not None:
-            ws = map_embedded(G, z, torch.stack([sampler.draw(G, random) for _ in range(n)]))
-        else:
-            drawn = np.zeros([n, 0], np.float32)
-            if G.c_dim:
-                drawn = np.stack([dataset.get_label(index) for index in random.randint(len(dataset), size=n)])
-            ws = G.mapping(z, torch.from_numpy(drawn).to(device))
-        if start // BATCH % share[1] != share[0]:
-            continue
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(start)
-            images = G.synthesis(ws)
-        yield (images * 127.5 + 128).clamp(0, 255).to(torch.uint8)
+def sheet(made: Sequence[np.ndarray]) -> PIL.Image.Image:
+    """Put all images [H, W, C] on one sheet, about twice as wide as high."""
+    return grid(made, min(len(made), max(1, round(math.sqrt(2 * len(made))))))
 
 
-def sheet(made: list[np.ndarray]) -> PIL.Image.Image:
-    """Put all images on one sheet, about twice as wide as high."""
+def grid(made: Sequence[np.ndarray], columns: int) -> PIL.Image.Image:
+    """Put images [H, W, C] of one size together, row by row; what is left of the last row is black."""
     height, width, channels = made[0].shape
-    columns = min(len(made), max(1, round(math.sqrt(2 * len(made)))))
     rows = -(-len(made) // columns)
-    canvas = np.zeros([rows * height, columns * width, channels], dtype=np.uint8)
-    for index, image in enumerate(made):
-        y, x = divmod(index, columns)
-        canvas[y * height : (y + 1) * height, x * width : (x + 1) * width] = image
-    return picture_of(canvas)
+    places = np.zeros([rows * columns, height, width, channels], dtype=np.uint8)
+    places[: len(made)] = made
+    lines = places.reshape(rows, columns, height, width, channels).swapaxes(1, 2)
+    return picture_of(lines.reshape(rows * height, columns * width, channels))
 
 
 def picture_of(image: np.ndarray) -> PIL.Image.Image:
@@ -194,9 +163,7 @@ def picture_of(image: np.ndarray) -> PIL.Image.Image:
 def load_generator(path: Path, device: torch.device) -> tuple[Any, Sampler | None, Path]:
     """Return G_ema of a run or pickle, its sampler, and the pickle."""
     file = run_folders.newest_pickle(path)
-    G = load_network(file, "G_ema").to(device)
-    sampler = sampler_of(file.parent)
-    return G, sampler, file
+    return load_network(file, "G_ema").to(device), sampler_of(file.parent), file
 
 
 @dataclass(frozen=True)
@@ -222,9 +189,32 @@ class Generator:
                 "set with its dataset.json."
             )
 
+    @torch.no_grad()
     def images(self, count: int, share: tuple[int, int] = (0, 1)) -> Iterator[torch.Tensor]:
-        """Yield `random_images`, always the same ones."""
-        return random_images(self.G, count, sampler=self.sampler, dataset=self.dataset, share=share)
+        """Yield `count` images in batches, uint8 [n, C, H, W], always the same ones, without truncation, with random
+        noise. Torch's random numbers are left as they were.
+
+        share   (k, n): of the batches, k, k + n, k + 2n, ..., the same as they are among all"""
+        G, sampler = self.G, self.sampler
+        device = next(G.parameters()).device
+        random = np.random.RandomState(0)
+        for start in range(0, count, BATCH):
+            n = min(BATCH, count - start)
+            z = torch.from_numpy(random.randn(n, G.z_dim)).to(device)
+            if G.c_dim and sampler is not None:
+                ws = map_embedded(G, z, torch.stack([sampler.draw(G, random) for _ in range(n)]))
+            else:
+                drawn = np.zeros([n, 0], np.float32)
+                if G.c_dim:
+                    indices = random.randint(len(self.dataset), size=n)
+                    drawn = np.stack([self.dataset.get_label(index) for index in indices])
+                ws = G.mapping(z, torch.from_numpy(drawn).to(device))
+            if start // BATCH % share[1] != share[0]:
+                continue
+            with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+                torch.manual_seed(start)
+                images = G.synthesis(ws)
+            yield (images * 127.5 + 128).clamp(0, 255).to(torch.uint8)
 
 
 def export(path: Path, out: Path, classes: int, seed: int = 0) -> None:
@@ -242,12 +232,13 @@ def export(path: Path, out: Path, classes: int, seed: int = 0) -> None:
     drawn = [sampler.draw(G, np.random.RandomState([seed + k, 1])) for k in range(classes)]
     embedded = torch.stack(drawn).float().cpu()  # [K, E]
     source = snapshot.network("G_ema")
-    kwargs = {**source.init_kwargs, "c_dim": classes}
-    tensors = dict(source.tensors)
-    # The hosts' layer is y = W c / sqrt(K) + b.
-    tensors["mapping.embed.weight"] = embedded.T.contiguous() * math.sqrt(classes)
-    tensors["mapping.embed.bias"] = torch.zeros_like(tensors["mapping.embed.bias"])
-    labelled = dataclasses.replace(source, init_kwargs=kwargs, tensors=tensors)
+    layer = {  # the hosts' is y = W c / sqrt(K) + b
+        "mapping.embed.weight": embedded.T.contiguous() * math.sqrt(classes),
+        "mapping.embed.bias": torch.zeros_like(source.tensors["mapping.embed.bias"]),
+    }
+    labelled = dataclasses.replace(
+        source, init_kwargs={**source.init_kwargs, "c_dim": classes}, tensors={**source.tensors, **layer}
+    )
     made = networks.build(labelled, f"G_ema of {file}", generators.with_module_of_run(source, file))
     D = networks.build(snapshot.network("D"), f"D of {file}")
     data = dict(G=copy.deepcopy(made), D=D, G_ema=made, training_set_kwargs=None, augment_pipe=None)

@@ -251,7 +251,7 @@ class Method:
         flip in both halves of a split would make the probe look better than it is."""
         recorded = run_folders.read_options(self.session.run_dir) or {}
         dataset = construct(recorded["training_set_kwargs"], xflip=False)
-        generated = lambda count: sample.random_images(self.session.G_ema, count, dataset=dataset)
+        generated = sample.Generator(self.session.G_ema, None, dataset).images
         return ranking.rank({str(model): partial(self.load, model) for model in candidates}, dataset, generated)
 
     @hookimpl

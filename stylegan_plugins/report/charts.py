@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -18,6 +19,7 @@ SOURCES = {  # kinds of images of which one thing was measured: one chart, told 
     "samples": "6 4",
     "held_out": "1 4",
 }
+LETTERS = "ABCDEFGH"  # short names of runs, by their number
 Point = tuple[float, float | None]
 
 
@@ -38,7 +40,6 @@ class Drawn:
 
     run: int
     source: str
-    dash: str
     path: str
     end: tuple[float, float]
     dots: list[tuple[float, float]]
@@ -55,7 +56,6 @@ class Chart:
     text: str
     alt: str
     logarithmic: bool
-    sources: list[tuple[str, str]]
     lines: list[Drawn]
     x_ticks: list[tuple[float, str]]
     y_ticks: list[tuple[float, str]]
@@ -95,8 +95,10 @@ def ticks(low: float, high: float, most: int) -> list[float]:
     return [low]
 
 
-def written(value: float) -> str:
+def written(value: float | None) -> str:
     """Write a number with four significant digits."""
+    if value is None:
+        return "–"
     if value and not 1e-4 <= abs(value) < 1e6:
         return f"{value:.3g}".replace("e+0", "e").replace("e-0", "e-").replace("e+", "e")
     return f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"
@@ -108,8 +110,8 @@ def is_constant(lines: Iterable[Line]) -> float | None:
     return values[0] if len(values) > 1 and min(values) == max(values) else None
 
 
-def chart(title: str, key: str, lines: Sequence[Line], names: Sequence[str], text: str = "") -> Chart | None:
-    """Draw lines, which are thinned first; None if there is not one value. names: of the runs, for the text.
+def chart(title: str, key: str, lines: Sequence[Line], text: str = "") -> Chart | None:
+    """Draw lines, which are thinned first; None if there is not one value.
 
     The axis is logarithmic where all values are above 0 and the highest is more than 1000 times the lowest."""
     lines = [replace(line, points=thin(line.points)) for line in lines if any(y is not None for _, y in line.points)]
@@ -137,56 +139,43 @@ def chart(title: str, key: str, lines: Sequence[Line], names: Sequence[str], tex
             round(HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM), 1),
         )
 
-    y_marks = (
-        [10.0**power for power in ticks(y_low, min(y_high, 308), 5) if power == round(power)] if logarithmic else []
-    )
+    if logarithmic:  # at powers of ten, of those that numbers can tell from 0
+        powers = ticks(max(y_low, -323), min(y_high, 308), 5)
+        y_marks = [10.0**power for power in powers if power == round(power)]
+    else:
+        y_marks = ticks(y_low, y_high, 5)
     return Chart(
         title,
         key,
         text,
-        _described(title, lines, names),
+        _described(title, lines),
         logarithmic,
-        [(source, dash) for source, dash in SOURCES.items() if any(line.source == source for line in lines)],
         [_drawn(line, place) for line in lines],
         [(place(x, ys[0])[0], written(x)) for x in ticks(x_low, x_high, 6)],
-        [(place(x_low, y)[1], written(y)) for y in y_marks or ticks(y_low, y_high, 5) if not logarithmic or y > 0],
+        [(place(x_low, y)[1], written(y)) for y in y_marks],
         (x_low, x_high),
     )
 
 
 def _drawn(line: Line, place: Callable[[float, float], tuple[float, float]]) -> Drawn:
-    path: list[str] = []
-    placed: list[tuple[float, float]] = []
-    after_gap = True
-    for index, (x, y) in enumerate(line.points):
-        if y is None:
-            after_gap = True
-            continue
-        here = place(x, y)
-        placed.append(here)
-        alone = after_gap and (index + 1 == len(line.points) or line.points[index + 1][1] is None)
-        path.append(f"{'M' if after_gap else 'L'}{here[0]:g} {here[1]:g}{'h0' if alone else ''}")
-        after_gap = False
+    path, placed = "", []
+    for is_gap, stretch in itertools.groupby(line.points, lambda point: point[1] is None):
+        if not is_gap:
+            here = [place(x, y) for x, y in stretch if y is not None]
+            path += f"M{'L'.join(f'{x:g} {y:g}' for x, y in here)}{'h0' if len(here) == 1 else ''}"
+            placed += here
     values = ";".join(f"{x:.6g} {y:.4g}" for x, y in line.points if y is not None)
     dots = placed if line.dots else []
-    return Drawn(
-        line.run, line.source, SOURCES.get(line.source, ""), "".join(path), placed[-1], dots, values, len(placed) > 60
-    )
+    return Drawn(line.run, line.source, path, placed[-1], dots, values, len(placed) > 60)
 
 
-def _described(title: str, lines: Sequence[Line], names: Sequence[str]) -> str:
+def _described(title: str, lines: Sequence[Line]) -> str:
     """Describe the chart: where each line starts, ends, and how far it goes."""
     parts = []
     for line in lines:
         measured = [(x, y) for x, y in line.points if y is not None]
-        (x0, y0), (x1, y1) = measured[0], measured[-1]
-        low, high = min(y for _, y in measured), max(y for _, y in measured)
-        who = " ".join(filter(None, [names[line.run], line.source.replace("_", "-")]))
-        if len(measured) == 1:
-            parts.append(f"{who}: {written(y0)} at {written(x0)} kimg")
-            continue
-        parts.append(
-            f"{who}: from {written(y0)} at {written(x0)} kimg to {written(y1)} at {written(x1)} kimg, "
-            f"between {written(low)} and {written(high)}"
-        )
+        at = [f"{written(y)} at {written(x)} kimg" for x, y in (measured[0], measured[-1])]
+        low, high = (written(end(y for _, y in measured)) for end in (min, max))
+        course = at[0] if len(measured) == 1 else f"from {at[0]} to {at[1]}, between {low} and {high}"
+        parts.append(f"{LETTERS[line.run]}{' ' if line.source else ''}{line.source.replace('_', '-')}: {course}")
     return f"{title} over kimg. {'; '.join(parts)}."

@@ -39,14 +39,20 @@ class Table:
             self.kimg.pop()
             for values in self.values.values():
                 values.pop()
-        for name in row.keys() - self.values.keys():
-            self.values[name] = [None] * len(self.kimg)
+        for name in row:
+            self.values.setdefault(name, [None] * len(self.kimg))
         self.kimg.append(kimg)
         for name, values in self.values.items():
             values.append(row.get(name))
 
     def points(self, name: str) -> list[tuple[float, float | None]]:
-        return list(zip(self.kimg, self.values.get(name, []), strict=False))
+        return list(zip(self.kimg, self.values[name], strict=True))
+
+    def measured(self, name: str) -> list[float]:
+        return [value for value in self.values.get(name, []) if value is not None]
+
+    def last(self, name: str) -> float | None:
+        return next(reversed(self.measured(name)), None)
 
 
 @dataclass
@@ -73,11 +79,6 @@ class Run:
         return self.stats.kimg[-1] if self.stats.kimg else None
 
     @property
-    def total_kimg(self) -> float | None:
-        """Return how far the run was to go; None if that is not known."""
-        return number(self.settings.get("total_kimg"))
-
-    @property
     def plugins(self) -> list[str]:
         active = self.settings.get("plugins.active", [])
         return [str(name) for name in active] if isinstance(active, list) else []
@@ -87,9 +88,12 @@ def read(path: Path) -> Run:
     """Read a run directory. Raises DataError if it is none, or nothing is known about the run yet."""
     if not path.is_dir():
         raise DataError(f"{path} is no folder; give a run directory, such as runs/00000-faces-auto1.")
-    names = {file.name for file in _listed(path)}
-    if not names & {"stats.jsonl", OPTIONS}:
-        inner = [folder for folder in _listed(path) if (folder / OPTIONS).is_file()]
+    try:
+        files = sorted(path.iterdir())
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror or error}).") from error
+    if not {file.name for file in files} & {"stats.jsonl", OPTIONS}:
+        inner = [folder for folder in files if (folder / OPTIONS).is_file()]
         hint = f" There is one in it: {inner[0]}." if inner else ""
         raise DataError(f"{path} is no run directory: it has neither stats.jsonl nor training_options.json.{hint}")
     notes: list[str] = []
@@ -98,8 +102,8 @@ def read(path: Path) -> Run:
         settings=_settings(path, notes),
         stats=_table(path / "stats.jsonl", notes),
         diagnostics=_table(path / "diagnostics.jsonl", notes),
-        metrics=_metrics(path, notes),
-        sheets=sheets_of(path),
+        metrics=_metrics(files, notes),
+        sheets=_sheets(files),
         notes=notes,
     )
     if not run.stats.kimg:
@@ -146,52 +150,43 @@ def flattened(value: Any, name: str = "", separator: str = ".") -> Iterator[tupl
         yield name, value
 
 
-def lines(path: Path, notes: list[str]) -> Iterator[dict[str, Any]]:
-    """Yield the objects of a file of JSON lines; none if there is no file. What cannot be read is left out, with a
+def lines(path: Path, notes: list[str]) -> list[dict[str, Any]]:
+    """Return the objects of a file of JSON lines; none if there is no file. What cannot be read is left out, with a
     note."""
-    broken, last = 0, False
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
-            for line in file:
-                if not line.strip():
-                    continue
-                last = False
-                try:
-                    found = json.loads(line)
-                except (ValueError, RecursionError):  # RecursionError: nested without end
-                    found = None
-                if isinstance(found, dict):
-                    yield found
-                else:
-                    broken, last = broken + 1, True
+            found = [_object_of(line) for line in file if line.strip()]
     except FileNotFoundError:
-        return
+        return []
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror or error}).") from error
-    if last:
+    if found and found[-1] is None:
+        found.pop()
         notes.append(
             f"The last line of {path.name} is not whole and was left out: it is being written, or was cut off."
         )
-    if broken - last:
-        notes.append(f"{broken - last} broken lines of {path.name} were left out.")
+    if None in found:
+        notes.append(f"{found.count(None)} broken lines of {path.name} were left out.")
+    return [value for value in found if value is not None]
 
 
-def sheets_of(path: Path) -> list[tuple[int | None, Path]]:
-    """Return the host's sheets of samples in the order of time; the one from before training comes first."""
-    found: dict[int, Path] = {}
-    for file in sorted(_listed(path)):
-        if match := SHEET.fullmatch(file.name):
-            found[-1 if match[1] == "_init" else int(match[1])] = file
-    if -1 in found:
-        found.pop(0, None)  # made after the first tick, of some dozen images: it looks the same
-    return [(None if kimg < 0 else kimg, found[kimg]) for kimg in sorted(found)]
-
-
-def _listed(path: Path) -> list[Path]:
+def _object_of(line: str) -> dict[str, Any] | None:
     try:
-        return sorted(path.iterdir())
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror or error}).") from error
+        found = json.loads(line)
+    except (ValueError, RecursionError):  # RecursionError: nested without end
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _sheets(files: list[Path]) -> list[tuple[int | None, Path]]:
+    """Return the host's sheets of samples in the order of time; the one from before training comes first."""
+    found = {match[1]: file for file in files if (match := SHEET.fullmatch(file.name))}
+    first = found.pop("_init", None)
+    sheets: list[tuple[int | None, Path]] = sorted((int(kimg), file) for kimg, file in found.items())
+    if first is None:
+        return sheets
+    # The one of 0 kimg was made after the first tick, of some dozen images: it looks the same.
+    return [(None, first), *((kimg, file) for kimg, file in sheets if kimg)]
 
 
 def _settings(path: Path, notes: list[str]) -> dict[str, Any]:
@@ -221,11 +216,8 @@ def _table(path: Path, notes: list[str]) -> Table:
         for name, value in line.items():
             if name in ("timestamp", "kimg"):
                 continue
-            if isinstance(value, dict) and "mean" in value:
-                leaves: Iterator[tuple[str, Any]] = iter([(name, value)])
-            else:
-                leaves = flattened(value, name, "/")
-            for leaf, inner in leaves:
+            is_leaf = isinstance(value, dict) and "mean" in value
+            for leaf, inner in [(name, value)] if is_leaf else flattened(value, name, "/"):
                 row[leaf] = number(inner)
                 if row[leaf] is None and _is_odd(inner):
                     odd[leaf] += 1
@@ -233,8 +225,9 @@ def _table(path: Path, notes: list[str]) -> Table:
     if nowhere:
         notes.append(f"{nowhere} lines of {path.name} have no kimg and were left out.")
     if odd:
-        most = sorted(odd, key=lambda name: -odd[name])[:5]
-        listed = ", ".join(f"{name} ({odd[name]})" for name in most) + (", ..." if len(odd) > len(most) else "")
+        listed = ", ".join(f"{name} ({count})" for name, count in odd.most_common(5)) + (
+            ", ..." if len(odd) > 5 else ""
+        )
         notes.append(f"Values that are no finite number, and are gaps in the curves: {listed}.")
     return table
 
@@ -246,9 +239,9 @@ def _is_odd(value: Any) -> bool:
     return value is not None
 
 
-def _metrics(path: Path, notes: list[str]) -> dict[str, Table]:
+def _metrics(files: list[Path], notes: list[str]) -> dict[str, Table]:
     found: dict[str, dict[float, float]] = {}
-    for file in _listed(path):
+    for file in files:
         if not (file.name.startswith("metric-") and file.suffix == ".jsonl"):
             continue
         unplaced = 0
@@ -263,9 +256,6 @@ def _metrics(path: Path, notes: list[str]) -> dict[str, Table]:
                     found.setdefault(name, {})[float(match[1])] = result
         if unplaced:
             notes.append(f"{unplaced} lines of {file.name} name no snapshot of a run and were left out.")
-    tables = {}
-    for name, results in found.items():
-        tables[name] = Table()
-        for kimg, result in sorted(results.items()):
-            tables[name].add(kimg, {name: result})
-    return tables
+    return {
+        name: Table(sorted(values), {name: [values[kimg] for kimg in sorted(values)]}) for name, values in found.items()
+    }

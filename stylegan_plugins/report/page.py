@@ -1,8 +1,8 @@
 """One HTML file about one or several runs: it holds all that it shows, opens from disk, and loads nothing.
 
 history.py reads the runs, charts.py draws curves, thumbnails.py makes pictures small, report.html.jinja lays the
-page out. The template escapes whatever
-comes from files, and is complete without report.js, which only shows values under a pointer."""
+page out. The template escapes whatever comes from files, and is complete without report.js, which only shows values
+under a pointer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import base64
 import datetime
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from stylegan_plugins.report.charts import Chart, Line
 from stylegan_plugins.report.history import Run, Table
 from stylegan_plugins.report.thumbnails import Picture
 
+HERE = Path(__file__).parent
 COLORS = [  # on light and on dark ground, and a mark at the end of lines: no run is told apart by color alone
     ("#0067b1", "#5aa9f0", "M-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0z"),
     ("#c94f00", "#ff9350", "M-3.5-3.5h7v7h-7z"),
@@ -36,43 +37,14 @@ COLORS = [  # on light and on dark ground, and a mark at the end of lines: no ru
 MOST_ROWS = 12  # of a run in a table of metrics
 MOST_LETTERS = 300  # of a setting
 
-HOST_STATISTICS = {  # what the hosts write, and what it says
-    "Loss/G/loss": ("Loss of G", ""),
-    "Loss/D/loss": ("Loss of D", ""),
-    "Loss/G/reg": ("Regularization of G", "As it enters G's loss."),
-    "Loss/D/reg": ("Regularization of D", "As it enters D's loss."),
-    "Loss/r1_penalty": ("R1 penalty", "Squared gradient of D's score on real images, without its weight."),
-    "Loss/pl_penalty": ("Path length penalty", "Of G, without its weight."),
-    "Loss/scores": ("Scores of D", "Above 0, D takes an image for real. Far apart and growing: D wins."),
-    "Loss/signs": (
-        "Signs of D's scores",
-        "1: D takes every image for real, -1: none. Real near 1 early on is over-fitting; ADA holds it at 0.6.",
-    ),
-    "Progress/augment": ("ADA's p", "Probability of each augmentation. Rising without end: too few images."),
-    "Timing/sec_per_kimg": ("Seconds per kimg", "Of training alone."),
-    "Resources/cpu_mem_gb": ("Main memory, GB", ""),
-    "Resources/peak_gpu_mem_gb": ("GPU memory at its peak, GB", ""),
+# By name a heading and what it says: of what the hosts write, and of the plug-in diagnostics.
+STATISTICS: dict[str, dict[str, list[str]]] = json.loads((HERE / "statistics.json").read_text(encoding="utf-8"))
+HEADINGS: dict[str, str | None] = {  # of groups of statistics, by how names begin, the first that fits; None: not drawn
+    **dict.fromkeys(("Loss/scores/", "Loss/signs/", "Progress/augment"), "What D thinks"),
+    **dict.fromkeys(("Progress/", "Timing/total"), None),  # rise with kimg, whatever a run does: in the table alone
+    "Loss/": "Losses",
+    **dict.fromkeys(("Timing/", "Resources/"), "Time and memory"),
 }
-DIAGNOSTICS = {
-    "scores": (
-        "Scores of D",
-        "Held-out images scored like generated ones, training images higher: D knows them by heart.",
-    ),
-    "r_t": ("r_t", "Mean sign of D's scores of training images (ADA's measure). Near 1: over-fitting."),
-    "r_v": (
-        "r_v",
-        "Where held-out images lie between generated (1) and training images (0), by D's scores. Rising: over-fitting.",
-    ),
-    "accuracy": (
-        "Accuracy of D",
-        "Share of images that D takes for what they are. The gap to held-out is over-fitting.",
-    ),
-    "nearest": (
-        "Distance to the nearest training image",
-        "Samples nearer than held-out images are: G repeats what it was shown.",
-    ),
-}
-CLOCKS = ("Progress/", "Timing/total")  # rise with kimg, whatever a run does: in the table, not drawn
 
 
 @dataclass(frozen=True)
@@ -98,11 +70,10 @@ class Entry:
     notes: list[str]
 
 
-def write(paths: Sequence[Path], out: Path, host: Path | None = None) -> int:
-    """Write the report of `stylegan-plugins report`, and return its number of bytes.
+def write(paths: Sequence[Path], out: Path, with_generator: bool = False) -> int:
+    """Write the report of `stylegan-plugins report`, and return its number of bytes. Arguments as of `render`.
 
-    Raises DataError if a path is no run or `out` cannot be written, OptionError for too many runs, HostError if `host`
-    is none."""
+    Raises DataError if a path is no run or `out` cannot be written, OptionError for too many runs."""
     require("jinja2", "report")
     if out.is_dir():
         raise DataError(f"--out: {out} is a folder; give the name of a file.")
@@ -110,11 +81,7 @@ def write(paths: Sequence[Path], out: Path, host: Path | None = None) -> int:
     if len(paths) > len(COLORS):
         raise OptionError(f"{len(paths)} runs are too many: more than {len(COLORS)} lines cannot be told apart.")
     runs = [history.read(path) for path in paths]
-    if host is not None:
-        from stylegan_plugins.host.find import choose_host
-
-        choose_host(host)
-    page = render(runs, host is not None).encode()
+    page = render(runs, with_generator).encode()
     with whole(out) as file:
         file.write(page)
     return len(page)
@@ -122,25 +89,23 @@ def write(paths: Sequence[Path], out: Path, host: Path | None = None) -> int:
 
 def render(runs: Sequence[Run], with_generator: bool = False) -> str:
     """Return the page. with_generator: a host is in use, from which generators can be made."""
-    import jinja2
+    from jinja2 import StrictUndefined, Template
 
-    here = Path(__file__).parent
-    script = (here / "report.js").read_text(encoding="utf-8")
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+    script = (HERE / "report.js").read_text(encoding="utf-8")
+    layout = (HERE / "report.html.jinja").read_text(encoding="utf-8")
+    template = Template(layout, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     entries = [_entry(index, run, runs, with_generator) for index, run in enumerate(runs)]
-    letters = [entry.letter for entry in entries]
-    groups = stat_groups(runs, letters)
-    diagnostics = _group("Over-fitting", [run.diagnostics for run in runs], DIAGNOSTICS, letters)
-    return environment.from_string((here / "report.html.jinja").read_text(encoding="utf-8")).render(
+    tables = [run.diagnostics for run in runs]
+    names = dict.fromkeys(name for table in tables for name in table.values)
+    diagnostics = _group("Over-fitting", tables, names, STATISTICS["diagnostics"])
+    return template.render(
         title=entries[0].name if len(runs) == 1 else f"{len(runs)} runs",
         entries=entries,
         colors=COLORS,
         charts=charts,
-        metrics=_metrics(runs, letters),
+        metrics=_metrics(runs),
         diagnostics=diagnostics if diagnostics.charts or diagnostics.constant else None,
-        groups=groups,
+        groups=_stat_groups(runs),
         differing=differing(runs),
         settings=_settings(runs),
         statistics=_last_values(runs),
@@ -153,62 +118,46 @@ def render(runs: Sequence[Run], with_generator: bool = False) -> str:
     )
 
 
-def stat_groups(runs: Sequence[Run], letters: Sequence[str]) -> list[Group]:
+def _stat_groups(runs: Sequence[Run]) -> list[Group]:
     """Return charts of stats.jsonl: the host's losses, D's judgement, then what plug-ins wrote, by the first word of
     its name, and time and memory at the end."""
+    names: dict[str, list[str]] = {"Losses": [], "What D thinks": []}
+    for name in sorted({name for run in runs for name in run.stats.values}):
+        heading = next((HEADINGS[start] for start in HEADINGS if name.startswith(start)), name.split("/")[0])
+        if heading is not None:
+            names.setdefault(heading, []).append(name)
+    names["Time and memory"] = names.pop("Time and memory", [])
     tables = [run.stats for run in runs]
-    judgement = ("Loss/scores/", "Loss/signs/", "Progress/augment")
-    resources = ("Timing/", "Resources/")
-
-    def named(test: Callable[[str], bool]) -> list[Table]:
-        return [Table(t.kimg, {name: t.values[name] for name in sorted(t.values) if test(name)}) for t in tables]
-
-    names = sorted({name for table in tables for name in table.values})
-    own = dict.fromkeys(name.split("/")[0] for name in names if not name.startswith(("Loss/", "Progress/", *resources)))
-    losses = named(lambda name: name.startswith("Loss/") and not name.startswith(judgement))
-    measured = named(lambda name: name.startswith(resources) and not name.startswith(CLOCKS))
-    found = [
-        _group("Losses", losses, HOST_STATISTICS, letters),
-        _group("What D thinks", named(lambda name: name.startswith(judgement)), HOST_STATISTICS, letters),
-        *(_group(first, named(lambda name, first=first: name.split("/")[0] == first), {}, letters) for first in own),  # type: ignore[misc]
-        _group("Time and memory", measured, HOST_STATISTICS, letters, further=lambda key: key not in HOST_STATISTICS),
-    ]
-    return [group for group in found if group.charts or group.further or group.constant]
+    groups = [_group(heading, tables, these, STATISTICS["host"]) for heading, these in names.items()]
+    return [group for group in groups if group.charts or group.further or group.constant]
 
 
-def _group(
-    title: str,
-    tables: Sequence[Table],
-    known: dict[str, tuple[str, str]],
-    letters: Sequence[str],
-    further: Callable[[str], bool] = lambda key: False,
-) -> Group:
+def _group(title: str, tables: Sequence[Table], names: Iterable[str], known: dict[str, list[str]]) -> Group:
     """Draw one chart for each statistic; what was measured on several kinds of images shares one."""
     lines: dict[str, list[Line]] = {}
     for index, table in enumerate(tables):
-        for name in table.values:
+        for name in names:
+            if name not in table.values:
+                continue
             key, _, source = name.rpartition("/")
             if source not in charts.SOURCES or not key:
                 key, source = name, ""
             lines.setdefault(key, []).append(Line(index, source, table.points(name)))
     group = Group(title, [], [], [])
-    order = [*known, *sorted(lines)]
-    for key in sorted(lines, key=order.index):
+    for key in sorted(lines, key=[*known, *sorted(lines)].index):
         if (value := charts.is_constant(lines[key])) is not None:
             group.constant.append((key, charts.written(value)))
             continue
-        heading, explained = known.get(key, (key.removeprefix(f"{title}/"), ""))
-        drawn = charts.chart(heading, key, lines[key], letters, explained)
-        if drawn is not None:
-            (group.further if further(key) else group.charts).append(drawn)
+        heading, explained = known.get(key, [key.removeprefix(f"{title}/"), ""])
+        if drawn := charts.chart(heading, key, lines[key], explained):
+            few_want_it = title == "Time and memory" and key not in known
+            (group.further if few_want_it else group.charts).append(drawn)
     return group
 
 
 def _entry(index: int, run: Run, runs: Sequence[Run], with_generator: bool) -> Entry:
-    name = run.path.resolve().name
-    if [other.path.resolve().name for other in runs].count(name) > 1:
-        name = f"{run.path.resolve().parent.name}/{name}"
-    letter = chr(ord("A") + index)
+    path, names = run.path.resolve(), [other.path.resolve().name for other in runs]
+    name = path.name if names.count(path.name) == 1 else f"{path.parent.name}/{path.name}"
     notes = list(run.notes)
     pictures = thumbnails.sheets(run, name, notes)
     made: list[Picture] = []
@@ -217,29 +166,24 @@ def _entry(index: int, run: Run, runs: Sequence[Run], with_generator: bool) -> E
             made = thumbnails.generated(run, name)
         except UserError as error:
             notes.append(f"No images were made with the generator: {error}")
-    return Entry(letter, name, run, pictures, made, facts(run), notes)
+    return Entry(charts.LETTERS[index], name, run, pictures, made, _facts(run), notes)
 
 
-def facts(run: Run) -> dict[str, tuple[str, str]]:
+def _facts(run: Run) -> dict[str, tuple[str, str]]:
     """Return the table at the top: by heading a value, and a remark on it."""
-
-    def last(name: str) -> str:
-        measured = [value for value in run.stats.values.get(name, []) if value is not None]
-        return charts.written(measured[-1]) if measured else "–"
-
-    def setting(name: str) -> str:
-        return shown(run.settings[name]) if name in run.settings else "–"
-
-    seconds = [value for value in run.stats.values.get("Timing/total_sec", []) if value is not None]
-    total = run.total_kimg
-    state = ", not complete" if total is not None and (run.kimg is None or run.kimg < total) else ""
-    kimg = "–" if run.kimg is None else f"{run.kimg:.6g}"
+    last = lambda name: charts.written(run.stats.last(name))
+    setting = lambda name: shown(run.settings[name]) if name in run.settings else "–"
+    seconds, total = run.stats.last("Timing/total_sec"), history.number(run.settings.get("total_kimg"))
+    state = ", not complete" if total is not None and (run.kimg or 0) < total else ""
     result = {
         "Plug-ins": (", ".join(run.plugins) or "none", ""),
         "Images": (setting("training_set_kwargs.max_size"), ""),
         "Batch": (setting("batch_size"), ""),
-        "kimg": (kimg, f"of {'?' if total is None else f'{total:.6g}'}{state}"),
-        "Time": (duration(seconds[-1]) if seconds else "–", ""),
+        "kimg": (
+            "–" if run.kimg is None else f"{run.kimg:.6g}",
+            f"of {'?' if total is None else f'{total:.6g}'}{state}",
+        ),
+        "Time": ("–" if seconds is None else duration(seconds), ""),
         "Sec/kimg": (last("Timing/sec_per_kimg"), ""),
         "Loss G, D": (f"{last('Loss/G/loss')}, {last('Loss/D/loss')}", ""),
         "Signs real, generated": (f"{last('Loss/signs/real')}, {last('Loss/signs/fake')}", ""),
@@ -272,34 +216,33 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-def _metrics(runs: Sequence[Run], letters: Sequence[str]) -> list[dict[str, Any]]:
+def _metrics(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """Return for each metric a chart, and a table of snapshots and runs with the best of each run marked."""
     found = []
     for name in sorted({name for run in runs for name in run.metrics}):
         points = {index: run.metrics[name].points(name) for index, run in enumerate(runs) if name in run.metrics}
-        values = {index: dict(these) for index, these in points.items()}
         best = {index: best_of(these, name) for index, these in points.items()}
-        higher = history.is_higher_better(name)
         best_of_all = best_of([point for point in best.values() if point], name)
-        kept = sorted({kimg for these in points.values() for kimg, _ in charts.thin(these, MOST_ROWS)})
         rows = []
-        for kimg in kept:
+        for kimg in sorted({kimg for these in points.values() for kimg, _ in charts.thin(these, MOST_ROWS)}):
             cells = []
-            for index in points:
-                value, top = values[index].get(kimg), best[index]
-                is_best = top is not None and top[0] == kimg
+            for index, these in points.items():
+                value = dict(these).get(kimg)
+                is_best = best[index] == (kimg, value)
                 is_best_of_all = is_best and best_of_all is not None and value == best_of_all[1]
-                cells.append(("–" if value is None else charts.written(value), is_best, is_best_of_all))
+                cells.append((charts.written(value), is_best, is_best_of_all))
             rows.append((f"{kimg:.6g}", cells))
         lines = [Line(index, "", these, dots=len(these) <= 40) for index, these in points.items()]
         found.append(
             {
                 "name": name,
-                "direction": {True: "higher is better", False: "lower is better", None: ""}[higher],
-                "chart": charts.chart(name, name, lines, letters),
+                "direction": {True: "higher is better", False: "lower is better", None: ""}[
+                    history.is_higher_better(name)
+                ],
+                "chart": charts.chart(name, name, lines),
                 "runs": list(points),
                 "rows": rows,
-                "left_out": len({kimg for these in values.values() for kimg in these}) - len(rows),
+                "left_out": len({kimg for these in points.values() for kimg, _ in these}) - len(rows),
             }
         )
     return found
@@ -323,14 +266,13 @@ def differing(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
 
 def _last_values(runs: Sequence[Run]) -> list[tuple[str, list[tuple[str, str]]]]:
     """Return every statistic of stats.jsonl and diagnostics.jsonl: the last value and the range, for each run."""
+
+    def cell_of(table: Table, name: str) -> tuple[str, str]:
+        ends = [charts.written(end(values)) for end in (min, max) if (values := table.measured(name))]
+        return charts.written(table.last(name)), " … ".join(ends)
+
     rows = []
-    for kind in ("stats", "diagnostics"):
-        tables: list[Table] = [getattr(run, kind) for run in runs]
+    for before, tables in (("", [run.stats for run in runs]), ("diagnostics: ", [run.diagnostics for run in runs])):
         for name in sorted({name for table in tables for name in table.values}):
-            cells = []
-            for table in tables:
-                measured = [value for value in table.values.get(name, []) if value is not None]
-                ends = [charts.written(function(measured)) for function in (min, max)] if measured else []
-                cells.append((charts.written(measured[-1]), " … ".join(ends)) if measured else ("–", ""))
-            rows.append((name if kind == "stats" else f"diagnostics: {name}", cells))
+            rows.append((before + name, [cell_of(table, name) for table in tables]))
     return rows

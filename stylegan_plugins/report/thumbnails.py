@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import PIL.Image
 
+from stylegan_plugins.analysis import pictures, sample
 from stylegan_plugins.files.datasets import BROKEN
 from stylegan_plugins.files.run_folders import SNAPSHOT
+from stylegan_plugins.host import devices
 from stylegan_plugins.report import history
 from stylegan_plugins.report.history import Run
 
@@ -33,9 +34,10 @@ class Picture:
 
 def sheets(run: Run, name: str, notes: list[str]) -> list[Picture]:
     """Return excerpts of a run's sheets of samples; a sheet that cannot be read becomes a note."""
-    chosen = spread(run.sheets, MOST_PICTURES)
+    last, count = len(run.sheets) - 1, min(len(run.sheets), MOST_PICTURES)
+    chosen = [run.sheets[round(index * last / max(count - 1, 1))] for index in range(count)]  # evenly spread
     side = history.number(run.settings.get("training_set_kwargs.resolution"))
-    pictures = []
+    found = []
     for kimg, file in chosen:
         when = "before training" if kimg is None else f"{kimg} kimg"
         try:
@@ -44,15 +46,8 @@ def sheets(run: Run, name: str, notes: list[str]) -> list[Picture]:
         except BROKEN as error:
             notes.append(f"{file.name} cannot be read as an image and was left out ({' '.join(str(error).split())}).")
             continue
-        pictures.append(_encoded(image, f"Samples of {name}, {when}", when, small))
-    return pictures
-
-
-def spread(items: Sequence[Any], most: int) -> list[Any]:
-    """Return at most `most` of the items, the first and the last among them, evenly spread."""
-    if len(items) <= most:
-        return list(items)
-    return [items[round(index * (len(items) - 1) / (most - 1))] for index in range(most)]
+        found.append(_encoded(image, f"Samples of {name}, {when}", when, small))
+    return found
 
 
 def side_of(size: tuple[int, int], recorded: int | None) -> int | None:
@@ -83,41 +78,32 @@ def excerpt(sheet: PIL.Image.Image, recorded: int | None) -> tuple[PIL.Image.Ima
 
 def _encoded(image: PIL.Image.Image, alt: str, caption: str, pixelated: bool) -> Picture:
     """Encode as WebP: without loss if it is small, else at a lower quality, then smaller."""
-    data = io.BytesIO()
-    small = image.width * image.height * len(image.getbands()) <= 2 * MOST_BYTES
     ways: list[dict[str, Any]] = [{"quality": 90}, {"quality": 75}, {"quality": 50}]
-    for options in [{"lossless": True}, *ways] if small else ways:
+    if image.width * image.height * len(image.getbands()) <= 2 * MOST_BYTES:
+        ways.insert(0, {"lossless": True})
+    for options in ways:
         data = io.BytesIO()
         image.save(data, "webp", method=2, **options)
         if data.tell() <= MOST_BYTES:
-            break
-    if data.tell() > MOST_BYTES:
-        return _encoded(image.reduce(2), alt, caption, pixelated)
-    source = f"data:image/webp;base64,{base64.b64encode(data.getvalue()).decode()}"
-    return Picture(source, alt, caption, *image.size, pixelated)
+            source = f"data:image/webp;base64,{base64.b64encode(data.getvalue()).decode()}"
+            return Picture(source, alt, caption, *image.size, pixelated)
+    return _encoded(image.reduce(2), alt, caption, pixelated)
 
 
 def generated(run: Run, name: str) -> list[Picture]:
     """Return samples of the newest snapshot, and walks between some of them in w. Raises UserError if that fails."""
-    import torch
-
-    from stylegan_plugins.analysis import pictures, sample
-    from stylegan_plugins.host import devices
-
     G, sampler, file = sample.load_generator(run.path, devices.device())
     columns, rows = SHOWN
     label = 0 if G.c_dim and sampler is None else None
     drawn = list(sample.latents(G, range(columns * rows), sampler=sampler, label=label))
-    between = [
-        torch.lerp(drawn[row], drawn[row + 1], step / (columns - 1)) for row in (0, 1) for step in range(columns)
-    ]
+    walks = [w for row in (0, 1) for w in pictures.between(drawn[row : row + 2], columns - 1, closed=False)]
     match = SNAPSHOT.fullmatch(file.name)
-    when = f"{int(match[1])} kimg" if match else file.name
-    whose = f"{when}{'' if label is None else ', class 0'}"
+    whose = f"{int(match[1])} kimg" if match else file.name
+    if label is not None:
+        whose += ", class 0"
     made = []
-    for ws, what in ((drawn, "Seeds 0 to 31"), (between, "From seed 0 to 1, and from 1 to 2, in w")):
+    for ws, what in ((drawn, "Seeds 0 to 31"), (walks, "From seed 0 to 1, and from 1 to 2, in w")):
         images = [sample.render(G, w) for w in ws]
-        sheet = pictures.grid([images[start : start + columns] for start in range(0, len(images), columns)])
-        image, small = excerpt(sheet, images[0].shape[1])
+        image, small = excerpt(sample.grid(images, columns), images[0].shape[1])
         made.append(_encoded(image, f"{what}: images of {name}, {whose}", f"{what}, {whose}", small))
     return made
