@@ -60,8 +60,8 @@ def edits(family: Family) -> list[Edit]:
         ),
         loop_edit(
             after=Increment("batch_idx"),
-            code="bridge.session().batch_end(cur_nimg, batch_idx)",
-            reason="one iteration is done: progress line, and plug-ins that count images",
+            code="bridge.checkpoints().batch_end(cur_nimg, batch_idx)",
+            reason="one iteration is done: progress line, plug-ins that count images, and values that are not finite",
         ),
         loop_edit(
             before=Deletion("snapshot_data"),
@@ -108,6 +108,17 @@ def _resume() -> list[Edit]:
             before=Call("next", containing="training_set_iterator"),
             code="if bridge.checkpoints().next_batch(locals()): break",
             reason="state is put back, written from time to time and at a signal, which ends the run here",
+        ),
+        loop_edit(
+            replace=Call("next", containing="training_set_iterator"),
+            code="bridge.checkpoints().fetch({arguments})",
+            reason="a batch that cannot be read ends the run with a state written, on all processes",
+        ),
+        loop_edit(
+            replace=Call("open", containing="snapshot_pkl"),
+            optional=True,
+            code="bridge.whole_file({argument})",
+            reason="a full disk or a kill leaves no half snapshot, which would be the newest",
         ),
     ]
 

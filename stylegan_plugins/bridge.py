@@ -9,16 +9,18 @@ import inspect
 import re
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import click
 import torch.multiprocessing
 
 from stylegan_plugins.errors import UserError, fail
 from stylegan_plugins.files import datasets, downloads, run_folders, states
+from stylegan_plugins.files.atomic import whole
 from stylegan_plugins.host import compat, devices, generators
 from stylegan_plugins.host.devices import (  # noqa: F401  # patched files call them
     backend,
@@ -31,9 +33,10 @@ from stylegan_plugins.host.devices import (  # noqa: F401  # patched files call 
     stream,
 )
 from stylegan_plugins.host.modules import host_module
-from stylegan_plugins.manager import Plugins, recorded
+from stylegan_plugins.manager import FAULTS, Plugins, recorded
 from stylegan_plugins.run import arguments, finetune, host_metrics, resume, signals
 from stylegan_plugins.run.checkpoints import Checkpoints
+from stylegan_plugins.run.identity import identity_of
 from stylegan_plugins.run.progress import Progress
 from stylegan_plugins.run.session import Session
 from training_ext.distributed import average_gradients, broadcast  # noqa: F401  # likewise
@@ -79,6 +82,11 @@ def load_pickle(file: Any, *args: Any, **kwargs: Any) -> dict[str, tuple[str, An
     return {name: (name, finetune.network_for(snapshot, name)) for name in ("G", "D", "G_ema")}
 
 
+def whole_file(path: str) -> AbstractContextManager[BinaryIO]:
+    """Open a file of a run to write to, which takes its name when it is whole."""
+    return whole(Path(path))
+
+
 def copy_network(source: tuple[str, Any], module: torch.nn.Module, **kwargs: Any) -> None:
     """Copy what fits, and say what was left at random."""
     name, network = source
@@ -108,10 +116,12 @@ def options(command: click.Command) -> click.Command:
         devices.choose(chosen)
         run_dir = values.pop("resume_run")
         if run_dir is not None:
+            folder = run_folders.newest_run(Path(run_dir))
             if "device" not in explicit:
-                devices.choose((run_folders.read_options(Path(run_dir)) or {}).get("device", "auto"))
+                recorded_device = (run_folders.read_options(folder) or {}).get("device")
+                devices.choose(recorded_device if recorded_device in devices.CHOICES else "auto")
             given = {**kwargs, **values, "device": chosen}
-            resume.resume(command, Path(run_dir), {name: given[name] for name in given if name in explicit})
+            resume.resume(command, folder, {name: given[name] for name in given if name in explicit})
             return _ended()
         request = arguments.Request.parse(values, explicit)
         if kwargs.get("workers") == 0:
@@ -165,12 +175,14 @@ def run(training_loop: Callable[..., None], rank: int, **args: Any) -> None:
     """Run the host's training loop in this process, with the session of its plug-ins."""
     global _run
     signals.install()
+    identity = identity_of(args) if rank == 0 and "training_set_kwargs" in args else {}
     plugins = recorded(args.pop("plugins", {}))
     host_metrics.register()
     host_metrics.begin(Path(args.get("run_dir", ".")), args.pop("metric_samples", None))
     args.pop("device", None)
     resumed = args.pop("resumed", None)
     settings = {"minutes": args.pop("state_minutes", 10.0), "keep": args.pop("keep_states", 2)}
+    settings |= {"on_nan": args.pop("on_nan", "stop"), "identity": identity}
     trust_pickle = args.pop("trust_pickle", False)
     labels = arguments.use_labels({**args, "plugins": plugins.record()}, plugins)
     arguments.adapt(args, device(rank), labels)
@@ -186,12 +198,19 @@ def run(training_loop: Callable[..., None], rank: int, **args: Any) -> None:
     )
     if resumed is None and rank == 0:
         states.lock(session.run_dir)  # a resumed run is locked by what started it
-    state = states.read_state(Path(resumed)) if isinstance(resumed, str) else resumed
-    checkpoints = Checkpoints(session, resumed=state, batch=args["batch_size"], **settings)
+    if isinstance(resumed, str):  # each process of several reads it
+        resumed = states.read_state(Path(resumed))
+    checkpoints = Checkpoints(session, resumed=resumed, batch=args["batch_size"], **settings)
     _run = _Run(session, checkpoints, trust_pickle)
     try:
         training_loop(rank=rank, **{"progress_fn": session.tick, **args})
         checkpoints.finish()
+    except signals.Ended:
+        checkpoints.say_how_it_goes_on()
+    except (*FAULTS, *datasets.BROKEN, MemoryError) as error:
+        if checkpoints.inside or isinstance(error, UserError):
+            raise
+        raise checkpoints.ended_by(error, "at the end of a tick") from error
     finally:
         signals.end_workers()
 

@@ -11,6 +11,7 @@ import click
 import stylegan_plugins
 from stylegan_plugins import manager
 from stylegan_plugins import options as plugin_options
+from stylegan_plugins.cache import trust
 from stylegan_plugins.errors import OptionError, PluginError, UserError, fail
 from stylegan_plugins.host import patch as host_patch
 from stylegan_plugins.host.families import FAMILIES
@@ -89,7 +90,9 @@ def list_plugins() -> None:
 def info(name: str) -> None:
     """Show a plug-in: its paper, options and defaults."""
     found = manager.catalogue()
-    name = found.add_file(name) if manager.is_file(name) else name
+    if manager.is_file(name):
+        trust(found.activate([name], {}).files)
+        name = found.add_file(name)
     plugin = found.load(name)
     click.echo(f"{name}: {manager.headline(plugin.__doc__)}")
     if hasattr(plugin, "PAPER"):

@@ -32,7 +32,15 @@ class DataError(UserError):
 
 
 class StateError(UserError):
-    """A run cannot go on: its state is damaged or missing, or the run is complete."""
+    """A run cannot go on: its state is missing, cannot be read or written, or the run is complete."""
+
+
+class DamagedStateError(StateError):
+    """A training state is not what was written, so that the one before it is the newest."""
+
+
+class RunError(UserError):
+    """A run ended by an error that is not of our making, or by values that are not finite."""
 
 
 def fail(error: UserError) -> NoReturn:

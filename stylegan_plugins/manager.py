@@ -23,6 +23,7 @@ import pluggy
 
 from stylegan_plugins import hookspecs
 from stylegan_plugins import options as plugin_options
+from stylegan_plugins.cache import check_trust
 from stylegan_plugins.errors import OptionError, PluginError, UserError
 from stylegan_plugins.options import PRESET
 
@@ -327,6 +328,7 @@ def recorded(record: Mapping[str, Any]) -> Plugins:
         return Plugins()
     found = catalogue()
     files = record.get("files", {})
+    check_trust(files)
     names = [files[name]["path"] if name in files else name for name in record["active"]]
     plugins = found.activate(names, record.get("options", {}))
     return replace(plugins, presets=record.get("presets", {}))

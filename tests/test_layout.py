@@ -62,7 +62,19 @@ def test_a_test_with_no_tier_or_with_two_stops_the_collection(tiers, message, re
 
 ROOT = TESTS.parent
 ORDER = [  # a module imports modules that stand before its own, or beside it in the same folder
-    *("errors", "options", "hookspecs", "manager", "files", "host", "patches", "training_ext", "vision", "analysis"),
+    *(
+        "errors",
+        "cache",
+        "options",
+        "hookspecs",
+        "manager",
+        "files",
+        "host",
+        "patches",
+        "training_ext",
+        "vision",
+        "analysis",
+    ),
     *("report", "plugins", "run", "bridge", "testing", "commands", "cli"),
 ]
 PATCHING = "host/patch.py"  # it applies the edits, which are made of what the rest of `host` defines

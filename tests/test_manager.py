@@ -66,6 +66,7 @@ def test_importing_the_manager_imports_neither_a_plugin_nor_torch_nor_reads_entr
     assert done.returncode == 0, done.stderr
     assert set(json.loads(done.stdout)) == {
         "stylegan_plugins",
+        "stylegan_plugins.cache",
         "stylegan_plugins.errors",
         "stylegan_plugins.hookspecs",
         "stylegan_plugins.manager",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import random
 import shutil
@@ -18,9 +20,10 @@ from support.hosts import ADA, STYLEGAN3, install_plugin
 from support.runs import QUICK_TRAIN, TINY, begin, options, run_to_its_end, wait_for_state
 from support.scripts import run_script, start_script
 
-from stylegan_plugins.errors import StateError
+from stylegan_plugins.errors import DamagedStateError, StateError
 from stylegan_plugins.files import states
-from stylegan_plugins.run import checkpoints
+from stylegan_plugins.files.checksums import record_checksum
+from stylegan_plugins.run import checkpoints, logs
 
 ALL = ["--plugin=diffaugment,augself", "--aug=ada", "--state-minutes=0.0001", "--device=cpu"]
 
@@ -40,7 +43,8 @@ def whole(ada_host, small_zip, tmp_path_factory):
     top = tmp_path_factory.mktemp("whole")
     args = settings(ada_host, ADA, small_zip, top)
     run_to_its_end(ada_host, args | {"state_minutes": 10.0}, top / "run")
-    assert [path.name for path in states.states_of(top / "run")] == ["training-state-000000240.pt"]
+    # At the end, and before the last iteration, at whose end pictures are made.
+    assert [newest_nimg(top / "run"), len(states.states_of(top / "run"))] == [240, 2]
     return args, top / "run"
 
 
@@ -69,7 +73,7 @@ def test_a_run_that_was_moved_goes_on_for_longer_and_keeps_its_beginning(ada_hos
     _, expected = whole
     moved = tmp_path / "moved"
     shutil.copytree(expected, moved)
-    beginning = {name: (moved / name).read_bytes() for name in ("reals.png", "fakes_init.png", "training_options.json")}
+    beginning = {name: (moved / name).read_bytes() for name in ("reals.png", "fakes_init.png")}
     lines = (moved / "stats.jsonl").read_text()
     done = run_script(ada_host, "train.py", f"--resume-run={moved}", "--kimg=1", "--tick=100", "--snap=9", "--dry-run")
     assert "at 0.2 of 1 kimg" in done.stdout
@@ -78,7 +82,10 @@ def test_a_run_that_was_moved_goes_on_for_longer_and_keeps_its_beginning(ada_hos
     os.kill(run.pid, signal.SIGTERM)  # to the first process alone, as a scheduler does it
     output = run.communicate(timeout=120)[0]
     assert run.returncode == 128 + signal.SIGTERM
-    assert f"It goes on with:\n  {sys.executable} train.py --resume-run={moved}" in output
+    # The command works in any folder, and what was said last is what the run goes on with.
+    assert f"It goes on with:\n  {sys.executable} {ada_host / 'train.py'} --resume-run={moved}" in output
+    done = run_script(tmp_path, ada_host / "train.py", f"--resume-run={moved}", "--dry-run")
+    assert "of 1 kimg" in done.stdout and json.loads((moved / "training_options.json").read_text())["state_minutes"] == 0.0001
     assert {name: (moved / name).read_bytes() for name in beginning} == beginning
     assert (moved / "stats.jsonl").read_text() == lines  # no tick was closed early
 
@@ -177,15 +184,19 @@ def test_two_processes_of_stylegan3_go_on_exactly_with_what_a_plugin_remembers(s
         assert rank["session"]["methods"]["remembers"]["seen"].tolist() == [(index + 1) * 16 * n for n in range(1, 13)]
 
 
-INFO = {"nimg": 0, "ranks": 1, "lengths": {}}
+def written(path: Path, keep: int = 2, **more: object) -> dict:
+    """Write the smallest state, with more in it."""
+    state = {"torch": "2", "position": dict.fromkeys(checkpoints.POSITION, 0), "networks": {}, "optimizers": {}}
+    state |= {"session": {}, "grid_z": None, "ranks": [{}], **more}
+    states.write_state(path, state, states.Info(nimg=0, ranks=1), keep)
+    return state
 
 
 @pytest.mark.unit
 @pytest.mark.parametrize("damage", ["truncated", "a flipped bit", "empty"])
 def test_a_damaged_state_is_told_and_the_one_before_is_used(damage, tmp_path):
     for nimg in (8, 16):
-        state = {"format": states.FORMAT, "x": torch.arange(10000.0), "position": {"cur_nimg": nimg}}
-        states.write_state(states.state_path(tmp_path, nimg), state, INFO, keep=2)
+        written(states.state_path(tmp_path, nimg), grid_z=torch.arange(10000.0) + nimg)
     newest = states.state_path(tmp_path, 16)
     content = bytearray(newest.read_bytes())
     if damage == "truncated":
@@ -197,10 +208,10 @@ def test_a_damaged_state_is_told_and_the_one_before_is_used(damage, tmp_path):
     newest.write_bytes(content)
     told: list[str] = []
     path, _, state = states.newest_state(tmp_path, told.append)
-    assert state["position"]["cur_nimg"] == 8 and path == states.state_path(tmp_path, 8)
+    assert state["grid_z"][0] == 8 and path == states.state_path(tmp_path, 8)
     assert len(told) == 1 and "training-state-000000016.pt is truncated or damaged" in told[0]
     path.write_bytes(b"")
-    with pytest.raises(StateError, match="has no training-state-.*that can be read"):
+    with pytest.raises(StateError, match="has no training-state-.*that is whole"):
         states.newest_state(tmp_path, told.append)
 
 
@@ -210,52 +221,64 @@ def test_a_state_is_never_loaded_as_a_pickle(tmp_path):
         def __reduce__(self):
             return os.system, (f"touch {tmp_path / 'was-run'}",)
 
-    torch.save({"format": states.FORMAT, "x": Evil()}, states.state_path(tmp_path, 1))
-    with pytest.raises(StateError, match="truncated or damaged"):
-        states.read_state(states.state_path(tmp_path, 1))
+    path = states.state_path(tmp_path, 1)
+    written(path)
+    torch.save({"x": Evil()}, path)
+    info = states.read_info(path)
+    info.size, info.sha256 = path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest()
+    with pytest.raises(DamagedStateError, match="is no training state"):
+        states.read_state(path, info)
     assert not (tmp_path / "was-run").exists()
 
 
 @pytest.mark.unit
 def test_as_many_states_are_kept_as_asked_for(tmp_path):
     for nimg in range(5):
-        states.write_state(states.state_path(tmp_path, nimg), {"format": states.FORMAT}, INFO, keep=3)
+        written(states.state_path(tmp_path, nimg), keep=3)
     assert [int(path.stem[-1]) for path in states.states_of(tmp_path)] == [4, 3, 2]
 
 
 @pytest.mark.unit
 def test_a_disk_that_is_full_leaves_older_states(tmp_path, monkeypatch):
-    states.write_state(states.state_path(tmp_path, 1), {"format": states.FORMAT}, INFO, keep=1)
+    written(states.state_path(tmp_path, 1))
 
     def full(descriptor):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(StateError, match="No space left on device"):
-        states.write_state(states.state_path(tmp_path, 2), {"format": states.FORMAT}, INFO, keep=1)
+    for keep, advice in ((2, "Make room, or give --keep-states=1."), (1, "Make room.")):
+        with pytest.raises(StateError, match=r"no space left, \d+ MB free; it takes 0 MB") as error:
+            written(states.state_path(tmp_path, 2), keep)
+        assert str(error.value).endswith(advice)
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".pt"]
 
 
 @pytest.mark.unit
-def test_torchs_own_error_of_a_full_disk_is_told_in_one_line(tmp_path, monkeypatch):
-    def full(state, file):
-        file.write(b"half")
-        raise RuntimeError("[enforce fail at inline_container.cc] unexpected pos\n  frame 1")
+@pytest.mark.parametrize("fault", [OSError(5, "Input/output error"), MemoryError()])
+def test_a_disk_or_a_memory_that_fails_is_no_damage(fault, tmp_path, monkeypatch):
+    for nimg in (8, 16):
+        written(states.state_path(tmp_path, nimg))
 
-    monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(StateError, match="cannot be written .*unexpected pos"):
-        states.write_state(states.state_path(tmp_path, 2), {}, INFO, keep=1)
-    assert not list(tmp_path.iterdir())
+    def read_bytes(path):
+        if path.suffix == ".pt":
+            raise fault
+        return path.open("rb").read()
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    told: list[str] = []
+    with pytest.raises(StateError, match=r"16.pt cannot be read .(Input/output error|not enough memory).") as error:
+        states.newest_state(tmp_path, told.append)
+    assert not isinstance(error.value, DamagedStateError) and told == [] and len(states.states_of(tmp_path)) == 2
 
 
 @pytest.mark.unit
 def test_a_damaged_state_does_not_count_as_the_newest_any_more(tmp_path):
     for nimg in (8, 16):
-        states.write_state(states.state_path(tmp_path, nimg), {"format": states.FORMAT}, INFO, keep=2)
+        written(states.state_path(tmp_path, nimg))
     states.state_path(tmp_path, 16).write_bytes(b"damaged")
     path, _, _ = states.newest_state(tmp_path, lambda line: None)
     states.set_aside_newer(path)
-    states.write_state(states.state_path(tmp_path, 12), {"format": states.FORMAT}, INFO, keep=1)
+    written(states.state_path(tmp_path, 12), keep=1)
     assert [path.name for path in states.states_of(tmp_path)] == ["training-state-000000012.pt"]
 
 
@@ -275,16 +298,46 @@ def test_a_run_that_is_going_on_cannot_be_resumed_beside_it(tmp_path):
 
 
 @pytest.mark.unit
-def test_logs_are_cut_to_what_they_were(tmp_path):
-    (tmp_path / "log.txt").write_text("one\n")
-    (tmp_path / "stats.jsonl").write_text("{}\n")
-    lengths = checkpoints.log_lengths(tmp_path)
-    for name in ("log.txt", "stats.jsonl", "metric-fid50k.jsonl"):
-        with open(tmp_path / name, "a") as file:
+def test_what_the_loop_appended_is_cut_and_everything_else_stays(tmp_path):
+    run, elsewhere = tmp_path / "run", tmp_path / "elsewhere.jsonl"
+    run.mkdir()
+    result = lambda snapshot, value: json.dumps({"snapshot_pkl": snapshot, "results": {"fid": value}}) + "\n"
+    snapshots = [run / f"network-snapshot-{kimg:06d}.pkl" for kimg in (0, 4, 8)]
+    for file in snapshots[:2]:
+        file.write_bytes(file.name.encode())
+        record_checksum(file)
+    (run / "stats.jsonl").write_text("{}\n")
+    (run / "metric-fid.jsonl").write_text(result(snapshots[0].name, 3))
+    elsewhere.write_text("one\n")
+    (run / "log.txt").symlink_to(elsewhere)
+    info = states.Info(8, 1, lengths=logs.lengths(run, ["mine.jsonl"]), snapshots=logs.snapshots(run))
+    # After the state: the loop goes on, snapshot 4 is written anew, and others write, too.
+    snapshots[2].write_bytes(b"8")
+    snapshots[1].write_bytes(b"other")
+    record_checksum(snapshots[1])
+    record_checksum(snapshots[2])
+    for name in ("stats.jsonl", "log.txt", "mine.jsonl", "notes.jsonl"):
+        with open(run / name, "a") as file:
             file.write("more\n")
-    checkpoints.truncate_logs(tmp_path, lengths)
-    assert (tmp_path / "log.txt").read_text() == "one\n" and (tmp_path / "stats.jsonl").read_text() == "{}\n"
-    assert (tmp_path / "metric-fid50k.jsonl").read_text() == ""
+    later = [result(name, 2) for name in (snapshots[1].name, snapshots[0].name, "../other.pkl", snapshots[2].name)]
+    for name in ("metric-fid.jsonl", "metric-kid.jsonl"):
+        with open(run / name, "a") as file:
+            file.write("".join(later) + '{"snapshot')
+    logs.cut(run, info)
+    assert (run / "stats.jsonl").read_text() == "{}\n" and (run / "mine.jsonl").read_text() == ""
+    assert (run / "notes.jsonl").read_text() == "more\n"
+    assert (run / "log.txt").read_text() == "one\n" and not (run / "log.txt").is_symlink()
+    assert elsewhere.read_text() == "one\nmore\n"
+    assert (run / "metric-fid.jsonl").read_text() == result(snapshots[0].name, 3) + later[1] + later[2]
+    assert (run / "metric-kid.jsonl").read_text() == later[1] + later[2]
+
+
+@pytest.mark.unit
+def test_lengths_of_a_crafted_state_reach_no_file_outside(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "precious").write_text("all of it")
+    logs.cut(tmp_path / "run", states.Info(8, 1, lengths={"../precious": 0, str(tmp_path / "precious"): 0}))
+    assert (tmp_path / "precious").read_text() == "all of it"
 
 
 @pytest.mark.run
@@ -324,14 +377,14 @@ def test_a_full_disk_does_not_end_a_run_unless_it_is_to_end(monkeypatch, capsys)
 
     from stylegan_plugins.run import signals
 
-    session = SimpleNamespace(rank=0, num_gpus=1, device=torch.device("cpu"), run_dir="runs/x")
+    session = SimpleNamespace(rank=0, num_gpus=1, device=torch.device("cpu"), run_dir=Path("runs/x"))
     full = checkpoints.Checkpoints(session, minutes=1e-9)
 
     def write(position):
         raise StateError("runs/x cannot be written (No space left on device).")
 
     monkeypatch.setattr(full, "_write", write)
-    loop = dict.fromkeys(checkpoints.POSITION, 8)
+    loop = dict.fromkeys(checkpoints.POSITION, 8) | {"total_kimg": 1, "kimg_per_tick": 1}
     assert full.next_batch(loop) is False
     assert "No space left on device). Training goes on." in capsys.readouterr().out
     monkeypatch.setattr(signals, "asked", lambda: int(signal.SIGTERM))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,10 +29,17 @@ def whole(path: Path) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         os.replace(partial, path)
     except OSError as error:
-        raise DataError(f"{path} cannot be written ({error.strerror or error}).") from error
+        raise DataError(f"{path} cannot be written ({why(error, path)}).") from error
     finally:
         if path.parent.is_dir():
             partial.unlink(missing_ok=True)
+
+
+def why(error: BaseException, path: Path) -> str:
+    """Return why a file could not be read or written; of a full disk, how much room there is."""
+    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+        return f"no space left, {shutil.disk_usage(path.parent).free / 1e6:.0f} MB free"
+    return getattr(error, "strerror", None) or " ".join(str(error).split())
 
 
 def write_json(path: Path, value: Any) -> None:

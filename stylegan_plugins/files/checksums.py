@@ -18,13 +18,16 @@ def record_checksum(path: Path) -> None:
 
 def check_checksum(path: Path) -> None:
     """Raise DataError if a snapshot is not what it was when it was written. One without a record passes."""
-    record = path.parent / CHECKSUMS
-    if not record.is_file():
-        return
-    lines = (line.partition("  ") for line in record.read_text(encoding="utf-8").splitlines())
-    known = {name: digest for digest, _, name in lines}
-    if path.name in known and known[path.name] != _sha256(path):
+    known = recorded_checksums(path.parent).get(path.name)
+    if known is not None and known != _sha256(path):
         raise DataError(f"{path} is truncated or damaged: its SHA-256 is not the one in {CHECKSUMS}. Use another one.")
+
+
+def recorded_checksums(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of the snapshots in a folder as they were written, by file name."""
+    record = folder / CHECKSUMS
+    lines = record.read_text(encoding="utf-8", errors="replace").splitlines() if record.is_file() else []
+    return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
 
 
 def digest_of(file: str | Path | None) -> str:

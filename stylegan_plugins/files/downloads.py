@@ -17,6 +17,7 @@ import click
 import filelock
 import requests
 
+from stylegan_plugins.cache import cache_directory
 from stylegan_plugins.errors import DataError
 
 # The low-shot data sets of Zhao et al. 2020 (arXiv:2006.10738), zips of 256x256 images; STYLEGAN_PLUGINS_DATASETS names
@@ -29,12 +30,6 @@ NAMED = (
 ANSWER_SECONDS = 8.0  # to connect, and between two pieces of a file
 ATTEMPTS = 4  # a connection that breaks is taken up again where it broke
 CHUNK = 1 << 14  # what a broken connection can lose
-
-
-def cache_directory() -> Path:
-    """Return $STYLEGAN_PLUGINS_CACHE, or a folder for it in the user's cache."""
-    usual = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "stylegan-plugins")
-    return Path(os.environ.get("STYLEGAN_PLUGINS_CACHE") or usual)
 
 
 def address_of(data: str) -> str | None:

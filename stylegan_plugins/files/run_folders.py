@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from pickle import STOP
 from typing import Any
 
-from stylegan_plugins.errors import DataError
+import click
 
+from stylegan_plugins.errors import DataError
+from stylegan_plugins.files.atomic import write_json
+from stylegan_plugins.files.checksums import check_checksum
+
+RUN = re.compile(r"\d{5,}-")  # how the hosts number the runs of an --outdir
 SNAPSHOT = re.compile(r"network-snapshot-(\d+)\.pkl")
 OPTIONS = "training_options.json"
 
@@ -29,20 +37,53 @@ def read_options(run_dir: Path) -> dict[str, Any] | None:
     return found
 
 
+def write_options(run_dir: Path, args: Mapping[str, Any]) -> None:
+    """Write the arguments of a run's training loop. Raises DataError if they cannot be written."""
+    write_json(run_dir / OPTIONS, args)
+
+
 def newest_pickle(path: Path) -> Path:
     """Return the pickle itself, or the newest snapshot of a run directory. Raises DataError if there is none."""
     if path.is_file():
         return path
     if not path.is_dir():
         raise DataError(f"{path} does not exist; give a run directory or a network pickle.")
-    return snapshots(path)[-1]
+    for file in reversed(found := snapshots(path)):
+        if _is_whole(file):
+            return file
+        click.echo(f"{file} is cut off or damaged, so the one before it is taken.", err=True)
+    raise DataError(f"{path}: all of its {len(found)} network-snapshot-*.pkl are cut off or damaged.")
+
+
+def _is_whole(pickle: Path) -> bool:
+    """Return whether a snapshot is what was written, as far as its folder and its last byte tell."""
+    try:
+        check_checksum(pickle)
+    except DataError:
+        return False
+    with open(pickle, "rb") as file:
+        file.seek(max(file.seek(0, os.SEEK_END) - 1, 0))
+        return file.read(1) == STOP
 
 
 def snapshots(run_dir: Path) -> list[Path]:
     """Return all snapshots of a run directory, the oldest first. Raises DataError if there is none."""
     if not run_dir.is_dir():
         raise DataError(f"{run_dir} is no run directory, which --all needs.")
-    found = {int(match[1]): file for file in run_dir.iterdir() if (match := SNAPSHOT.fullmatch(file.name))}
-    if not found:
+    if not (found := snapshots_in(run_dir)):
         raise DataError(f"{run_dir} has no network-snapshot-*.pkl; give a run directory or a network pickle.")
+    return found
+
+
+def snapshots_in(folder: Path) -> list[Path]:
+    """Return all snapshots in a folder, the oldest first, perhaps none."""
+    found = {int(match[1]): file for file in folder.iterdir() if (match := SNAPSHOT.fullmatch(file.name))}
     return [found[kimg] for kimg in sorted(found)]
+
+
+def newest_run(folder: Path) -> Path:
+    """Return a run directory itself, or the run in an --outdir that was begun last."""
+    if (folder / OPTIONS).is_file() or not folder.is_dir():
+        return folder
+    runs = (run for run in folder.iterdir() if RUN.match(run.name) and (run / OPTIONS).is_file())
+    return max(runs, key=lambda run: int(run.name.split("-")[0]), default=folder)

@@ -3,31 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import lzma
+import hashlib
 import os
-import pickle
 import re
-import struct
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import torch
+import msgspec
+from msgspec import Meta, Struct, field
 
-from stylegan_plugins.errors import DataError, StateError
-from stylegan_plugins.files.atomic import whole
+from stylegan_plugins.errors import DamagedStateError, DataError, StateError
+from stylegan_plugins.files import trees
+from stylegan_plugins.files.atomic import whole, why
 
 PATTERN = re.compile(r"training-state-(\d+)\.pt")
-FORMAT = 2
-
-# What a damaged file raises: zipfile and torch have no base class for it.
-_DAMAGE = (
-    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, pickle.UnpicklingError, struct.error),
-    *(EOFError, RuntimeError, ValueError, LookupError, OSError),
-)
+FORMAT = 3
+Counter = Annotated[int, Meta(ge=0, le=2**50)]
 
 
 def state_path(run_dir: str | Path, cur_nimg: int) -> Path:
@@ -46,24 +38,51 @@ def info_path(path: Path) -> Path:
     return path.with_suffix(".json")
 
 
-def write_state(path: Path, state: dict[str, Any], info: dict[str, Any], keep: int) -> None:
+class Info(Struct):
+    """What is told of a state without reading it, in the file beside it.
+
+    nimg, ranks     images shown, and processes of the run
+    size, sha256    of the state
+    lengths         bytes of each log of the run at that moment, by file name
+    snapshots       SHA-256 of each network snapshot at that moment, by file name
+    data            fingerprint of the data set
+    arguments       of the training loop, without what may change when the run goes on
+    versions        of torch and others, by name"""
+
+    nimg: Counter
+    ranks: Annotated[int, Meta(ge=1, le=1024)]
+    format: int = FORMAT
+    size: int = 0
+    sha256: str = ""
+    lengths: dict[str, Annotated[int, Meta(ge=0)]] = field(default_factory=dict)
+    snapshots: dict[str, str] = field(default_factory=dict)
+    data: str = ""
+    arguments: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+def write_state(path: Path, state: dict[str, Any], info: Info, keep: int) -> None:
     """Write a state beside its final name, move it there when it is on the disk, then remove all but the `keep` newest.
 
-    info    what can be told without reading the state: images shown, processes, lengths of the logs; written first, so
-            that no state is without it
+    info    written first, so that no state is without it
     Raises StateError if it cannot be written; older states stay."""
+    data = trees.to_bytes(state)
+    info.size, info.sha256 = len(data), hashlib.sha256(data).hexdigest()
     try:
         for left in path.parent.glob("training-state-*.tmp"):  # of a run that was killed while it wrote
             left.unlink()
         with whole(info_path(path)) as out:
-            out.write(json.dumps({"format": FORMAT, **info}).encode())
+            out.write(msgspec.json.encode(info))
         with whole(path) as out:
-            torch.save(state, out)
-    except (DataError, OSError, RuntimeError) as error:  # torch's writer makes a RuntimeError of a full disk
+            out.write(data)
+    except (DataError, OSError) as error:
         if not path.exists():
             info_path(path).unlink(missing_ok=True)
-        why = getattr(error.__cause__ or error, "strerror", None) or str(error).splitlines()[0]
-        raise StateError(f"{path} cannot be written ({why}). Make room, or give --keep-states=1.") from error
+        reason = error.__cause__ if isinstance(error.__cause__, OSError) else error
+        less = ", or give --keep-states=1" if keep > 1 else ""
+        raise StateError(
+            f"{path} cannot be written ({why(reason, path)}; it takes {len(data) / 1e6:.0f} MB). Make room{less}."
+        ) from error
     for old in states_of(path.parent)[keep:]:
         old.unlink()
         info_path(old).unlink(missing_ok=True)
@@ -111,48 +130,87 @@ def set_aside_newer(path: Path) -> None:
             info_path(other).unlink(missing_ok=True)
 
 
-def read_state(path: Path) -> dict[str, Any]:
-    """Read a state; nothing in it is executed. Raises StateError if it is truncated, damaged, or none."""
+def read_state(path: Path, info: Info | None = None) -> dict[str, Any]:
+    """Read a state; nothing in it is executed. Raises DamagedStateError if it is not what was written, and StateError
+    if the disk or the memory fails.
+
+    info: what `read_info` returned"""
+    info = info or read_info(path)
     try:
-        with zipfile.ZipFile(path) as archive:  # torch itself does not look at the checksums
-            broken = archive.testzip()
-        if broken is not None:
-            raise zipfile.BadZipFile(f"wrong checksum of {broken}")
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except _DAMAGE as error:
-        why = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise StateError(f"{path} is truncated or damaged ({why}).") from error
-    return _of_this_format(state, path)
-
-
-def read_info(path: Path) -> dict[str, Any]:
-    """Read what a state is from the file beside it. Raises StateError."""
-    try:
-        info = json.loads(info_path(path).read_text())
-    except (OSError, ValueError) as error:
-        raise StateError(f"{info_path(path)} is missing or cannot be read, so {path.name} is of no use.") from error
-    return _of_this_format(info, path)
-
-
-def _of_this_format(value: Any, path: Path) -> dict[str, Any]:
-    if not isinstance(value, dict) or value.get("format") != FORMAT:
-        raise StateError(
-            f"{path} is no training state of this version of stylegan-plugins. Start a new run from a snapshot: "
-            "--resume=PKL."
+        data = path.read_bytes()
+    except (OSError, MemoryError) as error:
+        raise _unreadable(path, error) from error
+    if len(data) != info.size or hashlib.sha256(data).hexdigest() != info.sha256:
+        raise DamagedStateError(
+            f"{path} is truncated or damaged: its SHA-256 is not the one in {info_path(path).name}."
         )
-    return value
+    try:
+        state = trees.from_bytes(data)
+        msgspec.convert(state, _State)
+        return state
+    except (DataError, msgspec.ValidationError) as error:
+        raise DamagedStateError(f"{path} is no training state ({error}).") from error
+    except MemoryError as error:
+        raise _unreadable(path, error) from error
 
 
-def newest_state(run_dir: Path, report: Callable[[str], None]) -> tuple[Path, dict[str, Any], dict[str, Any]]:
-    """Return the newest state of a run that can be read: its path, its info and the state; `report` is told of each
-    that cannot. Raises StateError if none is left."""
+def read_info(path: Path) -> Info:
+    """Read what a state is from the file beside it. Raises StateError as `read_state` does."""
+    file = info_path(path)
+    try:
+        data = file.read_bytes()
+        if msgspec.json.decode(data, type=_Format).format != FORMAT:
+            raise DamagedStateError(
+                f"{path} is no training state of this version of stylegan-plugins. Start a new run from a snapshot: "
+                "--resume=PKL."
+            )
+        return msgspec.json.decode(data, type=Info)
+    except FileNotFoundError as error:
+        raise DamagedStateError(f"{file} is missing, so {path.name} is of no use.") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise DamagedStateError(f"{file} is damaged ({error}), so {path.name} is of no use.") from error
+    except (OSError, MemoryError) as error:
+        raise _unreadable(file, error) from error
+
+
+class _Format(Struct):
+    format: Any = None
+
+
+class _Position(Struct):
+    cur_nimg: Counter
+    cur_tick: Counter
+    tick_start_nimg: Counter
+    batch_idx: Counter
+
+
+class _State(Struct):
+    torch: str
+    position: _Position
+    networks: dict[str, dict[str, Any]]
+    optimizers: dict[str, dict[str, Any]]
+    session: dict[str, Any]
+    grid_z: Any
+    ranks: Annotated[list[dict[str, Any]], Meta(min_length=1)]
+
+
+def _unreadable(path: Path, error: BaseException) -> StateError:
+    """Return the error for a disk or a memory that fails. That is no damage: the file may be whole."""
+    what = "not enough memory" if isinstance(error, MemoryError) else why(error, path)
+    return StateError(f"{path} cannot be read ({what}). Nothing was changed; mend that, and give the command again.")
+
+
+def newest_state(run_dir: Path, report: Callable[[str], None]) -> tuple[Path, Info, dict[str, Any]]:
+    """Return the newest state of a run that is whole: its path, its info and the state; `report` is told of each that
+    is damaged. Raises StateError if none is left, or if the disk or the memory fails."""
     found = states_of(run_dir)
     for path in found:
         try:
-            return path, read_info(path), read_state(path)
-        except StateError as error:
+            info = read_info(path)
+            return path, info, read_state(path, info)
+        except DamagedStateError as error:
             report(f"{error} Going back to the one before.")
     raise StateError(
-        f"{run_dir} has no training-state-*.pt{' that can be read' if found else ''}: the run cannot go on exactly. "
+        f"{run_dir} has no training-state-*.pt{' that is whole' if found else ''}: the run cannot go on exactly. "
         "Start a new one from its newest snapshot, with --resume=PKL."
     )

@@ -125,6 +125,7 @@ class Method:
 
     def __init__(self, session: Session, options: DiagnosticsOptions) -> None:
         self.session, self.options = session, options
+        self.log = session.log(LOG)
 
     @functools.cached_property
     def recorded(self) -> dict[str, Any]:
@@ -244,7 +245,7 @@ class Method:
             space: diagnostics.number(distances[space].mean()) if space in distances else None
             for space in ("samples", "held_out")
         }
-        with open(self.session.run_dir / LOG, "a") as log:
+        with open(self.log, "a") as log:
             log.write(json.dumps({"kimg": nimg / 1000, **record}) + "\n")
         found: dict[str, Any] = {f"accuracy/{kind}": diagnostics.correct(value, kind) for kind, value in scores.items()}
         found |= {f"scores/{kind}": value for kind, value in scores.items()}

@@ -163,6 +163,7 @@ class Method:
 
     def __init__(self, session: Session, options: VisionAidedOptions) -> None:
         self.session, self.options = session, options
+        self.log = session.log(LOG)
         self.models = {model.key: model for model in options.candidates}
         self.augment = {key: self._augmentation() for key in self.models}
         self.adaptive = {key: augment for key, augment in self.augment.items() if isinstance(augment, AdaptiveAugment)}
@@ -239,7 +240,7 @@ class Method:
                 f"{rows[0].accuracy:.1%} of held-out images{f' ({others})' if others else ''}.",
                 flush=True,
             )
-            with open(Path(session.run_dir, LOG), "a") as log:
+            with open(self.log, "a") as log:
                 log.write(json.dumps({"nimg": nimg, "rows": [vars(row) for row in rows]}) + "\n")
         best = broadcast_patiently(best, session.num_gpus)
         smooth = float(best[1]) > self.options.sure or self.options.augment == "diffaugment"

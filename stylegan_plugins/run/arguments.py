@@ -12,12 +12,13 @@ from typing import Any
 import click
 import torch
 
+from stylegan_plugins.cache import trust
 from stylegan_plugins.errors import HostError, OptionError, PluginError, fail
 from stylegan_plugins.files import datasets
 from stylegan_plugins.host import devices, generators
 from stylegan_plugins.host.modules import host_module
 from stylegan_plugins.manager import Plugins, catalogue, is_file, recorded, split_names
-from stylegan_plugins.run import finetune, host_metrics, signals
+from stylegan_plugins.run import argument_schema, finetune, host_metrics, signals
 from training_ext import labels
 from training_ext.gan_losses import GAN_LOSSES
 from training_ext.labels import Labels
@@ -26,7 +27,7 @@ HOST_LOSS = "training.loss.StyleGAN2Loss"
 PLUGIN_LOSS = "training_ext.loss.PluginLoss"
 GENERATOR = "stylegan_plugins.bridge.generator"
 # Options of ours that are arguments of `bridge.run` and may change when a run goes on.
-KEPT = ("state_minutes", "keep_states", "metric_samples")
+KEPT = ("state_minutes", "keep_states", "metric_samples", "on_nan")
 
 
 @dataclass
@@ -53,6 +54,8 @@ class Request:
         names = split_names(values.pop("plugin"))
         request = cls(explicit=explicit, gan_loss=values.pop("gan_loss"))
         request.trust_pickle = bool(values.pop("trust_pickle", False))
+        if values.pop("accept_changes", False):
+            raise OptionError("--accept-changes is for --resume-run alone. Leave it out.")
         request.kept = {name: value for name in KEPT if (value := values.pop(name, None)) is not None}
         found = catalogue()
         given: dict[str, dict[str, Any]] = {}
@@ -61,6 +64,7 @@ class Request:
                 given.setdefault(plugin, {})[field_name] = value
         request.extra = {name: value for name, value in values.items() if value is not None}
         request.plugins = found.activate(names, given)
+        trust(request.plugins.files)
         return request
 
 
@@ -111,8 +115,10 @@ def options_for(command: click.Command) -> list[click.Option]:
         _option("--subset", "Train with so many images  [default: all]", COUNT),
     ]
     plugin_help = "Plug-ins to train with, or .py files of them, repeatable; see: stylegan-plugins list"
-    resume_help = "Go on with the run in DIR, exactly where its newest state was written; needs no other option"
+    resume_help = "Go on exactly with the run in DIR, or with the newest run in it; needs no other option"
     minutes_help = "Time between two states that --resume-run can go on from  [default: 10]"
+    nan_help = "When weights or losses are not finite: end the run, or say it and go on  [default: stop]"
+    accept_help = "Go on with --resume-run although data or arguments of the run have changed"
     trust_help = "Load the pickle of --resume as the host would: it may run any code"
     resume: dict[str, Any] = dict(is_eager=True, callback=_nothing_else_required)
     ours = [
@@ -122,6 +128,8 @@ def options_for(command: click.Command) -> list[click.Option]:
         _option("--state-minutes", minutes_help, click.FloatRange(min=0, min_open=True), "MIN"),
         _option("--keep-states", "States that are kept  [default: 2]", COUNT),
         METRIC_SAMPLES_OPTION,
+        _option("--on-nan", nan_help, click.Choice(["stop", "warn"]), None),
+        click.Option(["--accept-changes"], is_flag=True, help=accept_help),
         click.Option(["--trust-pickle"], is_flag=True, help=trust_help),
         _option("--gan-loss", "Adversarial loss  [default: nonsaturating]", click.Choice(list(GAN_LOSSES)), None),
     ]
@@ -174,6 +182,7 @@ def configure(desc: str, args: Any, request: Request) -> tuple[str, Any]:
         finetune.check_frozen(args, lacking)
     if args.get("metrics") and not request.dry_run:
         host_metrics.check_metrics(args["metrics"], args["training_set_kwargs"]["path"], args.get("metric_samples"))
+    argument_schema.check(args)
     return desc, args
 
 

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import itertools
-import os
 import random
 import shlex
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from stylegan_plugins.errors import StateError
-from stylegan_plugins.files.states import FORMAT, state_path, write_state
+from stylegan_plugins.errors import RunError, StateError
+from stylegan_plugins.files import datasets, run_folders
+from stylegan_plugins.files.states import Info, state_path, states_of, write_state
 from stylegan_plugins.host.modules import host_module
-from stylegan_plugins.run import signals
+from stylegan_plugins.manager import FAULTS
+from stylegan_plugins.run import logs, signals
+from stylegan_plugins.run.finite import not_finite
 from stylegan_plugins.run.session import Session
 from training_ext.distributed import agree, gather_objects
 
@@ -35,18 +37,24 @@ class Checkpoints:
     session    None: nothing is ever written (a loop that was not started by our train.py)
     resumed    the state to go on from
     batch      real images of an iteration, of all processes together
-    minutes    between two states; keep: so many states are kept"""
+    minutes    between two states; keep: so many states are kept
+    on_nan     `stop`: the run ends where a value is not finite; `warn`: it is said
+    identity   what a resumed run must have again: data, arguments and versions, as in `states.Info`"""
 
     session: Session | None = None
     resumed: Mapping[str, Any] | None = None
     batch: int = 0
     minutes: float = 10
     keep: int = 2
+    on_nan: str = "stop"
+    identity: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._written = 0.0  # when the loop began, then when the newest state was written
         self._stopped = False  # by a signal, on all processes
         self._loop: dict[str, Any] | None = None  # what is needed of the loop, at the last iteration that began
+        self._ends_tick = self._writes = False  # of the iteration that began last
+        self._inside = False  # an iteration, or a short end of one
 
     # --- Before the first iteration. ---
 
@@ -78,52 +86,138 @@ class Checkpoints:
             return fresh
         return tuple(self.resumed["position"][name] for name in POSITION)
 
-    # --- Between two iterations. ---
+    # --- In the loop. ---
 
     def next_batch(self, loop: Mapping[str, Any]) -> bool:
         """The next thing that the loop does is to fetch a batch. Returns whether the run ends here instead.
 
-        loop: the loop's local variables."""
+        loop: the loop's local variables. A state is written when it is time, when a signal came, and before an
+        iteration whose end takes long (pictures, a snapshot, metrics): a run that ends there goes on from before it."""
         if self.session is None:
             return False
+        signals.hold()
         if self._loop is None:
             if self.resumed is not None:
                 restore(self.session, loop, self.resumed)
                 self.resumed = None  # it is large
             self._written = time.monotonic()
         # Not all of the loop: its data loader must end with it.
-        self._loop = {name: loop.get(name) for name in ("grid_z", "cur_tick", *COLLECTORS)}
+        self._loop = {name: loop.get(name) for name in ("grid_z", *POSITION, *COLLECTORS)}
+        self._ends_tick, self._writes = _end_of_iteration(loop, self.batch)
         due = self.session.rank == 0 and time.monotonic() - self._written >= self.minutes * 60
         due, stop = agree([due, signals.asked() is not None], self.session.num_gpus, self.session.device)
-        if due or stop:
+        if due or stop or self._writes:
             try:
                 self._write({name: loop[name] for name in POSITION})
             except StateError as error:
                 if stop:
                     raise
                 print(f"{error} Training goes on.", flush=True)  # the disk may have room again next time
-        if stop and self.session.rank == 0:
-            program = f"{shlex.quote(sys.executable)} {shlex.quote(sys.argv[0])}"
-            command = f"{program} --resume-run={shlex.quote(str(self.session.run_dir))}"
-            print(f"\nThe run ended at {loop['cur_nimg'] / 1000:.1f} kimg. It goes on with:\n  {command}\n", flush=True)
-        self._stopped = stop
+        if stop:
+            self.say_how_it_goes_on()
+        self._stopped, self._inside = stop, not stop
         return stop
+
+    def fetch(self, iterator: Iterator) -> Any:
+        """Return the next batch. Raises RunError, with a state written, if it cannot be read on one of the
+        processes."""
+        if self.session is None:
+            return next(iterator)
+        failed, batch = None, None
+        try:
+            batch = next(iterator)
+        except (*FAULTS, *datasets.BROKEN, MemoryError) as error:
+            failed = error
+        if agree([failed is not None], self.session.num_gpus, self.session.device)[0]:
+            assert self._loop is not None
+            self._write({name: self._loop[name] for name in POSITION})
+            raise self.ended_by(failed, "in reading the data set") from failed
+        return batch
+
+    def batch_end(self, nimg: int, batch_idx: int) -> None:
+        """An iteration is done. Raises RunError if values are not finite at the end of a tick."""
+        if self.session is None:
+            return
+        self.session.batch_end(nimg, batch_idx)
+        if self._ends_tick:
+            self._check_finite()
+        if self._writes:
+            self._inside = False
+            signals.release()
 
     def finish(self) -> None:
         """The loop came to its end: a longer run may go on from here."""
         if self.session is None or self._loop is None or not self.session.batch_idx or self._stopped:
             return
+        signals.hold()
         nimg, batches = self.session.nimg, self.session.batch_idx
         self._write(dict(zip(POSITION, (nimg, self._loop["cur_tick"] + 1, nimg, batches), strict=True)))
+
+    # --- The end of a run before its time. ---
+
+    @property
+    def inside(self) -> bool:
+        """Whether an error would be one of training itself: in an iteration, or before the first one."""
+        return self._inside or self._loop is None
+
+    def say_how_it_goes_on(self) -> None:
+        if self.session is not None and self.session.rank == 0:
+            print(f"\nThe run ended at {self.session.nimg / 1000:.1f} kimg. {self._goes_on()}\n", flush=True)
+
+    def ended_by(self, error: BaseException | None, where: str) -> RunError:
+        """Return the error, in one line, for one that is not of our making."""
+        assert self.session is not None
+        what = f"{type(error).__name__}: {' '.join(str(error).split())}" if error else "an error of another process"
+        return RunError(f"The run ended at {self.session.nimg / 1000:g} kimg, {where}: {what:.500} {self._goes_on()}")
+
+    def _goes_on(self) -> str:
+        assert self.session is not None
+        newest = next(iter(states_of(self.session.run_dir)), None)
+        if newest is None:
+            return "It has no state yet: start it anew."
+        script, run_dir = Path(sys.argv[0]).absolute(), self.session.run_dir.absolute()
+        return f"It goes on with:\n  {shlex.join([sys.executable, str(script), f'--resume-run={run_dir}'])}"
+
+    def _check_finite(self) -> None:
+        assert self.session is not None
+        wrong = not_finite(self.session)
+        if not wrong:
+            return
+        kept = run_folders.snapshots_in(self.session.run_dir)
+        last = f"The last snapshot, of before, is {kept[-1]}. " if kept else ""
+        message = (
+            f"At {self.session.nimg / 1000:g} kimg these are not finite: {', '.join(wrong[:3])}"
+            f"{f' and {len(wrong) - 3} more' if len(wrong) > 3 else ''}. {last}"
+        )
+        if self.on_nan == "stop":
+            raise RunError(f"{message}Train with a larger --gamma or smaller learning rates, or give --on-nan=warn.")
+        if self.session.rank == 0:
+            print(f"{message}Training goes on.", flush=True)
 
     def _write(self, position: dict[str, int]) -> None:
         assert self.session is not None and self._loop is not None
         state = capture(self.session, self._loop, position)
         self._written = time.monotonic()
         if self.session.rank == 0:
-            info: dict[str, Any] = {"nimg": int(position["cur_nimg"]), "ranks": self.session.num_gpus}
-            info["lengths"] = log_lengths(self.session.run_dir)
-            write_state(state_path(self.session.run_dir, position["cur_nimg"]), state, info, self.keep)
+            run_dir = self.session.run_dir
+            info = Info(
+                int(position["cur_nimg"]),
+                self.session.num_gpus,
+                lengths=logs.lengths(run_dir, self.session.logs),
+                snapshots=logs.snapshots(run_dir),
+                **self.identity,
+            )
+            write_state(state_path(run_dir, position["cur_nimg"]), state, info, self.keep)
+
+
+def _end_of_iteration(loop: Mapping[str, Any], batch: int) -> tuple[bool, bool]:
+    """Return whether the coming iteration ends a tick, and whether pictures or a snapshot are made then, as the hosts'
+    loops decide it."""
+    nimg, tick = loop["cur_nimg"] + batch, loop["cur_tick"]
+    done = nimg >= loop["total_kimg"] * 1000
+    ends = done or tick == 0 or nimg >= loop["tick_start_nimg"] + loop["kimg_per_tick"] * 1000
+    every = [loop.get(name) for name in ("image_snapshot_ticks", "network_snapshot_ticks")]
+    return ends, ends and any(ticks is not None and (done or tick % ticks == 0) for ticks in every)
 
 
 def _observed(sampler: Iterable, start: int, drawn: Callable[[int], None]) -> Iterator:
@@ -141,7 +235,6 @@ def capture(session: Session, loop: Mapping[str, Any], position: Mapping[str, in
         return {}
     grid = loop.get("grid_z")
     return {
-        "format": FORMAT,
         "torch": str(torch.__version__),
         "position": {name: int(position[name]) for name in POSITION},
         "networks": {name: network.state_dict() for name, network in _networks(session).items()},
@@ -164,18 +257,6 @@ def restore(session: Session, loop: Mapping[str, Any], state: Mapping[str, Any])
         for part, saved in zip(loop["grid_z"], state["grid_z"].split([len(p) for p in loop["grid_z"]]), strict=True):
             part.copy_(saved)
     _restore_process(session, loop, state["ranks"][session.rank])
-
-
-def log_lengths(run_dir: str | Path) -> dict[str, int]:
-    """Bytes of the logs of a run, by file name."""
-    logs = [*Path(run_dir).glob("*.jsonl"), *Path(run_dir).glob("log.txt")]
-    return {path.name: path.stat().st_size for path in logs}
-
-
-def truncate_logs(run_dir: str | Path, lengths: Mapping[str, int]) -> None:
-    """Cut the logs of a run to what they were when its state was written."""
-    for name, length in log_lengths(run_dir).items():
-        os.truncate(Path(run_dir, name), min(length, lengths.get(name, 0)))
 
 
 def _networks(session: Session) -> dict[str, torch.nn.Module]:

@@ -16,7 +16,8 @@ from stylegan_plugins.files import datasets, run_folders, states
 from stylegan_plugins.host import devices
 from stylegan_plugins.host.modules import host_module
 from stylegan_plugins.manager import recorded
-from stylegan_plugins.run import arguments, checkpoints, host_metrics, signals
+from stylegan_plugins.run import argument_schema, arguments, host_metrics, logs, signals
+from stylegan_plugins.run.identity import check_identity
 
 # Options that may be given anew, and what numbers from 1 on are called among the arguments of the loop.
 COUNTS = {
@@ -37,13 +38,15 @@ def resume(command: click.Command, run_dir: Path, given: Mapping[str, Any]) -> N
         signals.forward()
         if not given.get("dry_run"):
             states.set_aside_newer(path)
-            checkpoints.truncate_logs(run_dir, info["lengths"])
+            logs.cut(run_dir, info)
+            if given.keys() & {*CHANGEABLE}:  # what a run was last told is what it goes on with
+                run_folders.write_options(run_dir, args)
             _launch(command, args, path, state)
 
 
-def _prepared(run_dir: Path, given: Mapping[str, Any]) -> tuple[dict[str, Any], Path, dict[str, Any], dict[str, Any]]:
+def _prepared(run_dir: Path, given: Mapping[str, Any]) -> tuple[dict[str, Any], Path, states.Info, dict[str, Any]]:
     """Return the arguments of the training loop, the path of the newest state, its info and the state itself."""
-    refused = sorted(given.keys() - {*CHANGEABLE, "dry_run"})
+    refused = sorted(given.keys() - {*CHANGEABLE, "accept_changes", "dry_run"})
     if refused:
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in refused)
         may = ", ".join(f"--{name.replace('_', '-')}" for name in CHANGEABLE)
@@ -53,10 +56,12 @@ def _prepared(run_dir: Path, given: Mapping[str, Any]) -> tuple[dict[str, Any], 
     args = run_folders.read_options(run_dir)
     if args is None:
         raise StateError(f"--resume-run: {run_dir} has no training_options.json; give a run directory.")
+    where = f"--resume-run: {run_dir / run_folders.OPTIONS}: "
+    argument_schema.check(args, where)
+    argument_schema.check_names(args, host_module("training.training_loop").training_loop, where)
     args["run_dir"] = str(run_dir)  # it may have been moved
     args["resume_pkl"] = None  # the state has what came from it
-    record = args.get("plugins", {})
-    plugins = recorded(record)
+    plugins = recorded(args.get("plugins", {}))
     host_metrics.register()  # those of plug-ins that are files
     _change(args, given)
     data = args["training_set_kwargs"]
@@ -67,28 +72,26 @@ def _prepared(run_dir: Path, given: Mapping[str, Any]) -> tuple[dict[str, Any], 
         raise StateError(
             f"--resume-run: {data['path']} has {count} images, the run began with {data['max_size']}. Put it back."
         )
-    for name, file in plugins.files.items():
-        if file["sha256"] != record["files"][name]["sha256"]:
-            raise StateError(f"--resume-run: {file['path']} has changed since the run began. Put it back as it was.")
     arguments.use_labels(args, plugins)
     host_metrics.check_metrics(args.get("metrics", []), data["path"], args.get("metric_samples"))
     path, info, state = states.newest_state(run_dir, click.echo)
+    check_identity(info, args, bool(given.get("accept_changes")), click.echo)
     gpus = args.get("num_gpus", 1)
     if devices.device().type == "cuda" and torch.cuda.device_count() < gpus:
         raise StateError(
             f"--resume-run: the run has {gpus} GPUs, here are {torch.cuda.device_count()}. Or start a new run "
             "from its newest snapshot: --resume=PKL."
         )
-    if info["ranks"] != gpus:
+    if info.ranks != gpus:
         raise StateError(
-            f"--resume-run: {path} is of {info['ranks']} processes, not {gpus}: num_gpus in "
+            f"--resume-run: {path} is of {info.ranks} processes, not {gpus}: num_gpus in "
             "training_options.json was changed. Put it back."
         )
-    if info["nimg"] >= args["total_kimg"] * 1000:
+    if info.nimg >= args["total_kimg"] * 1000:
         raise StateError(
-            f"--resume-run: the run is complete at {info['nimg'] / 1000:g} kimg. Give a larger --kimg to train longer."
+            f"--resume-run: the run is complete at {info.nimg / 1000:g} kimg. Give a larger --kimg to train longer."
         )
-    click.echo(f"Going on from {path}, at {info['nimg'] / 1000:.1f} of {args['total_kimg']} kimg.")
+    click.echo(f"Going on from {path}, at {info.nimg / 1000:.1f} of {args['total_kimg']} kimg.")
     return args, path, info, state
 
 

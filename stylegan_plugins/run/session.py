@@ -64,8 +64,15 @@ class Session:
         self._trained: dict[str, list[torch.nn.Parameter]] = {}  # of heads; what an author has frozen stays frozen
         self._head_optimizers: dict[str, torch.optim.Optimizer] = {}
         self._silent = False
+        self.logs: list[str] = []
 
     # --- For methods. ---
+
+    def log(self, name: str) -> Path:
+        """Return the path of a file of this name in the run directory to which a method appends lines; to be asked for
+        in `setup`. A resumed run cuts it to what it was when its state was written."""
+        self.logs.append(name)
+        return self.run_dir / name
 
     def options(self, plugin: str) -> Any:
         """Return the options of an active plug-in."""

@@ -1,16 +1,31 @@
-"""SIGTERM and SIGINT (Ctrl-C) end a run after the current iteration, with a state written."""
+"""SIGTERM and SIGINT (Ctrl-C) end a run within `SECONDS`, wherever it is.
+
+Between two iterations it ends with a state written. In set-up, and in what a tick does at its end (pictures, snapshots,
+metrics), it ends at once: a state was written before. In an iteration the signal waits for the iteration's end. Python
+runs its handlers between two steps of the main thread, which a long operator or a collective keeps busy; so a second
+thread, which the interpreter tells of each signal, ends the process when the time is over."""
 
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import socket
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
+SECONDS = 12.0
+
 _asked: int | None = None
 _interrupted = False
+_held = False
+
+
+class Ended(SystemExit):
+    """A signal ended the run outside of an iteration."""
 
 
 def asked() -> int | None:
@@ -19,8 +34,26 @@ def asked() -> int | None:
 
 
 def install() -> None:
-    """Remember signals, in a process that trains. A second Ctrl-C ends the process at once, as usual."""
-    _handle(_remember)
+    """Heed signals, in a process that trains. A second Ctrl-C ends the process at once, as usual."""
+    if _handle(_remember):
+        reader, writer = socket.socketpair()
+        writer.setblocking(False)
+        signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+        threading.Thread(target=_end_in_time, args=(reader, writer), daemon=True).start()
+
+
+def hold() -> None:
+    """Let signals wait from here on."""
+    global _held
+    _held = True
+
+
+def release() -> None:
+    """Let signals end the run at once from here on. Raises Ended if one came meanwhile."""
+    global _held
+    _held = False
+    if _asked is not None:
+        raise Ended(128 + _asked)
 
 
 def forward() -> None:
@@ -31,7 +64,8 @@ def forward() -> None:
 
 def outlast(_worker: int = 0) -> None:
     """Ignore Ctrl-C and the first SIGTERM in a data-loader worker, as worker_init_fn: it is needed until its trainer
-    has ended. The second SIGTERM ends it (`end_workers`, and Python at its exit, send one each)."""
+    has ended. The second SIGTERM ends it."""
+    signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(signal.SIGTERM, signal.SIG_DFL))
 
@@ -42,13 +76,15 @@ def end_workers() -> None:
     if children and threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD"):
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would call each a crash, after the error
     for child in children:
-        child.terminate()
+        child.kill()  # a worker has nothing to save, and outlasts the first SIGTERM
 
 
-def _handle(handler: Callable[[int, Any], None]) -> None:
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, handler)
-        signal.signal(signal.SIGINT, handler)
+def _handle(handler: Callable[[int, Any], None]) -> bool:
+    if threading.current_thread() is not threading.main_thread():
+        return False
+    signal.signal(signal.SIGTERM, handler)
+    signal.signal(signal.SIGINT, handler)
+    return True
 
 
 def _remember(number: int, frame: Any) -> None:
@@ -58,7 +94,26 @@ def _remember(number: int, frame: Any) -> None:
     _asked = number
     if number == signal.SIGINT:
         _interrupted = True
-        print("\nEnding the run after this iteration; Ctrl-C again ends it at once.", file=sys.__stderr__, flush=True)
+        print("\nEnding the run; Ctrl-C again ends it at once.", file=sys.__stderr__, flush=True)
+    if not _held:
+        raise Ended(128 + number)
+
+
+def _end_in_time(reader: socket.socket, writer: socket.socket) -> None:
+    """End this process if it still runs `SECONDS` after a signal that asks it to. (The writer is kept open by being an
+    argument here.)"""
+    number = 0
+    while number not in (signal.SIGTERM, signal.SIGINT):
+        number = reader.recv(1)[0]
+    time.sleep(SECONDS)
+    print(
+        f"\nThe run was ended {SECONDS:g} seconds after the signal, inside of an iteration. It goes on from its newest "
+        "state.",
+        file=sys.__stderr__,
+        flush=True,
+    )
+    end_workers()
+    os._exit(128 + number)
 
 
 def _hand_on(number: int, frame: Any) -> None:

@@ -1,0 +1,50 @@
+"""The user's cache folder, and which plug-ins that are files were run by the user."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from stylegan_plugins.errors import PluginError
+
+
+def cache_directory() -> Path:
+    """Return $STYLEGAN_PLUGINS_CACHE, or a folder for it in the user's cache."""
+    usual = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "stylegan-plugins")
+    return Path(os.environ.get("STYLEGAN_PLUGINS_CACHE") or usual)
+
+
+def trust(files: Mapping[str, Mapping[str, str]]) -> None:
+    """Note that the user gave these plug-ins on a command line. files: `path` and `sha256` of each, by name."""
+    new = {file["sha256"] for file in files.values()} - _trusted()
+    if new:
+        cache_directory().mkdir(parents=True, exist_ok=True)
+        with open(_record(), "a", encoding="utf-8") as out:
+            out.writelines(f"{digest}\n" for digest in sorted(new))
+
+
+def check_trust(files: Mapping[str, Mapping[str, str]]) -> None:
+    """Raise PluginError if a plug-in of a recorded run is a file that has changed, or that the user has not given on a
+    command line here: it would be executed."""
+    for file in files.values():
+        path = Path(file["path"])
+        found = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+        if found is None:
+            raise PluginError(f"--plugin={path}: there is no such file, which the run was trained with. Put it back.")
+        if found != file["sha256"]:
+            raise PluginError(f"--plugin={path} has changed since the run began. Put it back as it was.")
+        if found not in _trusted():
+            raise PluginError(
+                f"--plugin={path}: the run was trained with this file, which would be executed, and which you have not "
+                f"used here so far. Read it, then allow it with: stylegan-plugins info {path}"
+            )
+
+
+def _record() -> Path:
+    return cache_directory() / "plugin-files.sha256"
+
+
+def _trusted() -> set[str]:
+    return set(_record().read_text(encoding="utf-8").split()) if _record().is_file() else set()

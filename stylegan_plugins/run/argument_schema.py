@@ -1,0 +1,220 @@
+"""What the arguments of a training loop may be: their names, types and ranges. A run's own arguments are checked before
+its folder is made, and those of a folder from elsewhere before anything is built of its training_options.json."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import torch
+from msgspec import Meta, Struct, field
+
+from stylegan_plugins.errors import OptionError
+from stylegan_plugins.host.modules import host_module
+
+Flag = bool
+Count = Annotated[int, Meta(ge=1, le=2**31)]
+Width = Annotated[int, Meta(ge=1, le=2**14)]
+Positive = Annotated[float, Meta(gt=0, le=1e9)]
+NotNegative = Annotated[float, Meta(ge=0, le=1e9)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Text = Annotated[str, Meta(min_length=1, max_length=4096)]
+
+
+class DataArguments(Struct):
+    class_name: Text
+    path: Text
+    use_labels: Flag = False
+    xflip: Flag = False
+    max_size: Count | None = None
+    resolution: Annotated[int, Meta(ge=4, le=2**13)] | None = None
+
+
+class LoaderArguments(Struct):
+    num_workers: Annotated[int, Meta(ge=0, le=1024)] = 0
+    prefetch_factor: Annotated[int, Meta(ge=1, le=1024)] | None = None
+
+
+class MappingArguments(Struct):
+    num_layers: Annotated[int, Meta(ge=1, le=64)] = 8
+
+
+class ChannelArguments(Struct):
+    channel_base: Annotated[int, Meta(ge=1, le=2**20)] = 2**15
+    channel_max: Width = 512
+    num_fp16_res: Annotated[int, Meta(ge=0, le=16)] = 0
+    conv_clamp: Positive | None = None
+
+
+class EpilogueArguments(Struct):
+    mbstd_group_size: Count | None = None
+    mbstd_num_channels: Annotated[int, Meta(ge=0, le=2**14)] = 1
+
+
+class GeneratorArguments(ChannelArguments, kw_only=True):
+    class_name: Text
+    z_dim: Width = 512
+    w_dim: Width = 512
+    mapping_kwargs: MappingArguments = field(default_factory=MappingArguments)
+    synthesis_kwargs: ChannelArguments = field(default_factory=ChannelArguments)
+
+
+class DiscriminatorArguments(ChannelArguments, kw_only=True):
+    class_name: Text
+    mapping_kwargs: MappingArguments = field(default_factory=MappingArguments)
+    epilogue_kwargs: EpilogueArguments = field(default_factory=EpilogueArguments)
+
+
+class OptimizerArguments(Struct):
+    class_name: Text
+    lr: NotNegative = 1e-3
+    betas: Annotated[list[Annotated[float, Meta(ge=0, lt=1)]], Meta(min_length=2, max_length=2)] | None = None
+    eps: Positive = 1e-8
+
+
+class LossArguments(Struct):
+    class_name: Text
+    r1_gamma: NotNegative = 10
+    pl_weight: NotNegative = 2
+    style_mixing_prob: Share = 0
+    blur_init_sigma: NotNegative = 0
+    blur_fade_kimg: NotNegative = 0
+
+
+class NamedArguments(Struct):
+    class_name: Text
+
+
+class Arguments(Struct, kw_only=True):
+    """Those of both host families, and those of ours that `bridge.run` takes. Further ones of a host, or of a fork, are
+    known by its training loop's parameters; of them every number is finite."""
+
+    run_dir: Text = "."
+    training_set_kwargs: DataArguments
+    data_loader_kwargs: LoaderArguments
+    G_kwargs: GeneratorArguments
+    D_kwargs: DiscriminatorArguments
+    G_opt_kwargs: OptimizerArguments
+    D_opt_kwargs: OptimizerArguments
+    augment_kwargs: NamedArguments | None = None
+    loss_kwargs: LossArguments
+    metrics: Annotated[list[Text], Meta(max_length=100)] = field(default_factory=list)
+    random_seed: Annotated[int, Meta(ge=0, lt=2**31)] = 0
+    num_gpus: Annotated[int, Meta(ge=1, le=1024)] = 1
+    batch_size: Annotated[int, Meta(ge=1, le=2**16)]
+    batch_gpu: Annotated[int, Meta(ge=1, le=2**16)]
+    ema_kimg: NotNegative = 10
+    ema_rampup: NotNegative | None = None
+    G_reg_interval: Count | None = None
+    D_reg_interval: Count | None = None
+    augment_p: Share = 0
+    ada_target: Share | None = None
+    ada_interval: Count = 4
+    ada_kimg: Positive = 500
+    total_kimg: Positive
+    kimg_per_tick: Positive = 4
+    image_snapshot_ticks: Count | None = None
+    network_snapshot_ticks: Count | None = None
+    resume_pkl: str | None = None
+    cudnn_benchmark: Flag = True
+    allow_tf32: Flag = False
+    plugins: dict[str, Any] = field(default_factory=dict)
+    device: Text = "auto"
+    state_minutes: Positive = 10
+    keep_states: Count = 2
+    metric_samples: Count | None = None
+    trust_pickle: Flag = False
+
+
+# Names of classes that are ours, and not the host's.
+OURS = ("training_ext.loss.PluginLoss", "stylegan_plugins.bridge.generator")
+DEPTH = 12  # of nested arguments
+# Where a user gave what.
+FLAGS = {
+    "loss_kwargs.r1_gamma": "--gamma",
+    "random_seed": "--seed",
+    "total_kimg": "--kimg",
+    "batch_size": "--batch",
+    "batch_gpu": "--batch-gpu",
+    "num_gpus": "--gpus",
+    "augment_p": "--p",
+    "ada_target": "--target",
+    "kimg_per_tick": "--tick",
+    "image_snapshot_ticks": "--snap",
+    "state_minutes": "--state-minutes",
+    "G_kwargs.channel_base": "--cbase",
+    "G_kwargs.synthesis_kwargs.channel_base": "--cbase",
+    "G_kwargs.channel_max": "--cmax",
+    "G_kwargs.synthesis_kwargs.channel_max": "--cmax",
+    "G_opt_kwargs.lr": "--glr",
+    "D_opt_kwargs.lr": "--dlr",
+}
+
+
+def check(args: Mapping[str, Any], where: str = "") -> None:
+    """Raise OptionError, in one line, if the arguments of a training loop are not what they may be.
+
+    where: what the message begins with; nothing for arguments of this command line, which are named by flag"""
+    try:
+        for path, number in _numbers(args):
+            if not -(2**53) <= number <= 2**53:  # NaN is neither
+                raise msgspec.ValidationError(f"Expected a finite number - at `$.{path}`")
+        msgspec.convert(args, Arguments)
+    except msgspec.ValidationError as error:
+        said, _, path = str(error).partition(" - at `$")
+        name = path.rstrip("`").removeprefix(".")
+        value: Any = args
+        for key in name.split(".") if name else ():
+            value = value.get(key) if isinstance(value, Mapping) else value
+        flag = None if where else FLAGS.get(name)
+        shown = f"{flag}={value}" if flag else f"{name or 'it'} is {value!r:.60}"
+        raise OptionError(f"{where}{shown}: {said[:1].lower()}{said[1:]}.".replace("`", "")) from error
+
+
+def check_names(args: Mapping[str, Any], training_loop: Callable[..., None], where: str) -> None:
+    """Raise OptionError for an argument that neither the host's training loop nor `bridge.run` has, and for a class
+    that is neither the host's, nor ours, nor an optimiser of torch: its name would be called."""
+    known = {*inspect.signature(training_loop).parameters, *Arguments.__struct_fields__}
+    unknown = sorted(map(str, set(args) - known))
+    if unknown:
+        raise OptionError(f"{where}this host's training loop has no argument {unknown[0]!r}.")
+    for path, name in _classes(args):
+        if not _is_known_class(name):
+            raise OptionError(f"{where}{path} is {name!r:.60}, which is no class of this host or of stylegan-plugins.")
+
+
+def _is_known_class(name: str) -> bool:
+    if name in OURS:
+        return True
+    module_name, _, class_name = name.rpartition(".")
+    if module_name == "torch.optim":
+        cls = getattr(torch.optim, class_name, None)
+        return inspect.isclass(cls) and issubclass(cls, torch.optim.Optimizer)
+    host = Path(host_module("dnnlib").__file__).parents[1]  # type: ignore[arg-type]
+    file = host.joinpath(*module_name.split(".")).with_suffix(".py")
+    if not all(part.isidentifier() for part in name.split(".")) or "." not in module_name or not file.is_file():
+        return False
+    found = getattr(host_module(module_name), class_name, None)
+    return inspect.isclass(found) and found.__module__ == module_name
+
+
+def _numbers(value: Any, path: str = "", depth: int = 0) -> Iterator[tuple[str, float]]:
+    """Yield all numbers, nested or not, with where they stand."""
+    if depth > DEPTH:
+        raise msgspec.ValidationError(f"Expected at most {DEPTH} levels - at `$.{path.split('.')[0]}`")
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        yield path, value
+    items = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        yield from _numbers(item, f"{path}.{key}" if path else str(key), depth + 1)
+
+
+def _classes(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    for key, item in value.items() if isinstance(value, Mapping) else ():
+        where = f"{path}.{key}" if path else str(key)
+        if key in ("class_name", "host_class", "func_name"):
+            yield where, item
+        yield from _classes(item, where)

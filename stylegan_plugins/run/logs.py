@@ -1,0 +1,56 @@
+"""What a run appends to while it trains, and how a resumed run cuts it to what it was when its state was written.
+
+Other files in the folder, and results of `evaluate` of snapshots that the state knows, stay. No link is followed."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from stylegan_plugins.files.atomic import whole
+from stylegan_plugins.files.checksums import recorded_checksums
+from stylegan_plugins.files.run_folders import SNAPSHOT
+from stylegan_plugins.files.states import Info
+
+OF_THE_LOOP = ("stats.jsonl", "log.txt")
+METRICS = "metric-*.jsonl"
+
+
+def lengths(run_dir: Path, of_plugins: Iterable[str]) -> dict[str, int]:
+    """Return the bytes of all logs of a run, by file name; 0 for one that is not there yet."""
+    names = {*OF_THE_LOOP, *of_plugins, *(file.name for file in run_dir.glob(METRICS))}
+    return {name: file.stat().st_size if (file := run_dir / name).is_file() else 0 for name in sorted(names)}
+
+
+def cut(run_dir: Path, info: Info) -> None:
+    """Cut the logs of a run to what they were when a state was written. Of later results of metrics, those of snapshots
+    that the run will write anew are left out. Raises DataError if a log cannot be written."""
+    metrics = {file.name for file in run_dir.glob(METRICS)}
+    for name in {*info.lengths, *metrics}:
+        file, length = run_dir / name, info.lengths.get(name, 0)
+        if Path(name).name != name or not file.is_file() or file.stat().st_size <= length:
+            continue
+        if name not in metrics and not file.is_symlink():
+            os.truncate(file, length)
+            continue
+        data = file.read_bytes()
+        kept = [line for line in data[length:].splitlines(True) if name in metrics and _stays(line, run_dir, info)]
+        with whole(file) as out:  # in place of a link, too
+            out.write(data[:length] + b"".join(kept))
+
+
+def _stays(line: bytes, run_dir: Path, info: Info) -> bool:
+    """Whether a result of a metric is not of a snapshot that the resumed run writes anew."""
+    try:
+        name = Path(json.loads(line)["snapshot_pkl"]).name
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return False  # cut off by a kill
+    known = info.snapshots.get(name)
+    return not SNAPSHOT.fullmatch(name) or (known is not None and known == recorded_checksums(run_dir).get(name))
+
+
+def snapshots(run_dir: Path) -> dict[str, str]:
+    """Return the SHA-256 of all snapshots that a run has written, by file name."""
+    return {name: digest for name, digest in recorded_checksums(run_dir).items() if (run_dir / name).is_file()}
