@@ -198,7 +198,8 @@ def _is_known_class(name: str) -> bool:
     if not all(part.isidentifier() for part in name.split(".")) or "." not in module_name or not file.is_file():
         return False
     found = getattr(host_module(module_name), class_name, None)
-    return inspect.isclass(found) and found.__module__ == module_name
+    # Not one that the module imports. The hosts' persistent classes are made elsewhere, of a class that is defined there.
+    return inspect.isclass(found) and any(base.__module__ == module_name for base in found.__mro__)
 
 
 def _numbers(value: Any, path: str = "", depth: int = 0) -> Iterator[tuple[str, float]]:
