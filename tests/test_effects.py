@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.hosts import ADA, FAMILIES, STYLEGAN3
 from support.images import color_crops, write_zip
-from support.scripts import run_many
+from support.scripts import run_many, run_script
 
 from stylegan_plugins import CountsWith, Preset
 from stylegan_plugins import options as plugin_options
@@ -288,6 +288,23 @@ def test_options_of_a_plugin_in_no_combination_are_refused_by_compare():
 def test_a_device_is_refused_by_a_report_that_generates_nothing(tmp_path):
     done = CliRunner().invoke(cli, ["report", str(tmp_path), f"--out={tmp_path / 'r.html'}", "--device=cpu"])
     assert done.exit_code == 2 and "--device=cpu has no effect without --host" in done.output
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("line", ["interpolate --features=clip", "sheet --features=pixels", "sheet --pairs=4"])
+def test_what_is_of_nearest_images_is_refused_without_images(tmp_path, monkeypatch, line):
+    monkeypatch.setattr("stylegan_plugins.host.find.choose_host", lambda host: host)
+    monkeypatch.setattr("stylegan_plugins.analysis.sample.load_generator", lambda *_: (None, None, tmp_path / "n.pkl"))
+    name, flag = line.split()
+    done = CliRunner().invoke(cli, [name, str(tmp_path), f"--outdir={tmp_path}", "--device=cpu", flag])
+    assert done.exit_code == 2 and f"{flag} has no effect without images to look for nearest ones" in done.output
+
+
+@pytest.mark.host
+def test_calc_metrics_refuses_a_number_of_samples_that_no_metric_of_ours_takes(ada_host, color_zip):
+    args = ["--network=x.pkl", f"--data={color_zip}", "--metrics=fid50k_full", "--metric-samples=12", "--device=cpu"]
+    done = run_script(ada_host, "calc_metrics.py", *args, check=False)
+    assert done.returncode == 2 and "--metric-samples=12 has no effect with --metrics=fid50k_full" in done.stderr
 
 
 @pytest.mark.unit
