@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 from stylegan_plugins.errors import DataError, OptionError, PluginError, UserError
-from stylegan_plugins.options import Preset, option
+from stylegan_plugins.options import CountsWith, Preset, option
 from training_ext.parts import Augmentation, Average, Batch, Critic, Head, Images, Pass, Source, Step, Term, View
 
 if TYPE_CHECKING:

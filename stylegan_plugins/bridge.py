@@ -154,6 +154,7 @@ def device_option(command: click.Command) -> click.Command:
     def checked(*args: Any, **kwargs: Any) -> Any:
         devices.choose(kwargs.pop("device") or "auto")
         samples = kwargs.pop("metric_samples", None)
+        host_metrics.check_samples(samples, kwargs.get("metrics"))
         host_metrics.begin(None, samples)
         host_metrics.check_metrics(kwargs.get("metrics") or [], kwargs.get("data"), samples)
         if takes_device:

@@ -18,6 +18,7 @@ from stylegan_plugins.analysis import probe as probing
 from stylegan_plugins.analysis import sample as sampling
 from stylegan_plugins.files import datasets, run_folders
 from stylegan_plugins.host import devices, find
+from stylegan_plugins.options import refuse_given
 from stylegan_plugins.report import page
 
 Directory = click.Path(path_type=Path)
@@ -25,6 +26,7 @@ default_option = partial(click.option, show_default=True)
 data_option = partial(click.option, "--data", metavar="ZIP|DIR|NAME|URL")
 outdir_option = partial(click.option, "--outdir", type=Directory)
 to_stderr = partial(click.echo, err=True)
+WITHOUT_IMAGES = "without images to look for nearest ones among"
 seeds_option = partial(default_option, "--seeds")
 trunc_option = partial(default_option, "--trunc", type=click.FloatRange(min=0))
 device_option = partial(default_option, "--device", type=click.Choice(devices.CHOICES), default="auto")
@@ -187,6 +189,8 @@ def interpolate(
     If frames jump from one training image to the next, the generator has memorised them."""
     numbers, G, sampler, pickle = _load(run_or_pkl, outdir, seeds, fewest=2)
     near = pictures.neighbours(pickle.parent, data, features, G, devices.device())
+    if near is None:
+        refuse_given("features", WITHOUT_IMAGES)
     ws = list(sampling.latents(G, numbers, sampler=sampler, truncation=trunc, label=label))
     for file in pictures.interpolation(G, ws, outdir, frames=frames, columns=columns, near=near):
         click.echo(file)
@@ -212,6 +216,9 @@ def sheet(
     The worst are those farthest from any training image; sheet-nearest.png has those nearest to one."""
     numbers, G, sampler, pickle = _load(run_or_pkl, outdir, seeds)
     near = pictures.neighbours(pickle.parent, data, features, G, devices.device())
+    if near is None:
+        refuse_given("features", WITHOUT_IMAGES)
+        refuse_given("pairs", WITHOUT_IMAGES)
     made = {
         name: sampling.images(G, numbers, sampler=sampler, truncation=psi, label=label)
         for name, psi in (("full", 1.0), (f"trunc{trunc:g}", trunc))
@@ -252,8 +259,10 @@ def report(runs_: tuple[Path, ...], out: Path, host: Path | None, device: str) -
     """Write one HTML file about the run directories: settings, curves, samples, metrics, several runs side by side.
 
     It loads nothing from elsewhere and can be sent to others. Runs may still be going on."""
-    devices.choose(device)
-    if host is not None:
+    if host is None:
+        refuse_given("device", "without --host, as nothing is generated")
+    else:
+        devices.choose(device)
         find.choose_host(host)
     size = page.write(runs_, out, with_generator=host is not None)
     click.echo(f"{out} ({size / 1e6:.1f} MB)")

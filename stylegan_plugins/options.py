@@ -8,6 +8,7 @@ import typing
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from stylegan_plugins.errors import OptionError, PluginError
 
@@ -28,6 +29,20 @@ class Preset:
         return {plugin: self.values, **self.others}
 
 
+@dataclasses.dataclass(frozen=True)
+class CountsWith:
+    """When an option counts: with such values of another option alone. Given without them, it is refused.
+
+    other    a field of the same plug-in; or an option of train.py, as `--mirror`
+    holds    whether the option counts: with this value of the field; of train.py: with these arguments of the training
+             loop, before any plug-in has changed them
+    example  a value of the other option with which it counts; the error names it"""
+
+    other: str
+    holds: typing.Callable[[Any], bool]
+    example: Any
+
+
 def option(
     default: Any,
     help: str,
@@ -36,15 +51,17 @@ def option(
     minimum: float | None = None,
     maximum: float | None = None,
     metavar: str | None = None,
+    counts: typing.Sequence[CountsWith] = (),
 ) -> Any:
     """A field of an options dataclass.
 
     default   its value when the option is not given; the field's annotation (bool, int, float, str, or one of them
               `| None`) is its type
     help      a short noun phrase: what it is, and what 0 or absence means
-    choices   the only allowed values; minimum, maximum: inclusive bounds"""
-    metadata = {"help": help, "choices": choices, "minimum": minimum, "maximum": maximum, "metavar": metavar}
-    return dataclasses.field(default=default, metadata=metadata)
+    choices   the only allowed values; minimum, maximum: inclusive bounds
+    counts    what it needs to have an effect, all of it; nothing: it always has one"""
+    bounds = {"choices": choices, "minimum": minimum, "maximum": maximum, "metavar": metavar}
+    return dataclasses.field(default=default, metadata={"help": help, "counts": counts, **bounds})
 
 
 def flag(plugin: str, field: str) -> str:
@@ -62,6 +79,7 @@ def check(plugin: str, cls: Any) -> None:
     if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
         raise PluginError(f"--plugin: OPTIONS of {plugin!r} is {cls!r}; give a frozen dataclass.")
     hints = typing.get_type_hints(cls)
+    names = {field.name for field in dataclasses.fields(cls)}
     for field in dataclasses.fields(cls):
         if "help" not in field.metadata:
             raise PluginError(
@@ -74,6 +92,12 @@ def check(plugin: str, cls: Any) -> None:
             )
         if field.name == PRESET:
             raise PluginError(f"--plugin: {plugin!r} has an option {PRESET!r}; that name is for its PRESETS.")
+        for needed in field.metadata["counts"]:
+            if not needed.other.startswith("--") and needed.other not in names:
+                raise PluginError(
+                    f"--plugin: the option {field.name!r} of {plugin!r} counts with {needed.other!r}, which is none of "
+                    "its options."
+                )
 
 
 def click_options(plugin: str, cls: type | None, presets: typing.Mapping[str, Preset]) -> list[click.Option]:
@@ -120,6 +144,43 @@ def build(plugin: str, cls: type | None, values: typing.Mapping[str, Any]) -> An
         except click.BadParameter as error:
             raise OptionError(f"{flag(plugin, name)}: {error.message}") from error
     return cls(**checked) if cls else None
+
+
+def check_effect(
+    plugin: str, options: Any, given: typing.Mapping[str, Any], args: typing.Mapping[str, Any] | None = None
+) -> None:
+    """Raise OptionError for an option that was given and has no effect, as its `counts` say.
+
+    given: values by field; args: of the training loop, None as long as they are not known"""
+    for field in () if options is None else dataclasses.fields(options):
+        reasons, advice = [], []
+        for needed in field.metadata["counts"] if field.name in given else ():
+            if needed.other.startswith("--"):
+                if args is not None and not needed.holds(args):
+                    advice.append(f"{needed.other}={needed.example}")
+                    reasons.append(f"without {advice[-1]}")
+            elif not needed.holds(value := getattr(options, needed.other)):
+                other = flag(plugin, needed.other)
+                advice.append(f"{other}={written(needed.example)}")
+                reasons.append(f"with {other}={written(value)}")
+        if reasons:
+            raise OptionError(
+                f"{flag(plugin, field.name)}={written(given[field.name])} has no effect {' and '.join(reasons)}. Leave "
+                f"it out, or give {' '.join(advice)}, for example."
+            )
+
+
+def refuse_given(name: str, why: str) -> None:
+    """Raise OptionError if an option of the command that runs was given. name: its parameter's; why: it has no
+    effect."""
+    context = click.get_current_context()
+    if context.get_parameter_source(name) is not ParameterSource.DEFAULT:
+        raise OptionError(f"--{name}={written(context.params[name])} has no effect {why}. Leave the option out.")
+
+
+def written(value: Any) -> str:
+    """Return a value as it stands on the command line."""
+    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def as_dict(options: Any) -> dict[str, Any]:

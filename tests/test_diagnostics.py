@@ -146,8 +146,6 @@ def test_what_cannot_be_held_out_is_one_line(ada_host, small_zip, tmp_path, flag
 @pytest.mark.parametrize(
     "given, message",
     [
-        ({"weights": "x.pth"}, "--diagnostics-weights: --diagnostics-nearest=pixels has no weights"),
-        ({"weights": "x.pth", "nearest": "none"}, "--diagnostics-weights: --diagnostics-nearest=none has no weights"),
         ({"nearest": "nosuch"}, "--diagnostics-nearest=nosuch: there is no such backbone"),
         ({"nearest": "efficientnet_lite0", "weights": "gone.pth"}, "--diagnostics-weights: there is no file gone.pth"),
     ],

@@ -137,8 +137,6 @@ def test_half_precision_has_nearly_the_same_gradient(precision, largest, factor)
     [
         ({"auto": 5}, "--vision-aided-auto=5.*4 to choose from: clip, dino, vgg16, swin"),
         ({"auto": 2, "models": "clip"}, "--vision-aided-auto=2.*1 to choose from"),
-        ({"auto": 1, "warmup_heads": True}, "--vision-aided-warmup-heads"),
-        ({"loss": "hinge", "target": 0.8}, "--vision-aided-target=0.8.*hinge"),
         ({"auto_kimg": "4000,x"}, "--vision-aided-auto-kimg='4000,x'"),
         ({"auto_kimg": "0"}, "--vision-aided-auto-kimg=0"),
         ({"models": " , "}, "no backbone is named"),

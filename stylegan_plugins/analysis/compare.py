@@ -83,6 +83,17 @@ def arguments_for(plugins: Sequence[str], arguments: Sequence[str]) -> list[str]
     return found
 
 
+def check_arguments(combinations: Sequence[str], arguments: Sequence[str]) -> None:
+    """Raise OptionError for an option of a plug-in that is in no combination."""
+    kept = {argument for names in combinations for argument in arguments_for(split_names([names]), arguments)}
+    for argument in arguments:
+        if argument not in kept:
+            raise OptionError(
+                f"{argument} has no effect: its plug-in is in no combination of --plugins. Name it there, or leave the "
+                "option out."
+            )
+
+
 def command(cell: Cell, data: str, images: int, kimg: int, outdir: Path, more: Sequence[str]) -> list[str]:
     """Return the command line of one run, for the host's folder."""
     found = [sys.executable, "train.py"]
@@ -140,6 +151,7 @@ def run(
     chosen = evaluate.metrics_of(metric, "--metric")
     if len(chosen) > 1:
         raise OptionError(f"--metric={metric}: one metric at a time makes a table.")
+    check_arguments(combinations, more)
     evaluate.require_libraries()
     extractors.load(features, {found.reads for found in chosen.values()}, device)  # or it would fail after training
     path = str(Path(downloads.local_data(data)).resolve())

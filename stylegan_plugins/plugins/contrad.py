@@ -13,6 +13,7 @@ import torch
 
 from stylegan_plugins import (
     Augmentation,
+    CountsWith,
     Critic,
     Head,
     OptionError,
@@ -35,21 +36,24 @@ ENCODER = "b4.conv"  # the layer of D whose output is phi
 LARGEST_SMALL = 64  # pixels: up to there the augmentation is that of CIFAR
 
 _AFHQ = {"crop_area": 0.08, "jitter": 0.8, "hue": 0.2}
+_CUTOUT = {"augment": "simclr-hq-cutout", "cutout_side": 255 / 512}
+# R1 of theirs is with respect to images in [0, 1], whose gradient is twice as long: gamma is four times their lbd_r1.
 _AFHQ_SOURCE = (
-    "authors' EXPERIMENTS.md and afhq gin files; they train with batch 64, lr 0.0025, R1 gamma 0.5, 400,000 iterations"
+    "authors' EXPERIMENTS.md and afhq gin files; they train with --batch=64 --gamma=2 (their lbd_r1 of 0.5, on images "
+    "in [0, 1]), lr 0.0025, 400,000 iterations"
 )
 PRESETS = {
     "cifar": Preset(
         {"augment": "simclr"},
-        "authors' EXPERIMENTS.md, StyleGAN2 on CIFAR; they train with batch 64, lr 0.002, R1 gamma 0.1 in each "
-        "iteration, 800,000 iterations",
+        "authors' EXPERIMENTS.md, StyleGAN2 on CIFAR; they train with --batch=64 --gamma=0.4 (their lbd_r1 of 0.1, on "
+        "images in [0, 1]), R1 in each iteration, lr 0.002, 800,000 iterations",
     ),
     "celeba-hq-128": Preset(
         {"augment": "simclr-hq"}, "authors' EXPERIMENTS.md, where it is for SNDCGAN; batch 64, lr 0.0002, no R1"
     ),
     "afhq-dog": Preset({"augment": "simclr-hq", **_AFHQ}, _AFHQ_SOURCE),
-    "afhq-cat": Preset({"augment": "simclr-hq-cutout", **_AFHQ}, _AFHQ_SOURCE),
-    "afhq-wild": Preset({"augment": "simclr-hq-cutout", **_AFHQ}, _AFHQ_SOURCE),
+    "afhq-cat": Preset({**_CUTOUT, **_AFHQ}, _AFHQ_SOURCE),
+    "afhq-wild": Preset({**_CUTOUT, **_AFHQ}, _AFHQ_SOURCE),
 }
 
 
@@ -66,7 +70,13 @@ class ContraDOptions:
     crop_area: float = option(0.2, "smallest share of the image that a view shows", minimum=0.01, maximum=1)
     jitter: float = option(0.4, "range of contrast, saturation and brightness factors: 1 +- it", minimum=0)
     hue: float = option(0.1, "largest change of hue, in 255/360 of a turn", minimum=0, maximum=0.5)
-    cutout_side: float = option(0.5, "side of the hole of simclr-hq-cutout, in image sides", minimum=0, maximum=1)
+    cutout_side: float = option(
+        0.5,
+        "side of the hole of simclr-hq-cutout, in image sides",
+        minimum=0,
+        maximum=1,
+        counts=(CountsWith("augment", lambda augment: augment == "simclr-hq-cutout", "simclr-hq-cutout"),),
+    )
     hsv_gradient: str = option(
         HSV_GRADIENTS[0],
         "gradient through hue, saturation and brightness: the identity's, as the authors', or their own",
@@ -82,7 +92,11 @@ class ContraDOptions:
         "minibatch-stddev groups of real images: across both views, within a view, or no such layer in D",
         choices=("views", "apart", "off"),
     )
-    gather: bool = option(True, "contrast with the images of all GPUs, not with the own ones alone")
+    gather: bool = option(
+        True,
+        "contrast with the images of all GPUs, not with the own ones alone",
+        counts=(CountsWith("--gpus", lambda args: args["num_gpus"] > 1, 2),),
+    )
     warmup: int = option(3000, "iterations over which learning rates rise from 0, 0 = off", minimum=0)
 
     def variant(self, resolution: int) -> str:

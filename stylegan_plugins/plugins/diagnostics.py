@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch.utils.data import TensorDataset
 
-from stylegan_plugins import DataError, OptionError, Session, hookimpl, option
+from stylegan_plugins import CountsWith, DataError, OptionError, Session, hookimpl, option
 from stylegan_plugins.files import run_folders
 from stylegan_plugins.host.modules import construct, raw_indices
 from stylegan_plugins.vision import backbones
@@ -42,12 +42,18 @@ class DiagnosticsOptions:
         f"space of distances to training images: pixels, features of {', '.join(backbones.BACKBONES)}, or none",
         metavar="pixels|NAME|none",
     )
-    nearest_images: int = option(5000, "most training images among which the nearest are looked for", minimum=1)
-    weights: str = option("published", "weights of the backbone: the published ones, or a file", metavar="FILE")
-
-    def __post_init__(self) -> None:
-        if self.weights_file is not None and self.backbone is None:
-            raise OptionError(f"--diagnostics-weights: {FLAG}={self.nearest} has no weights. Name a backbone, too.")
+    nearest_images: int = option(
+        5000,
+        "most training images among which the nearest are looked for",
+        minimum=1,
+        counts=(CountsWith("nearest", lambda name: name != "none", "pixels"),),
+    )
+    weights: str = option(
+        "published",
+        "weights of the backbone: the published ones, or a file",
+        metavar="FILE",
+        counts=(CountsWith("nearest", lambda name: name not in ("pixels", "none"), "dino"),),
+    )
 
     @property
     def weights_file(self) -> str | None:

@@ -7,25 +7,46 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stylegan_plugins import Augmentation, OptionError, Source, hookimpl, option
+from stylegan_plugins import Augmentation, CountsWith, OptionError, Source, hookimpl, option
 from training_ext.diffaugment import GROUPS, DiffAugment
 
 ada = "off"
 PAPER = "Zhao et al. 2020, Differentiable Augmentation for Data-Efficient GAN Training, arXiv:2006.10738"
 
 
+def _groups(policy: str) -> tuple[str, ...]:
+    """The transformations of a policy, in their order."""
+    return tuple(name.strip() for name in policy.split(",") if name.strip())
+
+
+def _applied(group: str) -> tuple[CountsWith]:
+    """What the strength of a transformation needs."""
+    return (CountsWith("policy", lambda policy: group in _groups(policy), group),)
+
+
 @dataclass(frozen=True)
 class DiffAugmentOptions:
     policy: str = option("color,translation,cutout", f"transformations in their order, of {', '.join(GROUPS)}")
-    brightness: float = option(1.0, "range of the brightness shift: +- half of it; 0 = off", minimum=0)
-    saturation: float = option(1.0, "range of the saturation factor: 1 +- it; 0 = off", minimum=0)
-    contrast: float = option(1.0, "range of the contrast factor: 1 +- half of it; 0 = off", minimum=0)
-    translation: float = option(0.125, "largest shift, in image sides; 0 = off", minimum=0, maximum=1)
-    cutout: float = option(0.5, "side of the hole, in image sides; 0 = off", minimum=0, maximum=1)
+    brightness: float = option(
+        1.0, "range of the brightness shift: +- half of it; 0 = off", minimum=0, counts=_applied("color")
+    )
+    saturation: float = option(
+        1.0, "range of the saturation factor: 1 +- it; 0 = off", minimum=0, counts=_applied("color")
+    )
+    contrast: float = option(
+        1.0, "range of the contrast factor: 1 +- half of it; 0 = off", minimum=0, counts=_applied("color")
+    )
+    translation: float = option(
+        0.125, "largest shift, in image sides; 0 = off", minimum=0, maximum=1, counts=_applied("translation")
+    )
+    cutout: float = option(
+        0.5, "side of the hole, in image sides; 0 = off", minimum=0, maximum=1, counts=_applied("cutout")
+    )
     where: str = option(
         "all",
         "images to transform: of both networks, of D's step, or real ones alone; the last two are ablations",
         choices=("all", "d", "reals"),
+        counts=(CountsWith("policy", lambda policy: bool(_groups(policy)), "color"),),
     )
 
     def __post_init__(self) -> None:
@@ -38,7 +59,7 @@ class DiffAugmentOptions:
 
     @property
     def groups(self) -> tuple[str, ...]:
-        return tuple(name.strip() for name in self.policy.split(",") if name.strip())
+        return _groups(self.policy)
 
     def transform(self) -> DiffAugment:
         return DiffAugment(self.groups, self.brightness, self.saturation, self.contrast, self.translation, self.cutout)

@@ -20,12 +20,25 @@ import click
 import numpy as np
 import torch
 
-from stylegan_plugins import Critic, DataError, Head, Labels, OptionError, Pass, Sampler, Session, hookimpl, option
+from stylegan_plugins import (
+    CountsWith,
+    Critic,
+    DataError,
+    Head,
+    Labels,
+    OptionError,
+    Pass,
+    Sampler,
+    Session,
+    hookimpl,
+    option,
+)
 from stylegan_plugins.analysis.probe import require
 from stylegan_plugins.files import datasets, downloads
 from stylegan_plugins.files.atomic import whole
 from stylegan_plugins.host import devices
 from stylegan_plugins.host.modules import raw_indices
+from stylegan_plugins.options import refuse_given
 from stylegan_plugins.vision import backbones, priors
 from training_ext import disp
 from training_ext.heads import EqualizedLinear
@@ -47,9 +60,17 @@ class DISPOptions:
         f"C: {', '.join(backbones.BACKBONES)}, or a file of features, .npz of `stylegan-plugins priors` or .npy",
         metavar="NAME|FILE",
     )
-    weights: str = option("published", "weights of the backbone: the published ones, or a file", metavar="FILE")
+    weights: str = option(
+        "published",
+        "weights of the backbone: the published ones, or a file",
+        metavar="FILE",
+        counts=(CountsWith("features", lambda name: name in backbones.known() or not Path(name).is_file(), "vgg16"),),
+    )
     flips: str = option(
-        "own", "priors of --mirror's x-flips: their own, or shared with their images", choices=("own", "shared")
+        "own",
+        "priors of --mirror's x-flips: their own, or shared with their images",
+        choices=("own", "shared"),
+        counts=(CountsWith("--mirror", lambda args: args["training_set_kwargs"].get("xflip"), 1),),
     )
     sampling: str = option(
         "auto",
@@ -57,7 +78,10 @@ class DISPOptions:
         choices=("auto", "mixup", "mixture", "images"),
     )
     components: int = option(
-        0, f"Gaussians of the mixture; 0: one for {PER_COMPONENT} images, at most {MOST_COMPONENTS}", minimum=0
+        0,
+        f"Gaussians of the mixture; 0: one for {PER_COMPONENT} images, at most {MOST_COMPONENTS}",
+        minimum=0,
+        counts=(CountsWith("sampling", lambda way: way in ("auto", "mixture"), "mixture"),),
     )
 
     @property
@@ -118,8 +142,13 @@ def file_of(run_dir: Path, options: DISPOptions) -> Path:
 
 
 @hookimpl
-def configure(args: Any) -> None:
+def configure(args: Any, explicit: frozenset[str]) -> None:
     """The host's D stays without labels; G has those of the data set."""
+    if "disp_components" in explicit and args["plugins"]["options"]["disp"]["sampling"] != "mixture":
+        raise OptionError(
+            f"--disp-components: with less than {MANY} images, --disp-sampling=auto is mixup. Give "
+            "--disp-sampling=mixture, or leave the option out."
+        )
     kwargs = args["D_kwargs"]
     kwargs["host_class"], kwargs["class_name"] = kwargs["class_name"], "training_ext.disp.unconditional"
 
@@ -209,6 +238,9 @@ def register_commands(cli: click.Group) -> None:
         """Compute data instance priors: features of all images of a data set, by a frozen network.
 
         They are kept in a cache, where training with --plugin=disp finds them; the file is printed."""
+        if features not in backbones.known() and Path(features).is_file():
+            for name in ("weights", "flips", "device"):
+                refuse_given(name, f"with --features={features}, a file of features")
         devices.choose(device)
         path = downloads.local_data(data)
         datasets.check_dataset(path)

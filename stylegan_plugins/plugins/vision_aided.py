@@ -16,7 +16,7 @@ from typing import Any
 import click
 import torch
 
-from stylegan_plugins import Head, OptionError, Preset, Session, Step, Term, hookimpl, option
+from stylegan_plugins import CountsWith, Head, OptionError, Preset, Session, Step, Term, hookimpl, option
 from stylegan_plugins.analysis import sample, select
 from stylegan_plugins.files import run_folders
 from stylegan_plugins.host import devices, find
@@ -39,12 +39,18 @@ TRANSFORMATIONS = (
     *("xflip", "rotate90", "xint", "scale", "rotate", "aniso", "xfrac"),
     *("brightness", "contrast", "lumaflip", "hue", "saturation"),
 )
-_SOURCE = "authors' stylegan2/README.md; they train with paper256, --aug=ada, batch 16"
+_SOURCE = "authors' stylegan2/README.md"
 PRESETS = {
     "up-to-1k": Preset({"auto": 3, "auto_kimg": "4000,1000"}, f"{_SOURCE}; they end 1000 kimg after the third"),
     "more-than-1k": Preset({"auto": 3, "auto_kimg": "8000,2000"}, f"{_SOURCE}; they end 2000 kimg after the third"),
-    "few-shot": Preset({"auto": 3, "auto_kimg": "1000,1000"}, f"{_SOURCE}, --mirror=1; AnimalFace-Dog"),
+    "few-shot": Preset(
+        {"auto": 3, "auto_kimg": "1000,1000"},
+        f"{_SOURCE}, AnimalFace-Dog; they train with --aug=ada --mirror=1 and the fork's paper256_2fmap, which in "
+        "stylegan2-ada-pytorch is --cfg=stylegan2 --batch=16 --gamma=1; they end 1000 kimg after the third",
+    ),
 }
+
+_ADA = (CountsWith("augment", lambda augment: augment == "ada", "ada"),)
 
 
 @dataclass(frozen=True)
@@ -58,30 +64,46 @@ class VisionAidedOptions:
     auto: int = option(
         0, "backbones to add one after the other, each time the best by a linear probe, 0 = off", minimum=0
     )
-    auto_kimg: str = option("4000,1000", "kimg between two additions; the last number counts for all that follow")
+    auto_kimg: str = option(
+        "4000,1000",
+        "kimg between two additions; the last number counts for all that follow",
+        counts=(CountsWith("auto", lambda auto: auto > 1, 3),),
+    )
     warmup_kimg: float | None = option(
         None, "kimg without these discriminators; none: 500 from scratch, 0 with --resume", minimum=0
     )
-    warmup_heads: bool = option(False, "decoders learn during the warm-up, without effect on G")
+    warmup_heads: bool = option(
+        False,
+        "decoders learn during the warm-up, without effect on G; not with auto, where none is known by then",
+        counts=(CountsWith("auto", lambda auto: auto == 0, 0),),
+    )
     weight: float = option(1.0, "lambda, factor of these losses, 0 = off", minimum=0)
     loss: str = option("sigmoid", "loss of each level", choices=("sigmoid", "hinge"))
     target: float | None = option(
         None,
-        f"target of real images, and for G; none: {SMOOTH}; if given, --vision-aided-sure is 0",
+        f"target of real images, and for G; none: {SMOOTH}; if given, --vision-aided-sure is 0 unless it is, too",
         minimum=0,
         maximum=1,
+        counts=(CountsWith("loss", lambda loss: loss == "sigmoid", "sigmoid"),),
     )
     sure: float = option(
         SURE,
         "with auto, accuracy of the probe above which real images have that target; below it they have 1",
         minimum=0,
         maximum=1,
+        counts=(
+            CountsWith("auto", lambda auto: auto > 0, 3),
+            CountsWith("loss", lambda loss: loss == "sigmoid", "sigmoid"),
+            CountsWith("augment", lambda augment: augment != "diffaugment", "ada"),  # all have the target with it
+        ),
     )
     augment: str = option(
         "ada", "T_k: ada with a p for each backbone, or diffaugment", choices=("ada", "diffaugment", "none")
     )
-    ada_target: float = option(0.3, "mean sign of logits of real images that p is steered to", minimum=-1, maximum=1)
-    ada_kimg: float = option(500.0, "kimg in which p can change by 1", minimum=1e-3)
+    ada_target: float = option(
+        0.3, "mean sign of logits of real images that p is steered to", minimum=-1, maximum=1, counts=_ADA
+    )
+    ada_kimg: float = option(500.0, "kimg in which p can change by 1", minimum=1e-3, counts=_ADA)
     precision: str = option("float32", "arithmetic of the backbones, on a GPU", choices=tuple(PRECISIONS))
     resize: str = option("area", "how images get the backbone's size", choices=("area", "bilinear"))
 
@@ -91,10 +113,6 @@ class VisionAidedOptions:
             raise OptionError(
                 f"--vision-aided-auto={self.auto}: there are {len(self.candidates)} to choose from: {names}."
             )
-        if self.auto and self.warmup_heads:
-            raise OptionError("--vision-aided-warmup-heads: with auto, no backbone is known during the warm-up.")
-        if self.loss == "hinge" and self.target is not None:
-            raise OptionError(f"--vision-aided-target={self.target:g}: the hinge loss has no target. Leave it out.")
         if not all(part > 0 for part in self.steps):
             raise OptionError(f"--vision-aided-auto-kimg={self.auto_kimg}: numbers above 0, with commas.")
 
@@ -119,14 +137,21 @@ OPTIONS = VisionAidedOptions
 
 
 @hookimpl
-def configure(args: Any, options: VisionAidedOptions) -> VisionAidedOptions:
+def configure(args: Any, options: VisionAidedOptions, explicit: frozenset[str]) -> VisionAidedOptions:
     """What the run needs is looked for now; a file of weights is found again from anywhere."""
     if options.warmup_kimg is None:
         options = replace(options, warmup_kimg=0.0 if args.get("resume_pkl") else 500.0)
-    if options.target is not None:
-        options = replace(options, sure=0.0)
-    elif options.loss != "hinge":  # which has none
+    if "vision_aided_warmup_heads" in explicit and not options.warmup_kimg:
+        raise OptionError(
+            "--vision-aided-warmup-heads: there is no warm-up. Leave it out, or give --vision-aided-warmup-kimg=500, "
+            "for example; with --resume it is 0 if not given."
+        )
+    if options.loss == "hinge":  # which has none
+        options = replace(options, target=None)
+    elif options.target is None:
         options = replace(options, target=SMOOTH)
+    elif "vision_aided_sure" not in explicit:
+        options = replace(options, sure=0.0)
     begin, end = options.begins(0), args["total_kimg"] * 1000
     if begin >= end:
         raise OptionError(

@@ -12,6 +12,7 @@ from typing import Any
 import click
 import torch
 
+from stylegan_plugins import options as plugin_options
 from stylegan_plugins.cache import trust
 from stylegan_plugins.errors import HostError, OptionError, PluginError, fail
 from stylegan_plugins.files import datasets
@@ -35,11 +36,13 @@ class Request:
     """The user's options beyond the host's own.
 
     plugins   the active plug-ins with their options
+    given     values of options of plug-ins that were given, by plug-in and field
     explicit  names of all options of the command line that were given, the host's and ours
     extra     options of the other host family, by name
     kept      those of KEPT that were given"""
 
     plugins: Plugins = field(default_factory=Plugins)
+    given: dict[str, dict[str, Any]] = field(default_factory=dict)
     explicit: frozenset[str] = frozenset()
     gan_loss: str | None = None
     extra: dict[str, int] = field(default_factory=dict)
@@ -58,14 +61,23 @@ class Request:
             raise OptionError("--accept-changes is for --resume-run alone. Leave it out.")
         request.kept = {name: value for name in KEPT if (value := values.pop(name, None)) is not None}
         found = catalogue()
-        given: dict[str, dict[str, Any]] = {}
         for parameter, (plugin, field_name) in found.parameters().items():
             if (value := values.pop(parameter, None)) is not None:
-                given.setdefault(plugin, {})[field_name] = value
+                request.given.setdefault(plugin, {})[field_name] = value
         request.extra = {name: value for name, value in values.items() if value is not None}
-        request.plugins = found.activate(names, given)
+        request.plugins = found.activate(names, request.given)
         trust(request.plugins.files)
+        request.check_effects()
         return request
+
+    def check_effects(self, args: Mapping[str, Any] | None = None) -> None:
+        """Raise OptionError for an option that was given and has no effect. args: of the training loop, if known."""
+        for plugin, values in self.given.items():
+            plugin_options.check_effect(plugin, self.plugins.options[plugin], values, args)
+        if args is not None and self.trust_pickle and not args.get("resume_pkl"):
+            raise OptionError("--trust-pickle: there is no pickle to load. Give --resume=PKL, or leave the option out.")
+        if args is not None and "metric_samples" in self.kept:
+            host_metrics.check_samples(self.kept["metric_samples"], args.get("metrics"))
 
 
 def take_files(command: click.Command) -> None:
@@ -163,6 +175,7 @@ def configure(desc: str, args: Any, request: Request) -> tuple[str, Any]:
         args["data_loader_kwargs"].pop("prefetch_factor", None)
     if devices.device().type == "cpu" and "metrics" not in request.explicit:
         args["metrics"] = []  # the default would make 50,000 images at the first tick
+    request.check_effects(args)
     args.update(request.kept)
     plugins = request.plugins
     if plugins:

@@ -194,6 +194,17 @@ def begin(run_dir: Path | None, samples: int | None) -> None:
 # What metrics download. ---------------------------------------------------------------------------
 
 
+def check_samples(samples: int | None, names: Sequence[str] | None) -> None:
+    """Raise OptionError for a number of images that was given and no metric of `names` generates."""
+    known = host_module("metrics.metric_main")._metric_dict if names else {}
+    if samples is not None and not any(isinstance(known.get(name), Named) for name in names or ()):
+        theirs = ",".join(names or ()) or "none"
+        raise OptionError(
+            f"--metric-samples={samples} has no effect with --metrics={theirs}: the host's own metrics have numbers of "
+            "their own. Leave it out, or name one of ours, such as fid_clean."
+        )
+
+
 def check_metrics(names: Sequence[str], data: str | None, samples: int | None = None) -> None:
     """Fetch what metrics of these names need, before training starts: the host's detectors into the host's own cache,
     backbones into ours.
