@@ -209,13 +209,6 @@ def untrained_copy(D: Any) -> torch.nn.Module:
         return type(D)(*D.init_args, **D.init_kwargs).eval().requires_grad_(False)
 
 
-def as_markdown(rows: list[LayerAccuracy]) -> str:
-    """Return the rows as a table."""
-    accuracy = lambda row: f"{row.accuracy:.3f} ± {row.deviation:.3f}"
-    cells = [(r.question, r.layer, r.width, accuracy(r), f"{r.untrained:.3f}", f"{r.chance:.3f}") for r in rows]
-    return markdown.table(["predicted", "layer", "features", "accuracy", "untrained D", "chance"], cells)
-
-
 def plot(rows: list[LayerAccuracy], path: Path, title: str) -> None:
     """Plot accuracy by layer, with a panel for each thing that is predicted."""
     from matplotlib.figure import Figure
@@ -240,8 +233,8 @@ def plot(rows: list[LayerAccuracy], path: Path, title: str) -> None:
 
 def run(pickle: Path, data: str, task: str, outdir: Path | None, max_images: int, device: torch.device) -> str:
     """Probe D of a pickle. Writes a plot and the figures as JSON beside it, or to `outdir`; returns the table."""
-    for package in ("sklearn", "matplotlib"):
-        require(package)
+    require("sklearn")
+    require("matplotlib")
     path, dataset = find.open_dataset(data)
     D = load_network(pickle, "D").to(device)
     if not set(LAYERS.values()) <= {name for name, _ in D.named_modules()}:
@@ -251,11 +244,11 @@ def run(pickle: Path, data: str, task: str, outdir: Path | None, max_images: int
     if task == "auto":
         task = "omega" if images.classes is None else "classes"
     rows = probe_classes(nets, images) if task == "classes" else probe_omega(nets, images)
-    folder = outdir or pickle.parent
-    folder.mkdir(parents=True, exist_ok=True)
-    name = f"{folder / f'probe-{task}-{pickle.stem}'}"
-    title = f"{pickle.parent.name}/{pickle.name}: {len(images.images)} images"
-    plot(rows, Path(f"{name}.png"), title)
+    name = f"{(outdir or pickle.parent) / f'probe-{task}-{pickle.stem}'}"
     record = dict(pickle=str(pickle), data=data, task=task, images=len(images.images), rows=[vars(row) for row in rows])
     write_json(Path(f"{name}.json"), record)
-    return f"{as_markdown(rows)}\n\n{name}.png\n{name}.json"
+    plot(rows, Path(f"{name}.png"), f"{pickle.parent.name}/{pickle.name}: {len(images.images)} images")
+    accuracy = lambda row: f"{row.accuracy:.3f} ± {row.deviation:.3f}"
+    cells = [(r.question, r.layer, r.width, accuracy(r), f"{r.untrained:.3f}", f"{r.chance:.3f}") for r in rows]
+    table = markdown.table(["predicted", "layer", "features", "accuracy", "untrained D", "chance"], cells)
+    return f"{table}\n\n{name}.png\n{name}.json"

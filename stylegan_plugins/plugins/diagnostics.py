@@ -210,12 +210,11 @@ class Method:
                 features.append(self.features(images.clamp(-1, 1)))
             return session.judge(images, c, "generated")
 
-        kinds: dict[str, tuple[Callable[..., torch.Tensor], int]] = {
-            kind: (functools.partial(judged, images), len(images)) for kind, images in self.real.items()
-        }
-        kinds["generated"] = judged_samples, len(z)
+        scores = {}
         with diagnostics.evaluating(session.D, session.G_ema, session.heads):
-            scores = {kind: diagnostics.scored(see, n, most, group) for kind, (see, n) in kinds.items()}
+            for kind, images in self.real.items():
+                scores[kind] = diagnostics.scored(functools.partial(judged, images), len(images), most, group)
+            scores["generated"] = diagnostics.scored(judged_samples, len(z), most, group)
         distances = {}
         if features:
             distances["samples"] = diagnostics.nearest(torch.cat(features)[: len(z)], self.among)[0].cpu()
