@@ -22,6 +22,7 @@ from stylegan_plugins.host.find import data_option, device_option, host_option, 
 from stylegan_plugins.report import page
 
 Directory = click.Path(path_type=Path)
+COUNT = click.IntRange(min=1)
 default_option = partial(click.option, show_default=True)
 outdir_option = partial(click.option, "--outdir", type=Directory)
 to_stderr = partial(click.echo, err=True)
@@ -62,13 +63,11 @@ def probe(run_or_pkl: Path, **settings: Any) -> None:
 )
 @click.option(
     "--samples",
-    type=click.IntRange(min=1),
+    type=COUNT,
     metavar="INT",
     help="Generated images  [default: 5000 for less than 5000 real ones, 50000 for more]",
 )
-@click.option(
-    "--max-images", "most", type=click.IntRange(min=1), metavar="INT", help="Real images at most  [default: all]"
-)
+@click.option("--max-images", "most", type=COUNT, metavar="INT", help="Real images at most  [default: all]")
 @click.option("--all", "every", is_flag=True, help="All snapshots of a run, not the newest alone")
 @outdir_option(help="Where results go  [default: beside the pickle]")
 @on_host
@@ -82,12 +81,12 @@ def evaluate(run_or_pkl: Path, data: str, **settings: Any) -> None:
     "--plugins", required=True, metavar="A,B+C,...", help="Combinations, `none` among them: none,augself,disp+freezed"
 )
 @data_option(help="Images to train on and to compare with", required=True)
-@click.option("--kimg", type=click.IntRange(min=1), required=True, help="Length of each run")
-@default_option("--seeds", type=click.IntRange(min=1), default=1, help="Runs of each combination")
+@click.option("--kimg", type=COUNT, required=True, help="Length of each run")
+@default_option("--seeds", type=COUNT, default=1, help="Runs of each combination")
 @default_option("--fraction", "fractions", default="1.0", metavar="F,...", help="Shares of the data, a column each")
 @default_option("--metric", default="fid", help="What is compared, as in evaluate")
 @default_option("--features", default="inception", metavar="NAME", help="As in evaluate")
-@click.option("--samples", type=click.IntRange(min=1), help="Generated images, as in evaluate")
+@click.option("--samples", type=COUNT, help="Generated images, as in evaluate")
 @outdir_option(help="Where runs and the table go; what is there is not done again", required=True)
 @host_option
 @device_option(help="Of metrics")
@@ -141,7 +140,7 @@ def pictures_options(command: Callable) -> Callable:
 
 @click.command()
 @seeds_option(default="0-5", help="Numbers and ranges, as 0-5,20")
-@default_option("--frames", type=click.IntRange(min=1), default=24, help="From one seed to the next")
+@default_option("--frames", type=COUNT, default=24, help="From one seed to the next")
 @default_option("--columns", type=click.IntRange(min=2), default=12, help="Frames in the strip")
 @trunc_option(default=1.0, help="Truncation psi")
 @pictures_options
@@ -161,7 +160,7 @@ def interpolate(
 @click.command()
 @seeds_option(default="0-63", help="Numbers and ranges, as 0-63; one sample each")
 @trunc_option(default=0.7, help="psi of the second sheet")
-@default_option("--pairs", type=click.IntRange(min=1), default=16, help="Samples on a ranked sheet")
+@default_option("--pairs", type=COUNT, default=16, help="Samples on a ranked sheet")
 @pictures_options
 def sheet(run_or_pkl: Path, outdir: Path, seeds: str, trunc: float, pairs: int, label: int | None, **near: str) -> None:
     """Sample sheets: without truncation, with it, and, beside their nearest training images, the worst samples first.
@@ -186,7 +185,7 @@ def sheet(run_or_pkl: Path, outdir: Path, seeds: str, trunc: float, pairs: int, 
 
 @click.command()
 @run_argument
-@default_option("--classes", type=click.IntRange(min=1), default=64, help="Number of drawn labels")
+@default_option("--classes", type=COUNT, default=64, help="Number of drawn labels")
 @default_option("--seed", type=click.IntRange(min=0), default=0, help="Class k is `sample` of SEED + k")
 @click.option("--out", type=Directory, required=True, metavar="PKL")
 @host_option

@@ -28,6 +28,7 @@ from stylegan_plugins.errors import DataError, HostError, require
 from stylegan_plugins.files.atomic import write_json
 from stylegan_plugins.host import find
 from stylegan_plugins.host.networks import load_network
+from stylegan_plugins.vision.extractors import extract
 from training_ext.diagnostics import full_batches
 from training_ext.diffaugment import GROUPS, DiffAugment
 from training_ext.passes import minibatch_std_group, read
@@ -91,7 +92,6 @@ def load_images(path: str, dataset: Any, D: Any, max_images: int) -> LabelledIma
     return LabelledImages(images, classes, given)
 
 
-@torch.no_grad()
 def features_of(D: torch.nn.Module, images: Images, labels: torch.Tensor) -> LayerFeatures:
     """Return the features of as many images as there are labels [M, c_dim]: of D's blocks, averaged over their pixels,
     the last of which is read twice.
@@ -100,13 +100,14 @@ def features_of(D: torch.nn.Module, images: Images, labels: torch.Tensor) -> Lay
     device = next(D.parameters()).device
     blocks = [name for name, _ in D.named_children() if re.fullmatch(r"b\d+", name) and name != "b4"]
     names = {**{name: name for name in blocks}, **LAYERS}
-    parts: dict[str, list[torch.Tensor]] = {layer: [] for layer in names}
-    for index, count in full_batches(len(labels), math.lcm(BATCH, minibatch_std_group(D) or 1)):
+
+    def layers_of(index: torch.Tensor) -> dict[str, torch.Tensor]:
         _, found = read(D, names.values(), images(index).to(device), labels[index].to(device))
-        for layer, name in names.items():
-            vectors = found[name].flatten(1) if layer in LAYERS else found[name].mean(dim=[2, 3])
-            parts[layer].append(vectors[:count].cpu())
-    return {layer: torch.cat(vectors).numpy() for layer, vectors in parts.items()}
+        pooled = lambda layer, value: value.flatten(1) if layer in LAYERS else value.mean(dim=[2, 3])
+        return {layer: pooled(layer, found[name]) for layer, name in names.items()}
+
+    batches = full_batches(len(labels), math.lcm(BATCH, minibatch_std_group(D) or 1))
+    return {layer: values[: len(labels)] for layer, values in extract(layers_of, batches, len(labels)).items()}
 
 
 def probe_classes(nets: dict[str, torch.nn.Module], data: LabelledImages) -> list[LayerAccuracy]:

@@ -11,20 +11,8 @@ from typing import Any
 
 import torch
 
-from stylegan_plugins import (
-    Augmentation,
-    Critic,
-    Head,
-    OptionError,
-    Pass,
-    Preset,
-    Session,
-    Step,
-    Term,
-    View,
-    hookimpl,
-    option,
-)
+from stylegan_plugins import Augmentation, Critic, Head, Pass, Preset, Session, Step, Term, View, hookimpl, option
+from stylegan_plugins.errors import OptionError
 from training_ext import contrad
 from training_ext.contrad import HSV_GRADIENTS, SIMCLR, SimCLR
 from training_ext.distributed import gather

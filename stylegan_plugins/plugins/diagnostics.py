@@ -183,11 +183,10 @@ class Method:
     @functools.cached_property
     def held_out_nearest(self) -> torch.Tensor:
         """Distances of held-out images to the nearest training image, [N]."""
-        parts = [
-            self._features_of(*self.real["held_out"][index[:kept]])
-            for index, kept in diagnostics.full_batches(len(self.real["held_out"]), self.recorded["batch_gpu"])
-        ]
-        return diagnostics.nearest(torch.cat(parts), self.among)[0].cpu()
+        images = self.real["held_out"]
+        parts = torch.arange(len(images)).split(self.recorded["batch_gpu"])
+        features = torch.cat([self._features_of(*images[part]) for part in parts])
+        return diagnostics.nearest(features, self.among)[0].cpu()
 
     def _features_of(self, pixels: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         return self.features(from_uint8(pixels, CPU).to(self.session.device))

@@ -103,7 +103,7 @@ class OfBackbone:
 
     def __init__(self, model: Model, wanted: Collection[str], device: torch.device, flag: str) -> None:
         self.projected = backbones.recipe_of(model.name, flag).projected
-        self.backbone = model.backbone(flag).to(device)
+        self.backbone = backbones.load(model.name, model.weights, flag).to(device)
         self.wanted = frozenset(wanted)
         self.key, self.weights = model.key, digest_of(model.weights)
         if "logits" in self.wanted and (self.projected or not self.backbone.model.num_classes):
