@@ -50,5 +50,5 @@ setup(
         "demo": ["scikit-image", "tensorboard", "tqdm", "imageio[ffmpeg]", "matplotlib"],
         "test": ["pytest", "pytest-xdist", "hypothesis", "ruff", "mypy", "types-requests", "types-psutil"],
     },
-    entry_points={"console_scripts": ["stylegan-plugins=stylegan_plugins.cli:cli"]},
+    entry_points={"console_scripts": ["stylegan-plugins=stylegan_plugins.cli:main"]},
 )

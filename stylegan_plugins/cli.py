@@ -226,3 +226,8 @@ def inspect(file: Path) -> None:
 
     for line in inspect.describe(file):
         click.echo(line)
+
+
+def main() -> None:
+    """Run the command."""
+    cli()

@@ -247,7 +247,7 @@ def test_faulty_plugins_spoil_neither_help_nor_a_run_without_them(ada_host, plug
 
 @pytest.mark.host
 def test_list_says_what_is_wrong_with_each_faulty_plugin(plugins):
-    command = [sys.executable, "-c", "from stylegan_plugins.cli import cli; cli()", "list"]
+    command = [sys.executable, "-c", "from stylegan_plugins.cli import main; main()", "list"]
     done = subprocess.run(command, env={**os.environ, "PYTHONPATH": plugins}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()

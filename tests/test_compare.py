@@ -73,7 +73,7 @@ def test_combinations_are_trained_and_after_ctrl_c_the_same_command_goes_on(ada_
     flags = ["--plugins=none,diffaugment", f"--data={small_zip}", "--kimg=1", "--fraction=0.5", f"--outdir={tmp_path}"]
     flags += ["--features=efficientnet_lite0", "--samples=16", "--metric=kid", "--", *tiny]
     flags += ["--batch=32", "--device=cpu", "--snap=9"]
-    command = [sys.executable, "-c", "from stylegan_plugins.cli import cli; cli()", "compare", *flags]
+    command = [sys.executable, "-c", "from stylegan_plugins.cli import main; main()", "compare", *flags]
     how = {"env": {**os.environ, "OMP_NUM_THREADS": "1"}, "preexec_fn": with_ctrl_c}
     running = subprocess.Popen(command, cwd=ada_host, stderr=subprocess.PIPE, text=True, **how)
     first = tmp_path / "none-0.5-seed0"

@@ -85,7 +85,7 @@ def test_the_installed_package_trains_with_a_builtin_plugin_and_the_other_exampl
     assert json.loads((run / "best.json").read_text())["centers_efficientnet_lite0"]["of"]["samples"] == 16
     # Brightness is the label, and what samples are drawn by.
     assert read_pickle(max(run.glob("*.pkl"))).network("G_ema").init_kwargs["c_dim"] == 1
-    command = "import sys; from stylegan_plugins.cli import cli; sys.argv[0] = 'stylegan-plugins'; cli()"
+    command = "import sys; from stylegan_plugins.cli import main; sys.argv[0] = 'stylegan-plugins'; main()"
     sample = ["sample", str(run), "--seeds=0-2", f"--outdir={tmp_path / 'samples'}"]
     run_script(ada_host, "-c", command, *sample, PYTHONPATH=str(installed))
     assert len(list((tmp_path / "samples").glob("seed*.png"))) == 3

@@ -21,7 +21,7 @@ from stylegan_plugins.analysis import probe
 
 
 def command(*args: str | Path, check: bool = True):
-    code = "from stylegan_plugins.cli import cli; cli()"
+    code = "from stylegan_plugins.cli import main; main()"
     return run_script(Path.cwd(), "-c", code, "probe", *args, "--device=cpu", check=check)
 
 

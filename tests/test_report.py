@@ -366,7 +366,7 @@ def test_with_a_host_there_are_newest_samples_and_an_interpolation(family, fetch
     folder, out = make_run(tmp_path / "run", sheets=0, plugins={}), tmp_path / "report.html"
     shutil.copy(pickles[family], folder / "network-snapshot-000016.pkl")
     other = make_run(tmp_path / "no-pickle", sheets=1)
-    code = "import sys; from stylegan_plugins.cli import cli; sys.argv[0] = 'stylegan-plugins'; cli()"
+    code = "import sys; from stylegan_plugins.cli import main; sys.argv[0] = 'stylegan-plugins'; main()"
     args = [folder, other, f"--host={fetched[family]}", f"--out={out}", "--device=cpu"]
     run_script(Path.cwd(), "-c", code, "report", *args)
     page = Page(out.read_text())

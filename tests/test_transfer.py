@@ -331,7 +331,7 @@ def test_inspect_prints_what_is_inside_and_runs_nothing(family, sources, tmp_pat
     evil = tmp_path / "evil.pkl"
     evil.write_bytes(pickle.dumps({"G": print}))
     done = subprocess.run(
-        [sys.executable, "-c", "from stylegan_plugins.cli import cli; cli()", "inspect", str(evil)],
+        [sys.executable, "-c", "from stylegan_plugins.cli import main; main()", "inspect", str(evil)],
         capture_output=True,
         text=True,
     )

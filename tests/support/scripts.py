@@ -136,7 +136,7 @@ def run_many(host: Path, runs: list[list[str]], script: str = "train.py", **env:
 
 def invoke(host: Path, *args: str) -> subprocess.CompletedProcess:
     """Run the command `stylegan-plugins` in the host's folder. The test looks at the exit status."""
-    code = "import sys; from stylegan_plugins.cli import cli; sys.argv[0] = 'stylegan-plugins'; cli()"
+    code = "import sys; from stylegan_plugins.cli import main; sys.argv[0] = 'stylegan-plugins'; main()"
     return run_script(host, "-c", code, *args, check=False)
 
 
