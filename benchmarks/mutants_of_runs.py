@@ -2,8 +2,8 @@
 
     python benchmarks/mutants_of_runs.py --host HOST --run RUN [--count 1000] [--seed 0]
 
-RUN is a small run of that host that is complete but for one iteration; tests/drivers/mutants.py says what is changed. Prints
-a Markdown table, and each mutant that ended otherwise than by training or with one line and exit code 2."""
+RUN is a small run of that host that is complete but for one iteration; tests/drivers/mutants.py says what is changed.
+Prints a Markdown table, and each mutant that ended otherwise than by training or with one line and exit code 2."""
 
 from __future__ import annotations
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -12,7 +11,7 @@ import stylegan_plugins
 from stylegan_plugins import manager
 from stylegan_plugins import options as plugin_options
 from stylegan_plugins.cache import trust
-from stylegan_plugins.errors import OptionError, PluginError, UserError, fail
+from stylegan_plugins.errors import OptionError, PluginError
 from stylegan_plugins.host import patch as host_patch
 from stylegan_plugins.host.families import FAMILIES
 from stylegan_plugins.host.recognise import recognise
@@ -24,17 +23,10 @@ Directory = click.Path(path_type=Path)
 
 
 class Cli(click.Group):
-    """A group whose commands end with one line and exit code 2 for what a user can mend.
-
-    Commands about runs, which import torch, and those of plug-ins are added when they are asked for."""
+    """A group to which commands about runs, which import torch, and those of plug-ins are added when they are asked
+    for."""
 
     complete = False
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except UserError as error:
-            fail(error)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         self._add_all()

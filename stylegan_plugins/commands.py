@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from functools import partial, wraps
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,37 +18,22 @@ from stylegan_plugins.analysis import probe as probing
 from stylegan_plugins.analysis import sample as sampling
 from stylegan_plugins.files import datasets, run_folders
 from stylegan_plugins.host import devices, find
+from stylegan_plugins.host.find import data_option, device_option, host_option, on_host
 from stylegan_plugins.options import refuse_given
 from stylegan_plugins.report import page
 
 Directory = click.Path(path_type=Path)
+COUNT = click.IntRange(min=1)
 default_option = partial(click.option, show_default=True)
-data_option = partial(click.option, "--data", metavar="ZIP|DIR|NAME|URL")
 outdir_option = partial(click.option, "--outdir", type=Directory)
 to_stderr = partial(click.echo, err=True)
 WITHOUT_IMAGES = "without images to look for nearest ones among"
 seeds_option = partial(default_option, "--seeds")
 trunc_option = partial(default_option, "--trunc", type=click.FloatRange(min=0))
-device_option = partial(default_option, "--device", type=click.Choice(devices.CHOICES), default="auto")
 run_argument = click.argument("run_or_pkl", type=Directory)
-host_option = click.option("--host", type=Directory, help="The host  [default: $STYLEGAN_HOST, or the current folder]")
 label_option = click.option(
     "--class", "label", type=click.IntRange(min=0), metavar="INT", help="The class, for labelled data"
 )
-
-
-def on_host(command: Callable) -> Callable:
-    """Add --host and --device, both of which are in use when the command runs."""
-
-    @host_option
-    @device_option()
-    @wraps(command)
-    def wrapped(host: Path | None, device: str, **arguments: Any) -> None:
-        devices.choose(device)
-        find.choose_host(host)
-        command(**arguments)
-
-    return wrapped
 
 
 @click.command()
@@ -80,13 +65,11 @@ def probe(run_or_pkl: Path, **settings: Any) -> None:
 )
 @click.option(
     "--samples",
-    type=click.IntRange(min=1),
+    type=COUNT,
     metavar="INT",
     help="Generated images  [default: 5000 for less than 5000 real ones, 50000 for more]",
 )
-@click.option(
-    "--max-images", "most", type=click.IntRange(min=1), metavar="INT", help="Real images at most  [default: all]"
-)
+@click.option("--max-images", "most", type=COUNT, metavar="INT", help="Real images at most  [default: all]")
 @click.option("--all", "every", is_flag=True, help="All snapshots of a run, not the newest alone")
 @outdir_option(help="Where results go  [default: beside the pickle]")
 @on_host
@@ -100,12 +83,12 @@ def evaluate(run_or_pkl: Path, data: str, **settings: Any) -> None:
     "--plugins", required=True, metavar="A,B+C,...", help="Combinations, `none` among them: none,augself,disp+freezed"
 )
 @data_option(help="Images to train on and to compare with", required=True)
-@click.option("--kimg", type=click.IntRange(min=1), required=True, help="Length of each run")
-@default_option("--seeds", type=click.IntRange(min=1), default=1, help="Runs of each combination")
+@click.option("--kimg", type=COUNT, required=True, help="Length of each run")
+@default_option("--seeds", type=COUNT, default=1, help="Runs of each combination")
 @default_option("--fraction", "fractions", default="1.0", metavar="F,...", help="Shares of the data, a column each")
 @default_option("--metric", default="fid", help="What is compared, as in evaluate")
 @default_option("--features", default="inception", metavar="NAME", help="As in evaluate")
-@click.option("--samples", type=click.IntRange(min=1), help="Generated images, as in evaluate")
+@click.option("--samples", type=COUNT, help="Generated images, as in evaluate")
 @outdir_option(help="Where runs and the table go; what is there is not done again", required=True)
 @host_option
 @device_option(help="Of metrics")
@@ -149,86 +132,59 @@ def sample(run_or_pkl: Path, seeds: str, trunc: float, like: Path | None, label:
 
 def pictures_options(command: Callable) -> Callable:
     """Add what `interpolate` and `sheet` share."""
-    shared = (
-        run_argument,
-        data_option(help="Images to find nearest ones in  [default: the run's own]"),
-        default_option(
-            "--features",
-            default="pixels",
-            metavar="NAME",
-            help="What near means: pixels, or a backbone, such as efficientnet_lite0, clip or dinov2",
-        ),
-        label_option,
-        outdir_option(help="Where the pictures go", required=True),
-        on_host,
-    )
-    for option in reversed(shared):
-        command = option(command)
-    return command
+    near = "What near means: pixels, or a backbone, such as efficientnet_lite0, clip or dinov2"
+    command = outdir_option(help="Where the pictures go", required=True)(on_host(command))
+    command = label_option(command)
+    command = default_option("--features", default="pixels", metavar="NAME", help=near)(command)
+    command = data_option(help="Images to find nearest ones in  [default: the run's own]")(command)
+    return run_argument(command)
 
 
 @click.command()
 @seeds_option(default="0-5", help="Numbers and ranges, as 0-5,20")
-@default_option("--frames", type=click.IntRange(min=1), default=24, help="From one seed to the next")
+@default_option("--frames", type=COUNT, default=24, help="From one seed to the next")
 @default_option("--columns", type=click.IntRange(min=2), default=12, help="Frames in the strip")
 @trunc_option(default=1.0, help="Truncation psi")
 @pictures_options
 def interpolate(
-    run_or_pkl: Path,
-    outdir: Path,
-    seeds: str,
-    data: str | None,
-    features: str,
-    frames: int,
-    columns: int,
-    trunc: float,
-    label: int | None,
+    run_or_pkl: Path, outdir: Path, seeds: str, frames: int, columns: int, trunc: float, label: int | None, **near: str
 ) -> None:
     """Walk from seed to seed in w: a GIF, and a strip with the nearest training image under each frame.
 
     If frames jump from one training image to the next, the generator has memorised them."""
     numbers, G, sampler, pickle = _load(run_or_pkl, outdir, seeds, fewest=2)
-    near = pictures.neighbours(pickle.parent, data, features, G, devices.device())
-    if near is None:
+    known = pictures.neighbours(pickle.parent, G, devices.device(), **near)
+    if known is None:
         refuse_given("features", WITHOUT_IMAGES)
     ws = list(sampling.latents(G, numbers, sampler=sampler, truncation=trunc, label=label))
-    for file in pictures.interpolation(G, ws, outdir, frames=frames, columns=columns, near=near):
+    for file in pictures.interpolation(G, ws, outdir, frames=frames, columns=columns, near=known):
         click.echo(file)
 
 
 @click.command()
 @seeds_option(default="0-63", help="Numbers and ranges, as 0-63; one sample each")
 @trunc_option(default=0.7, help="psi of the second sheet")
-@default_option("--pairs", type=click.IntRange(min=1), default=16, help="Samples on a ranked sheet")
+@default_option("--pairs", type=COUNT, default=16, help="Samples on a ranked sheet")
 @pictures_options
-def sheet(
-    run_or_pkl: Path,
-    outdir: Path,
-    seeds: str,
-    data: str | None,
-    features: str,
-    trunc: float,
-    pairs: int,
-    label: int | None,
-) -> None:
+def sheet(run_or_pkl: Path, outdir: Path, seeds: str, trunc: float, pairs: int, label: int | None, **near: str) -> None:
     """Sample sheets: without truncation, with it, and, beside their nearest training images, the worst samples first.
 
     The worst are those farthest from any training image; sheet-nearest.png has those nearest to one."""
     numbers, G, sampler, pickle = _load(run_or_pkl, outdir, seeds)
-    near = pictures.neighbours(pickle.parent, data, features, G, devices.device())
-    if near is None:
+    known = pictures.neighbours(pickle.parent, G, devices.device(), **near)
+    if known is None:
         refuse_given("features", WITHOUT_IMAGES)
         refuse_given("pairs", WITHOUT_IMAGES)
     made = {
         name: sampling.images(G, numbers, sampler=sampler, truncation=psi, label=label)
         for name, psi in (("full", 1.0), (f"trunc{trunc:g}", trunc))
     }
-    files, distances = pictures.sheets(made, outdir, near=near, pairs=pairs)
+    files, distances = pictures.sheets(made, outdir, near=known, pairs=pairs)
     for file in files:
         click.echo(file)
     if distances is not None:
         click.echo(
-            f"Distance to the nearest training image, {features}: median {np.median(distances):.4g}, "
+            f"Distance to the nearest training image, {near['features']}: median {np.median(distances):.4g}, "
             f"{distances.min():.4g} (seed {numbers[distances.argmin()]}) to "
             f"{distances.max():.4g} (seed {numbers[distances.argmax()]})."
         )
@@ -236,7 +192,7 @@ def sheet(
 
 @click.command()
 @run_argument
-@default_option("--classes", type=click.IntRange(min=1), default=64, help="Number of drawn labels")
+@default_option("--classes", type=COUNT, default=64, help="Number of drawn labels")
 @default_option("--seed", type=click.IntRange(min=0), default=0, help="Class k is `sample` of SEED + k")
 @click.option("--out", type=Directory, required=True, metavar="PKL")
 @host_option

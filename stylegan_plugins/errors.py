@@ -7,8 +7,10 @@ from typing import NoReturn
 import click
 
 
-class UserError(ValueError):
-    """Something the user gave cannot be used. The command line prints the message alone and exits with code 2."""
+class UserError(click.ClickException, ValueError):
+    """Something the user gave cannot be used. click prints the message alone and exits with code 2."""
+
+    exit_code = 2
 
 
 class OptionError(UserError):

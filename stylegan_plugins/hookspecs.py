@@ -1,35 +1,5 @@
-"""A plug-in is a module (or any object) with plain attributes and with functions that are marked as hook
-implementations. It implements the hooks that it needs, with the arguments that it uses, by name, without defaults. The
-heading of each section is the hook's full signature. [Writing plug-ins](writing_plugins.md) starts from nothing;
-[testing plug-ins](testing_plugins.md) comes next; [the contract](contract.md) has every part and every field. The
-examples are parts of [examples/every_hook.py](../examples/every_hook.py), which the tests train.
-
-| attribute | meaning |
-| --- | --- |
-| `OPTIONS` | a frozen dataclass; its fields become the options `--<plugin>-<field>` of `train.py`, see `option` |
-| `PRESETS` | published settings, `{name: Preset}`; they become the choices of `--<plugin>-preset` |
-| `PAPER` | a line that `stylegan-plugins info` shows |
-| `requires`, `conflicts` | names of plug-ins that must, or must not, be active with it |
-| `brings` | names of plug-ins that are activated along with it, before it |
-| `ada` | how it treats the hosts' default ADA: `"keep"`, `"off"` unless the user asked for ADA, or `"refuse"` |
-
-Two kinds of hooks exist. Hooks of a plug-in are functions of its module. One of them, `setup`, returns the method in
-this run, an object that holds the parts and the state of the method; the hooks of a method are methods of that object.
-All are called in the order of `--plugin`. The order matters in three places: a `configure` sees the changes of earlier
-ones, and `real_images` and augmentations are chained. Terms are summed by name.
-
-| when | hooks |
-| --- | --- |
-| the host's arguments are complete, nothing is written | `register_labels`, `configure` |
-| each process that trains starts | `register_labels`, then `register_generator_module` where G is built |
-| networks, loss and optimisers exist | `setup`, `attached` |
-| a round of a phase | `trains`, `real_images`, `sample_weights`, `observe` |
-| each optimiser step, each iteration | `step_end`, `batch_end` |
-| each network snapshot | `snapshot` |
-| each tick, before and after its statistics are written | `statistics`, `tick` |
-| `stylegan-plugins` lists its commands, or looks for one | `register_commands` |
-| images of a run are generated | `register_sampler` |
-| a frozen network or a metric is asked for | `register_backbones`, `register_metrics` |"""
+"""The specifications of all hooks. Their docstrings are the sections of docs/hooks.md, which begins with what a plug-in
+is and when its hooks are called; docs/make_reference.py writes it."""
 
 from __future__ import annotations
 

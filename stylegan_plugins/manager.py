@@ -234,14 +234,11 @@ class Catalogue:
 
         given: {plug-in: {field: value}}. Raises PluginError for an unknown plug-in, a missing requirement or a
         conflict, and OptionError for options that do not go together, or belong to a plug-in that is not active."""
-        files: dict[str, dict[str, str]] = {}
-        plain = []
-        for name in names:
-            plain.append(self.add_file(name) if is_file(name) else name)
-            if is_file(name):
-                path = Path(name).resolve()
-                files[plain[-1]] = {"path": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-        brought = (other for name in plain for other in (*getattr(self.load(name), "brings", ()), name))
+        plain = {name: self.add_file(name) if is_file(name) else name for name in names}
+        paths = {plain[name]: Path(name).resolve() for name in plain if is_file(name)}
+        checksum = lambda path: hashlib.sha256(path.read_bytes()).hexdigest()
+        files = {name: {"path": str(path), "sha256": checksum(path)} for name, path in paths.items()}
+        brought = (other for name in plain.values() for other in (*getattr(self.load(name), "brings", ()), name))
         active = list(dict.fromkeys(brought))
         for name in active:
             for other in getattr(self.load(name), "requires", ()):

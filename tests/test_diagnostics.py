@@ -95,7 +95,7 @@ def test_all_images_are_scored_once_in_full_groups_that_hold_no_image_twice(coun
     assert batch % group == 0 and batch <= rounds * group
     scores = diagnostics.scored(lambda index: index[:, None].double(), count, rounds * group, group)
     assert scores.tolist() == list(range(count))
-    for index, _ in diagnostics.full_batches(count, batch):
+    for index in diagnostics.full_batches(count, batch):
         assert len(index) == batch
         if count >= group:  # the hosts' groups: a batch is reshaped to [group, batch / group]
             for column in index.reshape(group, -1).T:

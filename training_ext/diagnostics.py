@@ -34,17 +34,16 @@ def batch_for(count: int, batch: int, group: int) -> int:
     return max(min(batch, count) // group, 1) * group
 
 
-def full_batches(count: int, batch: int) -> Iterator[tuple[torch.Tensor, int]]:
-    """Yield indices [batch] that go through `count` items, and how many of them count: the last batch is filled up from
-    the front, because minibatch standard deviation takes groups of a fixed size."""
-    for start in range(0, count, batch):
-        yield torch.arange(start, start + batch) % count, min(batch, count - start)
+def full_batches(count: int, batch: int) -> Iterator[torch.Tensor]:
+    """Yield indices [batch] that go through `count` items. The last batch is filled up from the front, because
+    minibatch standard deviation takes groups of a fixed size: take the first `count` results."""
+    return (torch.arange(start, start + batch) % count for start in range(0, count, batch))
 
 
 def scored(evaluate: Callable[[torch.Tensor], torch.Tensor], count: int, most: int, group: int) -> torch.Tensor:
     """Return logits [count] on the CPU. evaluate: from indices [n] to logits [n, 1], for at most `most` indices."""
     batches = full_batches(count, batch_for(count, most, group))
-    return torch.cat([evaluate(index)[:kept, 0].float().cpu() for index, kept in batches])
+    return torch.cat([evaluate(index)[:, 0].float().cpu() for index in batches])[:count]
 
 
 def r_t(train: torch.Tensor) -> torch.Tensor:

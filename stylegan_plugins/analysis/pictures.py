@@ -127,7 +127,7 @@ def sheets(
     return files, distances
 
 
-def neighbours(run_dir: Path, data: str | None, features: str, G: Any, device: torch.device) -> Neighbours | None:
+def neighbours(run_dir: Path, G: Any, device: torch.device, data: str | None, features: str) -> Neighbours | None:
     """Return the nearest images of `data`, or of the run's own data set; None, with a line that says so, if there is
     none.
 

@@ -28,6 +28,7 @@ from stylegan_plugins.errors import DataError, HostError, require
 from stylegan_plugins.files.atomic import write_json
 from stylegan_plugins.host import find
 from stylegan_plugins.host.networks import load_network
+from stylegan_plugins.vision.extractors import extract
 from training_ext.diagnostics import full_batches
 from training_ext.diffaugment import GROUPS, DiffAugment
 from training_ext.passes import minibatch_std_group, read
@@ -91,7 +92,6 @@ def load_images(path: str, dataset: Any, D: Any, max_images: int) -> LabelledIma
     return LabelledImages(images, classes, given)
 
 
-@torch.no_grad()
 def features_of(D: torch.nn.Module, images: Images, labels: torch.Tensor) -> LayerFeatures:
     """Return the features of as many images as there are labels [M, c_dim]: of D's blocks, averaged over their pixels,
     the last of which is read twice.
@@ -100,13 +100,14 @@ def features_of(D: torch.nn.Module, images: Images, labels: torch.Tensor) -> Lay
     device = next(D.parameters()).device
     blocks = [name for name, _ in D.named_children() if re.fullmatch(r"b\d+", name) and name != "b4"]
     names = {**{name: name for name in blocks}, **LAYERS}
-    parts: dict[str, list[torch.Tensor]] = {layer: [] for layer in names}
-    for index, count in full_batches(len(labels), math.lcm(BATCH, minibatch_std_group(D) or 1)):
+
+    def layers_of(index: torch.Tensor) -> dict[str, torch.Tensor]:
         _, found = read(D, names.values(), images(index).to(device), labels[index].to(device))
-        for layer, name in names.items():
-            vectors = found[name].flatten(1) if layer in LAYERS else found[name].mean(dim=[2, 3])
-            parts[layer].append(vectors[:count].cpu())
-    return {layer: torch.cat(vectors).numpy() for layer, vectors in parts.items()}
+        pooled = lambda layer, value: value.flatten(1) if layer in LAYERS else value.mean(dim=[2, 3])
+        return {layer: pooled(layer, found[name]) for layer, name in names.items()}
+
+    batches = full_batches(len(labels), math.lcm(BATCH, minibatch_std_group(D) or 1))
+    return {layer: values[: len(labels)] for layer, values in extract(layers_of, batches, len(labels)).items()}
 
 
 def probe_classes(nets: dict[str, torch.nn.Module], data: LabelledImages) -> list[LayerAccuracy]:
@@ -209,13 +210,6 @@ def untrained_copy(D: Any) -> torch.nn.Module:
         return type(D)(*D.init_args, **D.init_kwargs).eval().requires_grad_(False)
 
 
-def as_markdown(rows: list[LayerAccuracy]) -> str:
-    """Return the rows as a table."""
-    accuracy = lambda row: f"{row.accuracy:.3f} ± {row.deviation:.3f}"
-    cells = [(r.question, r.layer, r.width, accuracy(r), f"{r.untrained:.3f}", f"{r.chance:.3f}") for r in rows]
-    return markdown.table(["predicted", "layer", "features", "accuracy", "untrained D", "chance"], cells)
-
-
 def plot(rows: list[LayerAccuracy], path: Path, title: str) -> None:
     """Plot accuracy by layer, with a panel for each thing that is predicted."""
     from matplotlib.figure import Figure
@@ -240,8 +234,8 @@ def plot(rows: list[LayerAccuracy], path: Path, title: str) -> None:
 
 def run(pickle: Path, data: str, task: str, outdir: Path | None, max_images: int, device: torch.device) -> str:
     """Probe D of a pickle. Writes a plot and the figures as JSON beside it, or to `outdir`; returns the table."""
-    for package in ("sklearn", "matplotlib"):
-        require(package)
+    require("sklearn")
+    require("matplotlib")
     path, dataset = find.open_dataset(data)
     D = load_network(pickle, "D").to(device)
     if not set(LAYERS.values()) <= {name for name, _ in D.named_modules()}:
@@ -251,11 +245,11 @@ def run(pickle: Path, data: str, task: str, outdir: Path | None, max_images: int
     if task == "auto":
         task = "omega" if images.classes is None else "classes"
     rows = probe_classes(nets, images) if task == "classes" else probe_omega(nets, images)
-    folder = outdir or pickle.parent
-    folder.mkdir(parents=True, exist_ok=True)
-    name = f"{folder / f'probe-{task}-{pickle.stem}'}"
-    title = f"{pickle.parent.name}/{pickle.name}: {len(images.images)} images"
-    plot(rows, Path(f"{name}.png"), title)
+    name = f"{(outdir or pickle.parent) / f'probe-{task}-{pickle.stem}'}"
     record = dict(pickle=str(pickle), data=data, task=task, images=len(images.images), rows=[vars(row) for row in rows])
     write_json(Path(f"{name}.json"), record)
-    return f"{as_markdown(rows)}\n\n{name}.png\n{name}.json"
+    plot(rows, Path(f"{name}.png"), f"{pickle.parent.name}/{pickle.name}: {len(images.images)} images")
+    accuracy = lambda row: f"{row.accuracy:.3f} ± {row.deviation:.3f}"
+    cells = [(r.question, r.layer, r.width, accuracy(r), f"{r.untrained:.3f}", f"{r.chance:.3f}") for r in rows]
+    table = markdown.table(["predicted", "layer", "features", "accuracy", "untrained D", "chance"], cells)
+    return f"{table}\n\n{name}.png\n{name}.json"

@@ -46,18 +46,12 @@ def run(
     folder = outdir or pickle.parent
     datasets.check_output(folder)
     rows = rank(found, dataset, generator.images, most)
-    folder.mkdir(parents=True, exist_ok=True)
     name = f"{folder / f'select-{pickle.stem}'}"
+    write_json(Path(f"{name}.json"), {"pickle": str(pickle), "data": data, "rows": [vars(row) for row in rows]})
     plot(rows, Path(f"{name}.png"), f"Real or generated? {pickle.name}")
-    record = {"pickle": str(pickle), "data": data, "rows": [vars(row) for row in rows]}
-    write_json(Path(f"{name}.json"), record)
-    return f"{as_markdown(rows)}\n\n{name}.png\n{name}.json"
-
-
-def as_markdown(rows: list[ProbedBackbone]) -> str:
-    """Return the rows as a table."""
     cells = [(r.model, r.features, f"{r.accuracy:.3f} ± {r.deviation:.3f}", f"{r.training:.3f}") for r in rows]
-    return markdown.table(["backbone", "features", "accuracy", "on the images fitted to"], cells)
+    table = markdown.table(["backbone", "features", "accuracy", "on the images fitted to"], cells)
+    return f"{table}\n\n{name}.png\n{name}.json"
 
 
 def plot(rows: list[ProbedBackbone], path: Path, title: str) -> None:

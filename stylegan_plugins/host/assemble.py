@@ -71,11 +71,7 @@ def rewrite_source(code: bytes, path: PurePath, package: str) -> bytes:
     stay inside one. `package` is the name under which scripts import the host's packages."""
     text = code.decode()
     top = rf"^( *)from ({re.escape('.' * len(path.parts))}|{package}\b\.?)"
-    for pattern, replacement in (
-        (rf"{top} +import ", r"\1import "),
-        (rf"{top}(?=\w)", r"\1from "),
-        *CHANGES,
-    ):
+    for pattern, replacement in ((rf"{top} +import ", r"\1import "), (rf"{top}(?=\w)", r"\1from "), *CHANGES):
         text = re.sub(pattern, replacement, text, flags=re.MULTILINE)
     return text.encode()
 

@@ -81,19 +81,10 @@ def fetch(directory: str | Path, family: str, source: str = "auto", report: Call
 def github_answers(family: str) -> bool:
     """Return whether git can reach NVIDIA's repository, within ANSWER_SECONDS; without a git program it cannot."""
     try:
-        # The output goes nowhere: a helper process that outlives git would keep a pipe open, and us waiting.
-        answer = subprocess.run(
-            ["git", "ls-remote", HOSTS[family].repository, "HEAD"],
-            env=os.environ | NO_QUESTIONS,
-            timeout=ANSWER_SECONDS,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            check=False,
-        )
-    except (FileNotFoundError, subprocess.TimeoutExpired):
+        _run(["git", "ls-remote", HOSTS[family].repository, "HEAD"], seconds=ANSWER_SECONDS)
+    except HostError:
         return False
-    return answer.returncode == 0
+    return True
 
 
 def download_wheels(folder: Path) -> None:
@@ -136,23 +127,18 @@ def _assemble(host: Path, family: str, work: Path) -> dict[str, Any]:
     return {"wheels": {wheel.file: wheel.sha256 for wheel in WHEELS}}
 
 
-def _run(command: list[str], failure: str, advice: str) -> None:
+def _run(command: list[str], failure: str = "", advice: str = "", seconds: float = TRANSFER_SECONDS) -> None:
     """Run a program to its end; its failure becomes one line, with the last thing that it said."""
-    try:
-        done = subprocess.run(
-            command,
-            env=os.environ | NO_QUESTIONS,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=TRANSFER_SECONDS,
-            encoding="utf-8",
-            errors="replace",
-            check=False,
-        )
-    except FileNotFoundError as err:
-        raise HostError(f"{failure}: there is no program {command[0]}. {advice}.") from err
-    except subprocess.TimeoutExpired as err:
-        raise HostError(f"{failure} within {TRANSFER_SECONDS} seconds. {advice}.") from err
-    if done.returncode:
-        said = (done.stderr or done.stdout).strip().splitlines() or [f"exit status {done.returncode}"]
+    # What it says goes to a file: a helper process that outlives it would keep a pipe open, and us waiting.
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
+        how: dict[str, Any] = dict(stdin=subprocess.DEVNULL, stdout=output, stderr=output, timeout=seconds)
+        try:
+            code = subprocess.run(command, env=os.environ | NO_QUESTIONS, **how).returncode
+        except FileNotFoundError as err:
+            raise HostError(f"{failure}: there is no program {command[0]}. {advice}.") from err
+        except subprocess.TimeoutExpired as err:
+            raise HostError(f"{failure} within {seconds} seconds. {advice}.") from err
+        output.seek(0)
+        said = output.read().strip().splitlines() or [f"exit status {code}"]
+    if code:
         raise HostError(f"{failure}: {said[-1].strip().rstrip('.')}. {advice}.")

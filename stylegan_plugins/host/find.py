@@ -1,14 +1,39 @@
-"""The host that tools use, and data sets made from its code."""
+"""The host that tools use, data sets made from its code, and the options of commands that name them."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
+import click
+
 from stylegan_plugins.errors import HostError
 from stylegan_plugins.files import datasets, downloads
+from stylegan_plugins.host import devices
 from stylegan_plugins.host.modules import host_module, use_host
+
+data_option = partial(click.option, "--data", metavar="ZIP|DIR|NAME|URL")
+device_option = partial(click.option, "--device", type=click.Choice(devices.CHOICES), default="auto", show_default=True)
+host_option = click.option(
+    "--host", type=click.Path(path_type=Path), help="The host  [default: $STYLEGAN_HOST, or the current folder]"
+)
+
+
+def on_host(command: Callable) -> Callable:
+    """Add --host and --device, both of which are in use when the command runs."""
+
+    @host_option
+    @device_option()
+    @wraps(command)
+    def wrapped(host: Path | None, device: str, **arguments: Any) -> None:
+        devices.choose(device)
+        choose_host(host)
+        command(**arguments)
+
+    return wrapped
 
 
 def choose_host(directory: Path | None) -> Path:

@@ -104,8 +104,6 @@ def _matches(anchor: Anchor, node: cst.CSTNode) -> bool:
     """Return whether a node is the place that an anchor describes."""
     match anchor, node:
         case Call(), cst.Call():
-            if _last_name(node.func) != anchor.name.rsplit(".", 1)[-1]:
-                return False
             called = _canonical(node.func)
             hit = called.endswith(anchor.name) if anchor.name.startswith(".") else called == anchor.name
             return hit and (not anchor.containing or _squeeze(anchor.containing) in _squeeze(_canonical(node)))
@@ -165,12 +163,6 @@ def _with_argument(call: cst.Call, code: str) -> cst.Call:
 
 
 _source = cst.Module([]).code_for_node
-
-
-def _last_name(node: cst.CSTNode) -> str | None:
-    """Return `c` of `a.b.c`, which is quick."""
-    name = node.attr if isinstance(node, cst.Attribute) else node
-    return name.value if isinstance(name, cst.Name) else None
 
 
 def _squeeze(text: str) -> str:

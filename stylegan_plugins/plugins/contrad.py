@@ -11,21 +11,9 @@ from typing import Any
 
 import torch
 
-from stylegan_plugins import (
-    Augmentation,
-    CountsWith,
-    Critic,
-    Head,
-    OptionError,
-    Pass,
-    Preset,
-    Session,
-    Step,
-    Term,
-    View,
-    hookimpl,
-    option,
-)
+from stylegan_plugins import Augmentation, Critic, Head, Pass, Preset, Session, Step, Term, View, hookimpl, option
+from stylegan_plugins.errors import OptionError
+from stylegan_plugins.options import CountsWith
 from training_ext import contrad
 from training_ext.contrad import HSV_GRADIENTS, SIMCLR, SimCLR
 from training_ext.distributed import gather

@@ -190,11 +190,10 @@ class Method:
     @functools.cached_property
     def held_out_nearest(self) -> torch.Tensor:
         """Distances of held-out images to the nearest training image, [N]."""
-        parts = [
-            self._features_of(*self.real["held_out"][index[:kept]])
-            for index, kept in diagnostics.full_batches(len(self.real["held_out"]), self.recorded["batch_gpu"])
-        ]
-        return diagnostics.nearest(torch.cat(parts), self.among)[0].cpu()
+        images = self.real["held_out"]
+        parts = torch.arange(len(images)).split(self.recorded["batch_gpu"])
+        features = torch.cat([self._features_of(*images[part]) for part in parts])
+        return diagnostics.nearest(features, self.among)[0].cpu()
 
     def _features_of(self, pixels: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         return self.features(from_uint8(pixels, CPU).to(self.session.device))
@@ -217,12 +216,11 @@ class Method:
                 features.append(self.features(images.clamp(-1, 1)))
             return session.judge(images, c, "generated")
 
-        kinds: dict[str, tuple[Callable[..., torch.Tensor], int]] = {
-            kind: (functools.partial(judged, images), len(images)) for kind, images in self.real.items()
-        }
-        kinds["generated"] = judged_samples, len(z)
+        scores = {}
         with diagnostics.evaluating(session.D, session.G_ema, session.heads):
-            scores = {kind: diagnostics.scored(see, n, most, group) for kind, (see, n) in kinds.items()}
+            for kind, images in self.real.items():
+                scores[kind] = diagnostics.scored(functools.partial(judged, images), len(images), most, group)
+            scores["generated"] = diagnostics.scored(judged_samples, len(z), most, group)
         distances = {}
         if features:
             distances["samples"] = diagnostics.nearest(torch.cat(features)[: len(z)], self.among)[0].cpu()

@@ -36,7 +36,7 @@ from stylegan_plugins import (
 from stylegan_plugins.analysis.probe import require
 from stylegan_plugins.files import datasets, downloads
 from stylegan_plugins.files.atomic import whole
-from stylegan_plugins.host import devices
+from stylegan_plugins.host import devices, find
 from stylegan_plugins.host.modules import raw_indices
 from stylegan_plugins.options import refuse_given
 from stylegan_plugins.vision import backbones, priors
@@ -224,7 +224,7 @@ def register_sampler(run_dir: Path, options: DISPOptions) -> Sampler:
 @hookimpl
 def register_commands(cli: click.Group) -> None:
     @cli.command("priors")
-    @click.option("--data", required=True, metavar="ZIP|DIR|NAME|URL", help="Images, as for train.py")
+    @find.data_option(help="Images, as for train.py", required=True)
     @click.option(
         "--features",
         required=True,
@@ -233,7 +233,7 @@ def register_commands(cli: click.Group) -> None:
     )
     @click.option("--weights", type=click.Path(exists=True, dir_okay=False), help="Weights  [default: published ones]")
     @click.option("--flips/--no-flips", default=False, help="Of x-flips, too, for --mirror=1")
-    @click.option("--device", type=click.Choice(devices.CHOICES), default="auto", show_default=True)
+    @find.device_option()
     def command(data: str, features: str, weights: str | None, flips: bool, device: str) -> None:
         """Compute data instance priors: features of all images of a data set, by a frozen network.
 

@@ -305,7 +305,7 @@ class Method:
 def register_commands(cli: click.Group) -> None:
     @cli.command("select")
     @click.argument("run_or_pkl", type=click.Path(path_type=Path))
-    @click.option("--data", required=True, metavar="ZIP|DIR|NAME|URL", help="Real images, as for train.py")
+    @find.data_option(help="Real images, as for train.py", required=True)
     @click.option("--models", metavar="NAME,...", help=f"Backbones, or NAME=FILE  [default: {select.DEFAULT}]")
     @click.option(
         "--max-images", "most", type=click.IntRange(min=ranking.FEWEST), default=ranking.MOST, show_default=True
@@ -313,15 +313,10 @@ def register_commands(cli: click.Group) -> None:
     @click.option(
         "--outdir", type=click.Path(path_type=Path), help="Where plot and JSON go  [default: beside the pickle]"
     )
-    @click.option(
-        "--host", type=click.Path(path_type=Path), help="The host  [default: $STYLEGAN_HOST, or the current folder]"
-    )
-    @click.option("--device", type=click.Choice(devices.CHOICES), default="auto", show_default=True)
-    def select_command(run_or_pkl: Path, data: str, host: Path | None, device: str, **settings: Any) -> None:
+    @find.on_host
+    def select_command(run_or_pkl: Path, data: str, **settings: Any) -> None:
         """Rank frozen networks by how well a linear probe on them tells real from generated images, best first.
 
         The best is the first to give to --vision-aided-models."""
-        devices.choose(device)
-        find.choose_host(host)
-        report = lambda line: click.echo(line, err=True)
-        click.echo(select.run(run_or_pkl, data, device=devices.device(), report=report, **settings))
+        to_stderr = partial(click.echo, err=True)
+        click.echo(select.run(run_or_pkl, data, device=devices.device(), report=to_stderr, **settings))

@@ -198,7 +198,7 @@ def _is_known_class(name: str) -> bool:
     if not all(part.isidentifier() for part in name.split(".")) or "." not in module_name or not file.is_file():
         return False
     found = getattr(host_module(module_name), class_name, None)
-    # Not one that the module imports. The hosts' persistent classes are made elsewhere, of a class that is defined there.
+    # Not one that the module imports. The hosts' persistent classes are made elsewhere, of a class that stands there.
     return inspect.isclass(found) and any(base.__module__ == module_name for base in found.__mro__)
 
 

@@ -96,9 +96,11 @@ def load(name: str, weights: str | Path | None = None, flag: str = "--features")
 
     flag: the option to name in errors. Raises OptionError for an unknown name, and DataError if the weights cannot be
     had or do not fit."""
+    recipe = recipe_of(name, flag)
     import timm
 
-    recipe = recipe_of(name, flag)
+    if weights is not None and not Path(weights).is_file():
+        raise DataError(f"{flag}={name}={weights}: there is no file of weights {weights}.")
     settings = timm.models.get_pretrained_cfg(recipe.timm)
     if weights is None and (settings is None or not settings.hf_hub_id) and recipe.package() is None:
         raise DataError(f"{flag}={name}: timm has no weights of {recipe.timm}. Give a file of them.")
@@ -244,15 +246,8 @@ class Model:
 
     def load(self, flag: str, **how: Any) -> Levels:
         """Return its levels, with `how` as of `Levels`. Raises OptionError or DataError as the function `load` does."""
-        backbone, recipe = self.backbone(flag), recipe_of(self.name, flag)
+        backbone, recipe = load(self.name, self.weights, flag), recipe_of(self.name, flag)
         return Levels(backbone, blocks=recipe.blocks, normalised=recipe.normalised, projected=recipe.projected, **how)
-
-    def backbone(self, flag: str) -> Backbone:
-        """Return the whole network. Raises OptionError or DataError as the function `load` does."""
-        recipe_of(self.name, flag)
-        if self.weights is not None and not Path(self.weights).is_file():
-            raise DataError(f"{flag}={self}: there is no file of weights {self.weights}.")
-        return load(self.name, self.weights, flag)
 
 
 def models_of(text: str, flag: str) -> list[Model]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
+import io
 import itertools
 import pickle
 import re
@@ -43,13 +43,11 @@ def extract(
     batches   of images, as the network takes them
     label     of a progress bar on standard error; None: no bar"""
     parts: list[Outputs] = []
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(torch.no_grad())
-        bar = label and stack.enter_context(click.progressbar(length=count, label=label, file=sys.stderr))
+    file = sys.stderr if label else io.StringIO()
+    with torch.no_grad(), click.progressbar(length=count, label=label, file=file) as bar:
         for images in batches:
             parts.append({name: value.cpu().numpy() for name, value in network(images).items()})
-            if bar:
-                bar.update(len(images))
+            bar.update(len(images))
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
@@ -103,7 +101,7 @@ class OfBackbone:
 
     def __init__(self, model: Model, wanted: Collection[str], device: torch.device, flag: str) -> None:
         self.projected = backbones.recipe_of(model.name, flag).projected
-        self.backbone = model.backbone(flag).to(device)
+        self.backbone = backbones.load(model.name, model.weights, flag).to(device)
         self.wanted = frozenset(wanted)
         self.key, self.weights = model.key, digest_of(model.weights)
         if "logits" in self.wanted and (self.projected or not self.backbone.model.num_classes):
