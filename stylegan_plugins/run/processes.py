@@ -29,7 +29,7 @@ def cause_first(run: Callable[..., None]) -> Callable[..., None]:
         try:
             run(*args, **kwargs)
         except RuntimeError as error:
-            if torch.distributed.is_initialized() and LOST.search(str(error)):
+            if LOST.search(str(error)) and torch.distributed.is_initialized():
                 deadline = time.monotonic() + SECONDS
                 while time.monotonic() < deadline and signals.asked() is None:
                     time.sleep(0.1)
@@ -46,6 +46,6 @@ def error_of(error: ProcessRaisedException | ProcessExitedException) -> UserErro
     how = f"exit code {error.exit_code}" if error.signal_name is None else error.signal_name
     why = ", which the system sends when memory runs out" if how == "SIGKILL" else ""
     return StateError(
-        f"Process {error.error_index} of the run ended with {how}{why}; the others were stopped. If there is a training "
-        "state, continue with --resume-run."
+        f"Process {error.error_index} of the run ended with {how}{why}; the others were stopped. If there is a "
+        "training state, continue with --resume-run."
     )
