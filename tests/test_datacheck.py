@@ -284,6 +284,33 @@ def test_a_data_set_is_read_once_until_it_changes(kind, cached, bytes_read, tmp_
         assert check_dataset(path) == (1, 16, 3)
 
 
+@settings(deadline=None, max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.sampled_from(["set.zip", "set"]),
+    st.lists(st.tuples(st.integers(0, 2), st.sampled_from([8, 16, None]), st.integers(0, 2)), min_size=1, max_size=5),
+)
+def test_what_is_kept_is_what_a_scan_finds(cached, tmp_path_factory, kind, changes):
+    """changes: an image, its new side or None to take it out, and a seed."""
+    path = tmp_path_factory.mktemp("changing") / kind
+    files = {"first.png": encoded((8, 8), "RGB")}
+    for number, side, seed in changes:
+        name = f"{number}.png"
+        files = {key: data for key, data in files.items() if key != name}
+        if side is not None:
+            files[name] = encoded((side, side), "RGB", seed=seed)
+        elif kind == "set":
+            (path / name).unlink(missing_ok=True)
+        settled(write(path, files))
+        for ask, find in ((check_dataset, datasets._scan), (datasets.fingerprint, datasets._fingerprint)):
+            try:
+                expected = find(path)
+            except DataError:
+                with pytest.raises(DataError):
+                    ask(path)
+            else:
+                assert ask(path) == ask(path) == expected
+
+
 def test_a_data_set_of_this_moment_is_not_kept(cached, bytes_read, monkeypatch, tmp_path):
     """It may be written again within the resolution of its time."""
     monkeypatch.setattr(datasets, "SETTLED", 60)
