@@ -384,6 +384,7 @@ def test_a_gpu_may_get_as_many_images_as_nvidias_minibatch_layer_takes(family, f
     name = "networks" if family == ADA else "networks_stylegan2"
     code = f"""
 import itertools, json, torch
+from stylegan_plugins.host import compat; compat.install()
 from training.{name} import MinibatchStdLayer
 taken = []
 for group, count in itertools.product([None, *range(1, 9)], range(1, 21)):
