@@ -25,11 +25,22 @@ def pin_memory(file: str, optional: bool = False) -> Edit:
     )
 
 
-def process_group_backend(file: str, function: str | None = None) -> Edit:
-    return Edit(
-        file=file,
-        function=function,
-        argument=Call("torch.distributed.init_process_group", containing="nccl"),
-        code="backend=bridge.backend()",
-        reason="NCCL needs GPUs; on a CPU gloo does the same",
-    )
+def process_group(file: str, function: str | None = None) -> list[Edit]:
+    init = "torch.distributed.init_process_group"
+    return [
+        Edit(
+            file=file,
+            function=function,
+            argument=Call(init, containing="nccl"),
+            code="backend=bridge.backend()",
+            reason="NCCL needs GPUs; on a CPU gloo does the same",
+        ),
+        Edit(
+            file=file,
+            function=function,
+            argument=Call(init),
+            every=True,
+            code="timeout=bridge.TIMEOUT",
+            reason="the first process may work alone for longer than NCCL's ten minutes",
+        ),
+    ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stylegan_plugins.patches.common import bridge_import, pin_memory, process_group_backend
+from stylegan_plugins.patches.common import bridge_import, pin_memory, process_group
 
 from stylegan_plugins.host.edits import Call, Command, Edit
 from stylegan_plugins.host.families import STYLEGAN3, Family
@@ -39,7 +39,7 @@ def edits(family: Family) -> list[Edit]:
         *result,
         bridge_import("calc_metrics.py"),
         _device_option("calc_metrics.py"),
-        process_group_backend("calc_metrics.py"),
+        *process_group("calc_metrics.py"),
         Edit(
             file="calc_metrics.py",
             function="subprocess_fn",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from stylegan_plugins.patches.common import bridge_import, process_group_backend
+from stylegan_plugins.patches.common import bridge_import, process_group
 
 from stylegan_plugins.host.edits import Call, Command, Edit
 from stylegan_plugins.host.families import ADA, Family
@@ -30,7 +30,7 @@ def edits(family: Family) -> list[Edit]:
         configured(replace=Call("setup_training_loop_kwargs"), code="bridge.configure(*{function}({arguments}))")
         if family is ADA
         else configured(before=Call("launch_training"), code="desc, c = bridge.configure(desc, c)"),
-        process_group_backend(FILE, function="subprocess_fn"),
+        *process_group(FILE, function="subprocess_fn"),
         Edit(
             file=FILE,
             function="subprocess_fn",

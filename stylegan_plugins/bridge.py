@@ -6,7 +6,6 @@ The edits that put the calls there, each with its reason, are in `stylegan_plugi
 from __future__ import annotations
 
 import inspect
-import re
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -16,7 +15,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import click
-import torch.multiprocessing
+import torch
+from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from stylegan_plugins.errors import UserError, fail
 from stylegan_plugins.files import datasets, downloads, run_folders, states
@@ -34,12 +34,12 @@ from stylegan_plugins.host.devices import (  # noqa: F401  # patched files call 
 )
 from stylegan_plugins.host.modules import host_module
 from stylegan_plugins.manager import FAULTS, Plugins, recorded
-from stylegan_plugins.run import arguments, finetune, host_metrics, resume, signals
+from stylegan_plugins.run import arguments, finetune, host_metrics, processes, resume, signals
 from stylegan_plugins.run.checkpoints import Checkpoints
 from stylegan_plugins.run.identity import identity_of
 from stylegan_plugins.run.progress import Progress
 from stylegan_plugins.run.session import Session
-from training_ext.distributed import average_gradients, broadcast  # noqa: F401  # likewise
+from training_ext.distributed import TIMEOUT, average_gradients, broadcast  # noqa: F401  # likewise
 
 compat.install()
 
@@ -172,6 +172,7 @@ def configure(desc: str, args: Any) -> tuple[str, Any]:
     return arguments.configure(desc, args, request or arguments.Request())
 
 
+@processes.cause_first
 def run(training_loop: Callable[..., None], rank: int, **args: Any) -> None:
     """Run the host's training loop in this process, with the session of its plug-ins."""
     global _run
@@ -229,17 +230,17 @@ def _one_line_errors(callback: Callable) -> Callable:
         stderr = sys.stderr
         try:
             return callback(*args, **kwargs)
-        except (UserError, click.ClickException, torch.multiprocessing.ProcessRaisedException) as error:
+        except (UserError, click.ClickException, ProcessRaisedException, ProcessExitedException) as error:
             sys.stderr = stderr  # the host's logger writes standard error to standard output
             if isinstance(error, UserError):
                 fail(error)
             if isinstance(error, click.ClickException):
                 error.exit_code = 2  # type: ignore[misc]  # stylegan3's own errors would end with 1
                 raise
-            # An error of one process of several is text by now.
-            message = re.search(r"^stylegan_plugins\.errors\.\w+: (.*)", str(error), re.MULTILINE)
-            if message is None:
-                raise
-            fail(UserError(message.group(1)))
+            cause = processes.error_of(error)
+            if cause is None:
+                click.echo(str(error).strip(), err=True)  # its traceback, not the one of this process
+                sys.exit(1)
+            fail(cause)
 
     return wrapped

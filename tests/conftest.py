@@ -45,6 +45,7 @@ def shared_top(tmp_path_factory):
         top = top.parent
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TESTS_SHARED", str(top))
+        patch.setenv("STYLEGAN_PLUGINS_CACHE", str(top / "cache"))
         yield top
 
 

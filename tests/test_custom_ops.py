@@ -153,6 +153,33 @@ def test_each_architecture_is_built_in_a_folder_of_its_own(sources, monkeypatch)
 
 
 @pytest.mark.unit
+@pytest.mark.parametrize("named", [None, "7.0 8.0;8.6 9.0a+PTX", "8.0", "banana"])
+@pytest.mark.parametrize(("rank", "built"), [(None, "8.6"), (0, "8.0"), (1, "12.0")])
+def test_an_op_is_built_for_the_gpu_of_the_process_and_no_other(named, rank, built, sources, monkeypatch):
+    """A container names many architectures; each would be compiled, for minutes."""
+    seen = []
+    monkeypatch.setattr(cpp_extension, "load", lambda **kwargs: seen.append(os.environ["TORCH_CUDA_ARCH_LIST"]))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", {None: (8, 6), 0: (8, 0), 1: (12, 0)}.__getitem__)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: rank is not None)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: rank)
+    if named is None:
+        monkeypatch.delenv("TORCH_CUDA_ARCH_LIST")
+    else:
+        monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", named)
+    build(sources)
+    assert seen == [built] and os.environ.get("TORCH_CUDA_ARCH_LIST") == named
+
+
+@pytest.mark.unit
+def test_a_gpu_that_pytorch_does_not_know_is_not_blamed_on_the_environment(monkeypatch):
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    message = custom_ops._explain("tiny", ValueError("Unknown CUDA arch (99.0) or GPU not supported"))
+    assert "99.0" in message and "install a newer one" in message
+
+
+@pytest.mark.unit
 def test_the_same_sources_in_another_checkout_are_not_built_again(sources, monkeypatch, tmp_path):
     folders = []
     monkeypatch.setattr(cpp_extension, "load", lambda **kwargs: folders.append(kwargs["build_directory"]))

@@ -23,7 +23,7 @@ from support.images import color_crops, write_zip
 from stylegan_plugins.errors import DataError, OptionError
 from stylegan_plugins.files import datasets
 from stylegan_plugins.files.datasets import check_dataset, check_output
-from stylegan_plugins.run import host_metrics
+from stylegan_plugins.run import arguments, host_metrics
 
 pytestmark = pytest.mark.unit
 
@@ -197,6 +197,162 @@ def test_hundreds_of_images_are_checked_in_seconds(tmp_path):
     start = time.process_time()
     assert check_dataset(path) == (200, 64, 3)
     assert time.process_time() - start < 2
+
+
+# --- What is read. -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def bytes_read(monkeypatch):
+    """The number of bytes that were read since it was last asked, of files whose path has `set` in it."""
+    count = 0
+
+    class Counting(io.FileIO):
+        def readinto(self, buffer):
+            nonlocal count
+            size = super().readinto(buffer)
+            count += size
+            return size
+
+        def readall(self):
+            nonlocal count
+            data = super().readall()
+            count += len(data)
+            return data
+
+    def counting(file, mode="r", *args, **how):
+        if mode == "rb" and "set" in Path(file).parts[-1] + Path(file).parent.name:
+            return io.BufferedReader(Counting(file))
+        return open_file(file, mode, *args, **how)
+
+    def since():
+        nonlocal count
+        count, before = 0, count
+        return before
+
+    open_file = open
+    monkeypatch.setattr(io, "open", counting)
+    monkeypatch.setattr(datasets, "open", counting, raising=False)
+    return since
+
+
+def settled(path: Path) -> Path:
+    """A data set that is older than the resolution of times; a test cannot set the time of a change of status."""
+    time.sleep(0.01)
+    return path
+
+
+@pytest.fixture
+def cached(monkeypatch, tmp_path):
+    monkeypatch.setenv("STYLEGAN_PLUGINS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(datasets, "SETTLED", 0.005)
+    return tmp_path / "cache"
+
+
+@pytest.mark.parametrize("kind", ["set.zip", "set"])
+def test_beyond_the_first_images_the_header_alone_is_read(kind, cached, bytes_read, monkeypatch, tmp_path):
+    files = {f"{index}.png": encoded((128, 128), "RGB", seed=index) for index in range(20)}
+    path = write(tmp_path / kind, files)
+    total = sum(map(len, files.values()))
+    check_dataset(path)
+    assert bytes_read() >= total  # of few images all
+    for limit, value in (("WHOLE", 1), ("WHOLE_BYTES", 1)):
+        with monkeypatch.context() as patch:
+            patch.setattr(datasets, limit, value)
+            assert datasets._scan(path) == (20, 128, 3)
+        assert bytes_read() < len(files["0.png"]) + 20 * 20_000 < total / 2
+
+
+@pytest.mark.parametrize("kind", ["set.zip", "set"])
+def test_a_data_set_is_read_once_until_it_changes(kind, cached, bytes_read, tmp_path):
+    files = {f"{index}.png": encoded((32, 32), "RGB", seed=index) for index in range(4)}
+    path = settled(write(tmp_path / kind, files))
+    answer, fingerprint = check_dataset(path), datasets.fingerprint(path)
+    assert bytes_read() > 0
+    assert (check_dataset(path), datasets.fingerprint(path)) == (answer, fingerprint) and bytes_read() == 0
+    assert check_dataset(os.path.relpath(path)) == answer and bytes_read() == 0
+
+    times = os.stat(path)
+    write(path, files | {"0.png": encoded((32, 32), "RGB", seed=9)})
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))  # as `cp --preserve` leaves it
+    assert check_dataset(path) == answer and datasets.fingerprint(path) != fingerprint and bytes_read() > 0
+    write(path, {"0.png": encoded((16, 16), "RGB")})
+    if kind == "set":
+        with pytest.raises(DataError, match="differ"):
+            check_dataset(path)
+    else:
+        assert check_dataset(path) == (1, 16, 3)
+
+
+@settings(deadline=None, max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.sampled_from(["set.zip", "set"]),
+    st.lists(st.tuples(st.integers(0, 2), st.sampled_from([8, 16, None]), st.integers(0, 2)), min_size=1, max_size=5),
+)
+def test_what_is_kept_is_what_a_scan_finds(cached, tmp_path_factory, kind, changes):
+    """changes: an image, its new side or None to take it out, and a seed."""
+    path = tmp_path_factory.mktemp("changing") / kind
+    files = {"first.png": encoded((8, 8), "RGB")}
+    for number, side, seed in changes:
+        name = f"{number}.png"
+        files = {key: data for key, data in files.items() if key != name}
+        if side is not None:
+            files[name] = encoded((side, side), "RGB", seed=seed)
+        elif kind == "set":
+            (path / name).unlink(missing_ok=True)
+        settled(write(path, files))
+        for ask, find in ((check_dataset, datasets._scan), (datasets.fingerprint, datasets._fingerprint)):
+            try:
+                expected = find(path)
+            except DataError:
+                with pytest.raises(DataError):
+                    ask(path)
+            else:
+                assert ask(path) == ask(path) == expected
+
+
+def test_a_data_set_of_this_moment_is_not_kept(cached, bytes_read, monkeypatch, tmp_path):
+    """It may be written again within the resolution of its time."""
+    monkeypatch.setattr(datasets, "SETTLED", 60)
+    path = write(tmp_path / "set.zip", {"0.png": encoded((8, 8), "RGB")})
+    check_dataset(path)
+    bytes_read()
+    check_dataset(path)
+    assert bytes_read() > 0 and not cached.exists()
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b"3", b'{"identity": 1}', b"\xff"])
+def test_a_damaged_or_unwritable_cache_costs_another_read(damage, cached, tmp_path):
+    path = settled(write(tmp_path / "set.zip", {"0.png": encoded((8, 8), "RGB")}))
+    answer = check_dataset(path)
+    (file,) = (cached / "datasets").iterdir()
+    file.write_bytes(damage)
+    assert check_dataset(path) == answer
+    file.unlink()
+    (cached / "datasets").rmdir()
+    (cached / "datasets").write_text("a file where a folder should be")
+    assert check_dataset(path) == answer
+
+
+def test_a_run_with_metrics_and_a_subset_reads_its_data_set_once(cached, bytes_read, monkeypatch, tmp_path):
+    path = settled(write(tmp_path / "set.zip", {f"{index}.png": encoded((8, 8), "RGB") for index in range(60)}))
+    scans = []
+    monkeypatch.setattr(
+        datasets, "_inspect", lambda *args, inspect=datasets._inspect, **how: scans.append(1) or inspect(*args, **how)
+    )
+    monkeypatch.setattr(host_metrics.Named, "network", lambda self, device: None)
+    check_dataset(path)
+    arguments._apply_extra({"training_set_kwargs": {"path": str(path)}}, {"subset": 50})
+    for name in ("fid_clean", "kid_clean", "pr_clean"):
+        host_metrics.named()[name].check(str(path), 5000)
+    assert len(scans) == 60
+
+
+def test_a_broken_link_in_a_folder_is_refused(tmp_path):
+    path = write(tmp_path / "set", {"0.png": encoded((8, 8), "RGB")})
+    (path / "1.png").symlink_to(tmp_path / "nowhere.png")
+    with pytest.raises(DataError, match="1.png in .* cannot be read"):
+        check_dataset(path)
 
 
 # --- The output folder. --------------------------------------------------------------------------------------------

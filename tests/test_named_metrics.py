@@ -20,6 +20,7 @@ from support.scripts import UNREACHABLE, invoke, run_script
 
 from stylegan_plugins.analysis import evaluate
 from stylegan_plugins.run import host_metrics
+from training_ext.distributed import merged
 
 KID, IS, FID = (f"{name}_efficientnet_lite0" for name in ("kid", "is", "fid"))
 
@@ -134,7 +135,7 @@ def test_shares_are_put_together_in_the_order_of_one_process(count, processes):
     values = torch.arange(count * 3.0).reshape(count, 3)
     batches = [values[start : start + 8] for start in range(0, count, 8)]
     shares = [batches[rank::processes] for rank in range(processes)]
-    assert host_metrics.merged(shares).tolist() == values.tolist()
+    assert merged(shares).tolist() == values.tolist()
 
 
 @pytest.mark.host

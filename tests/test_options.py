@@ -4,6 +4,8 @@ What a host's train.py makes of many command lines is asked in one process for e
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import os
 import re
@@ -14,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.hosts import ADA, FAMILIES, STYLEGAN3, install_plugin
-from support.scripts import run_many
+from support.scripts import run_many, run_script
 
 from stylegan_plugins import options as plugin_options
 from stylegan_plugins.errors import OptionError, PluginError
@@ -375,3 +377,35 @@ def test_a_device_from_the_environment_does_not_become_a_key(monkeypatch):
     monkeypatch.setitem(os.environ, "STYLEGAN_PLUGINS_DEVICE", "cpu")
     args = {"metrics": []}
     assert arguments.configure("run", args, arguments.Request()) == ("run", {"metrics": []})
+
+
+@pytest.mark.host
+def test_a_gpu_may_get_as_many_images_as_nvidias_minibatch_layer_takes(family, fetched):
+    name = "networks" if family == ADA else "networks_stylegan2"
+    code = f"""
+import itertools, json, torch
+from stylegan_plugins.host import compat; compat.install()
+from training.{name} import MinibatchStdLayer
+taken = []
+for group, count in itertools.product([None, *range(1, 9)], range(1, 21)):
+    try:
+        MinibatchStdLayer(group)(torch.zeros([count, 1, 4, 4]))
+    except RuntimeError:
+        continue
+    taken.append([group, count])
+print(json.dumps(taken))
+"""
+    taken = json.loads(run_script(fetched[family], "-c", code).stdout.splitlines()[-1])
+    ours = []
+    for group, count in itertools.product([None, *range(1, 9)], range(1, 21)):
+        args = {"batch_size": count, "batch_gpu": count, "D_kwargs": {"epilogue_kwargs": {"mbstd_group_size": group}}}
+        with contextlib.suppress(OptionError):
+            arguments._check_groups(args, frozenset())
+            ours.append([group, count])
+    assert ours == taken and [4, 2] in taken and [4, 6] not in taken
+
+
+@pytest.mark.host
+def test_a_small_batch_gpu_is_taken_with_a_larger_group(patched, color_zip):
+    (result,) = run_many(patched[ADA], [dry_run(ADA, color_zip, "--batch=8", "--batch-gpu=2")])
+    assert result["code"] == 0 and '"batch_gpu": 2' in result["stdout"]

@@ -22,7 +22,7 @@ from stylegan_plugins.errors import DataError, OptionError
 from stylegan_plugins.files.pickles import read_pickle
 from stylegan_plugins.files.states import newest_state
 from stylegan_plugins.manager import catalogue
-from stylegan_plugins.plugins.vision_aided import PRESETS, VisionAidedOptions
+from stylegan_plugins.plugins.vision_aided import LOG, PRESETS, VisionAidedOptions
 from stylegan_plugins.run import arguments
 from stylegan_plugins.vision import backbones, ranking
 from stylegan_plugins.vision.networks import Backbone, Levels, area
@@ -313,6 +313,9 @@ def test_two_processes_choose_the_same(stylegan3_host, small, small_zip, tmp_pat
     args = options(stylegan3_host, STYLEGAN3, small_zip, tmp_path, *flags)
     args |= {"total_kimg": 0.112, "kimg_per_tick": 9, "image_snapshot_ticks": None, "network_snapshot_ticks": None}
     run_to_its_end(stylegan3_host, args, tmp_path / "run")
+    (line,) = (tmp_path / "run" / LOG).read_text().splitlines()
+    accuracies = {row["model"]: row["accuracy"] for row in json.loads(line)["rows"]}  # each process probed its share
+    assert set(accuracies) == set(small.values()) and list(accuracies.values()) == sorted(accuracies.values())[::-1]
     _, _, state = newest_state(tmp_path / "run", print)
     first, second = (rank["session"]["methods"]["vision-aided"] for rank in state["ranks"])
     assert len(first["in_use"]) == 1 and first["in_use"] == second["in_use"]

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import datetime
 import io
+import itertools
 from typing import Any
 
 import torch
+
+# A process may wait this long for one that reads images, fits probes or compiles. NCCL's own ten minutes are too short.
+# No run waits this long for a process that has died: see stylegan_plugins/run/processes.py.
+TIMEOUT = datetime.timedelta(days=1)
 
 
 def broadcast(module: torch.nn.Module) -> torch.nn.Module:
@@ -17,14 +22,13 @@ def broadcast(module: torch.nn.Module) -> torch.nn.Module:
     return module
 
 
-def broadcast_patiently(value: torch.Tensor, num_gpus: int) -> torch.Tensor:
-    """The first process's value, on the CPU, which it may have worked on for a day: NCCL's own broadcast would end the
-    others after ten minutes."""
-    if num_gpus > 1:
-        group = torch.distributed.new_group(backend="gloo", timeout=datetime.timedelta(days=1))
-        torch.distributed.broadcast(value, src=0, group=group)  # type: ignore[arg-type]
-        torch.distributed.destroy_process_group(group)
-    return value
+def broadcast_value(value: torch.Tensor, num_gpus: int, device: torch.device) -> torch.Tensor:
+    """Return the first process's value, on the CPU."""
+    if num_gpus <= 1:
+        return value
+    shared = value.to(device)
+    torch.distributed.broadcast(shared, src=0)
+    return shared.cpu()
 
 
 def average_gradients(module: torch.nn.Module, num_gpus: int) -> None:
@@ -80,6 +84,12 @@ def gather_objects(value: Any, num_gpus: int, device: torch.device) -> list[Any]
     torch.save(value, buffer)
     gathered = [buffer.getvalue()] if num_gpus <= 1 else _gather_bytes(buffer.getvalue(), num_gpus, device)
     return [torch.load(io.BytesIO(data), map_location="cpu", weights_only=True) for data in gathered]
+
+
+def merged(shares: list[list[torch.Tensor]]) -> torch.Tensor:
+    """Merge [n, F] of each batch of each process into [N, F], in the order of one process alone."""
+    rounds = itertools.zip_longest(*shares)
+    return torch.cat([batch for of_all in rounds for batch in of_all if batch is not None])
 
 
 def _gather_bytes(data: bytes, num_gpus: int, device: torch.device) -> list[bytes]:

@@ -11,9 +11,12 @@ import subprocess
 import sys
 import tempfile
 import types
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+
+ARCHITECTURES = "TORCH_CUDA_ARCH_LIST"
 
 _loaded: dict[str, types.ModuleType] = {}
 _failures: dict[str, str] = {}
@@ -88,19 +91,33 @@ def _build(
     if program is None:
         raise BuildError("ninja is missing", "Install it with: pip install ninja.")
     os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", os.defpath), str(Path(program).parent)])
-    os.environ["TORCH_CUDA_ARCH_LIST"] = architecture()
     directory = Path(cpp_extension._get_build_directory(name, verbose)) / key
     directory.mkdir(parents=True, exist_ok=True)
     # Copies: a changed file gets another folder, so that ninja never builds stale code.
     copies = [_copy(path, directory) for path in sources + headers]
-    return cpp_extension.load(
-        name=name,
-        sources=copies[: len(sources)],
-        build_directory=str(directory),
-        with_cuda=True,
-        verbose=verbose,
-        **_with_toolkit_of_wheels(cpp_extension.CUDA_HOME, directory, build_kwargs),
-    )
+    with _architecture_in_environment():
+        return cpp_extension.load(
+            name=name,
+            sources=copies[: len(sources)],
+            build_directory=str(directory),
+            with_cuda=True,
+            verbose=verbose,
+            **_with_toolkit_of_wheels(cpp_extension.CUDA_HOME, directory, build_kwargs),
+        )
+
+
+@contextlib.contextmanager
+def _architecture_in_environment() -> Iterator[None]:
+    """Let torch build for `architecture()`. Other extensions of this process are built for what the user names."""
+    named = os.environ.get(ARCHITECTURES)
+    os.environ[ARCHITECTURES] = architecture()
+    try:
+        yield
+    finally:
+        if named is None:
+            del os.environ[ARCHITECTURES]
+        else:
+            os.environ[ARCHITECTURES] = named
 
 
 def _copy(path: Path, directory: Path) -> str:
@@ -133,26 +150,21 @@ def _with_toolkit_of_wheels(cuda_home: str | None, directory: Path, build_kwargs
 
 
 def architecture() -> str:
-    """Return the architectures to compile for: TORCH_CUDA_ARCH_LIST, with the GPU that is present added if the list
-    lacks it.
+    """Return the architecture to compile for: that of this process's GPU. Without a GPU, TORCH_CUDA_ARCH_LIST.
 
     Raises BuildError if there is neither."""
-    named = os.environ.get("TORCH_CUDA_ARCH_LIST", "").strip()
     if torch.cuda.is_available():
-        present = "{}.{}".format(*torch.cuda.get_device_capability())
-        # Containers set lists that lack the GPU at hand; an op built for them would die at its first call.
-        return named if present in _numbers(named) else ";".join(filter(None, [named, present]))
+        # A container's TORCH_CUDA_ARCH_LIST names many, each of which takes its time, and may lack this one. The hosts
+        # use the GPU of their rank, without making it the current one.
+        several = torch.distributed.is_available() and torch.distributed.is_initialized()
+        return "{}.{}".format(*torch.cuda.get_device_capability(torch.distributed.get_rank() if several else None))
+    named = os.environ.get(ARCHITECTURES, "").strip()
     if not named:
         raise BuildError(
             "there is no GPU, and TORCH_CUDA_ARCH_LIST names no architecture to build for",
             "Set it, for example to 9.0, to build ahead of time.",
         )
     return named
-
-
-def _numbers(architectures: str) -> list[str]:
-    """Read `8.0 9.0a+PTX` as [8.0, 9.0]."""
-    return [part.split("+")[0].rstrip("af") for part in architectures.replace(" ", ";").split(";") if part]
 
 
 def _key(files: list[Path]) -> str:
@@ -183,6 +195,8 @@ def _explain(name: str, error: Exception) -> str:
     elif "CUDA_HOME" in str(error):
         reason = "nvcc is not found"
         advice = f"Install the CUDA toolkit {torch.version.cuda} and set CUDA_HOME to it."
+    elif isinstance(error, ValueError) and torch.cuda.is_available():
+        advice = "This PyTorch does not know the GPU: install a newer one."
     elif isinstance(error, ValueError):
         advice = "Set TORCH_CUDA_ARCH_LIST to what your GPU is, for example 9.0."
     else:

@@ -24,6 +24,7 @@ from stylegan_plugins.host.modules import construct, raw_indices
 from stylegan_plugins.vision import backbones
 from stylegan_plugins.vision.networks import from_uint8
 from training_ext import diagnostics
+from training_ext.distributed import gather_objects, merged
 from training_ext.passes import minibatch_std_group
 
 PAPER = "Karras et al. 2020, Training Generative Adversarial Networks with Limited Data, arXiv:2006.06676, equation 1"
@@ -177,15 +178,20 @@ class Method:
 
     @functools.cached_property
     def among(self) -> torch.Tensor:
-        """Features of training images, with their x-flips if the run trains on these, [M, F] on the CPU."""
+        """Features of training images, with their x-flips if the run trains on these, [M, F] on the CPU, on the first
+        process. All processes ask for them at once, and share the reading."""
+        session = self.session
         training = construct(self.data)
         flips = 2 if self.data.get("xflip") else 1  # the host appends them all
         count = len(training) // flips
         index = np.random.RandomState(SEED).permutation(count)[: self.options.nearest_images]
         index = np.concatenate([index + count * flip for flip in range(flips)])
-        print(f"diagnostics: reading {len(index)} training images, to find the nearest among.", flush=True)
+        if session.rank == 0:
+            print(f"diagnostics: reading {len(index)} training images, to find the nearest among.", flush=True)
         parts = np.array_split(index, range(self.recorded["batch_gpu"], len(index), self.recorded["batch_gpu"]))
-        return torch.cat([self._features_of(*read(training, part)[:]) for part in parts]).cpu()
+        mine = [self._features_of(*read(training, part)[:]).cpu() for part in parts[session.rank :: session.num_gpus]]
+        shares = gather_objects(mine, session.num_gpus, session.device)
+        return merged(shares) if session.rank == 0 else torch.empty(0)
 
     @functools.cached_property
     def held_out_nearest(self) -> torch.Tensor:
@@ -237,6 +243,8 @@ class Method:
         names = [f"{group}/{kind}" for group in ("scores", "accuracy") for kind in kinds]
         names += ["r_t", *(["r_v"] if options.holdout else [])]
         names += [f"nearest/{space}" for space in spaces if options.nearest != "none"]
+        if options.nearest != "none":
+            _ = self.among  # of all processes
         found = self._figures(nimg) if self.session.rank == 0 else {}
         for name in names:
             self.session.report(f"Diagnostics/{name}", found.get(name, []))

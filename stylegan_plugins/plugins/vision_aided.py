@@ -24,7 +24,7 @@ from stylegan_plugins.host.modules import construct, host_module
 from stylegan_plugins.vision import backbones, ranking
 from stylegan_plugins.vision.networks import PRECISIONS, Levels
 from training_ext.diffaugment import DiffAugment
-from training_ext.distributed import broadcast_patiently
+from training_ext.distributed import broadcast_value, gather_objects
 from training_ext.gan_losses import GAN_LOSSES, GanLoss
 from training_ext.vision_aided import AdaptiveAugment, Decoder, over_levels, sigmoid
 
@@ -251,14 +251,18 @@ class Method:
         return torch.stack(losses).sum(dim=0)
 
     def choose(self, nimg: int) -> None:
-        """Add the best of the backbones that are not in use yet. All processes agree with the first."""
+        """Add the best of the backbones that are not in use yet. Processes share the candidates, and agree with the
+        first on the best."""
         session = self.session
         candidates = [model for model in self.models.values() if model.key not in self.levels]
+        order = [str(model) for model in candidates]
         best = torch.zeros([2], dtype=torch.float64)  # index, accuracy
+        mine = [vars(row) for row in self._rank(candidates[session.rank :: session.num_gpus])]
+        shares = gather_objects(mine, session.num_gpus, session.device)
         if session.rank == 0:
-            rows = self._rank(candidates)
-            index = next(k for k, model in enumerate(candidates) if str(model) == rows[0].model)
-            best = torch.tensor([index, rows[0].accuracy], dtype=torch.float64)
+            rows = [ranking.ProbedBackbone(**row) for share in shares for row in share]
+            rows.sort(key=lambda row: (-row.accuracy, order.index(row.model)))
+            best = torch.tensor([order.index(rows[0].model), rows[0].accuracy], dtype=torch.float64)
             others = ", ".join(f"{row.model} {row.accuracy:.1%}" for row in rows[1:])
             print(
                 f"vision-aided: {rows[0].model} is added at {nimg / 1000:g} kimg. Its linear probe is right for "
@@ -267,7 +271,7 @@ class Method:
             )
             with open(self.log, "a") as log:
                 log.write(json.dumps({"nimg": nimg, "rows": [vars(row) for row in rows]}) + "\n")
-        best = broadcast_patiently(best, session.num_gpus)
+        best = broadcast_value(best, session.num_gpus, session.device)
         smooth = float(best[1]) > self.options.sure or self.options.augment == "diffaugment"
         model = candidates[int(best[0])]
         self.add(model.key, self.options.target if smooth else 1.0, self.load(model))

@@ -193,6 +193,7 @@ def configure(desc: str, args: Any, request: Request) -> tuple[str, Any]:
         desc += "-" + "-".join(plugins.names)
     if lacking:
         finetune.check_frozen(args, lacking)
+    _check_groups(args, request.explicit)
     if args.get("metrics") and not request.dry_run:
         host_metrics.check_metrics(args["metrics"], args["training_set_kwargs"]["path"], args.get("metric_samples"))
     argument_schema.check(args)
@@ -266,12 +267,21 @@ def _apply_extra(args: Any, extra: Mapping[str, int]) -> None:
         data["max_size"] = subset
     if "batch_gpu" in extra:
         batch, gpus, batch_gpu = args["batch_size"], args["num_gpus"], extra["batch_gpu"]
-        group = args["D_kwargs"]["epilogue_kwargs"].get("mbstd_group_size") or 1
         if batch % (gpus * batch_gpu):
             raise OptionError(f"--batch-gpu={batch_gpu}: --batch={batch} must be a multiple of --gpus={gpus} times it.")
-        if batch_gpu < group:
-            raise OptionError(f"--batch-gpu={batch_gpu} cannot be smaller than the minibatch-stddev group of {group}.")
         args["batch_gpu"] = batch_gpu
+
+
+def _check_groups(args: Any, explicit: frozenset[str]) -> None:
+    """Raise OptionError if D's minibatch-stddev layer cannot split the images of a GPU into its groups."""
+    count = args["batch_gpu"]
+    group = args["D_kwargs"].get("epilogue_kwargs", {}).get("mbstd_group_size", 4)  # 4 is the hosts' default
+    if group is not None and count % min(group, count):
+        given = f"--batch-gpu={count}" if "batch_gpu" in explicit else f"--batch={args['batch_size']}"
+        raise OptionError(
+            f"{given}: a GPU gets {count} images at a time, and D takes groups of {group} (minibatch-stddev). Choose "
+            f"--batch or --batch-gpu so that a GPU gets a multiple of {group}."
+        )
 
 
 def adapt(args: dict[str, Any], device: torch.device, of_plugin: Labels | None = None) -> None:

@@ -10,7 +10,6 @@ import contextlib
 import copy
 import functools
 import inspect
-import itertools
 import os
 import re
 import types
@@ -20,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import requests
 import torch
 
@@ -33,7 +31,7 @@ from stylegan_plugins.report import history
 from stylegan_plugins.vision import backbones, extractors
 from stylegan_plugins.vision.backbones import Model
 from stylegan_plugins.vision.extractors import Outputs
-from training_ext.distributed import broadcast_patiently, gather_objects
+from training_ext.distributed import broadcast_value, gather_objects, merged
 
 FLAG = "--metrics"
 ADDRESS = re.compile(r"""^[^#\n]*["'](https?://[^"']+)["']""", re.MULTILINE)  # in a line of code
@@ -98,7 +96,7 @@ class Judge:
                 self.details[this.label] = lambda pickle: {"of": comparison.identity(pickle, sampler), **floor}
                 found = metrics.score(this.metric, "", reference, seen)
                 figures[:] = torch.tensor(list(found.values()), dtype=torch.float64)
-        values = broadcast_patiently(figures, options.num_gpus).tolist()
+        values = broadcast_value(figures, options.num_gpus, options.device).tolist()
         return {this.label + end: value for end, value in zip(this.metric.ends, values, strict=True)}
 
     def _comparison(self, this: Named, options: Any) -> evaluate.Comparison:
@@ -128,7 +126,7 @@ class Judge:
                 images = generator.images(comparison.samples, share)
                 mine = [comparison.network(batch)[this.metric.reads].cpu() for batch in images]
             shares = gather_objects(mine, options.num_gpus, options.device)
-            self.seen[1][key] = {this.metric.reads: merged(shares)} if options.rank == 0 else {}
+            self.seen[1][key] = {this.metric.reads: merged(shares).numpy()} if options.rank == 0 else {}
         return self.seen[1][key]
 
     def report(self, theirs: Callable[..., None], result: Any, run_dir: str | None, snapshot: str | None) -> None:
@@ -144,12 +142,6 @@ class Judge:
             if best is not None:
                 evaluate.mark_best(Path(run_dir), {label: best})
                 print(f"Best by {decides[0]}: {best['snapshot_pkl']} ({best['results'][decides[0]]:.5g})")
-
-
-def merged(shares: list[list[torch.Tensor]]) -> np.ndarray:
-    """Merge [n, F] of each batch of each process into [N, F], in the order of one process alone."""
-    rounds = itertools.zip_longest(*shares)
-    return torch.cat([batch for of_all in rounds for batch in of_all if batch is not None]).numpy()
 
 
 def _decides(label: str, keys: list[str]) -> tuple[str, bool] | None:

@@ -79,7 +79,7 @@ def rank(
         raise DataError(f"--data: {count} images are too few to choose a backbone by; it takes {FEWEST}.")
     rows = []
     small = count * math.prod(dataset.image_shape) < MEMORY
-    kept = list(generated(count)) if small else None  # or made anew for each network
+    kept = list(generated(count)) if small and models else None  # or made anew for each network
     for name, make in models.items():
         levels = make()
         real = pooled(levels, real_batches(dataset, count), f"{name}: real", count)

@@ -1,0 +1,51 @@
+"""Several processes of one run: an error of one ends all, and it is the error that the user sees.
+
+torch.multiprocessing.spawn, by which the hosts start processes, reports the process that ends first. It sends SIGTERM
+to the others, and SIGKILL after 30 seconds."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from functools import wraps
+
+import torch
+from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
+
+from stylegan_plugins.errors import StateError, UserError
+from stylegan_plugins.run import signals
+
+SECONDS = 20.0  # less than the 30 after which spawn kills
+# Backends raise plain RuntimeErrors, too.
+LOST = re.compile(r"gloo|nccl|connection (closed|reset|refused)|broken pipe|socket", re.IGNORECASE)
+
+
+def cause_first(run: Callable[..., None]) -> Callable[..., None]:
+    """Let a process that lost another one wait, so that it does not end before the one that has the cause."""
+
+    @wraps(run)
+    def waiting(*args: object, **kwargs: object) -> None:
+        try:
+            run(*args, **kwargs)
+        except RuntimeError as error:
+            if LOST.search(str(error)) and torch.distributed.is_initialized():
+                deadline = time.monotonic() + SECONDS
+                while time.monotonic() < deadline and signals.asked() is None:
+                    time.sleep(0.1)
+            raise
+
+    return waiting
+
+
+def error_of(error: ProcessRaisedException | ProcessExitedException) -> UserError | None:
+    """Return the error of a process that ended all others; None if it is not one that a user can mend."""
+    if isinstance(error, ProcessRaisedException):  # it is text by now
+        message = re.search(r"^stylegan_plugins\.errors\.\w+: (.*)", str(error), re.MULTILINE)
+        return None if message is None else UserError(message.group(1))
+    how = f"exit code {error.exit_code}" if error.signal_name is None else error.signal_name
+    why = ", which the system sends when memory runs out" if how == "SIGKILL" else ""
+    return StateError(
+        f"Process {error.error_index} of the run ended with {how}{why}; the others were stopped. If there is a "
+        "training state, continue with --resume-run."
+    )
