@@ -18,7 +18,7 @@ from support.images import color_crops, write_zip
 from support.runs import LITE0, TINY, driver, options, run_to_its_end
 from support.scripts import UNREACHABLE, invoke, run_script
 
-from stylegan_plugins.analysis import evaluate
+from stylegan_plugins.analysis import evaluate, records
 from stylegan_plugins.run import host_metrics
 
 KID, IS, FID = (f"{name}_efficientnet_lite0" for name in ("kid", "is", "fid"))
@@ -30,7 +30,7 @@ def cache(monkeypatch, tmp_path):
 
 
 def lines_of(folder: Path, label: str) -> list[dict]:
-    return evaluate.read_lines(folder / f"metric-{label}.jsonl")
+    return records.read_lines(folder / f"metric-{label}.jsonl")
 
 
 def evaluated(host: Path, run: Path, data: Path, metrics: str, *flags: str):
