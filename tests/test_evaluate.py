@@ -307,10 +307,19 @@ def result(key: dict | None, snapshot: int, value: float) -> dict:
 @pytest.mark.unit
 def test_results_of_other_images_samples_or_weights_have_keys_of_their_own(tmp_path):
     many, few = {"samples": 5000, "real": 100, "seed": 0}, {"samples": 8, "real": 100, "seed": 0}
-    keys = {records.key_of(result({**many, **other}, 1, 1.0)) for other in ({}, few, {"real": 9}, {"seed": 1}, {"data": "a"})}
+    keys = {
+        records.key_of(result({**many, **other}, 1, 1.0))
+        for other in ({}, few, {"real": 9}, {"seed": 1}, {"data": "a"})
+    }
     assert len(keys) == 5 and records.key_of(result(many, 1, 1.0)) == records.key_of(result(many, 2, 9.0))
     assert records.key_of({"results": {}}) == records.key_of({"of": ["a"]}) == ""
-    lines = [result(None, 9, 0.5), result(few, 9, 1.0), result(few, 8, 0.1), result(many, 1, 30.0), result(many, 2, 20.0)]
+    lines = [
+        result(None, 9, 0.5),
+        result(few, 9, 1.0),
+        result(few, 8, 0.1),
+        result(many, 1, 30.0),
+        result(many, 2, 20.0),
+    ]
     file = tmp_path / "metric-x.jsonl"
     for order in (lines, lines[::-1]):
         file.write_text("\n".join(map(json.dumps, order)))

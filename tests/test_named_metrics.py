@@ -44,7 +44,7 @@ def test_metrics_leave_no_trace_in_a_run_and_are_those_of_evaluate(cache, ada_ho
     args = options(
         ada_host, ADA, small_zip, tmp_path, "--plugin=diffaugment", "--aug=ada", "--device=cpu", "--batch=64"
     )
-    args |= {"total_kimg": 0.384, "kimg_per_tick": 0.192, "network_snapshot_ticks": 9, "image_snapshot_ticks": 9}
+    args |= {"total_kimg": 1, "kimg_per_tick": 1, "network_snapshot_ticks": 9, "image_snapshot_ticks": 9}
     run_to_its_end(ada_host, args, tmp_path / "without")
     output = run_to_its_end(ada_host, args | {"metrics": [KID, IS], "metric_samples": 20}, tmp_path / "with")
     assert differences(tmp_path / "with", tmp_path / "without") == []

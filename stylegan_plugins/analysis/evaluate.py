@@ -113,7 +113,7 @@ class Comparison:
 def floor_of(metric: Metric, reference: Reference | None) -> dict[str, float]:
     """Return the floor for a line of results: nothing for a metric without a reference, or with too small a one."""
     floor = reference.floor if reference is not None and metric.reads == "features" else None
-    return {} if not records.is_finite(floor) else {"floor_fid": floor}
+    return {"floor_fid": floor} if floor is not None and records.is_finite(floor) else {}
 
 
 # The command. -------------------------------------------------------------------------------------
@@ -206,7 +206,9 @@ def results(
 
 def _is_complete(line: Result, label: str, metric: Metric) -> bool:
     """Tell whether a line has all figures of a metric, and each is finite."""
-    return line.get("metric") == label and all(records.is_finite(line["results"].get(label + end)) for end in metric.ends)
+    return line.get("metric") == label and all(
+        records.is_finite(line["results"].get(label + end)) for end in metric.ends
+    )
 
 
 def _check_finite(G: torch.nn.Module, pickle: Path) -> None:
@@ -215,8 +217,8 @@ def _check_finite(G: torch.nn.Module, pickle: Path) -> None:
     odd = [name for name, tensor in tensors if tensor.is_floating_point() and not tensor.isfinite().all()]
     if odd:
         raise DataError(
-            f"{pickle}: {len(odd)} tensors of G_ema have values that are not finite, {odd[0]} first. Nothing was written; "
-            "evaluate an earlier snapshot."
+            f"{pickle}: {len(odd)} tensors of G_ema have values that are not finite, {odd[0]} first. Nothing was "
+            "written; evaluate an earlier snapshot."
         )
 
 

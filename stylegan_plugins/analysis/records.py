@@ -1,7 +1,7 @@
 """Lines of metric-*.jsonl: results in the host's format, the identity of each, and the best snapshot by them.
 
-The identity of a result is its `of`: reference images, labels, weights of the features, numbers of images, seed, and the
-snapshot. Results compare if all but the snapshot is equal; `key_of` names that, and is the only place that decides it."""
+The identity of a result is its `of`: reference images, labels, weights of the features, numbers of images, seed, and
+the snapshot. Results compare if all but the snapshot is equal; `key_of` names that, and decides it alone."""
 
 from __future__ import annotations
 
@@ -100,8 +100,8 @@ def is_finite(value: Any) -> bool:
 
 
 def mark_best(folder: Path, label: str, figure: str, higher: bool) -> tuple[str | None, dict[str, Result]]:
-    """Write the best snapshots by a metric to best.json in its folder: that of `main_key` under the metric's label, that
-    of every other key under `label:key`. Entries of other metrics stay as they are.
+    """Write the best snapshots by a metric to best.json in its folder: that of `main_key` under the metric's label,
+    that of every other key under `label:key`. Entries of other metrics stay as they are.
 
     Returns the main key, and the best result by key. Raises DataError."""
     lines = read_lines(folder / f"metric-{label}.jsonl")

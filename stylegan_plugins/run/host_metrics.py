@@ -147,7 +147,6 @@ class Judge:
                 top = best[main]
                 print(f"Best by {decides[0]}: {top.get('snapshot_pkl')} ({top['results'][decides[0]]:.5g})")
 
-
     def _of_hosts(self, label: str) -> dict[str, Any]:
         """Return what identifies a result of the host's own metric, whose name says all but the data set; nothing if
         that is unknown."""
