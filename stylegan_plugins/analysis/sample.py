@@ -73,8 +73,10 @@ def read_image(file: Path, G: Any) -> torch.Tensor:
     """Read a picture as the data set would have it: its middle square, upright, at G's resolution and colors, what is
     transparent on white, [1, C, H, W]. Raises DataError."""
     try:
-        with PIL.Image.open(file) as opened:
+        with PIL.Image.open(file, formats=datasets.FORMATS) as opened:
             picture = PIL.ImageOps.exif_transpose(opened).convert("RGBA")
+    except PIL.UnidentifiedImageError as error:
+        raise DataError(f"--like: {file} is neither PNG nor JPEG. Convert it.") from error
     except datasets.BROKEN as error:
         raise DataError(f"--like: {file} cannot be read as an image ({' '.join(str(error).split())}).") from error
     white = PIL.Image.new("RGBA", picture.size, "white")

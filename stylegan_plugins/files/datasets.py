@@ -20,6 +20,7 @@ import PIL.Image
 from stylegan_plugins.errors import DataError
 
 MODES = {"L": 1, "RGB": 3}
+FORMATS = ("PNG", "JPEG")  # of images that are opened: Pillow hands others to programs, as PostScript to Ghostscript
 WHOLE = 5000  # so many images are read to their last byte; of the others size and color mode alone are looked at
 ADVICE = "Make the data set with the host's dataset_tool.py."
 
@@ -80,7 +81,7 @@ def read_named(path: str | Path, names: Iterable[str]) -> Iterator[np.ndarray]:
     """Yield the pixels of images of these names, as the host reads them, uint8 [C, H, W]."""
     with _opened(Path(path)) as (_, read):
         for name in names:
-            with PIL.Image.open(io.BytesIO(read(name))) as image:
+            with PIL.Image.open(io.BytesIO(read(name)), formats=FORMATS) as image:
                 pixels = np.array(image)
             yield pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
@@ -122,7 +123,7 @@ def _opened(path: Path) -> Iterator[tuple[set[str], Callable[[str], bytes]]]:
 
 def _inspect(path: Path, name: str, read: Callable[[str], bytes], whole: bool) -> tuple[int, int, str]:
     try:
-        with PIL.Image.open(io.BytesIO(read(name))) as image:
+        with PIL.Image.open(io.BytesIO(read(name)), formats=FORMATS) as image:
             found = image.width, image.height, image.mode
             if whole and image.format == "PNG":
                 image.verify()  # checksums, without decoding
@@ -130,7 +131,11 @@ def _inspect(path: Path, name: str, read: Callable[[str], bytes], whole: bool) -
                 image.load()
             return found
     except BROKEN as error:
-        why = "it is none" if isinstance(error, PIL.UnidentifiedImageError) else " ".join(str(error).split())
+        why = (
+            "it is neither PNG nor JPEG"
+            if isinstance(error, PIL.UnidentifiedImageError)
+            else " ".join(str(error).split())
+        )
         raise DataError(
             f"--data: {name} in {path} cannot be read as an image ({why}). Take it out, or replace it."
         ) from error
