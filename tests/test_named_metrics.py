@@ -159,9 +159,20 @@ for number, fid, score in ((0, 30.0, 2.0), (1, 20.0, 3.0), (2, float("nan"), 1.0
         pickle = f"{sys.argv[1]}/network-snapshot-{number}.pkl"
         metric_main.report_metric(done, run_dir=sys.argv[1], snapshot_pkl=pickle)
 metric_main.report_metric(done)
+metric_main.register_metric(type("fid_made_up_full", (), {"__new__": lambda cls, options: {"fid_made_up_full": 1.0}}))
+for data in ("a", "b"):
+    options = dict(dataset_kwargs=dict(path=sys.argv[1] + "/" + data), num_gpus=1, rank=0, device="cpu")
+    done = metric_main.calc_metric(metric="fid_made_up_full", **options)
+    metric_main.report_metric(done, run_dir=sys.argv[1], snapshot_pkl=sys.argv[1] + "/network-snapshot-0.pkl")
 """
+    write_zip(tmp_path / "a", color_crops(2, side=16))
+    write_zip(tmp_path / "b", color_crops(2, side=16, seed=1))
     output = run_script(ada_host, "-c", code, str(tmp_path)).stdout
     best = json.loads((tmp_path / "best.json").read_text())
+    # Of other data, which the name of the host's metric does not say.
+    first, second = lines_of(tmp_path, "fid_made_up_full")
+    assert best.pop("fid_made_up_full") == first and first["of"] != second["of"]
+    assert best.pop(f"fid_made_up_full:{records.key_of(second)}") == second
     assert {label: line["snapshot_pkl"] for label, line in best.items()} == {
         "fid50k_full": "network-snapshot-1.pkl",
         "is50k": "network-snapshot-1.pkl",

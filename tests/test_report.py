@@ -545,16 +545,16 @@ def test_values_near_0_and_kimg_that_are_no_numbers_of_a_run_are_drawn(tmp_path)
 
 
 @pytest.mark.unit
-@pytest.mark.parametrize("side", [-256, -1, 0, 1, 1e300, 16.5, "16", True, None, [16]])
-def test_a_recorded_side_that_no_host_has_is_not_believed(tmp_path, side):
-    folder = make_run(tmp_path / "run", sheets=1, side=16)
+def test_a_recorded_side_that_no_host_has_is_not_believed(tmp_path):
+    folder = make_run(tmp_path / "run", sheets=1, side=256)
     text = json.loads((folder / "training_options.json").read_text())
-    text["training_set_kwargs"]["resolution"] = side
-    (folder / "training_options.json").write_text(json.dumps(text))
-    (image,) = page_of(folder).all("img")
-    whole = np.asarray(PIL.Image.open(folder / "fakes000000.png"))
-    shown = np.asarray(decoded(image).convert("RGB"))
-    assert shown.size and np.array_equal(shown[:4, :4], whole[:4, :4])
+    sizes = {}
+    for side in (None, -256, -1, 0, 1, 1e300, "16", True, [16]):
+        text["training_set_kwargs"]["resolution"] = side
+        (folder / "training_options.json").write_text(json.dumps(text))
+        (image,) = page_of(folder).all("img")
+        sizes[str(side)] = decoded(image).size
+    assert set(sizes.values()) == {sizes["None"]}, sizes
 
 
 @pytest.mark.unit
