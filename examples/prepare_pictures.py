@@ -17,6 +17,7 @@ import numpy as np
 import PIL.Image
 import PIL.ImageOps
 
+FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF")  # not those for which Pillow starts programs, as PostScript
 # What Pillow raises on broken files: it has no base class for it.
 BROKEN = (
     *(OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, RuntimeError, OverflowError, struct.error),
@@ -26,7 +27,7 @@ BROKEN = (
 
 def ready(path: Path) -> PIL.Image.Image:
     """A picture the right way up, in RGB, what is transparent on white. Raises one of BROKEN if it is none."""
-    with PIL.Image.open(path) as opened:
+    with PIL.Image.open(path, formats=FORMATS) as opened:
         image = PIL.ImageOps.exif_transpose(opened)
         if image.mode.startswith("I"):  # 16 bits; Pillow itself would cut all above 255
             image = PIL.Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))

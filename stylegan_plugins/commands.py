@@ -221,7 +221,7 @@ def report(runs_: tuple[Path, ...], out: Path, host: Path | None, device: str) -
         devices.choose(device)
         find.choose_host(host)
     size = page.write(runs_, out, with_generator=host is not None)
-    click.echo(f"{out} ({size / 1e6:.1f} MB)")
+    click.echo(f"{click.format_filename(out)} ({size / 1e6:.1f} MB)")
 
 
 COMMANDS = (probe, evaluate, sample, compare, interpolate, sheet, export, report)

@@ -47,8 +47,13 @@ class RunError(UserError):
 
 def fail(error: UserError) -> NoReturn:
     """Print one line and end with exit code 2."""
-    click.echo(f"Error: {error}", err=True)
+    click.echo(f"Error: {printable(str(error))}", err=True)
     sys.exit(2)
+
+
+def printable(text: str) -> str:
+    """Return text of others for a terminal, one line: control characters and lone surrogates are escaped."""
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
 
 
 def require(package: str, extra: str = "analysis") -> None:

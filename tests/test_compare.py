@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.hosts import ADA
+from support.images import color_crops, write_zip
 from support.runs import TINY
 from support.scripts import invoke
 
@@ -76,14 +78,14 @@ def test_combinations_are_trained_and_after_ctrl_c_the_same_command_goes_on(ada_
     command = [sys.executable, "-c", "from stylegan_plugins.cli import main; main()", "compare", *flags]
     how = {"env": {**os.environ, "OMP_NUM_THREADS": "1"}, "preexec_fn": with_ctrl_c}
     running = subprocess.Popen(command, cwd=ada_host, stderr=subprocess.PIPE, text=True, **how)
-    first = tmp_path / "none-0.5-seed0"
     deadline = time.monotonic() + 300
-    while "tick 0" not in ((first / "train.log").read_text() if (first / "train.log").exists() else ""):
+    while not any("tick 0" in log.read_text() for log in tmp_path.glob("none-0.5-seed0-*/train.log")):
         assert running.poll() is None and time.monotonic() < deadline
         time.sleep(0.1)
     os.kill(running.pid, signal.SIGINT)
     _, said = running.communicate(timeout=120)
     assert running.returncode == 128 + signal.SIGINT and "Traceback" not in said
+    (first,) = tmp_path.glob("none-0.5-seed0-*")
     run_dir, seen = compare.progress_of(first)
     assert run_dir is not None and 0 < seen < 1000
     assert not list(run_dir.glob("*.tmp"))
@@ -95,7 +97,7 @@ def test_combinations_are_trained_and_after_ctrl_c_the_same_command_goes_on(ada_
     record = json.loads((tmp_path / "compare.json").read_text())
     assert [(cell["plugins"], cell["seed"]) for cell in record["cells"]] == [("none", 0), ("diffaugment", 0)]
     assert all(cell["value"] > 0 for cell in record["cells"]) and "| diffaugment | " in done.stdout
-    options = next((tmp_path / "diffaugment-0.5-seed0").glob("0*/training_options.json"))
+    options = next(tmp_path.glob("diffaugment-0.5-seed0-*/0*/training_options.json"))
     saved = json.loads(options.read_text())
     assert saved["training_set_kwargs"]["max_size"] == 32 and saved["plugins"]["active"] == ["diffaugment"]
 
@@ -104,6 +106,54 @@ def test_combinations_are_trained_and_after_ctrl_c_the_same_command_goes_on(ada_
     again = invoke(ada_host, "compare", *flags)
     assert again.returncode == 0 and " of 2: " not in again.stderr and kept.stat().st_mtime == before
     assert json.loads((tmp_path / "compare.json").read_text())["cells"] == record["cells"]
+
+    kept.rename(kept.with_suffix(".moved"))  # an older snapshot would be that of a shorter run
+    done = invoke(ada_host, "compare", *flags)
+    assert done.returncode == 2 and f"{kept} is missing, the snapshot at the end of the run" in done.stderr
+
+
+@pytest.mark.unit
+def test_a_cell_is_its_arguments_its_data_its_files_and_the_versions(tmp_path, monkeypatch):
+    """Each of these gave the old number under the new settings."""
+    host, cell = tmp_path / "host", Cell("diffaugment", 0.5, 0)
+    (host / "training").mkdir(parents=True)
+    (host / "training/loss.py").write_text("a = 1")
+    (host / "x.pkl").write_bytes(b"weights")
+    images = color_crops(6, side=16)
+    data = str(write_zip(tmp_path / "a.zip", images, [0, 1] * 3))
+
+    def folder(cell: Cell = cell, data: str = data, kimg: int = 5, more: tuple[str, ...] = ("--resume=x.pkl",)) -> str:
+        compare.code_of.cache_clear()
+        arguments = compare.command(cell, data, 6, kimg, Path("runs"), more)[2:]
+        return cell.folder(compare.identity_of(cell, arguments, host, data))
+
+    names = [folder(), folder(more=("--gamma=2",)), folder(more=("--cbase=8",)), folder(kimg=4)]
+    names += [folder(cell=Cell("diffaugment", 0.5, 1)), folder(cell=Cell("none", 0.5, 0))]
+    assert re.fullmatch(r"diffaugment-0.5-seed0-[0-9a-f]{8}", names[0]) and folder() == names[0]
+    write_zip(Path(data), images[::-1], [0, 1] * 3)
+    names.append(folder())
+    write_zip(Path(data), images[::-1], [1, 0] * 3)
+    names.append(folder())
+    (host / "x.pkl").write_bytes(b"other weights")
+    names.append(folder())
+    (host / "training/loss.py").write_text("a = 2")
+    names.append(folder())
+    monkeypatch.setattr(compare.stylegan_plugins, "__version__", "99")
+    names.append(folder())
+    assert len(set(names)) == len(names) == 11
+    assert "/" not in Cell("../a.py", 1, 0).folder({})
+
+
+@pytest.mark.unit
+def test_a_folder_that_holds_another_cell_is_refused(tmp_path):
+    identity = {"arguments": ["--gamma=1"]}
+    compare.claim(tmp_path / "cell", identity)
+    compare.claim(tmp_path / "cell", identity)
+    file = tmp_path / "cell" / compare.CELL
+    for content in ('{"arguments": ["--gamma=2"]}', "[]", "", None):
+        file.unlink() if content is None else file.write_text(content)
+        with pytest.raises(DataError, match="Move this folder away"):
+            compare.claim(tmp_path / "cell", identity)
 
 
 @pytest.mark.unit

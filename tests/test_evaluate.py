@@ -18,7 +18,7 @@ from support.pickles import make_pickle
 from support.scripts import invoke
 
 from stylegan_plugins.analysis import evaluate as evaluation
-from stylegan_plugins.analysis import metrics
+from stylegan_plugins.analysis import metrics, records
 from stylegan_plugins.errors import DataError, OptionError, UserError
 from stylegan_plugins.files import run_folders
 from stylegan_plugins.vision import backbones, extractors
@@ -275,7 +275,7 @@ def test_what_is_done_is_not_done_again_and_the_best_is_marked(cache, two, ada_h
     assert made(evaluate(ada_host, *args, "--samples=21", f"--outdir={tmp_path / 'out'}")) == [last.name]
     assert len((tmp_path / "out" / "metric-fid_test_resnet_weights.jsonl").read_text().splitlines()) == 1
 
-    lines = evaluation.read_lines(run / "metric-fid_test_resnet_weights.jsonl")
+    lines = records.read_lines(run / "metric-fid_test_resnet_weights.jsonl")
     host_keys = ["results", "metric", "total_time", "total_time_str", "num_gpus", "snapshot_pkl", "timestamp"]
     assert [list(line)[:7] for line in lines] == [host_keys] * 2
     assert [line["snapshot_pkl"] for line in lines] == [f"network-snapshot-00000{k}.pkl" for k in (0, 1)]
@@ -285,6 +285,56 @@ def test_what_is_done_is_not_done_again_and_the_best_is_marked(cache, two, ada_h
     assert best.keys() == {f"{name}_test_resnet_weights" for name in ("fid", "kid", "is")}
     assert f"**{min(values):.5g}**" in again.stdout and f"**{max(values):.5g}**" not in again.stdout
     assert f"Floor, FID of two halves of the real images: {lines[0]['floor_fid']:.5g}" in again.stdout
+
+    # A quick check has an entry of its own, and changes no other.
+    quick = evaluate(ada_host, *args, "--metrics=fid", "--samples=8")
+    (line,) = [line for line in records.read_lines(run / "metric-fid_test_resnet_weights.jsonl") if line not in lines]
+    key = f"fid_test_resnet_weights:{records.key_of(line)}"
+    assert json.loads((run / "best.json").read_text()) == {**best, key: line} and key in quick.stderr
+
+    # No figure of weights that are not finite, which make images like any others.
+    nan = make_pickle(ada_host, tmp_path / "nan.pkl", img_resolution=16, nan=1)
+    done = evaluate(ada_host, nan, *args[1:], check=False)
+    assert done.returncode == 2 and "tensors of G_ema have values that are not finite" in done.stderr
+    assert not list(tmp_path.glob("metric-*")) and "Traceback" not in done.stderr
+
+
+def result(key: dict | None, snapshot: int, value: float) -> dict:
+    line = {"results": {"x": value}, "metric": "x", "snapshot_pkl": f"network-snapshot-{snapshot:06d}.pkl"}
+    return line if key is None else {**line, "of": {**key, "pickle": str(snapshot)}}
+
+
+@pytest.mark.unit
+def test_results_of_other_images_samples_or_weights_have_keys_of_their_own(tmp_path):
+    many, few = {"samples": 5000, "real": 100, "seed": 0}, {"samples": 8, "real": 100, "seed": 0}
+    keys = {
+        records.key_of(result({**many, **other}, 1, 1.0))
+        for other in ({}, few, {"real": 9}, {"seed": 1}, {"data": "a"})
+    }
+    assert len(keys) == 5 and records.key_of(result(many, 1, 1.0)) == records.key_of(result(many, 2, 9.0))
+    assert records.key_of({"results": {}}) == records.key_of({"of": ["a"]}) == ""
+    lines = [
+        result(None, 9, 0.5),
+        result(few, 9, 1.0),
+        result(few, 8, 0.1),
+        result(many, 1, 30.0),
+        result(many, 2, 20.0),
+    ]
+    file = tmp_path / "metric-x.jsonl"
+    for order in (lines, lines[::-1]):
+        file.write_text("\n".join(map(json.dumps, order)))
+        main, _ = records.mark_best(tmp_path, "x", "x", False)
+        assert main == records.key_of(lines[-1])
+        found = json.loads((tmp_path / "best.json").read_text())
+        assert found == {"x": lines[4], "x:unknown": lines[0], f"x:{records.key_of(lines[1])}": lines[2]}
+
+
+@pytest.mark.unit
+def test_a_figure_that_is_not_finite_is_refused():
+    metric = metrics.Metric(lambda reference, generated: {"": float("inf")})
+    for features in (np.ones([4, 2]), np.full([4, 2], np.nan)):
+        with pytest.raises(DataError, match=r"x of a.pkl is (inf|nan), so it was not written"):
+            evaluation._finite_score(metric, "x", None, {"features": features}, Path("a.pkl"))
 
 
 @pytest.mark.run
@@ -343,13 +393,15 @@ def test_what_cannot_be_computed_is_refused(call, message):
 
 @pytest.mark.unit
 def test_damaged_files_of_results_stop_nothing(tmp_path):
-    for content in (b"[]", b"null", b"{", b"\xff\xfe"):
+    line = {"results": {"fid_clean": 1.0}}
+    (tmp_path / "metric-fid_clean.jsonl").write_text(json.dumps(line))
+    for content in (b"[]", b"null", b"{", b"\xff\xfe", b"[" * 100_000):
         (tmp_path / "best.json").write_bytes(content)
-        evaluation.mark_best(tmp_path, {"fid_clean": {"results": {"fid_clean": 1.0}}})
-        assert json.loads((tmp_path / "best.json").read_text()) == {"fid_clean": {"results": {"fid_clean": 1.0}}}
+        assert records.mark_best(tmp_path, "fid_clean", "fid_clean", False) == ("", {"": line})
+        assert json.loads((tmp_path / "best.json").read_text()) == {"fid_clean": line}
     lines = tmp_path / "metric-x.jsonl"
     lines.write_bytes(b'{"results": {"x": 1}}\n\xff\xfe\n[1]\n{"results": 3}\n{"results": {"x": 2}}\n{"resu')
-    assert [line["results"]["x"] for line in evaluation.read_lines(lines)] == [1, 2]
+    assert [line["results"]["x"] for line in records.read_lines(lines)] == [1, 2]
 
 
 @pytest.mark.unit

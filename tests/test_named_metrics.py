@@ -18,7 +18,7 @@ from support.images import color_crops, write_zip
 from support.runs import LITE0, TINY, driver, options, run_to_its_end
 from support.scripts import UNREACHABLE, invoke, run_script
 
-from stylegan_plugins.analysis import evaluate
+from stylegan_plugins.analysis import evaluate, records
 from stylegan_plugins.run import host_metrics
 from training_ext.distributed import merged
 
@@ -31,7 +31,7 @@ def cache(monkeypatch, tmp_path):
 
 
 def lines_of(folder: Path, label: str) -> list[dict]:
-    return evaluate.read_lines(folder / f"metric-{label}.jsonl")
+    return records.read_lines(folder / f"metric-{label}.jsonl")
 
 
 def evaluated(host: Path, run: Path, data: Path, metrics: str, *flags: str):
@@ -45,7 +45,7 @@ def test_metrics_leave_no_trace_in_a_run_and_are_those_of_evaluate(cache, ada_ho
     args = options(
         ada_host, ADA, small_zip, tmp_path, "--plugin=diffaugment", "--aug=ada", "--device=cpu", "--batch=64"
     )
-    args |= {"total_kimg": 1, "kimg_per_tick": 0.5, "network_snapshot_ticks": 9, "image_snapshot_ticks": 9}
+    args |= {"total_kimg": 1, "kimg_per_tick": 1, "network_snapshot_ticks": 9, "image_snapshot_ticks": 9}
     run_to_its_end(ada_host, args, tmp_path / "without")
     output = run_to_its_end(ada_host, args | {"metrics": [KID, IS], "metric_samples": 20}, tmp_path / "with")
     assert differences(tmp_path / "with", tmp_path / "without") == []
@@ -160,9 +160,20 @@ for number, fid, score in ((0, 30.0, 2.0), (1, 20.0, 3.0), (2, float("nan"), 1.0
         pickle = f"{sys.argv[1]}/network-snapshot-{number}.pkl"
         metric_main.report_metric(done, run_dir=sys.argv[1], snapshot_pkl=pickle)
 metric_main.report_metric(done)
+metric_main.register_metric(type("fid_made_up_full", (), {"__new__": lambda cls, options: {"fid_made_up_full": 1.0}}))
+for data in ("a", "b"):
+    options = dict(dataset_kwargs=dict(path=sys.argv[1] + "/" + data), num_gpus=1, rank=0, device="cpu")
+    done = metric_main.calc_metric(metric="fid_made_up_full", **options)
+    metric_main.report_metric(done, run_dir=sys.argv[1], snapshot_pkl=sys.argv[1] + "/network-snapshot-0.pkl")
 """
+    write_zip(tmp_path / "a", color_crops(2, side=16))
+    write_zip(tmp_path / "b", color_crops(2, side=16, seed=1))
     output = run_script(ada_host, "-c", code, str(tmp_path)).stdout
     best = json.loads((tmp_path / "best.json").read_text())
+    # Of other data, which the name of the host's metric does not say.
+    first, second = lines_of(tmp_path, "fid_made_up_full")
+    assert best.pop("fid_made_up_full") == first and first["of"] != second["of"]
+    assert best.pop(f"fid_made_up_full:{records.key_of(second)}") == second
     assert {label: line["snapshot_pkl"] for label, line in best.items()} == {
         "fid50k_full": "network-snapshot-1.pkl",
         "is50k": "network-snapshot-1.pkl",

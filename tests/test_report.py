@@ -9,21 +9,28 @@ import io
 import itertools
 import json
 import math
+import os
+import random
 import re
 import shutil
+import stat
 import subprocess
 from pathlib import Path
 
 import numpy as np
+import PIL.EpsImagePlugin
 import PIL.Image
 import pytest
 from click.testing import CliRunner
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from support.report_mutants import FILES, mutate
 from support.scripts import run_script
 
+from stylegan_plugins.analysis import records, sample
 from stylegan_plugins.cli import cli
 from stylegan_plugins.errors import DataError, OptionError
+from stylegan_plugins.files import datasets
 from stylegan_plugins.report import charts, history, thumbnails
 from stylegan_plugins.report import page as report_page
 
@@ -243,7 +250,7 @@ def test_the_second_result_for_a_snapshot_replaces_the_first(tmp_path):
     folder = make_run(tmp_path / "a", sheets=0)
     add_metric(folder, "fid", {200: 9.0, 0: 20.0})
     add_metric(folder, "fid", {200: 8.0})
-    assert history.read(folder).metrics["fid"].points("fid") == [(0, 20.0), (200, 8.0)]
+    assert history.read(folder).metrics["fid"][""].points("fid") == [(0, 20.0), (200, 8.0)]
 
 
 @pytest.mark.unit
@@ -437,6 +444,25 @@ def test_any_finite_values_are_drawn_inside_the_frame(values):
     assert all(charts.TOP - 0.1 <= y <= charts.HEIGHT - charts.BOTTOM + 0.1 for y, _ in drawn.y_ticks)
 
 
+TINY = [0.0, 5e-324, -5e-324, 1e-310, 2.2250738585072014e-308, 2.225073858507202e-308, 1.7976931348623157e308]
+ANY = st.one_of(st.floats(allow_nan=False, allow_infinity=False), st.sampled_from(TINY))
+
+
+@pytest.mark.unit
+@FEW
+@given(st.lists(st.tuples(ANY, ANY), min_size=1, max_size=5))
+@example([(5e-324, 1.0)])
+@example([(0.0, 0.0), (1e-323, 1e-323)])
+@example([(2.2250738585072014e-308, 5e-324), (2.225073858507202e-308, 1.0)])
+def test_values_at_any_kimg_are_drawn_inside_the_frame(points):
+    drawn = charts.chart("Title", "key", [charts.Line(0, "", sorted(points))])
+    numbers = [float(number) for number in re.findall(r"-?[\d.]+", drawn.lines[0].path.replace("h0", ""))]
+    assert all(charts.LEFT <= x <= charts.WIDTH - charts.RIGHT for x in numbers[::2])
+    assert all(charts.TOP <= y <= charts.HEIGHT - charts.BOTTOM for y in numbers[1::2])
+    assert 1 <= len(drawn.x_ticks) <= 7 and 1 <= len(drawn.y_ticks) <= 6
+    assert all(charts.LEFT - 0.1 <= x <= charts.WIDTH - charts.RIGHT + 0.1 for x, _ in drawn.x_ticks)
+
+
 JSON = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5)),
     lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=5), inner, max_size=3)),
@@ -461,6 +487,159 @@ def test_any_json_makes_a_page_or_one_line(tmp_path_factory, lines):
     assert all(value is None or math.isfinite(value) for values in run.stats.values.values() for value in values)
     assert all(len(values) == len(run.stats.kimg) for values in run.stats.values.values())
     Page(report_page.render([run, run]))
+
+
+@pytest.mark.unit
+@settings(max_examples=25, deadline=None)
+@given(st.sampled_from(FILES), st.integers(0, 2**32))
+def test_a_mutant_of_any_file_makes_a_page_or_one_line(mutated, file, seed):
+    folder, sound = mutated
+    draw = random.Random(seed)
+    (folder / file).write_bytes(mutate(draw, sound[file]))
+    done = command(folder, f"--out={folder.parent / 'report.html'}")
+    (folder / file).write_bytes(sound[file])
+    assert done.exception is None or isinstance(done.exception, SystemExit), repr(done.exception)
+    assert done.exit_code == 0 or (done.exit_code == 2 and done.stderr.count("\n") == 1), done.stderr
+    if done.exit_code == 0:
+        assert "<script>" not in Page((folder.parent / "report.html").read_text(encoding="utf-8")).text
+
+
+@pytest.fixture(scope="module")
+def mutated(tmp_path_factory):
+    """A run directory with all files that a report reads, and their contents."""
+    folder = make_run(tmp_path_factory.mktemp("mutants") / "run", ticks=4, sheets=1, side=16)
+    add_metric(folder, "fid50k_full", {0: 90.0, 4: 80.0})
+    add_metric(folder, "kid_x", {0: 0.5, 4: 0.25}, "kid_x")
+    add_diagnostics(folder, 3)
+    return folder, {name: (folder / name).read_bytes() for name in FILES}
+
+
+@pytest.mark.unit
+def test_lone_surrogates_and_control_characters_are_no_traceback(tmp_path):
+    """In a folder's name that is no UTF-8, in a statistic, in a setting, and in the folder that an error names."""
+    folder = make_run(tmp_path / os.fsdecode(b"run-\xff"), sheets=0, note="\ud800", **{"\udfff": 1})
+    with open(folder / "stats.jsonl", "a") as file:
+        for kimg in (97.0, 98.0):
+            file.write(json.dumps({"Progress/kimg": statistic(kimg), "\ud800/real": statistic(kimg)}) + "\n")
+    out = tmp_path / os.fsdecode(b"page-\xff.html")
+    done = command(folder, f"--out={out}")
+    assert done.exit_code == 0, done.output
+    assert "run-?" in Page(out.read_text(encoding="utf-8")).text
+    make_run(tmp_path / "runs" / "00000-\x1b[2J\nError", sheets=0)
+    done = command(tmp_path / "runs", f"--out={out}")
+    assert done.exit_code == 2 and done.stderr.count("\n") == 1 and "\x1b" not in done.stderr
+
+
+@pytest.mark.unit
+def test_values_near_0_and_kimg_that_are_no_numbers_of_a_run_are_drawn(tmp_path):
+    folder = make_run(tmp_path / "run", ticks=0, sheets=0)
+    rows = [{"kimg": 5e-324, "a": 5e-324, "b": 1e-310}, {"kimg": 1e-323, "a": 1e-310, "b": 1e308}]
+    (folder / "stats.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    for snapshot in ("9" * 400, "7"):
+        line = {"results": {"fid": 1.0}, "snapshot_pkl": f"network-snapshot-{snapshot}.pkl"}
+        with open(folder / "metric-fid.jsonl", "a") as file:
+            file.write(json.dumps(line) + "\n")
+    run = history.read(folder)
+    assert run.metrics["fid"][""].kimg == [7.0] and "1 lines of metric-fid.jsonl name no snapshot" in run.notes[-1]
+    page_of(folder)
+
+
+@pytest.mark.unit
+def test_a_recorded_side_that_no_host_has_is_not_believed(tmp_path):
+    folder = make_run(tmp_path / "run", sheets=1, side=256)
+    text = json.loads((folder / "training_options.json").read_text())
+    sizes = {}
+    for side in (None, -256, -1, 0, 1, 1e300, "16", True, [16]):
+        text["training_set_kwargs"]["resolution"] = side
+        (folder / "training_options.json").write_text(json.dumps(text))
+        (image,) = page_of(folder).all("img")
+        sizes[str(side)] = decoded(image).size
+    assert set(sizes.values()) == {sizes["None"]}, sizes
+
+
+@pytest.mark.unit
+def test_no_program_is_started_for_an_image_whatever_its_name_and_no_pipe_is_opened(tmp_path, monkeypatch):
+    started = []
+    monkeypatch.setattr(PIL.EpsImagePlugin, "Ghostscript", lambda *args, **kwargs: started.append(args))
+    folder = make_run(tmp_path / "run", sheets=2, side=16)
+    postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n%%EOF\n"
+    (folder / "fakes000001.png").write_bytes(postscript)
+    PIL.Image.new("RGB", (9, 9)).save(folder / "fakes000002.png", "bmp")
+    os.mkfifo(folder / "fakes000003.png")
+    PIL.Image.new("1", (30_000, 30_000)).save(folder / "fakes000004.png")
+    page = page_of(folder)
+    for index in (1, 2, 3, 4):
+        assert f"fakes00000{index}.png cannot be read as an image and was left out" in page.text
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "0.png").write_bytes(postscript)
+    with pytest.raises(DataError, match="neither PNG nor JPEG"):
+        datasets.check_dataset(tmp_path / "set")
+    with pytest.raises(DataError, match=r"--like: .*0.png is neither PNG nor JPEG. Convert it."):
+        sample.read_image(tmp_path / "set" / "0.png", None)
+    assert started == []
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("name", ["stats.jsonl", "diagnostics.jsonl", "metric-x.jsonl", "training_options.json"])
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path, name):
+    folder = make_run(tmp_path / "run", sheets=0)
+    (folder / name).unlink(missing_ok=True)
+    os.mkfifo(folder / name)
+    done = command(folder, f"--out={tmp_path / 'report.html'}")
+    assert "is no regular file" in done.stderr if name.endswith("jsonl") else done.exit_code == 0
+
+
+@pytest.mark.unit
+def test_a_device_is_written_to_and_not_replaced(tmp_path):
+    """The device that is always full was replaced by the page, with exit code 0."""
+    folder, full = make_run(tmp_path / "run", sheets=0), tmp_path / "full"
+    try:
+        os.mknod(full, stat.S_IFCHR | 0o600, os.makedev(1, 7))
+        full.open("wb").close()
+    except PermissionError:
+        pytest.skip("devices can be made by root alone")
+    done = command(folder, f"--out={full}")
+    assert done.exit_code == 2 and "full cannot be written (No space left on device)" in done.stderr
+    assert full.is_char_device()
+
+
+@pytest.mark.unit
+def test_results_of_other_images_are_curves_of_their_own_and_never_the_best(tmp_path):
+    folder, other = make_run(tmp_path / "a", sheets=0), make_run(tmp_path / "b", sheets=0)
+    of = {"data": "x", "real": 100, "samples": 5000, "seed": 0}
+    quick = {**of, "samples": 8}
+    for run, values in ((folder, [(of, 0, 90.0), (of, 200, 30.0), (quick, 200, 3.0)]), (other, [(quick, 0, 2.0)])):
+        for these, kimg, value in values:
+            line = {"results": {"fid_clean": value}, "snapshot_pkl": f"network-snapshot-{kimg:06d}.pkl"}
+            line |= {"metric": "fid_clean", "of": {**these, "pickle": f"{kimg}"}}
+            with open(run / "metric-fid_clean.jsonl", "a") as file:
+                file.write(json.dumps(line) + "\n")
+    runs = [history.read(folder), history.read(other)]
+    keys = {samples: records.key_of({"of": {**of, "samples": samples}}) for samples in (8, 5000)}
+    assert runs[0].metrics["fid_clean"][keys[5000]].points("fid_clean") == [(0, 90.0), (200, 30.0)]
+    first, second = report_page._metrics(runs)
+    assert (first["name"], second["name"]) == ("fid_clean", f"fid_clean:{keys[8]}")
+    assert second["runs"] == [0, 1] and not any(best for _, cells in second["rows"] for _, best, _ in cells)
+    text = re.sub(r"\s+", " ", page_of(folder, other).text)
+    assert "30 ★" in text and "3 ★" not in text and "2 ★" not in text and "30at 200 kimg" in text
+    assert "8 generated, 100 real" in text
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("kimg, alarm", [(2.0, False), (4000.0, True)])
+def test_an_early_run_is_not_said_to_over_fit(tmp_path, kimg, alarm):
+    folder = make_run(tmp_path / "run", sheets=0)
+    add_diagnostics(folder, 3)
+    for name in ("stats.jsonl", "diagnostics.jsonl"):
+        text = (folder / name).read_text()
+        lines = [json.loads(line) for line in text.splitlines()]
+        for index, line in enumerate(lines):
+            key = "kimg" if "kimg" in line else "Progress/kimg"
+            line[key] = kimg * (index + 1) / len(lines)
+        (folder / name).write_text("\n".join(map(json.dumps, lines)))
+    text = page_of(folder).text
+    said = [phrase for phrase in ("is over-fitting", "rises: over-fitting", "D wins") if phrase in text]
+    assert len(said) == (3 if alarm else 0) and ("In the first 200 kimg" in text) is not alarm
 
 
 def luminance(color: np.ndarray) -> float:

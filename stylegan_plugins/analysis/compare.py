@@ -1,30 +1,42 @@
 """`stylegan-plugins compare`: combinations of plug-ins, trained in turn with the same budget, and a table of a metric.
 
 Its form is that of the papers' tables: a row for each combination, a column for each share of the data, with mean and
-deviation over seeds."""
+deviation over seeds. A run is used again only if arguments, contents of data and files, and versions are the same."""
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
 import os
 import re
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
+import stylegan_plugins
 from stylegan_plugins import options as plugin_options
-from stylegan_plugins.analysis import evaluate, markdown, programs
+from stylegan_plugins.analysis import evaluate, markdown, programs, records
 from stylegan_plugins.errors import DataError, OptionError
-from stylegan_plugins.files import datasets, downloads, states
+from stylegan_plugins.files import datasets, downloads, json_lines, states
 from stylegan_plugins.files.atomic import whole, write_json
+from stylegan_plugins.files.checksums import digest_of
 from stylegan_plugins.manager import catalogue, split_names
 from stylegan_plugins.vision import extractors
 
 LOG = "train.log"
+CELL = "cell.json"  # beside the run of a cell: its identity
+LIBRARIES = ("torch", "numpy", "timm")  # whose versions may change what a run computes
+HOST_FOLDERS = ("training", "torch_utils", "dnnlib")
 
 
 @dataclass(frozen=True)
@@ -35,9 +47,11 @@ class Cell:
     fraction: float
     seed: int
 
-    @property
-    def folder(self) -> str:
-        return f"{self.plugins.replace(',', '+')}-{self.fraction:g}-seed{self.seed}"
+    def folder(self, identity: Mapping[str, Any]) -> str:
+        """Return the name of its folder, which ends in a hash of its identity."""
+        names = re.sub(r"[^\w.+-]", "_", self.plugins.replace(",", "+"))[:100]
+        digest = records.short_hash(json.dumps(identity, sort_keys=True).encode(), 8)
+        return f"{names}-{self.fraction:g}-seed{self.seed}-{digest}"
 
 
 def combinations_of(text: str) -> list[str]:
@@ -105,6 +119,67 @@ def command(cell: Cell, data: str, images: int, kimg: int, outdir: Path, more: S
     return [*found, *arguments_for(split_names([cell.plugins]), more)]
 
 
+def identity_of(cell: Cell, arguments: Sequence[str], host: Path, data: str) -> dict[str, Any]:
+    """Return the identity of a run, JSON. It is another run if anything here differs.
+
+    arguments   of train.py, without its output folder
+    data        path of a folder or zip"""
+    parts = {part for argument in arguments for part in re.split("[=,]", argument)}
+    files = {part: digest_of(host / part) for part in sorted(parts) if part != data and os.path.isfile(host / part)}
+    return {
+        "arguments": list(arguments),
+        "data": {"images": datasets.fingerprint(data), "labels": labels_of(Path(data))},
+        "files": files,
+        "versions": {"stylegan_plugins": stylegan_plugins.__version__, "host": code_of(host), **versions_of(cell)},
+    }
+
+
+def labels_of(data: Path) -> str:
+    """Return a hash of a data set's dataset.json; "" if it has none."""
+    if data.is_dir():
+        file = data / "dataset.json"
+        return digest_of(file) if file.is_file() else ""
+    with zipfile.ZipFile(data) as archive:
+        return str(archive.getinfo("dataset.json").CRC) if "dataset.json" in archive.namelist() else ""
+
+
+@functools.cache
+def code_of(host: Path) -> str:
+    """Return a hash of the source files by which a host trains."""
+    files = [*host.glob("*.py"), *(file for top in HOST_FOLDERS for file in (host / top).rglob("*") if file.is_file())]
+    code = {file.relative_to(host).as_posix(): file for file in files if file.suffix in (".py", ".cu", ".cpp", ".h")}
+    digest = hashlib.sha256()
+    for name in sorted(code):
+        digest.update(f"{name}\0{digest_of(code[name])}\0".encode())
+    return digest.hexdigest()[:16]
+
+
+def versions_of(cell: Cell) -> dict[str, str]:
+    """Return versions by name, of libraries and of the packages that a cell's plug-ins come from."""
+    found = {name: importlib.metadata.version(name) for name in LIBRARIES if importlib.util.find_spec(name)}
+    for name in catalogue().activate(split_names([cell.plugins]), {}).names:
+        source = catalogue().sources.get(name)
+        if isinstance(source, importlib.metadata.EntryPoint) and source.dist is not None:
+            found[source.dist.name] = source.dist.version
+    return found
+
+
+def claim(folder: Path, identity: Mapping[str, Any]) -> None:
+    """Write the identity of a cell into its folder, before it is trained. Raises DataError if the folder is there, with
+    another identity or none."""
+    file = folder / CELL
+    if not folder.exists():
+        write_json(file, identity)
+    try:
+        known = json_lines.parse(file.read_text(errors="replace"))
+    except (OSError, ValueError):
+        known = {}
+    if known != identity:
+        raise DataError(
+            f"{file} is missing, or is not of the runs in {folder}. Move this folder away, and start again."
+        )
+
+
 def progress_of(folder: Path) -> tuple[Path | None, int]:
     """Return the run directory in a cell's folder that got farthest and has a state, and the images it has seen."""
     newest = [known[0] for run_dir in folder.glob("*") if run_dir.is_dir() and (known := states.states_of(run_dir))]
@@ -164,24 +239,32 @@ def run(
         tried = [*command(cell, path, images, kimg, outdir, more), "--dry-run"]
         call(tried, host, outdir / "dry-run.log", "Nothing was trained.")
     values: dict[Cell, float] = {}
+    folders: dict[Cell, str] = {}
     for number, cell in enumerate(cells, 1):
-        folder = outdir / cell.folder
+        plain = [part for part in command(cell, path, images, kimg, outdir, more)[2:] if part != f"--outdir={outdir}"]
+        identity = identity_of(cell, plain, host, path)
+        folders[cell] = cell.folder(identity)
+        folder = outdir / folders[cell]
+        claim(folder, identity)
         run_dir, seen = progress_of(folder)
         if seen < kimg * 1000:
-            report(f"{number} of {len(cells)}: {cell.folder}, from {seen / 1000:g} of {kimg} kimg")
+            report(f"{number} of {len(cells)}: {folder.name}, from {seen / 1000:g} of {kimg} kimg")
             arguments = command(cell, path, images, kimg, folder, more)
             if run_dir is not None:
-                arguments = [*arguments[:2], f"--resume-run={run_dir}", f"--kimg={kimg}"]
+                arguments = [*arguments[:2], f"--resume-run={run_dir}"]
             call(arguments, host, folder / LOG, "The same command goes on from here.")
-            run_dir, _ = progress_of(folder)
+            run_dir, seen = progress_of(folder)
         if run_dir is None:
             raise DataError(f"{folder}: the run has left no state. Look at {folder / LOG}.")
+        last = run_dir / f"network-snapshot-{seen // 1000:06d}.pkl"
+        if not last.is_file():  # an older one is of a shorter run
+            raise DataError(f"{last} is missing, the snapshot at the end of the run. Remove {folder}, and start again.")
         values[cell] = evaluate.value_of(
-            run_dir, path, metric=metric, features=features, samples=samples, device=device, report=report
+            last, path, metric=metric, features=features, samples=samples, device=device, report=report
         )
     made = as_markdown(combinations, shares, values)
     record = {"metric": metric, "features": features, "kimg": kimg, "data": data, "arguments": list(more)}
-    record["cells"] = [{**vars(cell), "value": value} for cell, value in values.items()]
+    record["cells"] = [{**asdict(cell), "folder": folders[cell], "value": value} for cell, value in values.items()]
     with whole(outdir / "compare.md") as out:
         out.write(f"{made}\n".encode())
     write_json(outdir / "compare.json", record)

@@ -6,12 +6,10 @@ metric-<name>.jsonl, in the host's format, with what they are of."""
 from __future__ import annotations
 
 import functools
-import hashlib
-import json
-import math
+import itertools
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,21 +18,21 @@ import click
 import numpy as np
 import torch
 
-from stylegan_plugins.analysis import markdown, metrics, sample
+from stylegan_plugins.analysis import markdown, metrics, records, sample
 from stylegan_plugins.analysis.metrics import Metric, Reference, score
+from stylegan_plugins.analysis.records import Result, short_hash
 from stylegan_plugins.errors import DataError, OptionError, require
 from stylegan_plugins.files import datasets, downloads, run_folders
-from stylegan_plugins.files.atomic import whole, write_json
+from stylegan_plugins.files.atomic import whole
 from stylegan_plugins.files.checksums import digest_of
 from stylegan_plugins.host import find
 from stylegan_plugins.host.modules import host_module
 from stylegan_plugins.vision import extractors
-from stylegan_plugins.vision.extractors import Extractor, Inception, extract
+from stylegan_plugins.vision.extractors import Extractor, Inception, Outputs, extract
 from stylegan_plugins.vision.ranking import real_batches
 
 LOW_SHOT = 5000  # a smaller reference is compared with as many generated images, any other with 50,000
 VERSION = 1
-Result = dict[str, Any]  # a result in the host's format, with what it is of
 
 
 def default_samples(reference: int) -> int:
@@ -89,8 +87,8 @@ class Comparison:
             labels = np.stack([self.dataset.get_label(index) for index in range(len(self.dataset))])
         return {
             **{"version": VERSION, "pickle": digest_of(pickle), "data": self.fingerprint},
-            **{"real": self.count, "labels": _short(labels.tobytes()), "weights": self.network.weights},
-            "samples": self.samples,
+            **{"real": self.count, "labels": short_hash(labels.tobytes()), "weights": self.network.weights},
+            **{"samples": self.samples, "seed": sample.SEED},
         }
 
     @functools.cached_property
@@ -98,7 +96,7 @@ class Comparison:
         """Return features of the real images, from the cache if they are there."""
         key = self.network.key
         identity = f"{VERSION}/{self.fingerprint}/{key}/{self.network.weights}/{self.count}"
-        file = downloads.cache_directory() / "evaluate" / f"{key}-{_short(identity.encode())}.npy"
+        file = downloads.cache_directory() / "evaluate" / f"{key}-{short_hash(identity.encode())}.npy"
         try:
             return Reference(np.load(file, allow_pickle=False))
         except FileNotFoundError:
@@ -112,63 +110,10 @@ class Comparison:
         return Reference(found)
 
 
-def _short(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:16]
-
-
 def floor_of(metric: Metric, reference: Reference | None) -> dict[str, float]:
     """Return the floor for a line of results: nothing for a metric without a reference, or with too small a one."""
     floor = reference.floor if reference is not None and metric.reads == "features" else None
-    return {} if floor is None else {"floor_fid": floor}
-
-
-# Lines of results. --------------------------------------------------------------------------------
-
-
-def read_lines(file: Path) -> list[Result]:
-    """Read the results in a metric-*.jsonl, except a line that a kill cut off."""
-    found = []
-    for line in file.read_text(errors="replace").splitlines() if file.exists() else ():
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(record, dict) and isinstance(record.get("results"), dict):
-            found.append(record)
-    return found
-
-
-def append_line(file: Path, record: Result) -> None:
-    """Append a result. Raises DataError if it cannot be written."""
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with open(file, "a+b") as out:
-            out.seek(max(out.seek(0, os.SEEK_END) - 1, 0))
-            if out.read(1) not in (b"\n", b""):  # a line that a kill cut off
-                out.write(b"\n")
-            out.write(json.dumps(record).encode() + b"\n")
-    except OSError as error:
-        raise DataError(f"{file} cannot be written ({error.strerror or error}).") from error
-
-
-def best_of(key: str, higher: bool, lines: Iterable[Result], of: Mapping[str, Any] | None = None) -> Result | None:
-    """Return the line that is best by a figure, among those that differ from `of` in the pickle at most; None if it is
-    finite in none. Lines of the host's own metrics do not say what they are of."""
-    others = lambda of: {**(of or {}), "pickle": None}
-    finite = lambda value: isinstance(value, int | float) and math.isfinite(value)
-    same = [line for line in lines if others(line.get("of")) == others(of) and finite(line["results"].get(key))]
-    return (max if higher else min)(same, key=lambda line: line["results"][key], default=None)
-
-
-def mark_best(folder: Path, best: Mapping[str, Result]) -> Path:
-    """Write best.json: by metric, the result of the best snapshot. Other metrics' stay as they are."""
-    file = folder / "best.json"
-    try:
-        known = json.loads(file.read_text())
-    except (OSError, ValueError):
-        known = None
-    write_json(file, {**(known if isinstance(known, dict) else {}), **best})
-    return file
+    return {"floor_fid": floor} if floor is not None and records.is_finite(floor) else {}
 
 
 # The command. -------------------------------------------------------------------------------------
@@ -211,26 +156,26 @@ def results(
     report(f"{samples} generated images, {count} of {len(dataset)} real ones of {data}.")
     reference = comparison.reference if "features" in wanted else None
     floor = None if reference is None else reference.floor
-    rows, lines = {}, {}
+    rows: dict[str, dict[str, Result]] = {}
     for pickle in pickles:
         folder = outdir or pickle.parent
         of = comparison.identity(pickle, sample.sampler_of(pickle.parent))
         found: dict[str, Result] = {}
         for name, label in labels.items():
-            lines[name] = read_lines(folder / f"metric-{label}.jsonl")
-            for line in lines[name]:
-                if line.get("of") == of:
+            for line in records.read_lines(folder / f"metric-{label}.jsonl"):
+                if line.get("of") == of and _is_complete(line, label, chosen[name]):
                     found[name] = line
         missing = [name for name in chosen if name not in found]
         began = time.time()
         if missing:
             G, sampler, _ = sample.load_generator(pickle, device)
+            _check_finite(G, pickle)
             images = sample.Generator(G, sampler, dataset).images(samples)
             seen = extract(network, images, samples, f"{network.key}: {pickle.name}")
         shared = time.time() - began
         for name in missing:
             began, label = time.time(), labels[name]
-            results = score(chosen[name], label, reference, seen)
+            results = _finite_score(chosen[name], label, reference, seen, pickle)
             seconds = shared + time.time() - began
             found[name] = dict(
                 results=results,
@@ -243,13 +188,52 @@ def results(
                 of=of,
                 **floor_of(chosen[name], reference),
             )
-            append_line(folder / f"metric-{label}.jsonl", found[name])
-            lines[name].append(found[name])
+            records.append_line(folder / f"metric-{label}.jsonl", found[name])
         rows[pickle.name] = found
-    tops = {name: best_of(labels[name] + m.decides, m.higher, lines[name], of) for name, m in chosen.items()}
-    best = {name: top for name, top in tops.items() if top is not None}
-    marked = mark_best(folder, {labels[name]: line for name, line in best.items()})
-    return rows, best, floor, marked
+    best: dict[str, Result] = {}
+    for name, label in labels.items():
+        main, tops = records.mark_best(folder, label, label + chosen[name].decides, chosen[name].higher)
+        key = records.key_of(found[name])
+        if key in tops:
+            best[name] = tops[key]
+        if main != key and main in tops:
+            report(
+                f"{label}: best.json ranks snapshots by other results ({records.described(tops[main])}); these "
+                f"({records.described(found[name])}) are there as {label}:{key}."
+            )
+    return rows, best, floor, folder / records.BEST
+
+
+def _is_complete(line: Result, label: str, metric: Metric) -> bool:
+    """Tell whether a line has all figures of a metric, and each is finite."""
+    return line.get("metric") == label and all(
+        records.is_finite(line["results"].get(label + end)) for end in metric.ends
+    )
+
+
+def _check_finite(G: torch.nn.Module, pickle: Path) -> None:
+    """Raise DataError if weights are not finite: pixels are integers, so the figures would look like any others."""
+    tensors = itertools.chain(G.named_parameters(), G.named_buffers())
+    odd = [name for name, tensor in tensors if tensor.is_floating_point() and not tensor.isfinite().all()]
+    if odd:
+        raise DataError(
+            f"{pickle}: {len(odd)} tensors of G_ema have values that are not finite, {odd[0]} first. Nothing was "
+            "written; evaluate an earlier snapshot."
+        )
+
+
+def _finite_score(
+    metric: Metric, label: str, reference: Reference | None, seen: Outputs, pickle: Path
+) -> dict[str, float]:
+    """Return the figures of a metric. Raises DataError if features or figures are not finite."""
+    results = score(metric, label, reference, seen) if np.isfinite(seen[metric.reads]).all() else {label: float("nan")}
+    odd = [figure for figure, value in results.items() if not records.is_finite(value)]
+    if odd:
+        raise DataError(
+            f"{odd[0]} of {pickle} is {results[odd[0]]}, so it was not written. Evaluate another snapshot, or use more "
+            "images or other --features."
+        )
+    return results
 
 
 def run(path: Path, data: str, **how: Any) -> str:

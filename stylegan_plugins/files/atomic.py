@@ -17,12 +17,16 @@ from stylegan_plugins.errors import DataError
 @contextmanager
 def whole(path: Path) -> Iterator[BinaryIO]:
     """Open a file to write to, which takes its name when it is on the disk, after a block without an error. Folders are
-    made.
+    made. A device or a pipe is written to as it is: it must not be replaced.
 
     Raises DataError if it cannot be written."""
     partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not path.is_file():
+            with open(path, "wb") as file:
+                yield file
+            return
         with open(partial, "wb") as file:
             yield file
             file.flush()

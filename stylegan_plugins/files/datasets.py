@@ -28,6 +28,7 @@ MODES = {"L": 1, "RGB": 3}
 WHOLE, WHOLE_BYTES = 5000, 1 << 30  # the first images are read to their last byte; of the others the header alone
 RULES = 1  # of the scan; another number makes the cache forget
 SETTLED = 2.0  # seconds: some file systems have no finer times, so a younger file may change and keep its time
+FORMATS = ("PNG", "JPEG")  # of images that are opened: Pillow hands others to programs, as PostScript to Ghostscript
 ADVICE = "Make the data set with the host's dataset_tool.py."
 
 # What Pillow's decoders and zipfile raise on broken files: neither has a base class for it.
@@ -94,7 +95,7 @@ def read_named(path: str | Path, names: Iterable[str]) -> Iterator[np.ndarray]:
     """Yield the pixels of images of these names, as the host reads them, uint8 [C, H, W]."""
     with _opened(Path(path)) as (_, open_file):
         for name in names:
-            with open_file(name) as file, PIL.Image.open(io.BytesIO(file.read())) as image:
+            with open_file(name) as file, PIL.Image.open(io.BytesIO(file.read()), formats=FORMATS) as image:
                 pixels = np.array(image)
             yield pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
@@ -180,7 +181,7 @@ def _inspect(path: Path, name: str, open_file: Callable[[str], Any], whole: bool
     try:
         with open_file(name) as file:
             data = file.read() if whole else b""
-            with PIL.Image.open(io.BytesIO(data) if whole else file) as image:
+            with PIL.Image.open(io.BytesIO(data) if whole else file, formats=FORMATS) as image:
                 found = image.width, image.height, image.mode
                 if whole and image.format == "PNG":
                     image.verify()  # checksums, without decoding
@@ -188,7 +189,11 @@ def _inspect(path: Path, name: str, open_file: Callable[[str], Any], whole: bool
                     image.load()
                 return len(data), found
     except BROKEN as error:
-        why = "it is none" if isinstance(error, PIL.UnidentifiedImageError) else " ".join(str(error).split())
+        why = (
+            "it is neither PNG nor JPEG"
+            if isinstance(error, PIL.UnidentifiedImageError)
+            else " ".join(str(error).split())
+        )
         raise DataError(
             f"--data: {name} in {path} cannot be read as an image ({why}). Take it out, or replace it."
         ) from error

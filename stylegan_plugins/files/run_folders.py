@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from typing import Any
 import click
 
 from stylegan_plugins.errors import DataError
+from stylegan_plugins.files import json_lines
 from stylegan_plugins.files.atomic import write_json
 from stylegan_plugins.files.checksums import check_checksum
 
@@ -27,14 +27,15 @@ def read_options(run_dir: Path) -> dict[str, Any] | None:
     Raises DataError if it cannot be read or is no JSON object."""
     file = run_dir / OPTIONS
     try:
-        found = json.loads(file.read_text(encoding="utf-8", errors="replace"))
-        if not isinstance(found, dict):
-            raise ValueError("it is no JSON object")
+        if file.exists() and not file.is_file():
+            raise ValueError("it is no regular file")
+        if file.exists() and file.stat().st_size > 4 * json_lines.MOST_LETTERS:
+            raise ValueError("it is too large")
+        return json_lines.parse(file.read_text(encoding="utf-8", errors="replace"))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, RecursionError) as error:  # RecursionError: nested without end
+    except (OSError, ValueError) as error:
         raise DataError(f"{file} cannot be read ({getattr(error, 'strerror', None) or error}).") from error
-    return found
 
 
 def write_options(run_dir: Path, args: Mapping[str, Any]) -> None:

@@ -84,6 +84,8 @@ def ticks(low: float, high: float, most: int) -> list[float]:
     """Return round numbers between low and high, at most `most` of them, evenly spaced."""
     if not low < high or not math.isfinite(high - low):
         return [low]
+    if (high - low) / most < sys.float_info.min:  # whose digits are lost
+        return [low]
     power = 10.0 ** math.floor(math.log10((high - low) / most))
     for step in (power, 2 * power, 2.5 * power, 5 * power, 10 * power, 20 * power):
         if step <= 0 or low + step == low:  # at the end of what numbers can tell apart
@@ -119,11 +121,13 @@ def chart(title: str, key: str, lines: Sequence[Line], text: str = "") -> Chart 
         return None
     xs = [x for line in lines for x, _ in line.points]
     ys = [y for line in lines for _, y in line.points if y is not None]
-    logarithmic = min(ys) > 0 and max(ys) / min(ys) > 1000
+    logarithmic = min(ys) > 0 and max(ys) / 1000 > min(ys)
     scale = math.log10 if logarithmic else float
     x_low, x_high = 0.0 if 0 <= min(xs) <= 0.5 * max(xs) else min(xs), max(xs)
-    if x_low == x_high:  # a single tick
-        x_low, x_high = min(x_low, 0.0), max(x_high, 0.0) or 1.0
+    if not x_low / 2 < x_high / 2:  # a single tick
+        x_low, x_high = min(x_low, 0.0), max(x_high, 0.0)
+    if not x_low / 2 < x_high / 2:  # at 0, or nearer to it than numbers can be halved
+        x_high = 1.0
     y_low, y_high = scale(min(ys)), scale(max(ys))
     # Halves, and differences of halves: values may be as far apart as numbers go.
     room = 0.04 * (y_high / 2 - y_low / 2) * 2 if math.isfinite(y_high - y_low) else 0.0

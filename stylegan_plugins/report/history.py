@@ -4,7 +4,8 @@ Files are read as they are found: a run may be going on while it is read, may ha
 
 from __future__ import annotations
 
-import json
+import functools
+import itertools
 import math
 import re
 from collections import Counter
@@ -13,11 +14,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stylegan_plugins.analysis import metrics
+from stylegan_plugins.analysis import metrics, records
 from stylegan_plugins.errors import DataError
+from stylegan_plugins.files import json_lines
 from stylegan_plugins.files.run_folders import OPTIONS, SNAPSHOT, read_options
 
 KIMG = "Progress/kimg"
+MOST_NAMES = 1000  # of statistics, and of settings: a page of more is of no use, and a file from elsewhere may have any
+MOST_VALUES = 5_000_000  # in a table; 25,000 kimg of the hosts are 500,000
+MOST_RESULTS = 100_000  # of metrics
 SHEET = re.compile(r"fakes(\d+|_init)\.(?:png|jpg)")
 # Words in names of metrics of which more is better; `f` and `score` are precision and recall in one.
 OTHER_WAY = {"precision", "recall", "density", "coverage", "accuracy", "score"}
@@ -61,7 +66,7 @@ class Run:
 
     settings    names with dots to values, from training_options.json
     stats       means of stats.jsonl; diagnostics: of diagnostics.jsonl
-    metrics     by the name of a result; two results of one snapshot: the last
+    results     lines of metric-*.jsonl, each with its kimg
     sheets      (kimg, file), in order; kimg is None for the one from before training
     notes       what a reader should know about these files, in whole sentences"""
 
@@ -69,7 +74,7 @@ class Run:
     settings: dict[str, Any]
     stats: Table
     diagnostics: Table
-    metrics: dict[str, Table]
+    results: list[dict[str, Any]]
     sheets: list[tuple[int | None, Path]]
     notes: list[str]
 
@@ -77,6 +82,11 @@ class Run:
     def kimg(self) -> float | None:
         """Return how far the run has come, in thousands of images."""
         return self.stats.kimg[-1] if self.stats.kimg else None
+
+    @functools.cached_property
+    def metrics(self) -> dict[str, dict[str, Table]]:
+        """Return `series` of the results."""
+        return series(self.results)
 
     @property
     def plugins(self) -> list[str]:
@@ -102,12 +112,12 @@ def read(path: Path) -> Run:
         settings=_settings(path, notes),
         stats=_table(path / "stats.jsonl", notes),
         diagnostics=_table(path / "diagnostics.jsonl", notes),
-        metrics=_metrics(files, notes),
+        results=_results(files, notes),
         sheets=_sheets(files),
         notes=notes,
     )
     if not run.stats.kimg:
-        if not (run.sheets or run.metrics or run.diagnostics.kimg):
+        if not (run.sheets or run.results or run.diagnostics.kimg):
             raise DataError(f"{path}: stats.jsonl is missing or empty; there is one after the first tick of training.")
         notes.append("There are no statistics: stats.jsonl is missing or empty. It gets a line at every tick.")
     return run
@@ -150,32 +160,23 @@ def flattened(value: Any, name: str = "", separator: str = ".") -> Iterator[tupl
         yield name, value
 
 
-def lines(path: Path, notes: list[str]) -> list[dict[str, Any]]:
-    """Return the objects of a file of JSON lines; none if there is no file. What cannot be read is left out, with a
-    note."""
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            found = [_object_of(line) for line in file if line.strip()]
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror or error}).") from error
-    if found and found[-1] is None:
-        found.pop()
+def lines(path: Path, notes: list[str]) -> Iterator[dict[str, Any]]:
+    """Yield the objects of a file of JSON lines; none if there is no file. What cannot be read is left out, with a
+    note. Raises DataError if the file cannot be read."""
+    broken, last = 0, True
+    for found in json_lines.read(path):
+        last = found is not None
+        if found is None:
+            broken += 1
+        else:
+            yield found
+    if not last:
+        broken -= 1
         notes.append(
             f"The last line of {path.name} is not whole and was left out: it is being written, or was cut off."
         )
-    if None in found:
-        notes.append(f"{found.count(None)} broken lines of {path.name} were left out.")
-    return [value for value in found if value is not None]
-
-
-def _object_of(line: str) -> dict[str, Any] | None:
-    try:
-        found = json.loads(line)
-    except (ValueError, RecursionError):  # RecursionError: nested without end
-        return None
-    return found if isinstance(found, dict) else None
+    if broken:
+        notes.append(f"{broken} broken lines of {path.name} were left out.")
 
 
 def _sheets(files: list[Path]) -> list[tuple[int | None, Path]]:
@@ -199,13 +200,18 @@ def _settings(path: Path, notes: list[str]) -> dict[str, Any]:
         return {}
     if found is None:
         notes.append(f"There is no {OPTIONS}; settings are left out.")
-    return dict(flattened(found or {}))
+    settings = dict(itertools.islice(flattened(found or {}), MOST_NAMES + 1))
+    if len(settings) > MOST_NAMES:
+        settings.popitem()
+        notes.append(f"{OPTIONS} has more than {MOST_NAMES} settings; the others are left out.")
+    return settings
 
 
 def _table(path: Path, notes: list[str]) -> Table:
     """Read statistics over kimg, from the host's format or plain, nested numbers."""
     table = Table()
     odd: Counter[str] = Counter()
+    names: set[str] = set()
     nowhere = 0
     for line in lines(path, notes):
         kimg = number(line.get(KIMG, line.get("kimg")))
@@ -218,10 +224,19 @@ def _table(path: Path, notes: list[str]) -> Table:
                 continue
             is_leaf = isinstance(value, dict) and "mean" in value
             for leaf, inner in [(name, value)] if is_leaf else flattened(value, name, "/"):
+                if leaf not in names:
+                    if len(names) >= MOST_NAMES:
+                        continue
+                    names.add(leaf)
                 row[leaf] = number(inner)
                 if row[leaf] is None and _is_odd(inner):
                     odd[leaf] += 1
         table.add(kimg, row)
+        if len(table.kimg) * len(names) > MOST_VALUES:
+            notes.append(f"{path.name} has more than {MOST_VALUES} values; those after {kimg:.6g} kimg are left out.")
+            break
+    if len(names) >= MOST_NAMES:
+        notes.append(f"{path.name} has {MOST_NAMES} statistics or more; the others are left out.")
     if nowhere:
         notes.append(f"{nowhere} lines of {path.name} have no kimg and were left out.")
     if odd:
@@ -239,23 +254,38 @@ def _is_odd(value: Any) -> bool:
     return value is not None
 
 
-def _metrics(files: list[Path], notes: list[str]) -> dict[str, Table]:
-    found: dict[str, dict[float, float]] = {}
+def _results(files: list[Path], notes: list[str]) -> list[dict[str, Any]]:
+    """Read the results of all metrics that name a snapshot of a run; `kimg` is added to each."""
+    found: list[dict[str, Any]] = []
     for file in files:
         if not (file.name.startswith("metric-") and file.suffix == ".jsonl"):
             continue
         unplaced = 0
         for line in lines(file, notes):
-            results, snapshot = line.get("results"), line.get("snapshot_pkl")
+            snapshot = line.get("snapshot_pkl")
             match = SNAPSHOT.fullmatch(re.split(r"[/\\]", snapshot)[-1]) if isinstance(snapshot, str) else None
-            if not isinstance(results, dict) or match is None:
+            kimg = float(match[1]) if match else math.inf  # so many digits may be more than a number has
+            if len(found) >= MOST_RESULTS:
+                notes.append(f"There are more than {MOST_RESULTS} results of metrics; the others are left out.")
+                return found
+            if not isinstance(line.get("results"), dict) or not math.isfinite(kimg):
                 unplaced += 1
-                continue
-            for name, value in results.items():
-                if (result := number(value)) is not None:
-                    found.setdefault(name, {})[float(match[1])] = result
+            else:
+                found.append({**line, "kimg": kimg})
         if unplaced:
             notes.append(f"{unplaced} lines of {file.name} name no snapshot of a run and were left out.")
+    return found
+
+
+def series(results: list[dict[str, Any]]) -> dict[str, dict[str, Table]]:
+    """Return curves of metrics by name and `records.key_of`: only results of the same images, samples, weights and
+    seed are in one curve. Two results of one snapshot: the last."""
+    found: dict[str, dict[str, dict[float, float]]] = {}
+    for line in results:
+        for name, value in line["results"].items():
+            if (result := number(value)) is not None:
+                found.setdefault(name, {}).setdefault(records.key_of(line), {})[line["kimg"]] = result
     return {
-        name: Table(sorted(values), {name: [values[kimg] for kimg in sorted(values)]}) for name, values in found.items()
+        name: {key: Table(sorted(of), {name: [of[kimg] for kimg in sorted(of)]}) for key, of in by_key.items()}
+        for name, by_key in found.items()
     }

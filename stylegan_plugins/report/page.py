@@ -10,12 +10,13 @@ import base64
 import datetime
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from stylegan_plugins import __version__
+from stylegan_plugins.analysis import records
 from stylegan_plugins.errors import DataError, OptionError, UserError, require
 from stylegan_plugins.files.atomic import whole
 from stylegan_plugins.report import charts, history, thumbnails
@@ -35,9 +36,12 @@ COLORS = [  # on light and on dark ground, and a mark at the end of lines: no ru
     ("#7b2d12", "#e0a090", "M-2.5-4.5h5v9h-5z"),
 ]
 MOST_ROWS = 12  # of a run in a table of metrics
+MOST_METRICS = 200
 MOST_LETTERS = 300  # of a setting
 
-# By name a heading and what it says: of what the hosts write, and of the plug-in diagnostics.
+EARLY = 200  # kimg; statistics.json has other texts for runs that have not come so far
+
+# By name a heading, what it says, and what may be said of an early run: of what the hosts write, and of diagnostics.
 STATISTICS: dict[str, dict[str, list[str]]] = json.loads((HERE / "statistics.json").read_text(encoding="utf-8"))
 HEADINGS: dict[str, str | None] = {  # of groups of statistics, by how names begin, the first that fits; None: not drawn
     **dict.fromkeys(("Loss/scores/", "Loss/signs/", "Progress/augment"), "What D thinks"),
@@ -81,7 +85,7 @@ def write(paths: Sequence[Path], out: Path, with_generator: bool = False) -> int
     if len(paths) > len(COLORS):
         raise OptionError(f"{len(paths)} runs are too many: more than {len(COLORS)} lines cannot be told apart.")
     runs = [history.read(path) for path in paths]
-    page = render(runs, with_generator).encode()
+    page = render(runs, with_generator).encode(errors="replace")  # "?" for lone surrogates, which no page may have
     with whole(out) as file:
         file.write(page)
     return len(page)
@@ -144,12 +148,13 @@ def _group(title: str, tables: Sequence[Table], names: Iterable[str], known: dic
                 key, source = name, ""
             lines.setdefault(key, []).append(Line(index, source, table.points(name)))
     group = Group(title, [], [], [])
+    early = max((table.kimg[-1] for table in tables if table.kimg), default=0.0) < EARLY
     for key in sorted(lines, key=[*known, *sorted(lines)].index):
         if (value := charts.is_constant(lines[key])) is not None:
             group.constant.append((key, charts.written(value)))
             continue
-        heading, explained = known.get(key, [key.removeprefix(f"{title}/"), ""])
-        if drawn := charts.chart(heading, key, lines[key], explained):
+        heading, *explained = known.get(key, [key.removeprefix(f"{title}/"), ""])
+        if drawn := charts.chart(heading, key, lines[key], explained[-1 if early else 0]):
             few_want_it = title == "Time and memory" and key not in known
             (group.further if few_want_it else group.charts).append(drawn)
     return group
@@ -166,11 +171,11 @@ def _entry(index: int, run: Run, runs: Sequence[Run], with_generator: bool) -> E
             made = thumbnails.generated(run, name)
         except UserError as error:
             notes.append(f"No images were made with the generator: {error}")
-    return Entry(charts.LETTERS[index], name, run, pictures, made, _facts(run), notes)
+    return Entry(charts.LETTERS[index], name, run, pictures, made, _facts(run, _main_keys(runs)), notes)
 
 
-def _facts(run: Run) -> dict[str, tuple[str, str]]:
-    """Return the table at the top: by heading a value, and a remark on it."""
+def _facts(run: Run, main: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """Return the table at the top: by heading a value, and a remark on it. main: keys of the results that rank."""
     last = lambda name: charts.written(run.stats.last(name))
     setting = lambda name: shown(run.settings[name]) if name in run.settings else "–"
     seconds, total = run.stats.last("Timing/total_sec"), history.number(run.settings.get("total_kimg"))
@@ -189,8 +194,9 @@ def _facts(run: Run) -> dict[str, tuple[str, str]]:
         "Signs real, generated": (f"{last('Loss/signs/real')}, {last('Loss/signs/fake')}", ""),
         "ADA's p": (last("Progress/augment"), ""),
     }
-    for name, table in run.metrics.items():
-        if (best := best_of(table.points(name), name)) is not None:
+    for name, by_key in list(run.metrics.items())[:MOST_METRICS]:
+        table = by_key.get(main[name])
+        if table is not None and (best := best_of(table.points(name), name)) is not None:
             result[f"Best {name}"] = (charts.written(best[1]), f"at {best[0]:.6g} kimg")
     return result
 
@@ -216,12 +222,28 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
+def _main_keys(runs: Sequence[Run]) -> dict[str, str]:
+    """Return by the name of a figure the key of the results that rank snapshots, the same for all runs."""
+    by_name: dict[str, list[dict[str, Any]]] = {}
+    for run in runs:
+        for line in run.results:
+            for name in line["results"]:
+                by_name.setdefault(name, []).append(line)
+    return {name: key for name, these in by_name.items() if (key := records.main_key(these)) is not None}
+
+
 def _metrics(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """Return for each metric a chart, and a table of snapshots and runs with the best of each run marked."""
+    """Return a chart and a table of snapshots and runs for each metric, and for each key of its results. The best of
+    each run is marked where the key ranks snapshots."""
+    main = _main_keys(runs)
+    described = {records.key_of(line): records.described(line) for run in runs for line in run.results}
+    keys = {(name, key): key != main[name] for run in runs for name, these in run.metrics.items() for key in these}
     found = []
-    for name in sorted({name for run in runs for name in run.metrics}):
-        points = {index: run.metrics[name].points(name) for index, run in enumerate(runs) if name in run.metrics}
-        best = {index: best_of(these, name) for index, these in points.items()}
+    for name, key in sorted(keys, key=lambda this: (this[0], keys[this], this[1]))[:MOST_METRICS]:
+        tables = {index: run.metrics.get(name, {}).get(key) for index, run in enumerate(runs)}
+        points = {index: table.points(name) for index, table in tables.items() if table is not None}
+        ranked = key == main[name]
+        best = {index: best_of(these, name) if ranked else None for index, these in points.items()}
         best_of_all = best_of([point for point in best.values() if point], name)
         rows = []
         for kimg in sorted({kimg for these in points.values() for kimg, _ in charts.thin(these, MOST_ROWS)}):
@@ -233,13 +255,14 @@ def _metrics(runs: Sequence[Run]) -> list[dict[str, Any]]:
                 cells.append((charts.written(value), is_best, is_best_of_all))
             rows.append((f"{kimg:.6g}", cells))
         lines = [Line(index, "", these, dots=len(these) <= 40) for index, these in points.items()]
+        direction = {True: "higher is better", False: "lower is better", None: ""}[history.is_higher_better(name)]
+        title = name if ranked else f"{name}:{key or 'unknown'}"
+        other = "" if ranked else "not of the images, samples or weights by which snapshots are ranked: none is marked"
         found.append(
             {
-                "name": name,
-                "direction": {True: "higher is better", False: "lower is better", None: ""}[
-                    history.is_higher_better(name)
-                ],
-                "chart": charts.chart(name, name, lines),
+                "name": title,
+                "remarks": [text for text in (direction, described[key], other) if text],
+                "chart": charts.chart(title, name, lines, described[key]),
                 "runs": list(points),
                 "rows": rows,
                 "left_out": len({kimg for these in points.values() for kimg, _ in these}) - len(rows),

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import base64
 import io
+import warnings
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import PIL.Image
 
 from stylegan_plugins.analysis import pictures, sample
-from stylegan_plugins.files.datasets import BROKEN
+from stylegan_plugins.files.datasets import BROKEN, FORMATS
 from stylegan_plugins.files.run_folders import SNAPSHOT
 from stylegan_plugins.host import devices
 from stylegan_plugins.report import history
@@ -20,6 +22,8 @@ MOST_PICTURES = 6  # sheets of a run
 MOST_BYTES = 80_000  # of a picture: with them all, a run stays under 1 MB
 SHOWN = (8, 4)  # images of a sheet, across and down
 SIDE = 128  # pixels of an image in it, at most
+LEAST_SIDE, MOST_SIDE = 4, 4096  # pixels of an image, as hosts make them; another recorded side is not believed
+MOST_PIXELS = 7 * 4 * 2048**2  # of a sheet: that of images of 2048 pixels
 
 
 @dataclass(frozen=True)
@@ -41,8 +45,7 @@ def sheets(run: Run, name: str, notes: list[str]) -> list[Picture]:
     for kimg, file in chosen:
         when = "before training" if kimg is None else f"{kimg} kimg"
         try:
-            with PIL.Image.open(file) as sheet:
-                image, small = excerpt(sheet, None if side is None else int(side))
+            image, small = _read(file, None if side is None else int(side))
         except BROKEN as error:
             notes.append(f"{file.name} cannot be read as an image and was left out ({' '.join(str(error).split())}).")
             continue
@@ -50,10 +53,24 @@ def sheets(run: Run, name: str, notes: list[str]) -> list[Picture]:
     return found
 
 
+def _read(file: Path, side: int | None) -> tuple[PIL.Image.Image, bool]:
+    """Return `excerpt` of a file. Raises one of BROKEN."""
+    if not file.is_file():
+        raise OSError("it is no regular file")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)  # this is stricter
+        with PIL.Image.open(file, formats=FORMATS) as sheet:
+            if sheet.width * sheet.height > MOST_PIXELS:
+                raise ValueError(f"{sheet.width}x{sheet.height} pixels are more than a sheet has")
+            return excerpt(sheet, side)
+
+
 def side_of(size: tuple[int, int], recorded: int | None) -> int | None:
     """Return the side in pixels of one image in a sheet of the host; None if neither the recorded side nor the size of
     the sheet tells it. A sheet is as many images as fit in 7680x4320, 7x4 to 32x32 of them. (Sheets of images of 256
     and of 512 pixels have one size, for which this returns 256: the excerpt has 4x2 images of 512, none cut.)"""
+    if recorded is not None and not LEAST_SIDE <= recorded <= MOST_SIDE:
+        recorded = None
     for side in [recorded] if recorded else [8 << power for power in range(9)]:
         columns, rows = min(max(7680 // side, 7), 32), min(max(4320 // side, 4), 32)
         if size == (columns * side, rows * side) or (recorded and not (size[0] % side or size[1] % side)):
@@ -64,16 +81,18 @@ def side_of(size: tuple[int, int], recorded: int | None) -> int | None:
 def excerpt(sheet: PIL.Image.Image, recorded: int | None) -> tuple[PIL.Image.Image, bool]:
     """Return the upper left part of a sheet, and whether its images are so small that their pixels should be seen."""
     side = side_of(sheet.size, recorded)
-    image = sheet if sheet.mode in ("L", "RGB") else sheet.convert("RGB")
     if side is None:  # of another shape than the hosts make: all of it, smaller
-        image = image.copy()
-        image.thumbnail((SHOWN[0] * SIDE, SHOWN[1] * SIDE))
-        return image, False
+        sheet.thumbnail((SHOWN[0] * SIDE, SHOWN[1] * SIDE))
+        return _plain(sheet), False
     columns, rows = min(SHOWN[0], sheet.width // side), min(SHOWN[1], sheet.height // side)
-    image = image.crop((0, 0, columns * side, rows * side))
+    image = _plain(sheet.crop((0, 0, columns * side, rows * side)))
     if side > SIDE:
         image = image.resize((columns * SIDE, rows * SIDE), PIL.Image.Resampling.BOX)  # no image runs into the next
     return image, side <= 64
+
+
+def _plain(image: PIL.Image.Image) -> PIL.Image.Image:
+    return image.copy() if image.mode in ("L", "RGB") else image.convert("RGB")
 
 
 def _encoded(image: PIL.Image.Image, alt: str, caption: str, pixelated: bool) -> Picture:

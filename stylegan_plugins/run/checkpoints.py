@@ -131,6 +131,8 @@ class Checkpoints:
         if agree([failed is not None], self.session.num_gpus, self.session.device)[0]:
             assert self._loop is not None
             self._write({name: self._loop[name] for name in POSITION})
+            if failed is None:  # another process says why
+                raise signals.Ended(0)
             raise self.ended_by(failed, "in reading the data set") from failed
         return batch
 
@@ -164,11 +166,12 @@ class Checkpoints:
         if self.session is not None and self.session.rank == 0:
             print(f"\nThe run ended at {self.session.nimg / 1000:.1f} kimg. {self._goes_on()}\n", flush=True)
 
-    def ended_by(self, error: BaseException | None, where: str) -> RunError:
+    def ended_by(self, error: BaseException, where: str) -> RunError:
         """Return the error, in one line, for one that is not of our making."""
         assert self.session is not None
-        what = f"{type(error).__name__}: {' '.join(str(error).split())}" if error else "an error of another process"
-        return RunError(f"The run ended at {self.session.nimg / 1000:g} kimg, {where}: {what:.500} {self._goes_on()}")
+        what = f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(". ")
+        goes_on = self._goes_on().replace("\n ", "")  # one line
+        return RunError(f"The run ended at {self.session.nimg / 1000:g} kimg, {where}: {what:.500}. {goes_on}")
 
     def _goes_on(self) -> str:
         assert self.session is not None

@@ -22,7 +22,7 @@ from typing import Any
 import requests
 import torch
 
-from stylegan_plugins.analysis import evaluate, metrics, sample
+from stylegan_plugins.analysis import evaluate, metrics, records, sample
 from stylegan_plugins.analysis.metrics import Metric
 from stylegan_plugins.errors import OptionError
 from stylegan_plugins.files import datasets
@@ -82,6 +82,7 @@ class Judge:
         self.comparisons: dict[tuple[str, str], evaluate.Comparison] = {}
         self.seen: tuple[Callable[[], Any], dict[tuple[str, str], Outputs]] = (lambda: None, {})
         self.details: dict[str, Callable[[Path], dict[str, Any]]] = {}
+        self.reference: dict[str, Any] = {}  # the arguments of the data set that the host's own metrics compare with
 
     def measure(self, this: Named, options: Any) -> dict[str, float]:
         """Return the figures of a metric. options: the host's MetricOptions. Called on all processes."""
@@ -134,14 +135,24 @@ class Judge:
         label = result["metric"]
         if label in self.details and snapshot is not None and os.path.isfile(snapshot):  # it may be an address
             result = type(result)({**result, **self.details[label](Path(snapshot))})
+        elif label not in self.details and (of := self._of_hosts(label)):
+            result = type(result)({**result, "of": of})
         theirs(result, run_dir=run_dir, snapshot_pkl=snapshot)
         decides = _decides(label, list(result["results"]))
         if decides is not None and run_dir is not None and os.path.isdir(run_dir):
-            lines = evaluate.read_lines(Path(run_dir, f"metric-{label}.jsonl"))
-            best = evaluate.best_of(*decides, lines, result.get("of"))
-            if best is not None:
-                evaluate.mark_best(Path(run_dir), {label: best})
-                print(f"Best by {decides[0]}: {best['snapshot_pkl']} ({best['results'][decides[0]]:.5g})")
+            main, best = records.mark_best(Path(run_dir), label, *decides)
+            if main in best:
+                top = best[main]
+                print(f"Best by {decides[0]}: {top.get('snapshot_pkl')} ({top['results'][decides[0]]:.5g})")
+
+    def _of_hosts(self, label: str) -> dict[str, Any]:
+        """Return what identifies a result of the host's own metric, whose name says all but the data set; nothing if
+        that is unknown."""
+        path = self.reference.get("path")
+        if not isinstance(path, str) or not os.path.exists(path):
+            return {}
+        mirrored = {} if label.endswith("_full") else {"xflip": bool(self.reference.get("xflip"))}
+        return {"data": datasets.fingerprint(path), **mirrored}
 
 
 def _decides(label: str, keys: list[str]) -> tuple[str, bool] | None:
@@ -173,7 +184,14 @@ def register() -> None:
     def report_metric(result_dict: Any, run_dir: str | None = None, snapshot_pkl: str | None = None) -> None:
         _JUDGE.report(theirs, result_dict, run_dir, snapshot_pkl)
 
-    metric_main.report_metric = report_metric
+    calc = metric_main.calc_metric
+
+    @functools.wraps(calc)
+    def calc_metric(metric: str, **options: Any) -> Any:
+        _JUDGE.reference = dict(options.get("dataset_kwargs") or {})
+        return calc(metric, **options)
+
+    metric_main.report_metric, metric_main.calc_metric = report_metric, calc_metric
 
 
 def begin(run_dir: Path | None, samples: int | None) -> None:

@@ -13,7 +13,7 @@ from functools import wraps
 import torch
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
-from stylegan_plugins.errors import StateError, UserError
+from stylegan_plugins.errors import RunError, StateError, UserError
 from stylegan_plugins.run import signals
 
 SECONDS = 20.0  # less than the 30 after which spawn kills
@@ -28,7 +28,7 @@ def cause_first(run: Callable[..., None]) -> Callable[..., None]:
     def waiting(*args: object, **kwargs: object) -> None:
         try:
             run(*args, **kwargs)
-        except RuntimeError as error:
+        except (RuntimeError, RunError) as error:
             if LOST.search(str(error)) and torch.distributed.is_initialized():
                 deadline = time.monotonic() + SECONDS
                 while time.monotonic() < deadline and signals.asked() is None:

@@ -1,6 +1,6 @@
 """Run in a host's folder: writes a network pickle as the host's training loop does, of small networks at their start.
 
-make_pickle.py OUT [KEY=NUMBER ...]      keys: c_dim, img_resolution, img_channels, num_layers, seed, protocol"""
+make_pickle.py OUT [KEY=NUMBER ...]      keys: c_dim, img_resolution, img_channels, num_layers, seed, protocol, nan"""
 
 import copy
 import pickle
@@ -13,7 +13,9 @@ from stylegan_plugins.host.modules import host_module
 
 dnnlib = host_module("dnnlib")
 
-settings = dict(c_dim=0, img_resolution=32, img_channels=3, num_layers=2, seed=0, protocol=pickle.DEFAULT_PROTOCOL)
+settings = dict(
+    c_dim=0, img_resolution=32, img_channels=3, num_layers=2, seed=0, protocol=pickle.DEFAULT_PROTOCOL, nan=0
+)
 settings |= {key: int(value) for key, value in (item.split("=") for item in sys.argv[2:])}
 try:
     networks = host_module("training.networks")
@@ -29,6 +31,8 @@ D = networks.Discriminator(
     channel_base=256, channel_max=16, epilogue_kwargs=dnnlib.EasyDict(mbstd_group_size=4), **common
 )
 torch.nn.init.normal_(G.mapping.w_avg)
+if settings["nan"]:
+    torch.nn.init.constant_(G.mapping.fc0.weight, float("nan"))
 data = dict(training_set_kwargs=dnnlib.EasyDict(class_name="training.dataset.ImageFolderDataset", path="x.zip"))
 data |= dict(G=G, D=D, G_ema=copy.deepcopy(G), augment_pipe=None)
 for name in ("G", "D", "G_ema"):

@@ -5,8 +5,8 @@
 Each mutant is a copy of RUN in which one value of training_options.json, of the newest state's JSON or of the newest
 state is another, is missing or is too much, or in which some bytes are others. The checksum of a changed state is made
 to fit: it is a crafted one. Each is resumed for one iteration in a fork of this process, with 20 seconds and 1 GB.
-Prints a JSON line: [kind, what was changed, how it ended], the end being "trained", "refused" (one line, exit code 2) or
-what is wrong."""
+Prints a JSON line: [kind, what was changed, how it ended], the end being "trained", "refused" (one line, exit code 2)
+or what is wrong."""
 
 import copy
 import hashlib

@@ -1,0 +1,59 @@
+"""JSON from run directories, which may come from elsewhere: sizes and depth are limited, and only files are opened."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from stylegan_plugins.errors import DataError
+
+MOST_LETTERS = 1 << 24  # of an object: Python needs up to 20 times as much memory for it
+MOST_DEPTH = 64  # of lists and objects in each other; the hosts' have four
+MOST_BYTES = 1 << 29  # of a file; statistics of 25,000 kimg are some 30 MB
+
+
+def parse(text: str) -> dict[str, Any]:
+    """Read a JSON object. Raises ValueError if it is none, too long, or nested too deeply."""
+    if len(text) > MOST_LETTERS:
+        raise ValueError(f"it has more than {MOST_LETTERS} letters")
+    try:
+        found = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    if not isinstance(found, dict):
+        raise ValueError("it is no JSON object")
+    level: list[Any] = [found]
+    for _ in range(MOST_DEPTH):
+        values = [value.values() if isinstance(value, dict) else value for value in level]
+        level = [inner for these in values for inner in these if isinstance(inner, dict | list)]
+    if level:
+        raise ValueError("it is nested too deeply")
+    return found
+
+
+def read(path: Path) -> Iterator[dict[str, Any] | None]:
+    """Yield the objects of a file of JSON lines, None for a line that is none; nothing if there is no file.
+
+    Raises DataError if the file cannot be read, or is too large."""
+    try:
+        if path.exists() and not path.is_file():
+            raise DataError(f"{path} is no regular file; remove it.")
+        with open(path, encoding="utf-8", errors="replace") as file:
+            if path.stat().st_size > MOST_BYTES:
+                raise DataError(f"{path} is larger than {MOST_BYTES >> 20} MB, which no run writes; remove it.")
+            for line in file:
+                if line.strip():
+                    yield _parsed(line)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror or error}).") from error
+
+
+def _parsed(line: str) -> dict[str, Any] | None:
+    try:
+        return parse(line)
+    except ValueError:
+        return None
