@@ -37,8 +37,20 @@ class StateError(UserError):
 
 def fail(error: UserError) -> NoReturn:
     """Print one line and end with exit code 2."""
-    click.echo(f"Error: {error}", err=True)
+    tell(f"Error: {error}".replace("\n", "\\n"), err=True)
     sys.exit(2)
+
+
+def printable(text: object) -> str:
+    """Return text whose lines a terminal shows as they are: control characters, which a stranger may have put into a
+    name, and half characters, which no terminal takes, are written as escapes."""
+    shown = lambda c: c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode("ascii")
+    return "".join(map(shown, str(text)))
+
+
+def tell(text: object, err: bool = False) -> None:
+    """Print text that may have names from a file in it."""
+    click.echo(printable(text), err=err)
 
 
 def require(package: str, extra: str = "analysis") -> None:
