@@ -58,8 +58,8 @@ def _network(network: Network) -> str:
     return ", ".join(parts)
 
 
-def _arguments(kwargs: Mapping[str, Any]) -> Iterator[str]:
-    for name, value in kwargs.items():
+def _arguments(kwargs: Any) -> Iterator[str]:
+    for name, value in kwargs.items() if isinstance(kwargs, Mapping) else ():
         if isinstance(value, Mapping):
             if value:
                 yield f"      {name}: {_written(value)}"

@@ -1,8 +1,9 @@
 """Read network pickles of the hosts without running anything in them.
 
 A pickle is a program: loading one that a stranger made runs what the stranger wrote, and the hosts' own format carries
-source code that the host executes. Here a pickle may call nothing but what `records.Table` lists. In the end tensors
-and arrays are made of the records, each within its bytes. Networks come out as tensors and recorded arguments."""
+source code that the host executes. Here a pickle may call nothing but what `records.Reachable` lists. In the end
+tensors and arrays are made of the records, each within its bytes. Networks come out as tensors and recorded
+arguments."""
 
 from __future__ import annotations
 
@@ -16,7 +17,15 @@ from typing import Any
 import torch
 
 from stylegan_plugins.errors import DataError
-from stylegan_plugins.files.records import ADVICE, ArrayRecord, DTypeRecord, Noted, Table, TensorRecord, UntrustedPickle
+from stylegan_plugins.files.records import (
+    ADVICE,
+    ArrayRecord,
+    DTypeRecord,
+    Noted,
+    Reachable,
+    TensorRecord,
+    UntrustedPickle,
+)
 from stylegan_plugins.files.unpickling import Allowance, Clipped, Excess, Record
 
 
@@ -63,7 +72,7 @@ def read_pickle(path: str | Path) -> Snapshot:
     try:
         with open(path, "rb", buffering=0) as raw:
             length = Path(path).stat().st_size
-            table = Table(name, Allowance(4 * length + (16 << 20)))
+            table = Reachable(name, Allowance(4 * length + (16 << 20)))
             return _snapshot(table, table.run(Clipped(raw, length)))
     except DataError:
         raise
@@ -85,7 +94,7 @@ _DAMAGE = (
 )
 
 
-def _snapshot(table: Table, data: Any) -> Snapshot:
+def _snapshot(table: Reachable, data: Any) -> Snapshot:
     out = _Out(table.allowance)
     if isinstance(data, tuple) and len(data) == 3 and all(isinstance(n, Noted) and n.tensorflow for n in data):
         return Snapshot(table.name, {}, {}, tuple(out.states(network) for network in data))

@@ -155,7 +155,7 @@ def _numbers(values: tuple) -> tuple:
     return values
 
 
-class Table:
+class Reachable:
     """All that a pickle can reach, by the name that it gives; all of it is ours."""
 
     def __init__(self, name: str, allowance: Allowance) -> None:
