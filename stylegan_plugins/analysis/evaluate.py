@@ -14,14 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import click
 import numpy as np
 import torch
 
 from stylegan_plugins.analysis import markdown, metrics, records, sample
 from stylegan_plugins.analysis.metrics import Metric, Reference, score
 from stylegan_plugins.analysis.records import Result, short_hash
-from stylegan_plugins.errors import DataError, OptionError, require
+from stylegan_plugins.errors import DataError, OptionError, require, tell
 from stylegan_plugins.files import datasets, downloads, run_folders
 from stylegan_plugins.files.atomic import whole
 from stylegan_plugins.files.checksums import digest_of
@@ -102,7 +101,7 @@ class Comparison:
         except FileNotFoundError:
             pass
         except (OSError, ValueError, EOFError):
-            click.echo(f"{file} is damaged and is made anew.", err=True)
+            tell(f"{file} is damaged and is made anew.", err=True)
         batches = real_batches(self.dataset, self.count)
         found = extract(self.network, batches, self.count, None if self.quiet else f"{key}: real")["features"]
         with whole(file) as out:

@@ -11,17 +11,19 @@ from stylegan_plugins.files.checksums import check_checksum
 from stylegan_plugins.files.pickles import Network, read_pickle
 from stylegan_plugins.files.run_folders import newest_pickle, read_options
 from stylegan_plugins.files.states import read_state
+from stylegan_plugins.host import limits
+
+LONGEST = 2000  # letters of a line
 
 
 def describe(path: Path) -> Iterator[str]:
     """Yield lines on a network pickle, a training state, or the newest pickle of a run directory."""
-    if path.suffix == ".pt":
-        yield from _state(path)
-    else:
+    if path.suffix != ".pt":
         path = newest_pickle(path)
         check_checksum(path)
-        yield from _pickle(path)
-    yield from _plugins(path.parent)
+    for line in (*(_state(path) if path.suffix == ".pt" else _pickle(path)), *_plugins(path.parent)):
+        line = line.replace("\n", "\\n")  # what a stranger wrote looks like no line of ours
+        yield line if len(line) <= LONGEST else f"{line[:LONGEST]}... ({len(line)} letters)"
 
 
 def _pickle(path: Path) -> Iterator[str]:
@@ -35,6 +37,8 @@ def _pickle(path: Path) -> Iterator[str]:
     for key, network in snapshot.networks.items():
         yield f"  {key}: {_network(network)}"
         yield from _arguments(network.init_kwargs)
+        if names := limits.not_finite(network):
+            yield f"      NOT FINITE: {limits.some(names)}; commands refuse it"
     for key, value in snapshot.data.items():
         if value is not None:
             yield f"  {key}: {value}"
@@ -54,8 +58,8 @@ def _network(network: Network) -> str:
     return ", ".join(parts)
 
 
-def _arguments(kwargs: Mapping[str, Any]) -> Iterator[str]:
-    for name, value in kwargs.items():
+def _arguments(kwargs: Any) -> Iterator[str]:
+    for name, value in kwargs.items() if isinstance(kwargs, Mapping) else ():
         if isinstance(value, Mapping):
             if value:
                 yield f"      {name}: {_written(value)}"

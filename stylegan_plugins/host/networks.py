@@ -17,7 +17,7 @@ import torch
 from stylegan_plugins.errors import DataError, HostError
 from stylegan_plugins.files.checksums import check_checksum
 from stylegan_plugins.files.pickles import Network, Snapshot, read_pickle
-from stylegan_plugins.host import devices, generators
+from stylegan_plugins.host import devices, generators, limits
 from stylegan_plugins.host.families import HOSTS
 from stylegan_plugins.host.modules import host_module
 
@@ -26,7 +26,7 @@ MODULES = (*(module for family in HOSTS.values() for module in family.networks),
 STYLEGAN2_MODULES = tuple(family.networks[0] for family in HOSTS.values())
 
 # What the host's classes raise for arguments that they do not know, or cannot use.
-UNKNOWN = (TypeError, ValueError, LookupError, AssertionError, RuntimeError)
+UNKNOWN = (TypeError, ValueError, LookupError, AttributeError, AssertionError, ArithmeticError, RuntimeError)
 
 
 def build(
@@ -44,7 +44,7 @@ def build(
     reasons = []
     for module, cls in _classes(network):
         try:
-            with torch.random.fork_rng(devices=[]):
+            with limits.building_anew(network):
                 made = cls(*network.init_args, **network.init_kwargs)
         except UNKNOWN as error:
             reasons.append(f"{module}.{network.class_name}: {error!r}")
@@ -122,9 +122,9 @@ def converted(snapshot: Snapshot) -> Snapshot:
     for key, state in zip(("G", "D", "G_ema"), snapshot.tensorflow, strict=True):
         convert = legacy.convert_tf_discriminator if key == "D" else legacy.convert_tf_generator
         try:
-            with torch.random.fork_rng(devices=[]):
+            with limits.building(1000, Path(snapshot.path).stat().st_size // 4):
                 found[key] = describe(convert(_stub(state)))
-        except (*UNKNOWN, AttributeError) as error:  # an older version, or arguments that the converter does not know
+        except UNKNOWN as error:  # an older version, or arguments that the converter does not know
             raise DataError(f"{snapshot.path} is of TensorFlow, and the host cannot convert it: {error!r}.") from error
     return Snapshot(snapshot.path, found, {"training_set_kwargs": None, "augment_pipe": None})
 
@@ -136,11 +136,23 @@ def _stub(state: Any) -> Any:
     return easy({**state, "components": easy(components)})
 
 
-def open_pickle(path: Path, trust: bool = False) -> Snapshot:
-    """Read a network pickle; with `trust` as the host does, which executes what is in it. Raises DataError."""
+def open_pickle(path: Path, trust: bool = False, keys: Iterable[str] = ("G", "D", "G_ema")) -> Snapshot:
+    """Read a network pickle; with `trust` as the host does, which executes what is in it.
+
+    Raises DataError, also if a network cannot be built with its arguments, or one of `keys`, if it is there, has
+    weights that are not finite."""
     check_checksum(path)
+    snapshot = _trusted(path) if trust else read_pickle(path)
     if not trust:
-        return converted(read_pickle(path))
+        limits.check_arguments(snapshot)
+        snapshot = converted(snapshot)
+    for key in keys:
+        if key in snapshot.networks:
+            limits.check_finite(snapshot.networks[key], f"{key} of {path}")
+    return snapshot
+
+
+def _trusted(path: Path) -> Snapshot:
     try:
         with open(path, "rb") as file:
             data = host_module("legacy").load_network_pkl(file)
@@ -152,7 +164,7 @@ def open_pickle(path: Path, trust: bool = False) -> Snapshot:
 
 def load_network(file: Path, key: str) -> torch.nn.Module:
     """Make a network of a pickle from the host's classes: G, D or G_ema."""
-    network = open_pickle(file).network(key)
+    network = open_pickle(file, keys=[key]).network(key)
     if devices.device().type == "cpu":  # half precision is for GPUs
         network = dataclasses.replace(network, init_kwargs=_in_single_precision(network.init_kwargs))
     return build(network, f"{key} of {file}", generators.with_module_of_run(network, file))

@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-from stylegan_plugins.errors import DataError, OptionError
+from stylegan_plugins.errors import DataError, OptionError, tell
 from stylegan_plugins.files import downloads
 from stylegan_plugins.files.pickles import Network, Snapshot, UntrustedPickle, read_pickle
-from stylegan_plugins.host import generators, networks
+from stylegan_plugins.host import generators, limits, networks
 from stylegan_plugins.host.modules import host_module
 from stylegan_plugins.host.networks import open_pickle
 from stylegan_plugins.manager import Plugins
@@ -23,6 +23,7 @@ from stylegan_plugins.manager import Plugins
 OF_THE_RUN = frozenset({"num_fp16_res", "conv_clamp", "fp16_channels_last", "fused_modconv_default", "freeze_layers"})
 OF_THE_RUN |= {"mbstd_group_size", "magnitude_ema_beta"}
 OF_THE_DATA = ("c_dim", "img_resolution", "img_channels")
+OTHER_G = {"G": "G_ema", "G_ema": "G"}
 ARCHITECTURE_FLAGS = {"cbase": "channel_base", "cmax": "channel_max", "map_depth": "num_layers"}
 
 
@@ -62,10 +63,13 @@ def configure(args: Any, given: frozenset[str], trust: bool, labels_of_plugin: b
     if trust:
         args["trust_pickle"] = True
     lacking = set()
+    for key, other in OTHER_G.items():
+        if key not in snapshot.networks and other in snapshot.networks:
+            tell(f"--resume: {path.name} has no {key}; it starts from {other}.")
     for key, kwargs in (("G", "G_kwargs"), ("D", "D_kwargs")):
         network = network_for(snapshot, key)
         if network is None:
-            print(f"--resume: {path.name} has no {key}; it starts at random.")
+            tell(f"--resume: {path.name} has no {key}; it starts at random.")
             lacking.add(key)
             continue
         classes = network.init_kwargs.get("c_dim", 0)
@@ -80,7 +84,7 @@ def configure(args: Any, given: frozenset[str], trust: bool, labels_of_plugin: b
         adopted = adopt(args[kwargs], network)
         _check_fit(path, key, adopted, network, plugins)
         if _plain(adopted) != _plain(args[kwargs]):
-            print(f"--resume: {key} has the architecture of {path.name}: {_described(adopted)}")
+            tell(f"--resume: {key} has the architecture of {path.name}: {_described(adopted)}")
         args[kwargs] = adopted
     return lacking
 
@@ -95,8 +99,8 @@ def check_frozen(args: Mapping[str, Any], lacking: set[str]) -> None:
 
 
 def network_for(snapshot: Snapshot, key: str) -> Network | None:
-    """Return what a network of this run starts from: the one of the same name, or G_ema for G in a pickle without G."""
-    return snapshot.networks.get(key) or (snapshot.networks.get("G_ema") if key == "G" else None)
+    """Return what a network of this run starts from: the one of the same name; G and G_ema also from each other."""
+    return snapshot.networks.get(key) or snapshot.networks.get(OTHER_G.get(key, ""))
 
 
 def adopt(current: Mapping[str, Any], network: Network) -> Any:
@@ -192,7 +196,7 @@ def _check_fit(path: Path, key: str, kwargs: Mapping[str, Any], network: Network
         )
     of_data = {name: network.init_kwargs[name] for name in OF_THE_DATA if name in network.init_kwargs}
     try:
-        with torch.random.fork_rng(devices=[]):
+        with limits.building_anew(network):
             made = host_module("dnnlib").util.construct_class_by_name(**kwargs, **of_data)
             if generators.has_module(network):
                 made = generators.with_module(made, plugins, seed=0)

@@ -164,6 +164,14 @@ def _decides(label: str, keys: list[str]) -> tuple[str, bool] | None:
     return next(iter(ways.items())) if len(ways) == 1 else None
 
 
+def mark_best_again(run_dir: Path, label: str) -> None:
+    """Let best.json of a run quote no result of a metric that its log has no more. Raises DataError."""
+    lines = records.read_lines(run_dir / f"metric-{label}.jsonl")
+    decides = _decides(label, list(lines[0]["results"])) if lines else (label, True)
+    if decides is not None:
+        records.mark_best(run_dir, label, *decides)
+
+
 _JUDGE = Judge()
 
 

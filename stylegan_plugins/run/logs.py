@@ -24,9 +24,11 @@ def lengths(run_dir: Path, of_plugins: Iterable[str]) -> dict[str, int]:
     return {name: file.stat().st_size if (file := run_dir / name).is_file() else 0 for name in sorted(names)}
 
 
-def cut(run_dir: Path, info: Info) -> None:
+def cut(run_dir: Path, info: Info) -> list[str]:
     """Cut the logs of a run to what they were when a state was written. Of later results of metrics, those of snapshots
-    that the run will write anew are left out. Raises DataError if a log cannot be written."""
+    that the run will write anew are left out. Returns the names of these metrics. Raises DataError if a log cannot be
+    written."""
+    fewer = []
     metrics = {file.name for file in run_dir.glob(METRICS)}
     for name in {*info.lengths, *metrics}:
         file, length = run_dir / name, info.lengths.get(name, 0)
@@ -39,6 +41,9 @@ def cut(run_dir: Path, info: Info) -> None:
         kept = [line for line in data[length:].splitlines(True) if name in metrics and _stays(line, run_dir, info)]
         with whole(file) as out:  # in place of a link, too
             out.write(data[:length] + b"".join(kept))
+        if name in metrics:
+            fewer.append(name.removeprefix("metric-").removesuffix(".jsonl"))
+    return fewer
 
 
 def _stays(line: bytes, run_dir: Path, info: Info) -> bool:

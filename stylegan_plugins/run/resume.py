@@ -38,7 +38,8 @@ def resume(command: click.Command, run_dir: Path, given: Mapping[str, Any]) -> N
         signals.forward()
         if not given.get("dry_run"):
             states.set_aside_newer(path)
-            logs.cut(run_dir, info)
+            for label in logs.cut(run_dir, info):
+                host_metrics.mark_best_again(run_dir, label)
             if given.keys() & {*CHANGEABLE}:  # what a run was last told is what it goes on with
                 run_folders.write_options(run_dir, args)
             _launch(command, args, path, state)
