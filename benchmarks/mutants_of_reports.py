@@ -29,7 +29,7 @@ from support.report_mutants import FILES, mutate  # noqa: E402
 from test_report import add_diagnostics, add_metric, make_run  # noqa: E402
 
 from stylegan_plugins.cli import cli  # noqa: E402
-from stylegan_plugins.report import page  # noqa: E402, F401  what a child needs is imported once
+from stylegan_plugins.report import page  # noqa: E402
 
 SECONDS, BYTES = 20, 1 << 30
 ENDS = ("page", "one line", "traceback", "more lines", "signal or limit")
@@ -87,6 +87,7 @@ def main(mutants: int, seed: int, workers: int, keep: Path | None) -> None:
     add_metric(sound, "fid50k_full", {0: 90.0, 4: 80.0})
     add_metric(sound, "kid_x", {0: 0.5, 4: 0.25}, "kid_x")
     add_diagnostics(sound, 3)
+    page.write([sound], top / "report.html")  # imports, in this process, what its children need
     counts: dict[str, Counter[str]] = {file: Counter() for file in FILES}
     # Processes, not threads: each waits for its own children.
     with ProcessPoolExecutor(workers, multiprocessing.get_context("fork")) as pool:
