@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from stylegan_plugins.errors import DataError
-from stylegan_plugins.files.records import (
+from stylegan_plugins.files.pickle_records import (
     ADVICE,
     ArrayRecord,
     DTypeRecord,

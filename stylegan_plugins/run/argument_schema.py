@@ -25,8 +25,8 @@ Text = Annotated[str, Meta(min_length=1, max_length=4096)]
 
 
 class DataArguments(Struct):
-    class_name: Text
-    path: Text
+    class_name: Text = ""
+    path: Text = ""
     use_labels: Flag = False
     xflip: Flag = False
     max_size: Count | None = None
@@ -55,7 +55,7 @@ class EpilogueArguments(Struct):
 
 
 class GeneratorArguments(ChannelArguments, kw_only=True):
-    class_name: Text
+    class_name: Text = ""
     z_dim: Width = 512
     w_dim: Width = 512
     mapping_kwargs: MappingArguments = field(default_factory=MappingArguments)
@@ -63,20 +63,20 @@ class GeneratorArguments(ChannelArguments, kw_only=True):
 
 
 class DiscriminatorArguments(ChannelArguments, kw_only=True):
-    class_name: Text
+    class_name: Text = ""
     mapping_kwargs: MappingArguments = field(default_factory=MappingArguments)
     epilogue_kwargs: EpilogueArguments = field(default_factory=EpilogueArguments)
 
 
 class OptimizerArguments(Struct):
-    class_name: Text
+    class_name: Text = ""
     lr: NotNegative = 1e-3
     betas: Annotated[list[Annotated[float, Meta(ge=0, lt=1)]], Meta(min_length=2, max_length=2)] | None = None
     eps: Positive = 1e-8
 
 
 class LossArguments(Struct):
-    class_name: Text
+    class_name: Text = ""
     r1_gamma: NotNegative = 10
     pl_weight: NotNegative = 2
     style_mixing_prob: Share = 0
@@ -85,7 +85,7 @@ class LossArguments(Struct):
 
 
 class NamedArguments(Struct):
-    class_name: Text
+    class_name: Text = ""
 
 
 class Arguments(Struct, kw_only=True):
@@ -93,19 +93,19 @@ class Arguments(Struct, kw_only=True):
     known by its training loop's parameters; of them every number is finite."""
 
     run_dir: Text = "."
-    training_set_kwargs: DataArguments
-    data_loader_kwargs: LoaderArguments
-    G_kwargs: GeneratorArguments
-    D_kwargs: DiscriminatorArguments
-    G_opt_kwargs: OptimizerArguments
-    D_opt_kwargs: OptimizerArguments
+    training_set_kwargs: DataArguments = field(default_factory=DataArguments)
+    data_loader_kwargs: LoaderArguments = field(default_factory=LoaderArguments)
+    G_kwargs: GeneratorArguments = field(default_factory=GeneratorArguments)
+    D_kwargs: DiscriminatorArguments = field(default_factory=DiscriminatorArguments)
+    G_opt_kwargs: OptimizerArguments = field(default_factory=OptimizerArguments)
+    D_opt_kwargs: OptimizerArguments = field(default_factory=OptimizerArguments)
     augment_kwargs: NamedArguments | None = None
-    loss_kwargs: LossArguments
+    loss_kwargs: LossArguments = field(default_factory=LossArguments)
     metrics: Annotated[list[Text], Meta(max_length=100)] = field(default_factory=list)
     random_seed: Annotated[int, Meta(ge=0, lt=2**31)] = 0
     num_gpus: Annotated[int, Meta(ge=1, le=1024)] = 1
-    batch_size: Annotated[int, Meta(ge=1, le=2**16)]
-    batch_gpu: Annotated[int, Meta(ge=1, le=2**16)]
+    batch_size: Annotated[int, Meta(ge=1, le=2**16)] = 1
+    batch_gpu: Annotated[int, Meta(ge=1, le=2**16)] = 1
     ema_kimg: NotNegative = 10
     ema_rampup: NotNegative | None = None
     G_reg_interval: Count | None = None
@@ -114,7 +114,7 @@ class Arguments(Struct, kw_only=True):
     ada_target: Share | None = None
     ada_interval: Count = 4
     ada_kimg: Positive = 500
-    total_kimg: Positive
+    total_kimg: Positive = 1
     kimg_per_tick: Positive = 4
     image_snapshot_ticks: Count | None = None
     network_snapshot_ticks: Count | None = None
@@ -132,6 +132,19 @@ class Arguments(Struct, kw_only=True):
 # Names of classes that are ours, and not the host's.
 OURS = ("training_ext.loss.PluginLoss", "stylegan_plugins.bridge.generator")
 DEPTH = 12  # of nested arguments
+# What no run is without; of a dictionary, its class.
+REQUIRED = (
+    *(
+        "training_set_kwargs",
+        "G_kwargs",
+        "D_kwargs",
+        "G_opt_kwargs",
+        "D_opt_kwargs",
+        "loss_kwargs",
+        "data_loader_kwargs",
+    ),
+    *("batch_size", "batch_gpu", "total_kimg"),
+)
 # Where a user gave what.
 FLAGS = {
     "loss_kwargs.r1_gamma": "--gamma",
@@ -171,12 +184,18 @@ def check(args: Mapping[str, Any], where: str = "") -> None:
             value = value.get(key) if isinstance(value, Mapping) else value
         flag = None if where else FLAGS.get(name)
         shown = f"{flag}={value}" if flag else f"{name or 'it'} is {value!r:.60}"
-        raise OptionError(f"{where}{shown}: {said[:1].lower()}{said[1:]}.".replace("`", "")) from error
+        raise OptionError(f"{where}{shown}: expected {said.removeprefix('Expected ').replace('`', '')}.") from error
 
 
 def check_names(args: Mapping[str, Any], training_loop: Callable[..., None], where: str) -> None:
     """Raise OptionError for an argument that neither the host's training loop nor `bridge.run` has, and for a class
     that is neither the host's, nor ours, nor an optimiser of torch: its name would be called."""
+    for name in REQUIRED:
+        value = args.get(name)
+        if value is None or (
+            isinstance(value, Mapping) and name != "data_loader_kwargs" and not value.get("class_name")
+        ):
+            raise OptionError(f"{where}{name} is missing, or has no class_name.")
     known = {*inspect.signature(training_loop).parameters, *Arguments.__struct_fields__}
     unknown = sorted(map(str, set(args) - known))
     if unknown:

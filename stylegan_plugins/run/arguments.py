@@ -274,9 +274,9 @@ def _apply_extra(args: Any, extra: Mapping[str, int]) -> None:
 
 def _check_groups(args: Any, explicit: frozenset[str]) -> None:
     """Raise OptionError if D's minibatch-stddev layer cannot split the images of a GPU into its groups."""
-    count = args["batch_gpu"]
-    group = args["D_kwargs"].get("epilogue_kwargs", {}).get("mbstd_group_size", 4)  # 4 is the hosts' default
-    if group is not None and count % min(group, count):
+    count = args.get("batch_gpu", 0)
+    group = args.get("D_kwargs", {}).get("epilogue_kwargs", {}).get("mbstd_group_size", 4)  # 4 is the hosts' default
+    if group and count and count % min(group, count):
         given = f"--batch-gpu={count}" if "batch_gpu" in explicit else f"--batch={args['batch_size']}"
         raise OptionError(
             f"{given}: a GPU gets {count} images at a time, and D takes groups of {group} (minibatch-stddev). Choose "
