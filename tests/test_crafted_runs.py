@@ -1,0 +1,197 @@
+"""Folders of runs from elsewhere: nothing in them is executed, and each ends in one line or trains."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+import shutil
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.hosts import ADA
+from support.runs import options, run_to_its_end
+from support.scripts import DRIVERS, run_script
+
+from stylegan_plugins import cache
+from stylegan_plugins.errors import DataError, OptionError, PluginError
+from stylegan_plugins.files import run_folders, trees
+from stylegan_plugins.files.checksums import record_checksum
+from stylegan_plugins.run import argument_schema
+
+ADAM = {"class_name": "torch.optim.Adam", "lr": 0.0025, "betas": [0, 0.99], "eps": 1e-8}
+CHANNELS = {"channel_base": 256, "channel_max": 16, "num_fp16_res": 4, "conv_clamp": 256}
+ARGUMENTS = {
+    "num_gpus": 1,
+    "training_set_kwargs": {"class_name": "training.dataset.ImageFolderDataset", "path": "a.zip", "use_labels": False},
+    "data_loader_kwargs": {"pin_memory": True, "num_workers": 3, "prefetch_factor": 2},
+    "G_kwargs": {"class_name": "training.networks.Generator", "z_dim": 512, "synthesis_kwargs": CHANNELS},
+    "D_kwargs": {"class_name": "training.networks.Discriminator", "epilogue_kwargs": {"mbstd_group_size": 4}},
+    "G_opt_kwargs": ADAM,
+    "D_opt_kwargs": ADAM,
+    "loss_kwargs": {"class_name": "training_ext.loss.PluginLoss", "r1_gamma": 0.0016},
+    "random_seed": 0,
+    "total_kimg": 25000,
+    "batch_size": 8,
+    "batch_gpu": 8,
+    "ema_kimg": 10.0,
+    "ada_target": 0.6,
+    "metrics": [],
+}
+
+
+def paths_of(value: object, path: tuple = ()) -> list[tuple]:
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path, *(inner for key, item in items for inner in paths_of(item, (*path, key)))]
+
+
+def with_(path: tuple | str, value: object) -> dict:
+    """The arguments with another value in one place."""
+    changed = copy.deepcopy(ARGUMENTS)
+    *parents, last = path.split(".") if isinstance(path, str) else path
+    place = changed
+    for key in parents:
+        place = place[key]
+    place[last] = value
+    return changed
+
+
+@pytest.mark.unit
+def test_arguments_of_a_run_are_taken():
+    argument_schema.check(ARGUMENTS)
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("loss_kwargs.r1_gamma", float("inf"), "--gamma=inf: expected a finite number."),
+        ("loss_kwargs.r1_gamma", float("nan"), "--gamma=nan: expected a finite number."),
+        ("random_seed", -1, "--seed=-1: expected int >= 0."),
+        ("random_seed", 2**40, "--seed=1099511627776: expected int <= 2147483647."),
+        ("state_minutes", float("nan"), "--state-minutes=nan: expected a finite number."),
+        ("batch_size", 0, "--batch=0: expected int >= 1."),
+        ("total_kimg", "many", "--kimg=many: expected float, got str."),
+        ("G_kwargs", [], "G_kwargs is []: expected object, got array."),
+        ("G_kwargs.z_dim", 2**20, "G_kwargs.z_dim is 1048576: expected int <= 16384."),
+        ("augment_p", 1.5, "--p=1.5: expected float <= 1.0."),
+    ],
+)
+def test_a_value_that_no_run_has_is_one_line(path, value, message):
+    with pytest.raises(OptionError) as error:
+        argument_schema.check(with_(path, value))
+    assert str(error.value) == message
+
+
+NUMBERS = st.integers() | st.floats()
+JSON = st.recursive(
+    st.none() | st.booleans() | NUMBERS | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
+)
+
+
+@pytest.mark.unit
+@given(st.sampled_from(paths_of(ARGUMENTS)[1:]), JSON)
+def test_any_value_in_any_place_is_taken_or_one_line(path, value):
+    try:
+        argument_schema.check(with_(path, value), "training_options.json: ")
+    except OptionError as error:
+        assert "\n" not in str(error) and str(error).startswith("training_options.json: ")
+
+
+@pytest.mark.unit
+@given(st.binary(max_size=200) | st.text().map(lambda text: text.encode("utf-8", "surrogatepass")))
+def test_bytes_of_others_are_no_tree(data):
+    with pytest.raises(DataError):
+        trees.from_bytes(data)
+
+
+TENSORLESS = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary(),
+    lambda inner: (
+        st.lists(inner) | st.lists(inner).map(tuple) | st.dictionaries(st.text() | st.integers(), inner, max_size=4)
+    ),
+)
+
+
+@pytest.mark.unit
+@given(TENSORLESS)
+def test_a_tree_comes_back_as_it_was(value):
+    assert trees.from_bytes(trees.to_bytes(value)) == value
+
+
+@pytest.mark.unit
+def test_a_plugin_file_of_a_run_from_elsewhere_is_not_executed_before_the_user_allows_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("STYLEGAN_PLUGINS_CACHE", str(tmp_path / "cache"))
+    file = tmp_path / "mine.py"
+    file.write_text(f"open({str(tmp_path / 'was-run')!r}, 'w')\n")
+    from stylegan_plugins.cli import cli
+    from stylegan_plugins.manager import recorded
+
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    record = {"active": ["mine"], "options": {}, "files": {"mine": {"path": str(file), "sha256": digest}}}
+    with pytest.raises(PluginError, match="would be executed, and which you have not used here so far"):
+        recorded(record)
+    assert not (tmp_path / "was-run").exists()
+    cli(["info", str(file)], standalone_mode=False)
+    cache.check_trust(record["files"])
+    file.write_text("changed")
+    with pytest.raises(PluginError, match="has changed since the run began"):
+        recorded(record)
+
+
+@pytest.mark.unit
+def test_the_newest_whole_snapshot_and_the_newest_run_are_taken(tmp_path, capsys):
+    for number, name in ((0, "a"), (2, "b"), (10, "c")):
+        (tmp_path / f"{number:05d}-{name}").mkdir()
+        (tmp_path / f"{number:05d}-{name}" / "training_options.json").write_text("{}")
+    (tmp_path / "00011-without-options").mkdir()
+    run = run_folders.newest_run(tmp_path)
+    assert run.name == "00010-c" and run_folders.newest_run(run) == run
+    contents = {0: b"whole.", 4: b"changed later.", 8: b"cut o"}
+    for kimg, content in contents.items():
+        file = run / f"network-snapshot-{kimg:06d}.pkl"
+        file.write_bytes(content)
+        if kimg == 4:
+            record_checksum(file)
+            file.write_bytes(b"other.")
+    assert run_folders.newest_pickle(run).name == "network-snapshot-000000.pkl"
+    assert capsys.readouterr().err.count("is cut off or damaged") == 2
+
+
+# Runs. --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def unfinished(ada_host, small_zip, tmp_path_factory):
+    """A run of two iterations that goes on for one more."""
+    top = tmp_path_factory.mktemp("unfinished")
+    args = options(ada_host, ADA, small_zip, top, "--plugin=diffaugment,augself", "--aug=ada", "--device=cpu")
+    args |= {"total_kimg": 2 * args["batch_size"] / 1000, "kimg_per_tick": 9, "state_minutes": 10.0}
+    run_to_its_end(ada_host, args | {"image_snapshot_ticks": 9, "network_snapshot_ticks": 9}, top / "run")
+    file = top / "run" / "training_options.json"
+    args = json.loads(file.read_text()) | {"total_kimg": 3 * args["batch_size"] / 1000}
+    file.write_text(json.dumps(args | {"image_snapshot_ticks": None, "network_snapshot_ticks": None}))
+    return top / "run"
+
+
+@pytest.mark.run
+def test_nothing_that_a_crafted_run_names_is_called(ada_host, unfinished, tmp_path):
+    marker = tmp_path / "was-run"
+    run = shutil.copytree(unfinished, tmp_path / "run")
+    args = json.loads((run / "training_options.json").read_text())
+    for class_name in ("os.system", "training.dataset.os.system", "subprocess.call", "builtins.exec"):
+        crafted = args | {"loss_kwargs": {"class_name": class_name, "command": f"touch {marker}"}}
+        (run / "training_options.json").write_text(json.dumps(crafted))
+        done = run_script(ada_host, "train.py", f"--resume-run={run}", check=False)
+        assert done.returncode == 2 and f"is {class_name!r}, which is no class of this host" in done.stderr
+    assert not marker.exists()
+
+
+@pytest.mark.run
+def test_mutants_of_a_run_train_or_are_refused_in_one_line(ada_host, unfinished, tmp_path):
+    done = run_script(ada_host, str(DRIVERS / "mutants.py"), str(unfinished), "40", str(os.getpid()), timeout=400)
+    ends = json.loads(done.stdout.splitlines()[-1])
+    assert [mutant for mutant in ends if mutant[2] not in ("trained", "refused")] == [], f"seed {os.getpid()}"
+    assert {end for *_, end in ends} == {"trained", "refused"}
