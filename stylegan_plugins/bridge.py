@@ -210,7 +210,11 @@ def run(training_loop: Callable[..., None], rank: int, **args: Any) -> None:
     except signals.Ended:
         checkpoints.say_how_it_goes_on()
     except (*FAULTS, *datasets.BROKEN, MemoryError) as error:
-        if checkpoints.inside or isinstance(error, UserError):
+        if isinstance(error, UserError):
+            raise
+        if checkpoints.not_restored:
+            raise checkpoints.does_not_fit(error) from error
+        if checkpoints.inside:
             raise
         raise checkpoints.ended_by(error, "at the end of a tick") from error
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import types
 from pathlib import Path
 
 import numpy as np
@@ -226,7 +227,7 @@ def test_a_run_that_goes_on_needs_the_data_set_that_it_began_with(run, monkeypat
     _, _, state = newest_state(run_dir, print)
     assert state["ranks"][0]["session"]["methods"] == {"diagnostics": {"images": 64}}
 
-    method = plugin.Method(None, plugin.DiagnosticsOptions(holdout=8))
+    method = plugin.Method(types.SimpleNamespace(log=Path), plugin.DiagnosticsOptions(holdout=8))
     method.all, method.data = range(65), {"path": "crops.zip"}
     with pytest.raises(DataError, match=r"--resume-run: crops.zip has 65 images, the run began with 64"):
         method.load_state_dict({"images": 64})

@@ -3,8 +3,10 @@ its folder is made, and those of a folder from elsewhere before anything is buil
 
 from __future__ import annotations
 
+import importlib
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +16,7 @@ from msgspec import Meta, Struct, field
 
 from stylegan_plugins.errors import OptionError
 from stylegan_plugins.host.modules import host_module
+from stylegan_plugins.manager import Plugins
 
 Flag = bool
 Count = Annotated[int, Meta(ge=1, le=2**31)]
@@ -88,6 +91,18 @@ class NamedArguments(Struct):
     class_name: Text = ""
 
 
+class FileOfPlugin(Struct):
+    path: Text
+    sha256: Text
+
+
+class PluginArguments(Struct):
+    active: Annotated[list[Text], Meta(max_length=100)] = field(default_factory=list)
+    options: dict[str, dict[str, Any]] = field(default_factory=dict)
+    presets: dict[str, Text] = field(default_factory=dict)
+    files: dict[str, FileOfPlugin] = field(default_factory=dict)
+
+
 class Arguments(Struct, kw_only=True):
     """Those of both host families, and those of ours that `bridge.run` takes. Further ones of a host, or of a fork, are
     known by its training loop's parameters; of them every number is finite."""
@@ -121,7 +136,7 @@ class Arguments(Struct, kw_only=True):
     resume_pkl: str | None = None
     cudnn_benchmark: Flag = True
     allow_tf32: Flag = False
-    plugins: dict[str, Any] = field(default_factory=dict)
+    plugins: PluginArguments = field(default_factory=PluginArguments)
     device: Text = "auto"
     state_minutes: Positive = 10
     keep_states: Count = 2
@@ -129,8 +144,7 @@ class Arguments(Struct, kw_only=True):
     trust_pickle: Flag = False
 
 
-# Names of classes that are ours, and not the host's.
-OURS = ("training_ext.loss.PluginLoss", "stylegan_plugins.bridge.generator")
+GENERATOR = "stylegan_plugins.bridge.generator"  # the host's G with a module of a plug-in
 DEPTH = 12  # of nested arguments
 # What no run is without; of a dictionary, its class.
 REQUIRED = (
@@ -187,9 +201,10 @@ def check(args: Mapping[str, Any], where: str = "") -> None:
         raise OptionError(f"{where}{shown}: expected {said.removeprefix('Expected ').replace('`', '')}.") from error
 
 
-def check_names(args: Mapping[str, Any], training_loop: Callable[..., None], where: str) -> None:
+def check_names(args: Mapping[str, Any], plugins: Plugins, where: str) -> None:
     """Raise OptionError for an argument that neither the host's training loop nor `bridge.run` has, and for a class
-    that is neither the host's, nor ours, nor an optimiser of torch: its name would be called."""
+    that is neither the host's, nor ours, nor of an active plug-in, nor an optimiser of torch: it would be called."""
+    training_loop = host_module("training.training_loop").training_loop
     for name in REQUIRED:
         value = args.get(name)
         if value is None or (
@@ -201,14 +216,19 @@ def check_names(args: Mapping[str, Any], training_loop: Callable[..., None], whe
     if unknown:
         raise OptionError(f"{where}this host's training loop has no argument {unknown[0]!r}.")
     for path, name in _classes(args):
-        if not _is_known_class(name):
+        if not (isinstance(name, str) and _is_known_class(name, plugins)):
             raise OptionError(f"{where}{path} is {name!r:.60}, which is no class of this host or of stylegan-plugins.")
 
 
-def _is_known_class(name: str) -> bool:
-    if name in OURS:
+def _is_known_class(name: str, plugins: Plugins) -> bool:
+    if name == GENERATOR:
         return True
     module_name, _, class_name = name.rpartition(".")
+    modules = (plugins.catalogue.load(plugin) for plugin in plugins.names)
+    of_plugins = {getattr(module, "__name__", type(module).__module__).split(".")[0] for module in modules}
+    if module_name.split(".")[0] in (of_plugins | {"training_ext"}) - {"stylegan_plugins"}:
+        found = getattr(sys.modules.get(module_name) or _imported(module_name), class_name, None)
+        return callable(found) and found.__module__ == module_name  # not what it imports, such as os.system
     if module_name == "torch.optim":
         cls = getattr(torch.optim, class_name, None)
         return inspect.isclass(cls) and issubclass(cls, torch.optim.Optimizer)
@@ -219,6 +239,13 @@ def _is_known_class(name: str) -> bool:
     found = getattr(host_module(module_name), class_name, None)
     # Not one that the module imports. The hosts' persistent classes are made elsewhere, of a class that stands there.
     return inspect.isclass(found) and any(base.__module__ == module_name for base in found.__mro__)
+
+
+def _imported(module_name: str) -> Any:
+    try:
+        return importlib.import_module(module_name)
+    except ImportError:
+        return None
 
 
 def _numbers(value: Any, path: str = "", depth: int = 0) -> Iterator[tuple[str, float]]:

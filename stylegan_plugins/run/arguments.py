@@ -26,7 +26,6 @@ from training_ext.labels import Labels
 
 HOST_LOSS = "training.loss.StyleGAN2Loss"
 PLUGIN_LOSS = "training_ext.loss.PluginLoss"
-GENERATOR = "stylegan_plugins.bridge.generator"
 # Options of ours that are arguments of `bridge.run` and may change when a run goes on.
 KEPT = ("state_minutes", "keep_states", "metric_samples", "on_nan")
 
@@ -210,7 +209,7 @@ def _configure_plugins(args: Any, plugins: Plugins, explicit: frozenset[str]) ->
         args["plugins"] = plugins.record()
     if generators.have_module(plugins):
         kwargs = args["G_kwargs"]
-        kwargs["host_class"], kwargs["class_name"] = kwargs["class_name"], GENERATOR
+        kwargs["host_class"], kwargs["class_name"] = kwargs["class_name"], argument_schema.GENERATOR
 
 
 def _set_ada(args: Any, plugin: str, ada: str, explicit: frozenset[str]) -> None:

@@ -22,6 +22,7 @@ from stylegan_plugins.host.modules import host_module
 from stylegan_plugins.manager import FAULTS
 from stylegan_plugins.run import logs, signals
 from stylegan_plugins.run.finite import not_finite
+from stylegan_plugins.run.optimizers import load_optimizer
 from stylegan_plugins.run.session import Session
 from training_ext.distributed import agree, gather_objects
 
@@ -162,6 +163,19 @@ class Checkpoints:
         """Whether an error would be one of training itself: in an iteration, or before the first one."""
         return self._inside or self._loop is None
 
+    @property
+    def not_restored(self) -> bool:
+        """Whether a run that goes on from a state has not come to its first iteration."""
+        return self.resumed is not None
+
+    def does_not_fit(self, error: BaseException) -> StateError:
+        """Return the error, in one line, for one in building a run that goes on from a state."""
+        assert self.session is not None
+        return StateError(
+            f"--resume-run: the options or the newest state of {self.session.run_dir} do not fit this host "
+            f"({type(error).__name__}: {' '.join(str(error).split()):.300}). Nothing was trained."
+        )
+
     def say_how_it_goes_on(self) -> None:
         if self.session is not None and self.session.rank == 0:
             print(f"\nThe run ended at {self.session.nimg / 1000:.1f} kimg. {self._goes_on()}\n", flush=True)
@@ -253,7 +267,7 @@ def restore(session: Session, loop: Mapping[str, Any], state: Mapping[str, Any])
     for name, network in _networks(session).items():
         network.load_state_dict(state["networks"][name])
     for name, opt in _optimizers(session).items():
-        opt.load_state_dict(state["optimizers"][name])
+        load_optimizer(opt, state["optimizers"][name])
     session.load_state_dict(state["session"])
     session.nimg, session.batch_idx = state["position"]["cur_nimg"], state["position"]["batch_idx"]
     if loop.get("grid_z") is not None:

@@ -59,10 +59,10 @@ def _prepared(run_dir: Path, given: Mapping[str, Any]) -> tuple[dict[str, Any], 
         raise StateError(f"--resume-run: {run_dir} has no training_options.json; give a run directory.")
     where = f"--resume-run: {run_dir / run_folders.OPTIONS}: "
     argument_schema.check(args, where)
-    argument_schema.check_names(args, host_module("training.training_loop").training_loop, where)
     args["run_dir"] = str(run_dir)  # it may have been moved
     args["resume_pkl"] = None  # the state has what came from it
     plugins = recorded(args.get("plugins", {}))
+    argument_schema.check_names(args, plugins, where)
     host_metrics.register()  # those of plug-ins that are files
     _change(args, given)
     data = args["training_set_kwargs"]

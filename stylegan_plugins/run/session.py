@@ -18,6 +18,7 @@ from stylegan_plugins.host.modules import host_module
 from stylegan_plugins.host.randomness import own_random
 from stylegan_plugins.manager import Plugins
 from stylegan_plugins.run.method import Method, check_terms, check_value, other_layers
+from stylegan_plugins.run.optimizers import load_optimizer
 from stylegan_plugins.run.progress import Progress
 from training_ext.distributed import average_gradients, broadcast
 from training_ext.heads import update_average
@@ -304,7 +305,7 @@ class Session:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.heads.load_state_dict(state["heads"])
         for name, opt in self._head_optimizers.items():
-            opt.load_state_dict(state["optimizers"][name])
+            load_optimizer(opt, state["optimizers"][name])
         for average in self.averages:
             average.module.load_state_dict(state["averages"][average.name])
         if state["labels"] is not None:

@@ -27,6 +27,7 @@ import torch
 
 sys.path.insert(0, ".")
 from stylegan_plugins.files import states, trees
+from stylegan_plugins.run import checkpoints
 
 JUNK = [None, True, -1, 0, 1, 3, 2**31, 2**70, -1.5, 0.5, 1e308, float("nan"), float("inf"), "", "x", "os.system"]
 JUNK += ["training.dataset.os.system", "\ud800", [], [1], [[[[]]]], {}, {"class_name": "os.system"}, "9" * 5000]
@@ -95,6 +96,13 @@ def resume(run, output):
     used = psutil.Process().memory_info().vms
     resource.setrlimit(resource.RLIMIT_AS, (used + BYTES, used + BYTES))
     sys.argv = ["train.py", f"--resume-run={run}", "--accept-changes"]
+    done = checkpoints.Checkpoints.batch_end
+
+    def one_iteration(self, nimg, batch_idx):
+        done(self, nimg, batch_idx)
+        os._exit(0)
+
+    checkpoints.Checkpoints.batch_end = one_iteration
     code = 1
     try:
         runpy.run_path("train.py", run_name="__main__")

@@ -1,0 +1,34 @@
+"""Optimisers of a run, put back from a state that may be crafted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
+    """Put a saved state back. Raises ValueError, LookupError, TypeError or AttributeError if it is not one of this
+    optimiser: torch itself would take it, and fail in the first step."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for index, values in saved["state"].items():
+        shapes = ((), parameters[index].shape)
+        if not all(value is None or value.shape in shapes for value in values.values()):
+            raise ValueError(f"the moments of parameter {index} have another shape")
+    if len({frozenset(values) for values in saved["state"].values()}) > 1:
+        raise ValueError("moments of some parameters are missing")
+    for group, kept in zip(optimizer.param_groups, saved["param_groups"], strict=True):
+        for name, value in group.items():
+            if name != "params" and not _alike(value, kept[name]):
+                raise ValueError(f"{name} of the optimiser is {kept[name]!r:.50}")
+    optimizer.load_state_dict(dict(saved))
+
+
+def _alike(value: Any, kept: Any) -> bool:
+    """Whether both are numbers in [0, 1e9], or sequences of them, or the same."""
+    if isinstance(value, list | tuple):
+        return isinstance(kept, list | tuple) and len(kept) == len(value) and all(map(_alike, value, kept))
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return isinstance(kept, int | float) and not isinstance(kept, bool) and 0 <= kept <= 1e9
+    return bool(value == kept)
