@@ -177,12 +177,12 @@ def run(training_loop: Callable[..., None], rank: int, **args: Any) -> None:
     """Run the host's training loop in this process, with the session of its plug-ins."""
     global _run
     signals.install()
+    resumed = args.pop("resumed", None)
     identity = identity_of(args) if rank == 0 and "training_set_kwargs" in args else {}
     plugins = recorded(args.pop("plugins", {}))
     host_metrics.register()
     host_metrics.begin(Path(args.get("run_dir", ".")), args.pop("metric_samples", None))
     args.pop("device", None)
-    resumed = args.pop("resumed", None)
     settings = {"minutes": args.pop("state_minutes", 10.0), "keep": args.pop("keep_states", 2)}
     settings |= {"on_nan": args.pop("on_nan", "stop"), "identity": identity}
     trust_pickle = args.pop("trust_pickle", False)

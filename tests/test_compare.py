@@ -87,7 +87,7 @@ def test_combinations_are_trained_and_after_ctrl_c_the_same_command_goes_on(ada_
     assert running.returncode == 128 + signal.SIGINT and "Traceback" not in said
     (first,) = tmp_path.glob("none-0.5-seed0-*")
     run_dir, seen = compare.progress_of(first)
-    assert run_dir is not None and 0 < seen < 1000
+    assert run_dir is not None and 0 <= seen < 1000
     assert not list(run_dir.glob("*.tmp"))
 
     done = invoke(ada_host, "compare", *flags)

@@ -84,7 +84,7 @@ def test_a_run_that_was_moved_goes_on_for_longer_and_keeps_its_beginning(ada_hos
     assert run.returncode == 128 + signal.SIGTERM
     # The command works in any folder, and what was said last is what the run goes on with.
     assert f"It goes on with:\n  {sys.executable} {ada_host / 'train.py'} --resume-run={moved}" in output
-    done = run_script(tmp_path, ada_host / "train.py", f"--resume-run={moved}", "--dry-run")
+    done = run_script(tmp_path, str(ada_host / "train.py"), f"--resume-run={moved}", "--dry-run")
     assert (
         "of 1 kimg" in done.stdout
         and json.loads((moved / "training_options.json").read_text())["state_minutes"] == 0.0001

@@ -6,7 +6,6 @@ metric-<name>.jsonl, in the host's format, with what they are of."""
 from __future__ import annotations
 
 import functools
-import itertools
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -168,7 +167,6 @@ def results(
         began = time.time()
         if missing:
             G, sampler, _ = sample.load_generator(pickle, device)
-            _check_finite(G, pickle)
             images = sample.Generator(G, sampler, dataset).images(samples)
             seen = extract(network, images, samples, f"{network.key}: {pickle.name}")
         shared = time.time() - began
@@ -208,17 +206,6 @@ def _is_complete(line: Result, label: str, metric: Metric) -> bool:
     return line.get("metric") == label and all(
         records.is_finite(line["results"].get(label + end)) for end in metric.ends
     )
-
-
-def _check_finite(G: torch.nn.Module, pickle: Path) -> None:
-    """Raise DataError if weights are not finite: pixels are integers, so the figures would look like any others."""
-    tensors = itertools.chain(G.named_parameters(), G.named_buffers())
-    odd = [name for name, tensor in tensors if tensor.is_floating_point() and not tensor.isfinite().all()]
-    if odd:
-        raise DataError(
-            f"{pickle}: {len(odd)} tensors of G_ema have values that are not finite, {odd[0]} first. Nothing was "
-            "written; evaluate an earlier snapshot."
-        )
 
 
 def _finite_score(
