@@ -38,6 +38,8 @@ setup(
         "pluggy>=1.7",
         "libcst>=1.1",
         "psutil",
+        "safetensors",
+        "msgspec>=0.18",
         "ninja",
         "setuptools",  # torch.utils.cpp_extension, which hosts import, needs it
     ],
