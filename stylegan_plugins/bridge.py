@@ -184,7 +184,7 @@ def run(training_loop: Callable[..., None], rank: int, **args: Any) -> None:
     host_metrics.begin(Path(args.get("run_dir", ".")), args.pop("metric_samples", None))
     args.pop("device", None)
     settings = {"minutes": args.pop("state_minutes", 10.0), "keep": args.pop("keep_states", 2)}
-    settings |= {"on_nan": args.pop("on_nan", "stop"), "identity": identity}
+    on_nan = args.pop("on_nan", "stop")
     trust_pickle = args.pop("trust_pickle", False)
     labels = arguments.use_labels({**args, "plugins": plugins.record()}, plugins)
     arguments.adapt(args, device(rank), labels)
@@ -197,12 +197,13 @@ def run(training_loop: Callable[..., None], rank: int, **args: Any) -> None:
         rounds=args["batch_size"] // (args["batch_gpu"] * args.get("num_gpus", 1)),
         run_dir=Path(args.get("run_dir", ".")),
         progress=Progress(args.get("total_kimg", 0)) if rank == 0 else None,
+        on_nan=on_nan,
     )
     if resumed is None and rank == 0:
         states.lock(session.run_dir)  # a resumed run is locked by what started it
     if isinstance(resumed, str):  # each process of several reads it
         resumed = states.read_state(Path(resumed))
-    checkpoints = Checkpoints(session, resumed=resumed, batch=args["batch_size"], **settings)
+    checkpoints = Checkpoints(session, resumed=resumed, batch=args["batch_size"], identity=identity, **settings)
     _run = _Run(session, checkpoints, trust_pickle)
     try:
         training_loop(rank=rank, **{"progress_fn": session.tick, **args})

@@ -102,5 +102,5 @@ def test_list_takes_less_than_half_the_time_of_importing_torch():
         return time.perf_counter() - began
 
     listing = "from stylegan_plugins.cli import cli; cli(['list'], standalone_mode=False)"
-    ratios = [seconds(listing) / seconds("import torch") for _ in range(10)]
+    ratios = [seconds(listing) / seconds("import torch") for _ in range(3)]
     assert statistics.median(ratios) < 0.5, ratios

@@ -17,7 +17,7 @@ import pytest
 import torch
 from drivers.states import differences
 from support.hosts import ADA, STYLEGAN3, install_plugin
-from support.runs import QUICK_TRAIN, TINY, begin, options, run_to_its_end, wait_for_state
+from support.runs import QUICK_TRAIN, TINY, begin, driver, options, run_to_its_end, wait_for_state
 from support.scripts import run_script, start_script
 
 from stylegan_plugins.errors import DamagedStateError, StateError
@@ -393,3 +393,68 @@ def test_a_full_disk_does_not_end_a_run_unless_it_is_to_end(monkeypatch, capsys)
     monkeypatch.setattr(signals, "asked", lambda: int(signal.SIGTERM))
     with pytest.raises(StateError):
         full.next_batch(loop)
+
+
+EXPLODES = """
+from stylegan_plugins import hookimpl
+
+@hookimpl
+def setup(session):
+    return Explodes(session)
+
+class Explodes:
+    def __init__(self, session):
+        self.session = session
+
+    @hookimpl
+    def batch_end(self, batch_idx):
+        if batch_idx == 5:
+            next(self.session.G.parameters()).data.fill_(float("nan"))
+"""
+
+
+@pytest.mark.run
+def test_weights_that_are_not_finite_end_a_run_before_anything_is_made_of_them(ada_host, small_zip, tmp_path):
+    site = {"PYTHONPATH": install_plugin(tmp_path / "site", "explodes", EXPLODES)}
+    args = settings(ada_host, ADA, small_zip, tmp_path, kimg=0.096) | {"kimg_per_tick": 0.032, "state_minutes": 10.0}
+    args["plugins"]["active"].append("explodes")
+    args |= {"image_snapshot_ticks": 1, "network_snapshot_ticks": 1}
+    for on_nan in ("stop", "warn"):
+        done = run_script(ada_host, *driver(args | {"on_nan": on_nan}, tmp_path / on_nan), check=False, **site)
+        said = done.stdout + done.stderr
+        assert "At 0.04 kimg these are not finite: " in said and "G.synthesis.b4.const" in said, said[-2000:]
+        assert ("Training goes on." in said) == (on_nan == "warn") == (done.returncode == 0)
+    kept = states.states_of(tmp_path / "stop")
+    assert [newest_nimg(tmp_path / "stop")] == [32] and all(
+        tensor.isfinite().all() for path in kept for tensor in states.read_state(path)["networks"]["G"].values()
+    )
+
+
+UNREADABLE = """
+import os, runpy, sys
+sys.path.insert(0, ".")
+from stylegan_plugins import bridge
+from training import dataset
+
+def broken(self, index, read=dataset.ImageFolderDataset._load_raw_image, seen=[]):
+    seen.append(index)
+    if len(seen) > 60:
+        raise OSError(5, "Input/output error")
+    return read(self, index)
+
+dataset.ImageFolderDataset._load_raw_image = broken
+sys.argv[0] = "train.py"
+runpy.run_path("train.py", run_name="__main__")
+"""
+
+
+@pytest.mark.run
+def test_an_error_in_reading_the_data_set_writes_a_state_and_says_how_the_run_goes_on(ada_host, whole, tmp_path):
+    args, _ = whole
+    run_dir = tmp_path / "run"
+    run_to_its_end(ada_host, args | {"total_kimg": 0.08, "state_minutes": 10.0}, run_dir)
+    done = run_script(ada_host, "-c", UNREADABLE, f"--resume-run={run_dir}", "--kimg=1", check=False)
+    (said,) = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
+    assert "in reading the data set: OSError: [Errno 5] Input/output error" in said and "--resume-run=" in said
+    assert done.returncode == 2 and "Traceback" not in done.stdout + done.stderr
+    assert newest_nimg(run_dir) > 80

@@ -1,4 +1,4 @@
-"""The public test kit, on every built-in method and on the examples, in both families of hosts."""
+"""The public test kit, on every built-in method and on the examples in one family of hosts, on some in the other."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ pytestmark = pytest.mark.run
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_methods_are_off_when_off_resume_exactly_and_what_breaks_the_contract_is_refused(fetched, family):
-    claims = report_of(fetched[family], "kit.py")
-    assert len(claims) > 25 and {claim: wrong for claim, wrong in claims.items() if wrong} == {}
+    claims = report_of(fetched[family], "kit.py", family)
+    assert len(claims) > 20 and {claim: wrong for claim, wrong in claims.items() if wrong} == {}

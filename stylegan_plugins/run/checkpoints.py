@@ -39,7 +39,6 @@ class Checkpoints:
     resumed    the state to go on from
     batch      real images of an iteration, of all processes together
     minutes    between two states; keep: so many states are kept
-    on_nan     `stop`: the run ends where a value is not finite; `warn`: it is said
     identity   what a resumed run must have again: data, arguments and versions, as in `states.Info`"""
 
     session: Session | None = None
@@ -47,7 +46,6 @@ class Checkpoints:
     batch: int = 0
     minutes: float = 10
     keep: int = 2
-    on_nan: str = "stop"
     identity: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -206,7 +204,7 @@ class Checkpoints:
             f"At {self.session.nimg / 1000:g} kimg these are not finite: {', '.join(wrong[:3])}"
             f"{f' and {len(wrong) - 3} more' if len(wrong) > 3 else ''}. {last}"
         )
-        if self.on_nan == "stop":
+        if self.session.on_nan == "stop":
             raise RunError(f"{message}Train with a larger --gamma or smaller learning rates, or give --on-nan=warn.")
         if self.session.rank == 0:
             print(f"{message}Training goes on.", flush=True)

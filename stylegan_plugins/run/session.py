@@ -54,6 +54,7 @@ class Session:
     rounds: int = 1
     run_dir: Path = Path()
     progress: Progress | None = None
+    on_nan: str = "stop"  # or "warn": a run goes on although values are not finite
 
     def __post_init__(self) -> None:
         self.nimg = self.batch_idx = self.round = 0
@@ -273,7 +274,9 @@ class Session:
         self.nimg, self.batch_idx = nimg, batch_idx
         for _ in range(min(images, len(self.drawn))):
             self.drawn.popleft()
-        if self.device.type == "cpu" or batch_idx % 16 == 0:  # reading a flag waits for a GPU
+        if self.on_nan == "stop" and (
+            self.device.type == "cpu" or batch_idx % 16 == 0
+        ):  # reading a flag waits for a GPU
             self._check_finite()
         if self.progress is not None:
             self.progress.update(nimg)
