@@ -9,17 +9,20 @@ import os
 import shutil
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from support.hosts import ADA
+from support.images import color_crops, write_zip
 from support.runs import options, run_to_its_end
 from support.scripts import DRIVERS, run_script
 
 from stylegan_plugins import cache
-from stylegan_plugins.errors import DataError, OptionError, PluginError
+from stylegan_plugins.errors import DataError, OptionError, PluginError, StateError
 from stylegan_plugins.files import run_folders, trees
 from stylegan_plugins.files.checksums import record_checksum
-from stylegan_plugins.run import argument_schema
+from stylegan_plugins.files.states import Info
+from stylegan_plugins.run import argument_schema, identity
 
 ADAM = {"class_name": "torch.optim.Adam", "lr": 0.0025, "betas": [0, 0.99], "eps": 1e-8}
 CHANNELS = {"channel_base": 256, "channel_max": 16, "num_fp16_res": 4, "conv_clamp": 256}
@@ -195,3 +198,39 @@ def test_mutants_of_a_run_train_or_are_refused_in_one_line(ada_host, unfinished,
     ends = json.loads(done.stdout.splitlines()[-1])
     assert [mutant for mutant in ends if mutant[2] not in ("trained", "refused")] == [], f"seed {os.getpid()}"
     assert len(ends) == 16
+
+
+@pytest.mark.unit
+def test_a_run_goes_on_with_the_same_data_and_arguments_or_with_a_yes(tmp_path, monkeypatch):
+    monkeypatch.setenv("STYLEGAN_PLUGINS_CACHE", str(tmp_path / "cache"))
+    crops = color_crops(5, side=16)
+    args = with_("training_set_kwargs.path", str(write_zip(tmp_path / "a.zip", crops[:4])))
+    info = Info(8, 1, **identity.identity_of(args))
+    moved = shutil.copy(tmp_path / "a.zip", tmp_path / "moved.zip")
+    free = {
+        "total_kimg": 9,
+        "metrics": ["fid50k_full"],
+        "run_dir": "elsewhere",
+        "state_minutes": 1.0,
+        "resume_pkl": None,
+    }
+    told: list[str] = []
+    identity.check_identity(info, args | free, False, told.append)
+    path = lambda file: {"training_set_kwargs": args["training_set_kwargs"] | {"path": str(file)}}
+    identity.check_identity(info, args | path(moved), False, told.append)
+    assert told == []
+    changes = {
+        "are not those that the run was trained on": path(write_zip(tmp_path / "more.zip", crops)),
+        "images of .*other.zip are not": path(write_zip(tmp_path / "other.zip", crops[1:])),
+        "batch_size is 16 in training_options.json, and the run was trained with 8": {"batch_size": 16},
+        r"loss_kwargs.r1_gamma is 5 in": {"loss_kwargs": args["loss_kwargs"] | {"r1_gamma": 5}},
+        "augment_p is 0.5 in training_options.json, and the run was trained with None": {"augment_p": 0.5},
+    }
+    for message, change in changes.items():
+        with pytest.raises(StateError, match=message):
+            identity.check_identity(info, args | change, False, told.append)
+        identity.check_identity(info, args | change, True, told.append)
+    assert len(told) == len(changes) and all(line.startswith("Accepted: ") for line in told)
+    info.versions["PyTorch"] = "1.0"
+    identity.check_identity(info, args, False, told.append)
+    assert told[-1].startswith(f"PyTorch is {torch.__version__}, and was 1.0: the run goes on")
