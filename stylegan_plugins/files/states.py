@@ -69,8 +69,9 @@ def write_state(path: Path, state: dict[str, Any], info: Info, keep: int) -> Non
     data = trees.to_bytes(state)
     info.size, info.sha256 = len(data), hashlib.sha256(data).hexdigest()
     try:
-        for left in path.parent.glob("training-state-*.tmp"):  # of a run that was killed while it wrote
-            left.unlink()
+        for left in path.parent.glob("*.tmp"):  # of a run that was killed while it wrote
+            if left.name.startswith(("training-state-", "network-snapshot-")):
+                left.unlink()
         with whole(info_path(path)) as out:
             out.write(msgspec.json.encode(info))
         with whole(path) as out:
