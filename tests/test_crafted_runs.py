@@ -22,7 +22,8 @@ from stylegan_plugins.errors import DataError, OptionError, PluginError, StateEr
 from stylegan_plugins.files import run_folders, trees
 from stylegan_plugins.files.checksums import record_checksum
 from stylegan_plugins.files.states import Info
-from stylegan_plugins.run import argument_schema, identity
+from stylegan_plugins.run import argument_schema, arguments, identity
+from stylegan_plugins.run.optimizers import load_optimizer
 
 ADAM = {"class_name": "torch.optim.Adam", "lr": 0.0025, "betas": [0, 0.99], "eps": 1e-8}
 CHANNELS = {"channel_base": 256, "channel_max": 16, "num_fp16_res": 4, "conv_clamp": 256}
@@ -78,7 +79,7 @@ def test_arguments_of_a_run_are_taken():
         ("batch_size", 0, "--batch=0: expected int >= 1."),
         ("total_kimg", "many", "--kimg=many: expected float, got str."),
         ("G_kwargs", [], "G_kwargs is []: expected object, got array."),
-        ("G_kwargs.z_dim", 2**20, "G_kwargs.z_dim is 1048576: expected int <= 16384."),
+        ("G_kwargs.z_dim", 2**20, "G_kwargs.z_dim is 1048576: expected int <= 8192."),
         ("augment_p", 1.5, "--p=1.5: expected float <= 1.0."),
     ],
 )
@@ -234,3 +235,51 @@ def test_a_run_goes_on_with_the_same_data_and_arguments_or_with_a_yes(tmp_path, 
     info.versions["PyTorch"] = "1.0"
     identity.check_identity(info, args, False, told.append)
     assert told[-1].startswith(f"PyTorch is {torch.__version__}, and was 1.0: the run goes on")
+
+
+@pytest.mark.unit
+def test_every_option_that_a_run_records_is_known_when_it_is_resumed():
+    assert {*arguments.KEPT, "plugins", "device", "trust_pickle"} <= {*argument_schema.Arguments.__struct_fields__}
+    with pytest.raises(OptionError, match="on_nan is 'maybe': expected"):
+        argument_schema.check({**ARGUMENTS, "on_nan": "maybe"})
+
+
+@pytest.mark.unit
+def test_labels_count_for_a_run_that_uses_them_and_arguments_of_forks_count(tmp_path, monkeypatch):
+    monkeypatch.setenv("STYLEGAN_PLUGINS_CACHE", str(tmp_path / "cache"))
+    crops = color_crops(4, side=16)
+    data = [
+        write_zip(tmp_path / f"{name}.zip", crops, labels) for name, labels in (("a", [0, 1, 0, 1]), ("b", [1] * 4))
+    ]
+    args = [with_("training_set_kwargs.path", str(file)) for file in data]
+    identity.check_identity(Info(8, 1, **identity.identity_of(args[0])), args[1], False, print)
+    for these in args:
+        these["training_set_kwargs"]["use_labels"] = True
+    info = Info(8, 1, **identity.identity_of(args[0]))
+    with pytest.raises(StateError, match="labels of .*b.zip are not those that the run was trained on"):
+        identity.check_identity(info, args[1], False, print)
+    with pytest.raises(StateError, match="metrics_of_a_fork is 1 in training_options.json"):
+        identity.check_identity(info, args[0] | {"metrics_of_a_fork": 1}, False, print)
+
+
+@pytest.mark.unit
+def test_optimisers_of_crafted_states_are_refused():
+    parameters = [torch.nn.Parameter(torch.ones(3)), torch.nn.Parameter(torch.ones(2, 2))]
+    optimizer = torch.optim.Adam(parameters, lr=0.002, betas=(0.0, 0.99))
+    sum(parameter.sum() for parameter in parameters).backward()
+    optimizer.step()
+    sound = optimizer.state_dict()
+    load_optimizer(optimizer, trees.from_bytes(trees.to_bytes(sound)))
+    crafted = {
+        "another shape": lambda state: state["state"][0].update(exp_avg=torch.ones(4)),
+        "are missing": lambda state: state["state"][0].pop("exp_avg_sq"),
+        "'str' object has no attribute": lambda state: state["state"][0].update(exp_avg="x"),
+        "lr of the optimiser is nan": lambda state: state["param_groups"][0].update(lr=float("nan")),
+        "betas of the optimiser": lambda state: state["param_groups"][0].update(betas=[0]),
+        "list index out of range": lambda state: state["state"].update({7: state["state"][0]}),
+    }
+    for message, craft in crafted.items():
+        state = copy.deepcopy(sound)
+        craft(state)
+        with pytest.raises((ValueError, LookupError, AttributeError), match=message):
+            load_optimizer(optimizer, state)

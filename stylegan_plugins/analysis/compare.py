@@ -15,7 +15,6 @@ import re
 import statistics
 import subprocess
 import sys
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -128,19 +127,10 @@ def identity_of(cell: Cell, arguments: Sequence[str], host: Path, data: str) -> 
     files = {part: digest_of(host / part) for part in sorted(parts) if part != data and os.path.isfile(host / part)}
     return {
         "arguments": list(arguments),
-        "data": {"images": datasets.fingerprint(data), "labels": labels_of(Path(data))},
+        "data": {"images": datasets.fingerprint(data), "labels": datasets.labels_fingerprint(data)},
         "files": files,
         "versions": {"stylegan_plugins": stylegan_plugins.__version__, "host": code_of(host), **versions_of(cell)},
     }
-
-
-def labels_of(data: Path) -> str:
-    """Return a hash of a data set's dataset.json; "" if it has none."""
-    if data.is_dir():
-        file = data / "dataset.json"
-        return digest_of(file) if file.is_file() else ""
-    with zipfile.ZipFile(data) as archive:
-        return str(archive.getinfo("dataset.json").CRC) if "dataset.json" in archive.namelist() else ""
 
 
 @functools.cache

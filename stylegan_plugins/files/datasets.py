@@ -122,6 +122,15 @@ def _fingerprint(path: Path) -> str:
     return digest.hexdigest()[:16]
 
 
+def labels_fingerprint(path: str | Path) -> str:
+    """Return a hash of a data set's dataset.json; "" if it has none."""
+    with _opened(Path(path)) as (names, open_file):
+        if "dataset.json" not in names:
+            return ""
+        with open_file("dataset.json") as file:
+            return hashlib.sha256(file.read()).hexdigest()[:16]
+
+
 def _cached(path: Path, compute: Callable[[Path], Any]) -> Any:
     """Return what a function returns for a data set, from the cache if no file has changed since."""
     try:

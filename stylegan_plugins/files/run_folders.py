@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from pickle import STOP
 from typing import Any
@@ -13,7 +12,6 @@ import click
 
 from stylegan_plugins.errors import DataError
 from stylegan_plugins.files import json_lines
-from stylegan_plugins.files.atomic import write_json
 from stylegan_plugins.files.checksums import check_checksum
 
 RUN = re.compile(r"\d{5,}-")  # how the hosts number the runs of an --outdir
@@ -36,11 +34,6 @@ def read_options(run_dir: Path) -> dict[str, Any] | None:
         return None
     except (OSError, ValueError) as error:
         raise DataError(f"{file} cannot be read ({getattr(error, 'strerror', None) or error}).") from error
-
-
-def write_options(run_dir: Path, args: Mapping[str, Any]) -> None:
-    """Write the arguments of a run's training loop. Raises DataError if they cannot be written."""
-    write_json(run_dir / OPTIONS, args)
 
 
 def newest_pickle(path: Path) -> Path:

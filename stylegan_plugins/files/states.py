@@ -45,7 +45,7 @@ class Info(Struct):
     size, sha256    of the state
     lengths         bytes of each log of the run at that moment, by file name
     snapshots       SHA-256 of each network snapshot at that moment, by file name
-    data            fingerprint of the data set
+    data, labels    fingerprints of the data set; labels: "" if the run uses none
     arguments       of the training loop, without what may change when the run goes on
     versions        of torch and others, by name"""
 
@@ -57,6 +57,7 @@ class Info(Struct):
     lengths: dict[str, Annotated[int, Meta(ge=0)]] = field(default_factory=dict)
     snapshots: dict[str, str] = field(default_factory=dict)
     data: str = ""
+    labels: str = ""
     arguments: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
 

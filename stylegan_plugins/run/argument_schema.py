@@ -8,32 +8,36 @@ import inspect
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 import torch
 from msgspec import Meta, Struct, field
 
 from stylegan_plugins.errors import OptionError
+from stylegan_plugins.host.limits import LARGEST
 from stylegan_plugins.host.modules import host_module
 from stylegan_plugins.manager import Plugins
 
-Flag = bool
 Count = Annotated[int, Meta(ge=1, le=2**31)]
-Width = Annotated[int, Meta(ge=1, le=2**14)]
+# No larger than what pickles are read with: a snapshot of the run must be readable.
+Width = Annotated[int, Meta(ge=1, le=LARGEST["z_dim"])]
 Positive = Annotated[float, Meta(gt=0, le=1e9)]
 NotNegative = Annotated[float, Meta(ge=0, le=1e9)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Text = Annotated[str, Meta(min_length=1, max_length=4096)]
 
 
-class DataArguments(Struct):
+class NamedArguments(Struct):
     class_name: Text = ""
+
+
+class DataArguments(NamedArguments):
     path: Text = ""
-    use_labels: Flag = False
-    xflip: Flag = False
+    use_labels: bool = False
+    xflip: bool = False
     max_size: Count | None = None
-    resolution: Annotated[int, Meta(ge=4, le=2**13)] | None = None
+    resolution: Annotated[int, Meta(ge=4, le=LARGEST["img_resolution"])] | None = None
 
 
 class LoaderArguments(Struct):
@@ -42,19 +46,19 @@ class LoaderArguments(Struct):
 
 
 class MappingArguments(Struct):
-    num_layers: Annotated[int, Meta(ge=1, le=64)] = 8
+    num_layers: Annotated[int, Meta(ge=1, le=LARGEST["num_layers"])] = 8
 
 
 class ChannelArguments(Struct):
-    channel_base: Annotated[int, Meta(ge=1, le=2**20)] = 2**15
+    channel_base: Annotated[int, Meta(ge=1, le=LARGEST["channel_base"])] = 2**15
     channel_max: Width = 512
-    num_fp16_res: Annotated[int, Meta(ge=0, le=16)] = 0
+    num_fp16_res: Annotated[int, Meta(ge=0, le=LARGEST["num_fp16_res"])] = 0
     conv_clamp: Positive | None = None
 
 
 class EpilogueArguments(Struct):
-    mbstd_group_size: Count | None = None
-    mbstd_num_channels: Annotated[int, Meta(ge=0, le=2**14)] = 1
+    mbstd_group_size: Annotated[int, Meta(ge=1, le=LARGEST["mbstd_group_size"])] | None = None
+    mbstd_num_channels: Annotated[int, Meta(ge=0, le=LARGEST["mbstd_num_channels"])] = 1
 
 
 class GeneratorArguments(ChannelArguments, kw_only=True):
@@ -71,24 +75,18 @@ class DiscriminatorArguments(ChannelArguments, kw_only=True):
     epilogue_kwargs: EpilogueArguments = field(default_factory=EpilogueArguments)
 
 
-class OptimizerArguments(Struct):
-    class_name: Text = ""
+class OptimizerArguments(NamedArguments):
     lr: NotNegative = 1e-3
     betas: Annotated[list[Annotated[float, Meta(ge=0, lt=1)]], Meta(min_length=2, max_length=2)] | None = None
     eps: Positive = 1e-8
 
 
-class LossArguments(Struct):
-    class_name: Text = ""
+class LossArguments(NamedArguments):
     r1_gamma: NotNegative = 10
     pl_weight: NotNegative = 2
     style_mixing_prob: Share = 0
     blur_init_sigma: NotNegative = 0
     blur_fade_kimg: NotNegative = 0
-
-
-class NamedArguments(Struct):
-    class_name: Text = ""
 
 
 class FileOfPlugin(Struct):
@@ -134,31 +132,22 @@ class Arguments(Struct, kw_only=True):
     image_snapshot_ticks: Count | None = None
     network_snapshot_ticks: Count | None = None
     resume_pkl: str | None = None
-    cudnn_benchmark: Flag = True
-    allow_tf32: Flag = False
+    cudnn_benchmark: bool = True
+    allow_tf32: bool = False
     plugins: PluginArguments = field(default_factory=PluginArguments)
     device: Text = "auto"
     state_minutes: Positive = 10
     keep_states: Count = 2
     metric_samples: Count | None = None
-    trust_pickle: Flag = False
+    on_nan: Literal["stop", "warn"] = "stop"
+    trust_pickle: bool = False
 
 
 GENERATOR = "stylegan_plugins.bridge.generator"  # the host's G with a module of a plug-in
 DEPTH = 12  # of nested arguments
-# What no run is without; of a dictionary, its class.
-REQUIRED = (
-    *(
-        "training_set_kwargs",
-        "G_kwargs",
-        "D_kwargs",
-        "G_opt_kwargs",
-        "D_opt_kwargs",
-        "loss_kwargs",
-        "data_loader_kwargs",
-    ),
-    *("batch_size", "batch_gpu", "total_kimg"),
-)
+# What every run has; the first ones name a class.
+CLASSES = ("training_set_kwargs", "G_kwargs", "D_kwargs", "G_opt_kwargs", "D_opt_kwargs", "loss_kwargs")
+REQUIRED = (*CLASSES, "data_loader_kwargs", "batch_size", "batch_gpu", "total_kimg")
 # Where a user gave what.
 FLAGS = {
     "loss_kwargs.r1_gamma": "--gamma",
@@ -206,10 +195,7 @@ def check_names(args: Mapping[str, Any], plugins: Plugins, where: str) -> None:
     that is neither the host's, nor ours, nor of an active plug-in, nor an optimiser of torch: it would be called."""
     training_loop = host_module("training.training_loop").training_loop
     for name in REQUIRED:
-        value = args.get(name)
-        if value is None or (
-            isinstance(value, Mapping) and name != "data_loader_kwargs" and not value.get("class_name")
-        ):
+        if args.get(name) is None or (name in CLASSES and not args[name].get("class_name")):
             raise OptionError(f"{where}{name} is missing, or has no class_name.")
     known = {*inspect.signature(training_loop).parameters, *Arguments.__struct_fields__}
     unknown = sorted(map(str, set(args) - known))

@@ -13,34 +13,45 @@ from stylegan_plugins import __version__
 from stylegan_plugins.errors import StateError
 from stylegan_plugins.files import datasets
 from stylegan_plugins.files.states import Info
+from stylegan_plugins.run.arguments import KEPT
 
 # Arguments that make no difference to the next iteration, or that a resumed run may be given anew.
 FREE = (
     *("run_dir", "resume_pkl", "total_kimg", "kimg_per_tick", "image_snapshot_ticks", "network_snapshot_ticks"),
-    *("metrics", "device", "data_loader_kwargs", "state_minutes", "keep_states", "metric_samples", "on_nan"),
-    *("trust_pickle", "training_set_kwargs.path", "plugins.files."),
+    *("metrics", "device", "data_loader_kwargs", "trust_pickle", "training_set_kwargs.path", "plugins.files", *KEPT),
 )
 
 
 def identity_of(args: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields `data`, `arguments` and `versions` of `states.Info` for the arguments of a training loop."""
-    plain = json.loads(json.dumps(args, default=str))
-    found = {path: value for path, value in _leaves(plain) if not path.startswith(FREE)}
-    versions = {"PyTorch": str(torch.__version__), "NumPy": np.__version__, "stylegan-plugins": __version__}
-    return {"data": datasets.fingerprint(args["training_set_kwargs"]["path"]), "arguments": found, "versions": versions}
+    """Return the fields `data`, `labels`, `arguments` and `versions` of `states.Info` for the arguments of a training
+    loop."""
+    leaves = _leaves(json.loads(json.dumps(args, default=str)))
+    data = args["training_set_kwargs"]
+    return {
+        "data": datasets.fingerprint(data["path"]),
+        "labels": datasets.labels_fingerprint(data["path"]) if data.get("use_labels") else "",
+        "arguments": {path: value for path, value in leaves if not f"{path}.".startswith(tuple(f"{n}." for n in FREE))},
+        "versions": {"PyTorch": str(torch.__version__), "NumPy": np.__version__, "stylegan-plugins": __version__},
+    }
 
 
 def check_identity(info: Info, args: Mapping[str, Any], accept: bool, report: Callable[[str], None]) -> None:
     """Raise StateError if data or arguments are not those of a state, unless the user accepts it; tell of other
     versions."""
     now = identity_of(args)
-    name = next((name for name in {**info.arguments, **now["arguments"]} if _differs(name, info.arguments, now)), None)
-    changes = []
-    if info.data != now["data"]:
-        changes.append(f"the images of {args['training_set_kwargs']['path']} are not those that the run was trained on")
-    if name is not None:
-        before, after = info.arguments.get(name), now["arguments"].get(name)
-        changes.append(f"{name} is {after!r} in training_options.json, and the run was trained with {before!r}")
+    path = args["training_set_kwargs"]["path"]
+    changes = [
+        f"the {what} of {path} are not those that the run was trained on"
+        for what, before, after in (("images", info.data, now["data"]), ("labels", info.labels, now["labels"]))
+        if before != after
+    ]
+    names = {**info.arguments, **now["arguments"]}
+    pairs = {name: (info.arguments.get(name), now["arguments"].get(name)) for name in names}
+    changes += [
+        f"{name} is {after!r} in training_options.json, and the run was trained with {before!r}"
+        for name, (before, after) in pairs.items()
+        if before != after
+    ]
     for change in changes:
         if not accept:
             raise StateError(f"--resume-run: {change}. Put that back, or give --accept-changes.")
@@ -51,10 +62,6 @@ def check_identity(info: Info, args: Mapping[str, Any], accept: bool, report: Ca
                 f"{package} is {version}, and was {info.versions.get(package)}: the run goes on, with numbers that may "
                 "differ in their last digits."
             )
-
-
-def _differs(name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    return before.get(name) != now["arguments"].get(name)
 
 
 def _leaves(value: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:

@@ -29,6 +29,8 @@ def cut(run_dir: Path, info: Info) -> list[str]:
     that the run will write anew are left out. Returns the names of these metrics. Raises DataError if a log cannot be
     written."""
     fewer = []
+    recorded = recorded_checksums(run_dir)
+    known = {name for name, digest in info.snapshots.items() if recorded.get(name) == digest}
     metrics = {file.name for file in run_dir.glob(METRICS)}
     for name in {*info.lengths, *metrics}:
         file, length = run_dir / name, info.lengths.get(name, 0)
@@ -38,7 +40,7 @@ def cut(run_dir: Path, info: Info) -> list[str]:
             os.truncate(file, length)
             continue
         data = file.read_bytes()
-        kept = [line for line in data[length:].splitlines(True) if name in metrics and _stays(line, run_dir, info)]
+        kept = [line for line in data[length:].splitlines(True) if name in metrics and _stays(line, known)]
         with whole(file) as out:  # in place of a link, too
             out.write(data[:length] + b"".join(kept))
         if name in metrics:
@@ -46,14 +48,15 @@ def cut(run_dir: Path, info: Info) -> list[str]:
     return fewer
 
 
-def _stays(line: bytes, run_dir: Path, info: Info) -> bool:
-    """Whether a result of a metric is not of a snapshot that the resumed run writes anew."""
+def _stays(line: bytes, known: set[str]) -> bool:
+    """Return whether a result of a metric is not of a snapshot that the resumed run writes anew.
+
+    known: names of snapshots that are as they were when the state was written"""
     try:
         name = Path(json.loads(line)["snapshot_pkl"]).name
     except (ValueError, LookupError, TypeError, RecursionError):
         return False  # cut off by a kill
-    known = info.snapshots.get(name)
-    return not SNAPSHOT.fullmatch(name) or (known is not None and known == recorded_checksums(run_dir).get(name))
+    return name in known or not SNAPSHOT.fullmatch(name)
 
 
 def snapshots(run_dir: Path) -> dict[str, str]:

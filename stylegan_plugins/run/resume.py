@@ -13,6 +13,7 @@ import torch
 
 from stylegan_plugins.errors import OptionError, StateError
 from stylegan_plugins.files import datasets, run_folders, states
+from stylegan_plugins.files.atomic import write_json
 from stylegan_plugins.host import devices
 from stylegan_plugins.host.modules import host_module
 from stylegan_plugins.manager import recorded
@@ -41,7 +42,7 @@ def resume(command: click.Command, run_dir: Path, given: Mapping[str, Any]) -> N
             for label in logs.cut(run_dir, info):
                 host_metrics.mark_best_again(run_dir, label)
             if given.keys() & {*CHANGEABLE}:  # what a run was last told is what it goes on with
-                run_folders.write_options(run_dir, args)
+                write_json(run_dir / run_folders.OPTIONS, args)
             _launch(command, args, path, state)
 
 
@@ -65,6 +66,7 @@ def _prepared(run_dir: Path, given: Mapping[str, Any]) -> tuple[dict[str, Any], 
     argument_schema.check_names(args, plugins, where)
     host_metrics.register()  # those of plug-ins that are files
     _change(args, given)
+    argument_schema.check(args)  # what is given now is named by its flag
     data = args["training_set_kwargs"]
     if not Path(data["path"]).exists():
         raise StateError(f"--resume-run: the data set {data['path']} is not there. Put it, or a link to it, back.")
