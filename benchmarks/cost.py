@@ -68,10 +68,10 @@ class Trainer:
             self.phases += [Phase(name + "main", network, opt, 1), Phase(name + "reg", network, opt, interval)]
         self.session: Any = None
         if plugins is not None:
-            from stylegan_plugins import manager
+            from stylegan_plugins.manager import catalogue
             from stylegan_plugins.run.session import Session
 
-            self.session = Session(manager.expand(plugins), {})
+            self.session = Session(catalogue().activate(plugins, {}))
             self.session.attach(self.G, self.D, self.G, None, self.loss, self.phases)
 
     def cycle(self) -> float:

@@ -40,7 +40,7 @@ class Trainer:
         from training_ext.loss import PluginLoss
 
         names, *given = contestant.split(":")
-        plugins = [] if names == "host" else manager.expand(names.split(","))
+        plugins = [] if names == "host" else list(manager.catalogue().activate(names.split(","), {}).names)
         networks = host_module("training.networks")
         gpu = device.type == "cuda"
         self.device, self.side, self.batch = device, side, batch
@@ -67,7 +67,7 @@ class Trainer:
         if plugins:
             options: dict[str, Any] = {"vision-aided": {"warmup_kimg": 0.0}} if "vision-aided" in plugins else {}
             options.setdefault(plugins[-1], {}).update(part.split("=", 1) for part in given)
-            self.session = Session(plugins, options)
+            self.session = Session(manager.catalogue().activate(plugins, options))
             self.session.attach(self.G, self.D, self.G, None, self.loss, self.phases)
 
     def cycle(self) -> tuple[float, float]:

@@ -26,6 +26,7 @@ def main(host: str, resolution: int, minutes: float, work: str | None) -> None:
     import torch
 
     from stylegan_plugins.host.modules import host_module, use_host
+    from stylegan_plugins.manager import Plugins
     from stylegan_plugins.run.checkpoints import Checkpoints
     from stylegan_plugins.run.session import Session
 
@@ -45,7 +46,7 @@ def main(host: str, resolution: int, minutes: float, work: str | None) -> None:
         opt.zero_grad(set_to_none=True)
         phases.append(easy(name=name, module=network, opt=opt))
     with tempfile.TemporaryDirectory(dir=work) as folder:
-        session = Session([], {}, run_dir=folder)
+        session = Session(Plugins(), run_dir=Path(folder))
         session.attach(G, D, G, None, easy(pl_mean=torch.zeros([])), phases)
         checkpoints = Checkpoints(session, minutes=1e-9)
         collector = host_module("torch_utils.training_stats").Collector(regex=".*")
@@ -53,7 +54,8 @@ def main(host: str, resolution: int, minutes: float, work: str | None) -> None:
         for index in range(6):
             position = dict(cur_nimg=index, cur_tick=0, tick_start_nimg=0, batch_idx=index)
             start = time.perf_counter()
-            checkpoints.next_batch(dict(position, grid_z=None, stats_collector=collector, ada_stats=None))
+            loop = dict(position, total_kimg=1000, kimg_per_tick=4, stats_collector=collector)
+            checkpoints.next_batch(loop)
             seconds.append(time.perf_counter() - start)
         size = max(path.stat().st_size for path in Path(folder).glob("*.pt")) / 2**20
     weights = sum(p.numel() for network in (G, D) for p in network.parameters())

@@ -85,8 +85,8 @@ def register_metrics() -> Any:
 @hookspec
 def register_commands(cli: click.Group) -> None:
     """Add sub-commands to the `stylegan-plugins` command. Called for every installed plug-in, active or not, when all
-    commands are listed, or when the command is not one of those that need no PyTorch (`list`, `info`, `new`, `patch`
-    and the like). Import what is slow inside of a command."""
+    commands are listed, or when a command needs PyTorch (not `list`, `info`, `new` or `patch`). Import slow modules
+    inside of a command."""
 
 
 @hookspec

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import copy
 import importlib.util
-import io
 import random
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -24,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from stylegan_plugins.files import trees
 from stylegan_plugins.host.generators import with_module
 from stylegan_plugins.host.modules import host_module, use_host
 from stylegan_plugins.manager import Plugins, catalogue
@@ -168,11 +168,9 @@ class TinyRun:
 
     def state(self) -> dict[str, Any]:
         """Return the training state, as it is written to a file and read again."""
-        session, buffer = self.session, io.BytesIO()
-        values = (session.nimg, 0, 0, session.batch_idx)
-        torch.save(capture(session, {}, dict(zip(POSITION, values, strict=True))), buffer)
-        buffer.seek(0)
-        return torch.load(buffer, map_location="cpu", weights_only=True)
+        values = (self.session.nimg, 0, 0, self.session.batch_idx)
+        state = capture(self.session, {}, dict(zip(POSITION, values, strict=True)))
+        return trees.from_bytes(trees.to_bytes(state))
 
     def load(self, state: Mapping[str, Any]) -> TinyRun:
         """Take the state of another run back, and return the run."""

@@ -23,7 +23,7 @@ from support.scripts import run_script, start_script
 from stylegan_plugins.errors import DamagedStateError, StateError
 from stylegan_plugins.files import states
 from stylegan_plugins.files.checksums import record_checksum
-from stylegan_plugins.run import checkpoints, logs
+from stylegan_plugins.run import checkpoints, host_metrics, logs
 
 ALL = ["--plugin=diffaugment,augself", "--aug=ada", "--state-minutes=0.0001", "--device=cpu"]
 
@@ -333,6 +333,11 @@ def test_what_the_loop_appended_is_cut_and_everything_else_stays(tmp_path):
     assert elsewhere.read_text() == "one\nmore\n"
     assert (run / "metric-fid.jsonl").read_text() == result(snapshots[0].name, 3) + later[1] + later[2]
     assert (run / "metric-kid.jsonl").read_text() == later[1] + later[2]
+    # The best snapshot is none whose result is gone.
+    (run / "metric-is.jsonl").write_text("")
+    (run / "best.json").write_text(json.dumps({"is": {"results": {"is": 9}}, "kid": {"results": {"kid": 2}}}))
+    host_metrics.mark_best_again(run, "is")
+    assert json.loads((run / "best.json").read_text()) == {"kid": {"results": {"kid": 2}}}
 
 
 @pytest.mark.unit
@@ -387,6 +392,7 @@ def test_a_full_disk_does_not_end_a_run_unless_it_is_to_end(monkeypatch, capsys)
         raise StateError("runs/x cannot be written (No space left on device).")
 
     monkeypatch.setattr(full, "_write", write)
+    monkeypatch.setattr(checkpoints, "not_finite", lambda session: [])
     loop = dict.fromkeys(checkpoints.POSITION, 8) | {"total_kimg": 1, "kimg_per_tick": 1}
     assert full.next_batch(loop) is False
     assert "No space left on device). Training goes on." in capsys.readouterr().out
@@ -396,6 +402,7 @@ def test_a_full_disk_does_not_end_a_run_unless_it_is_to_end(monkeypatch, capsys)
 
 
 EXPLODES = """
+import os
 from stylegan_plugins import hookimpl
 
 @hookimpl
@@ -408,26 +415,28 @@ class Explodes:
 
     @hookimpl
     def batch_end(self, batch_idx):
-        if batch_idx == 5:
+        if batch_idx == int(os.environ["EXPLODES"]):
             next(self.session.G.parameters()).data.fill_(float("nan"))
 """
 
 
 @pytest.mark.run
-def test_weights_that_are_not_finite_end_a_run_before_anything_is_made_of_them(ada_host, small_zip, tmp_path):
-    site = {"PYTHONPATH": install_plugin(tmp_path / "site", "explodes", EXPLODES)}
+@pytest.mark.parametrize(("batch", "told"), [(5, 0.04), (6, 0.064)])  # at the end of a tick, before it
+def test_weights_that_are_not_finite_end_a_run_before_anything_is_made_of_them(
+    batch, told, ada_host, small_zip, tmp_path
+):
+    site = {"PYTHONPATH": install_plugin(tmp_path / "site", "explodes", EXPLODES), "EXPLODES": str(batch)}
     args = settings(ada_host, ADA, small_zip, tmp_path, kimg=0.096) | {"kimg_per_tick": 0.032, "state_minutes": 10.0}
     args["plugins"]["active"].append("explodes")
     args |= {"image_snapshot_ticks": 1, "network_snapshot_ticks": 1}
     for on_nan in ("stop", "warn"):
         done = run_script(ada_host, *driver(args | {"on_nan": on_nan}, tmp_path / on_nan), check=False, **site)
         said = done.stdout + done.stderr
-        assert "At 0.04 kimg these are not finite: " in said and "G.synthesis.b4.const" in said, said[-2000:]
+        assert f"At {told} kimg these are not finite: " in said and "G.synthesis.b4.const" in said, said[-2000:]
         assert ("Training goes on." in said) == (on_nan == "warn") == (done.returncode == 0)
-    kept = states.states_of(tmp_path / "stop")
-    assert [newest_nimg(tmp_path / "stop")] == [32] and all(
-        tensor.isfinite().all() for path in kept for tensor in states.read_state(path)["networks"]["G"].values()
-    )
+    assert newest_nimg(tmp_path / "stop") == 32
+    for path in states.states_of(tmp_path / "stop"):
+        assert all(tensor.isfinite().all() for tensor in states.read_state(path)["networks"]["G"].values())
 
 
 UNREADABLE = """

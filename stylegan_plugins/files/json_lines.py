@@ -34,7 +34,7 @@ def parse(text: str) -> dict[str, Any]:
 
 
 def read(path: Path) -> Iterator[dict[str, Any] | None]:
-    """Yield the objects of a file of JSON lines, None for a line that is none; nothing if there is no file.
+    """Yield the objects of a file of JSON lines. Yield None for an invalid line, and nothing without a file.
 
     Raises DataError if the file cannot be read, or is too large."""
     try:

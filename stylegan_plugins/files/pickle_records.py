@@ -1,4 +1,4 @@
-"""What network pickles of the hosts may hold and call: records of tensors, arrays and modules, and plain containers.
+"""The names that a network pickle may use: records of tensors, arrays and modules, and plain containers.
 
 Nothing here is a tensor, an array or a class of torch or NumPy until all of a pickle is read: a pickle may change the
 state of whatever it has made, and theirs reach memory that is not theirs."""

@@ -39,7 +39,7 @@ def info_path(path: Path) -> Path:
 
 
 class Info(Struct):
-    """What is told of a state without reading it, in the file beside it.
+    """Metadata of a training state, in the file beside it.
 
     nimg, ranks     images shown, and processes of the run
     size, sha256    of the state

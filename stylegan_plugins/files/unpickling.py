@@ -35,7 +35,7 @@ class Excess(pickle.UnpicklingError):
 
 @dataclass
 class Allowance:
-    """What one pickle may still take: steps, and bytes beside those of the file itself."""
+    """The remaining limits of one pickle: steps, and bytes beyond the size of the file."""
 
     memory: int
     steps: int = MOST_STEPS

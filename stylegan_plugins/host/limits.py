@@ -1,4 +1,4 @@
-"""What a network of a pickle may ask for when it is built: arguments in ranges, and no more numbers than its own."""
+"""Limits for building a network from a pickle: ranges of arguments, and the number of weights that it has."""
 
 from __future__ import annotations
 
@@ -121,4 +121,4 @@ def check_finite(network: Network, what: str) -> None:
 
 def some(names: list[str], most: int = 3) -> str:
     """Write the first few of names."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more tensors" if len(names) > most else "")
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

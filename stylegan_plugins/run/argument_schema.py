@@ -1,4 +1,4 @@
-"""What the arguments of a training loop may be: their names, types and ranges. A run's own arguments are checked before
+"""A schema for the arguments of a training loop: names, types and ranges. A run's own arguments are checked before
 its folder is made, and those of a folder from elsewhere before anything is built of its training_options.json."""
 
 from __future__ import annotations
@@ -185,6 +185,7 @@ def check(args: Mapping[str, Any], where: str = "") -> None:
         value: Any = args
         for key in name.split(".") if name else ():
             value = value.get(key) if isinstance(value, Mapping) else value
+        name = name.encode("unicode_escape").decode()  # a key may have line breaks
         flag = None if where else FLAGS.get(name)
         shown = f"{flag}={value}" if flag else f"{name or 'it'} is {value!r:.60}"
         raise OptionError(f"{where}{shown}: expected {said.removeprefix('Expected ').replace('`', '')}.") from error

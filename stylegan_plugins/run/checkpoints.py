@@ -18,6 +18,7 @@ import torch
 from stylegan_plugins.errors import RunError, StateError
 from stylegan_plugins.files import datasets, run_folders
 from stylegan_plugins.files.states import Info, state_path, states_of, write_state
+from stylegan_plugins.host.limits import some
 from stylegan_plugins.host.modules import host_module
 from stylegan_plugins.manager import FAULTS
 from stylegan_plugins.run import logs, signals
@@ -53,7 +54,6 @@ class Checkpoints:
         self._stopped = False  # by a signal, on all processes
         self._loop: dict[str, Any] | None = None  # what is needed of the loop, at the last iteration that began
         self._ends_tick = self._writes = False  # of the iteration that began last
-        self._inside = False  # an iteration, or a short end of one
 
     # --- Before the first iteration. ---
 
@@ -106,15 +106,16 @@ class Checkpoints:
         due = self.session.rank == 0 and time.monotonic() - self._written >= self.minutes * 60
         due, stop = agree([due, signals.asked() is not None], self.session.num_gpus, self.session.device)
         if due or stop or self._writes:
+            self._check_finite()  # or the last good state would go
             try:
-                self._write({name: loop[name] for name in POSITION})
+                self._write(self._loop)
             except StateError as error:
                 if stop:
                     raise
                 print(f"{error} Training goes on.", flush=True)  # the disk may have room again next time
         if stop:
             self.say_how_it_goes_on()
-        self._stopped, self._inside = stop, not stop
+        self._stopped = stop
         return stop
 
     def fetch(self, iterator: Iterator) -> Any:
@@ -129,7 +130,7 @@ class Checkpoints:
             failed = error
         if agree([failed is not None], self.session.num_gpus, self.session.device)[0]:
             assert self._loop is not None
-            self._write({name: self._loop[name] for name in POSITION})
+            self._write(self._loop)
             if failed is None:  # another process says why
                 raise signals.Ended(0)
             raise self.ended_by(failed, "in reading the data set") from failed
@@ -143,7 +144,6 @@ class Checkpoints:
         if self._ends_tick:
             self._check_finite()
         if self._writes:
-            self._inside = False
             signals.release()
 
     def finish(self) -> None:
@@ -159,7 +159,7 @@ class Checkpoints:
     @property
     def inside(self) -> bool:
         """Whether an error would be one of training itself: in an iteration, or before the first one."""
-        return self._inside or self._loop is None
+        return signals.held() or self._loop is None
 
     @property
     def not_restored(self) -> bool:
@@ -176,7 +176,8 @@ class Checkpoints:
 
     def say_how_it_goes_on(self) -> None:
         if self.session is not None and self.session.rank == 0:
-            print(f"\nThe run ended at {self.session.nimg / 1000:.1f} kimg. {self._goes_on()}\n", flush=True)
+            nimg = self.session.nimg if self.resumed is None else self.resumed["position"]["cur_nimg"]
+            print(f"\nThe run ended at {nimg / 1000:.1f} kimg. {self._goes_on()}\n", flush=True)
 
     def ended_by(self, error: BaseException, where: str) -> RunError:
         """Return the error, in one line, for one that is not of our making."""
@@ -199,17 +200,14 @@ class Checkpoints:
         if not wrong:
             return
         kept = run_folders.snapshots_in(self.session.run_dir)
-        last = f"The last snapshot, of before, is {kept[-1]}. " if kept else ""
-        message = (
-            f"At {self.session.nimg / 1000:g} kimg these are not finite: {', '.join(wrong[:3])}"
-            f"{f' and {len(wrong) - 3} more' if len(wrong) > 3 else ''}. {last}"
-        )
+        last = f"The newest snapshot is {kept[-1]}. " if kept else ""
+        message = f"At {self.session.nimg / 1000:g} kimg these are not finite: {some(wrong)}. {last}"
         if self.session.on_nan == "stop":
             raise RunError(f"{message}Train with a larger --gamma or smaller learning rates, or give --on-nan=warn.")
         if self.session.rank == 0:
             print(f"{message}Training goes on.", flush=True)
 
-    def _write(self, position: dict[str, int]) -> None:
+    def _write(self, position: Mapping[str, int]) -> None:
         assert self.session is not None and self._loop is not None
         state = capture(self.session, self._loop, position)
         self._written = time.monotonic()

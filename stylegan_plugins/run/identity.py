@@ -1,4 +1,4 @@
-"""What a run is of: its data, its arguments, and versions. A resumed run must have the same data and arguments."""
+"""The identity of a run: its data, arguments and versions. A resumed run must have the same data and arguments."""
 
 from __future__ import annotations
 

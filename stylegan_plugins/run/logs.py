@@ -1,4 +1,4 @@
-"""What a run appends to while it trains, and how a resumed run cuts it to what it was when its state was written.
+"""Files that a run appends to. A resumed run truncates them to their length in its training state.
 
 Other files in the folder, and results of `evaluate` of snapshots that the state knows, stay. No link is followed."""
 

@@ -42,6 +42,11 @@ def install() -> None:
         threading.Thread(target=_end_in_time, args=(reader, writer), daemon=True).start()
 
 
+def held() -> bool:
+    """Return whether signals wait: in an iteration, or while a state is written."""
+    return _held
+
+
 def hold() -> None:
     """Let signals wait from here on."""
     global _held
@@ -107,8 +112,7 @@ def _end_in_time(reader: socket.socket, writer: socket.socket) -> None:
         number = reader.recv(1)[0]
     time.sleep(SECONDS)
     print(
-        f"\nThe run was ended {SECONDS:g} seconds after the signal, inside of an iteration. It goes on from its newest "
-        "state.",
+        f"\nThe run was ended {SECONDS:g} seconds after the signal. --resume-run continues from its newest state.",
         file=sys.__stderr__,
         flush=True,
     )
