@@ -427,7 +427,8 @@ def test_weights_that_are_not_finite_end_a_run_before_anything_is_made_of_them(
 ):
     site = {"PYTHONPATH": install_plugin(tmp_path / "site", "explodes", EXPLODES), "EXPLODES": str(batch)}
     args = settings(ada_host, ADA, small_zip, tmp_path, kimg=0.096) | {"kimg_per_tick": 0.032, "state_minutes": 10.0}
-    args["plugins"]["active"].append("explodes")
+    # Without augself, whose term would be the first to say it.
+    args["plugins"] = {"active": ["diffaugment", "explodes"], "options": {}}
     args |= {"image_snapshot_ticks": 1, "network_snapshot_ticks": 1}
     for on_nan in ("stop", "warn"):
         done = run_script(ada_host, *driver(args | {"on_nan": on_nan}, tmp_path / on_nan), check=False, **site)

@@ -13,13 +13,11 @@ NETWORKS = ("G", "D", "G_ema")
 
 
 def not_finite(session: Session) -> list[str]:
-    """Return the names of statistics, tensors of the networks and of heads that hold NaN or infinity, in this
-    process."""
-    counters = host_module("torch_utils.training_stats")._counters  # number, sum and sum of squares, by device
-    named = [(name, value) for name, found in counters.items() for value in found.values()]
+    """Return the names of tensors of networks and heads, then of statistics, that are not finite in this process."""
     networks = {name: getattr(session, name) for name in NETWORKS} | {"heads": session.heads}
-    for name, network in networks.items():
-        named += [(f"{name}.{key}", tensor) for key, tensor in _tensors(network)]
+    named = [(f"{name}.{key}", tensor) for name, network in networks.items() for key, tensor in _tensors(network)]
+    counters = host_module("torch_utils.training_stats")._counters  # number, sum and sum of squares, by device
+    named += [(name, value) for name, found in counters.items() for value in found.values()]
     if not named:
         return []
     finite = torch.stack([tensor.isfinite().all().to(session.device) for _, tensor in named])  # one wait for a GPU
