@@ -67,8 +67,10 @@ def write_state(path: Path, state: dict[str, Any], info: Info, keep: int) -> Non
 
     info    written first, so that no state is without it
     Raises StateError if it cannot be written; older states stay."""
-    data = trees.to_bytes(state)
-    info.size, info.sha256 = len(data), hashlib.sha256(data).hexdigest()
+    pieces, digest = list(trees.pieces(state)), hashlib.sha256()
+    for piece in pieces:
+        digest.update(piece)
+    info.size, info.sha256 = sum(map(len, pieces)), digest.hexdigest()
     try:
         for left in path.parent.glob("*.tmp"):  # of a run that was killed while it wrote
             if left.name.startswith(("training-state-", "network-snapshot-")):
@@ -76,14 +78,14 @@ def write_state(path: Path, state: dict[str, Any], info: Info, keep: int) -> Non
         with whole(info_path(path)) as out:
             out.write(msgspec.json.encode(info))
         with whole(path) as out:
-            out.write(data)
+            out.writelines(pieces)
     except (DataError, OSError) as error:
         if not path.exists():
             info_path(path).unlink(missing_ok=True)
         reason = error.__cause__ if isinstance(error.__cause__, OSError) else error
         less = ", or give --keep-states=1" if keep > 1 else ""
         raise StateError(
-            f"{path} cannot be written ({why(reason, path)}; it takes {len(data) / 1e6:.0f} MB). Make room{less}."
+            f"{path} cannot be written ({why(reason, path)}; it takes {info.size / 1e6:.0f} MB). Make room{less}."
         ) from error
     for old in states_of(path.parent)[keep:]:
         old.unlink()

@@ -7,33 +7,48 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import load
 
 from stylegan_plugins.errors import DataError
 
 KEY = "tree"
+# The format's names of types.
+DTYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
 # What bytes that `to_bytes` has not made raise.
 _MALFORMED = (SafetensorError, ValueError, TypeError, AttributeError, LookupError, RecursionError)
 
 
 def to_bytes(tree: Any) -> bytes:
     """Return a tree as bytes."""
-    tensors: dict[str, torch.Tensor] = {}
-    storages: set[int] = set()
+    return b"".join(pieces(tree))
+
+
+def pieces(tree: Any) -> Iterator[bytes | memoryview]:
+    """Yield the bytes of a tree: a header, then each tensor where it lies in memory, so that a large tree is not copied.
+
+    Raises KeyError for a tensor of a type that the format lacks, such as a complex one."""
+    tensors: list[torch.Tensor] = []
 
     def shape_of(value: Any) -> Any:
         if isinstance(value, torch.Tensor):
-            kept = value.detach().cpu().contiguous()
-            storage = kept.untyped_storage()
-            if storage.nbytes() != kept.nbytes or storage.data_ptr() in storages:
-                kept = kept.clone()  # of a tensor in a larger one, or in one that is here already
-            storages.add(kept.untyped_storage().data_ptr())
-            tensors[name := str(len(tensors))] = kept
-            return {"tensor": name}
+            tensors.append(value.detach().cpu().contiguous())
+            return {"tensor": str(len(tensors) - 1)}
         if isinstance(value, dict):
             return {"dict": [[key, shape_of(item)] for key, item in value.items()]}
         if isinstance(value, list):
@@ -42,8 +57,17 @@ def to_bytes(tree: Any) -> bytes:
             return {"tuple": [shape_of(item) for item in value]}
         return {"bytes": base64.b64encode(value).decode()} if isinstance(value, bytes) else value
 
-    shape = json.dumps(shape_of(tree))
-    return save(tensors, {KEY: shape})
+    header: dict[str, Any] = {"__metadata__": {KEY: json.dumps(shape_of(tree))}}
+    end = 0
+    for name, tensor in enumerate(tensors):
+        begin, end = end, end + tensor.nbytes
+        header[str(name)] = {"dtype": DTYPES[tensor.dtype], "shape": [*tensor.shape], "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of eight bytes
+    yield len(text).to_bytes(8, "little")
+    yield text
+    for tensor in tensors:
+        yield memoryview(tensor.reshape(-1).view(torch.uint8).numpy())
 
 
 def from_bytes(data: bytes) -> Any:

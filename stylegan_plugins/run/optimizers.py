@@ -7,20 +7,25 @@ from typing import Any
 
 import torch
 
+# What optimisers of torch keep as one number of each parameter.
+SCALARS = ("step", "mu_product", "eta", "ax")
+
 
 def load_optimizer(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
     """Put a saved state back. Raises ValueError, LookupError, TypeError or AttributeError if it is not one of this
     optimiser: torch itself would take it, and fail in the first step."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for index, values in saved["state"].items():
-        shapes = ((), parameters[index].shape)
-        if not all(value is None or value.shape in shapes for value in values.values()):
-            raise ValueError(f"the moments of parameter {index} have another shape")
+        for name, value in values.items():
+            if value is not None and value.shape != (() if name in SCALARS else parameters[index].shape):
+                raise ValueError(f"{name} of parameter {index} has another shape")
     if len({frozenset(values) for values in saved["state"].values()}) > 1:
         raise ValueError("moments of some parameters are missing")
-    for group, kept in zip(optimizer.param_groups, saved["param_groups"], strict=True):
+    for group, kept in zip(optimizer.state_dict()["param_groups"], saved["param_groups"], strict=True):
+        if kept["params"] != group["params"]:
+            raise ValueError("the optimiser's parameters are in another order")
         for name, value in group.items():
-            if name != "params" and not _alike(value, kept[name]):
+            if not _alike(value, kept[name]):
                 raise ValueError(f"{name} of the optimiser is {kept[name]!r:.50}")
     optimizer.load_state_dict(dict(saved))
 
