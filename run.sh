@@ -74,11 +74,8 @@ case ${1:-demo} in
     echo "  statistics   $run/stats.jsonl"
     printf '\nGo on training, exactly from there:\n  '
     printf '%q ' "$here/run.sh" train --resume-run="$run" --kimg=100
-    printf '\n\nYour own images, a folder of pictures of any size:\n  '
-    printf '%q ' "$venv/bin/python" "$host/dataset_tool.py" --source=PICTURES --dest="$here/data/mine.zip"
-    printf '%q ' --transform=center-crop --width=256 --height=256
-    printf '&& %q ' "$here/run.sh"
-    printf '%q ' train --plugin=diffaugment --data="$here/data/mine.zip" --outdir="$here/runs"
+    printf '\n\nYour own images, a folder of pictures of any size and kind:\n  '
+    printf '%q ' "$here/run.sh" train --plugin=diffaugment --data=PICTURES --outdir="$here/runs"
     echo
     ;;
   *)

@@ -37,6 +37,7 @@ setup(
         "filelock",
         "pluggy>=1.7",
         "libcst>=1.1",
+        "ImageHash>=4.3",
         "psutil",
         "safetensors",
         "msgspec>=0.18",

@@ -18,8 +18,8 @@ import click
 import torch
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
-from stylegan_plugins.errors import UserError, fail
-from stylegan_plugins.files import datasets, downloads, run_folders, states
+from stylegan_plugins.errors import OptionError, UserError, fail
+from stylegan_plugins.files import datasets, downloads, prepare, run_folders, states
 from stylegan_plugins.files.atomic import whole
 from stylegan_plugins.host import compat, devices, generators
 from stylegan_plugins.host.devices import (  # noqa: F401  # patched files call them
@@ -123,14 +123,19 @@ def options(command: click.Command) -> click.Command:
             given = {**kwargs, **values, "device": chosen}
             resume.resume(command, folder, {name: given[name] for name in given if name in explicit})
             return _ended()
+        how = prepare.How.take(values, cond=bool(kwargs.get("cond")))
         request = arguments.Request.parse(values, explicit)
         if kwargs.get("workers") == 0:
             kwargs["workers"], request.no_workers = None, True
         if kwargs.get("outdir"):
             datasets.check_output(kwargs["outdir"])
         if kwargs.get("data"):
-            kwargs["data"] = downloads.local_data(kwargs["data"])
-            datasets.check_dataset(kwargs["data"])
+            given = kwargs["data"]
+            kwargs["data"] = prepare.usable(given, how)
+            if kwargs["data"] != downloads.local_data(given):
+                request.pictures = how.record(given)
+            elif without := sorted(explicit & {"crop", "stretch"}):
+                raise OptionError(f"--{without[0]}: {given} is a data set, and used as it is. Leave it out.")
         request.dry_run = bool(kwargs.get("dry_run"))
         context.meta[_META] = request
         signals.forward()

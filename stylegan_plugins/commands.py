@@ -17,7 +17,7 @@ from stylegan_plugins.analysis import pictures
 from stylegan_plugins.analysis import probe as probing
 from stylegan_plugins.analysis import sample as sampling
 from stylegan_plugins.errors import tell
-from stylegan_plugins.files import datasets, run_folders
+from stylegan_plugins.files import datasets, prepare, run_folders
 from stylegan_plugins.host import devices, find
 from stylegan_plugins.host.find import data_option, device_option, host_option, on_host
 from stylegan_plugins.options import refuse_given
@@ -90,6 +90,7 @@ def evaluate(run_or_pkl: Path, data: str, **settings: Any) -> None:
 @default_option("--metric", default="fid", help="What is compared, as in evaluate")
 @default_option("--features", default="inception", metavar="NAME", help="As in evaluate")
 @click.option("--samples", type=COUNT, help="Generated images, as in evaluate")
+@find.picture_options
 @outdir_option(help="Where runs and the table go; what is there is not done again", required=True)
 @host_option
 @device_option(help="Of metrics")
@@ -100,7 +101,7 @@ def compare(host: Path | None, device: str, outdir: Path, arguments: tuple[str, 
     ARGUMENTS after -- go to every train.py, options of plug-ins to the combinations that have them. Interrupted, the
     same command goes on where it was."""
     devices.choose(device)
-    settings |= dict(more=arguments, device=devices.device(), report=to_stderr)
+    settings |= dict(more=arguments, pictures=prepare.How.take(settings), device=devices.device(), report=to_stderr)
     tell(comparing.run(find.choose_host(host), outdir, **settings))
 
 

@@ -90,7 +90,7 @@ def test_images_that_differ_are_refused_and_named(tmp_path_factory, shapes):
         check_dataset(path)
         return
     other = next(index for index, shape in enumerate(shapes) if shape != shapes[0])
-    with pytest.raises(DataError, match=f"0.png is {shapes[0][0]}x.*, {other}.png is {shapes[other][0]}x"):
+    with pytest.raises(DataError, match=f"{other}.png in .* is {shapes[other][0]}x.*of one size"):
         check_dataset(path)
 
 
@@ -278,7 +278,7 @@ def test_a_data_set_is_read_once_until_it_changes(kind, cached, bytes_read, tmp_
     assert check_dataset(path) == answer and datasets.fingerprint(path) != fingerprint and bytes_read() > 0
     write(path, {"0.png": encoded((16, 16), "RGB")})
     if kind == "set":
-        with pytest.raises(DataError, match="differ"):
+        with pytest.raises(DataError, match="of one size"):
             check_dataset(path)
     else:
         assert check_dataset(path) == (1, 16, 3)

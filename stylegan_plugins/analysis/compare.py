@@ -26,7 +26,7 @@ import stylegan_plugins
 from stylegan_plugins import options as plugin_options
 from stylegan_plugins.analysis import evaluate, markdown, programs, records
 from stylegan_plugins.errors import DataError, OptionError
-from stylegan_plugins.files import datasets, downloads, json_lines, states
+from stylegan_plugins.files import datasets, json_lines, prepare, states
 from stylegan_plugins.files.atomic import whole, write_json
 from stylegan_plugins.files.checksums import digest_of
 from stylegan_plugins.manager import catalogue, split_names
@@ -205,6 +205,7 @@ def run(
     metric: str,
     features: str,
     samples: int | None,
+    pictures: prepare.How,
     more: Sequence[str],
     device: torch.device,
     report: Callable[[str], None],
@@ -219,7 +220,7 @@ def run(
     check_arguments(combinations, more)
     evaluate.require_libraries()
     extractors.load(features, {found.reads for found in chosen.values()}, device)  # or it would fail after training
-    path = str(Path(downloads.local_data(data)).resolve())
+    path = str(Path(prepare.usable(data, pictures)).resolve())
     images, _, _ = datasets.check_dataset(path)
     evaluate.check_numbers(chosen, "--metric", images, samples or evaluate.default_samples(images))
     datasets.check_output(outdir)

@@ -145,7 +145,7 @@ def results(
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     pickles = run_folders.snapshots(path) if every else [run_folders.newest_pickle(path)]
     network = extractors.load(features, wanted, device)
-    local, dataset = find.open_dataset(data)
+    local, dataset = find.open_dataset(data, path)
     count = min(len(dataset), most or len(dataset))
     samples = samples or default_samples(count)
     check_numbers(chosen, "--metrics", count, samples)

@@ -15,7 +15,7 @@ import torch
 
 from stylegan_plugins.analysis import sample
 from stylegan_plugins.errors import DataError
-from stylegan_plugins.files import datasets, downloads
+from stylegan_plugins.files import datasets, prepare
 from stylegan_plugins.files.run_folders import read_options
 from stylegan_plugins.vision import backbones
 from stylegan_plugins.vision.extractors import batches_of, extract
@@ -136,7 +136,7 @@ def neighbours(run_dir: Path, G: Any, device: torch.device, data: str | None, fe
     if path is None:
         click.echo("Without nearest images: the run's data set is not there; name one with --data.", err=True)
         return None
-    local = downloads.local_data(path)
+    local = prepare.usable(path, prepare.How.of_run(run_dir))
     _, side, channels = datasets.check_dataset(local)
     if [side, channels] != [G.img_resolution, G.img_channels]:
         raise DataError(

@@ -236,7 +236,7 @@ def run(pickle: Path, data: str, task: str, outdir: Path | None, max_images: int
     """Probe D of a pickle. Writes a plot and the figures as JSON beside it, or to `outdir`; returns the table."""
     require("sklearn")
     require("matplotlib")
-    path, dataset = find.open_dataset(data)
+    path, dataset = find.open_dataset(data, pickle)
     D = load_network(pickle, "D").to(device)
     if not set(LAYERS.values()) <= {name for name, _ in D.named_modules()}:
         raise HostError(f"{pickle}: D has no b4.conv and b4.fc, which are probed.")

@@ -27,7 +27,7 @@ def run(
     models: None for all of DEFAULT whose weights can be had; report is told of the others."""
     require("matplotlib")
     require("sklearn")
-    _, dataset = find.open_dataset(data)
+    _, dataset = find.open_dataset(data, path)
     chosen = models_of(DEFAULT if models is None else models, "--models")
     G, sampler, pickle = sample.load_generator(path, device)
     generator = sample.Generator(G, sampler, dataset)

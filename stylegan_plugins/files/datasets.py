@@ -7,7 +7,6 @@ import io
 import json
 import lzma
 import os
-import stat
 import struct
 import time
 import zipfile
@@ -23,13 +22,17 @@ import PIL.Image
 from stylegan_plugins.errors import DataError
 from stylegan_plugins.files.atomic import write_json
 from stylegan_plugins.files.downloads import cache_directory
+from stylegan_plugins.files.sources import is_clutter, open_zip, walk
 
 MODES = {"L": 1, "RGB": 3}
+LABELS = "dataset.json"
+LARGEST = 3e38  # of labels, which are float32
+ORIENTATION = 0x0112  # of EXIF
+AGAIN = "Give the pictures to train.py again, which prepares them."
 WHOLE, WHOLE_BYTES = 5000, 1 << 30  # the first images are read to their last byte; of the others the header alone
-RULES = 1  # of the scan; another number makes the cache forget
+RULES = 2  # of the scan; another number makes the cache forget
 SETTLED = 2.0  # seconds: some file systems have no finer times, so a younger file may change and keep its time
 FORMATS = ("PNG", "JPEG")  # of images that are opened: Pillow hands others to programs, as PostScript to Ghostscript
-ADVICE = "Make the data set with the host's dataset_tool.py."
 
 # What Pillow's decoders and zipfile raise on broken files: neither has a base class for it.
 BROKEN = (
@@ -43,8 +46,9 @@ def check_dataset(path: str | Path) -> tuple[int, int, int]:
 
     Returns the number of images, their side in pixels, and their channels (1 or 3). The cache keeps them while size and
     time of all files stay as they are.
-    Raises DataError, naming the file, if the archive is broken, a file is no image, or images are not square, not a
-    power of two in size, not all of one size, or neither gray nor RGB."""
+    Raises DataError, naming the file, for what is no data set of the hosts: a broken archive, a file that is no image,
+    images that are not square, not a power of two in size, not all of one size, neither gray nor RGB, or lie on their
+    side, and labels that the hosts would not read as they are meant."""
     images, side, channels = _cached(Path(path), _scan)
     return images, side, channels
 
@@ -53,29 +57,26 @@ def _scan(path: Path) -> tuple[int, int, int]:
     with _opened(path) as (names, open_file):
         images = image_names(names)
         if not images:
-            raise DataError(f"--data: there are no images in {path}. {ADVICE}")
-        size, (width, height, mode) = _inspect(path, images[0], open_file, whole=True)
-        first = width, height, mode
-        if mode not in MODES:
-            raise DataError(
-                f"--data: {images[0]} in {path} has color mode {mode}; hosts train on gray (L) or RGB. {ADVICE}"
-            )
-        if width != height or width < 8 or width & (width - 1):
-            raise DataError(
-                f"--data: {images[0]} in {path} is {_describe(first)}; hosts train on square images of a power of two, "
-                f"8 pixels or more. {ADVICE}"
-            )
-        for index, name in enumerate(images[1:], 1):
+            raise DataError(f"--data: there are no images in {path}. Give a folder or zip of pictures.")
+        if path.is_dir() and len(image_names(walk(path))) > len(images):
+            raise DataError(f"--data: {path} has links to folders, which hosts do not follow. {AGAIN}")
+        size, first = 0, None
+        for index, name in enumerate(images):
             read, this = _inspect(path, name, open_file, whole=index < WHOLE and size < WHOLE_BYTES)
             size += read
-            if this != first:
+            width, height, mode = this
+            if mode not in MODES or width != height or width < 8 or width & (width - 1) or this != (first or this):
                 raise DataError(
-                    f"--data: images in {path} differ: {images[0]} is {_describe(first)}, {name} is {_describe(this)}. "
-                    f"{ADVICE}"
+                    f"--data: {name} in {path} is {width}x{height} {mode}; hosts train on square images of a power of "
+                    f"two, 8 pixels or more, all gray (L) or all RGB, and of one size. {AGAIN}"
                 )
-        if "dataset.json" in names:
-            _check_labels(path, images, open_file)
-    return len(images), width, MODES[mode]
+            if is_clutter(name):
+                raise DataError(f"--data: {name} in {path} is a hidden or system file. Take it out.")
+            first = this
+        if LABELS in names and not _labels_fit(images, open_file):
+            raise DataError(f"--data: {LABELS} in {path} is not as hosts read it. {AGAIN}")
+        assert first is not None
+    return len(images), first[0], MODES[first[2]]
 
 
 def image_names(names: Iterable[str]) -> list[str]:
@@ -125,9 +126,9 @@ def _fingerprint(path: Path) -> str:
 def labels_fingerprint(path: str | Path) -> str:
     """Return a hash of a data set's dataset.json; "" if it has none."""
     with _opened(Path(path)) as (names, open_file):
-        if "dataset.json" not in names:
+        if LABELS not in names:
             return ""
-        with open_file("dataset.json") as file:
+        with open_file(LABELS) as file:
             return hashlib.sha256(file.read()).hexdigest()[:16]
 
 
@@ -137,7 +138,7 @@ def _cached(path: Path, compute: Callable[[Path], Any]) -> Any:
         stats = _files(path) if path.is_dir() else {"": path.stat()}
     except OSError:
         return compute(path)  # it says what is wrong
-    relevant = set(image_names(stats)) | {"", "dataset.json"}
+    relevant = set(image_names(stats)) | {"", LABELS}
     times = [(name, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino) for name, s in stats.items() if name in relevant]
     identity = hashlib.sha256(repr((RULES, PIL.__version__, sorted(times))).encode()).hexdigest()
     place = hashlib.sha256(os.path.abspath(path).encode(errors="surrogateescape")).hexdigest()[:16]
@@ -157,14 +158,8 @@ def _cached(path: Path, compute: Callable[[Path], Any]) -> Any:
 
 
 def _files(folder: Path) -> dict[str, os.stat_result]:
-    """Return the files below a folder, by their path in it."""
-    found = {}
-    for top, _, names in os.walk(folder):
-        for file in (os.path.join(top, name) for name in names):
-            stats = os.stat(file) if os.path.exists(file) else os.lstat(file)  # the host opens a broken link, too
-            if stat.S_ISREG(stats.st_mode) or stat.S_ISLNK(stats.st_mode):
-                found[os.path.relpath(file, folder)] = stats
-    return found
+    """Return the files below a folder that the host sees, by their path in it."""
+    return walk(folder, links=False)
 
 
 @contextmanager
@@ -173,15 +168,9 @@ def _opened(path: Path) -> Iterator[tuple[set[str], Callable[[str], Any]]]:
     if path.is_dir():
         yield set(_files(path)), lambda name: open(path / name, "rb")  # noqa: SIM115  the caller closes it
         return
-    if not path.exists():
-        raise DataError(f"--data: {path} does not exist.")
-    if path.suffix.lower() != ".zip":
-        raise DataError(f"--data: {path} is neither a folder nor a zip. {ADVICE}")
-    try:
-        archive = zipfile.ZipFile(path)
-    except BROKEN as error:
-        raise DataError(f"--data: {path} cannot be read as a zip ({error}); it may be truncated. {ADVICE}") from error
-    with archive:
+    with open_zip(path) as archive:
+        if path.suffix.lower() != ".zip":
+            raise DataError(f"--data: the name of {path} does not end in .zip, as hosts expect it. Rename it.")
         yield {name for name in archive.namelist() if not name.endswith("/")}, archive.open
 
 
@@ -192,6 +181,8 @@ def _inspect(path: Path, name: str, open_file: Callable[[str], Any], whole: bool
             data = file.read() if whole else b""
             with PIL.Image.open(io.BytesIO(data) if whole else file, formats=FORMATS) as image:
                 found = image.width, image.height, image.mode
+                if "exif" in image.info and image.getexif().get(ORIENTATION, 1) in range(2, 9):
+                    raise ValueError("it lies on its side, as its EXIF data say")
                 if whole and image.format == "PNG":
                     image.verify()  # checksums, without decoding
                 elif whole:
@@ -208,37 +199,22 @@ def _inspect(path: Path, name: str, open_file: Callable[[str], Any], whole: bool
         ) from error
 
 
-def _describe(image: tuple[int, int, str]) -> str:
-    return f"{image[0]}x{image[1]} {image[2]}"
-
-
-def _check_labels(path: Path, images: list[str], open_file: Callable[[str], Any]) -> None:
+def _labels_fit(images: list[str], open_file: Callable[[str], Any]) -> bool:
+    """Whether the host reads labels as they are meant: one for each image, all class numbers, or all lists of as many
+    finite numbers."""
     try:
-        with open_file("dataset.json") as file:
-            labels = json.load(file)["labels"]
-        if labels is None:
-            return
-        labelled = {name: label for name, label in labels}
-    except BROKEN as error:
-        raise DataError(
-            f'--data: dataset.json in {path} is not {{"labels": [[file, label], ...]}} ({error!r}). {ADVICE}'
-        ) from error
-    names = [name.replace("\\", "/") for name in images]
-    missing = [name for name in names if name not in labelled]
-    if missing:
-        raise DataError(
-            f"--data: dataset.json in {path} has labels, but none for {missing[0]} ({len(missing)} missing). {ADVICE}"
-        )
-    try:
-        values = np.array([labelled[name] for name in names], dtype=np.float32)
-        fit = values.ndim == 2 or (values.ndim == 1 and (values >= 0).all() and (values == np.floor(values)).all())
-    except (TypeError, ValueError):
-        fit = False
-    if not fit:
-        raise DataError(
-            f"--data: labels in dataset.json in {path} must all be class numbers 0, 1, 2, ..., or all be lists of as "
-            f"many numbers; {names[0]} has {json.dumps(labelled[names[0]])}. {ADVICE}"
-        )
+        with open_file(LABELS) as file:
+            rows = json.load(file)["labels"]
+        if rows is None:
+            return True
+        labels = {name: label for name, label in rows}
+        repeated = len(labels) < len(rows) and any(labels[name] != label for name, label in rows)
+        values = np.array([labels[name.replace("\\", "/")] for name in images])
+    except BROKEN:
+        return False
+    if repeated or values.dtype.kind not in "iuf" or values.size == 0 or not (np.abs(values) < LARGEST).all():
+        return False
+    return values.ndim == 2 or (values.ndim == 1 and bool(((values >= 0) & (values == np.floor(values))).all()))
 
 
 def check_output(outdir: str | Path) -> None:

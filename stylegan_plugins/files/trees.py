@@ -40,7 +40,7 @@ def to_bytes(tree: Any) -> bytes:
 
 
 def pieces(tree: Any) -> Iterator[bytes | memoryview]:
-    """Yield the bytes of a tree: a header, then each tensor where it lies in memory, so that a large tree is not copied.
+    """Yield the bytes of a tree: a header, then each tensor where it lies in memory, without a copy.
 
     Raises KeyError for a tensor of a type that the format lacks, such as a complex one."""
     tensors: list[torch.Tensor] = []
@@ -67,7 +67,7 @@ def pieces(tree: Any) -> Iterator[bytes | memoryview]:
     yield len(text).to_bytes(8, "little")
     yield text
     for tensor in tensors:
-        yield memoryview(tensor.reshape(-1).view(torch.uint8).numpy())
+        yield tensor.reshape(-1).view(torch.uint8).numpy().data
 
 
 def from_bytes(data: bytes) -> Any:

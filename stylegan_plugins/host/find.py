@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from stylegan_plugins.errors import HostError
-from stylegan_plugins.files import datasets, downloads
+from stylegan_plugins.files import prepare
 from stylegan_plugins.host import devices
 from stylegan_plugins.host.modules import host_module, use_host
 
@@ -20,6 +20,13 @@ device_option = partial(click.option, "--device", type=click.Choice(devices.CHOI
 host_option = click.option(
     "--host", type=click.Path(path_type=Path), help="The host  [default: $STYLEGAN_HOST, or the current folder]"
 )
+
+
+def picture_options(command: Callable) -> Callable:
+    """Add the options that say how pictures become a data set."""
+    for flag, how in reversed(prepare.OPTIONS.items()):
+        command = click.option(flag, **how)(command)
+    return command
 
 
 def on_host(command: Callable) -> Callable:
@@ -51,10 +58,10 @@ def choose_host(directory: Path | None) -> Path:
     )
 
 
-def open_dataset(data: str) -> tuple[str, Any]:
-    """Return the path of a data set given as for train.py, and the host's object of it, with labels.
+def open_dataset(data: str, run: Path) -> tuple[str, Any]:
+    """Return the path of a data set given as for train.py, and the host's object of it, with labels. Pictures become as
+    those of a run, given by its folder or a pickle in it.
 
     Raises DataError if it cannot be downloaded or used."""
-    path = downloads.local_data(data)
-    datasets.check_dataset(path)
+    path = prepare.usable(data, prepare.How.of_run(run if run.is_dir() else run.parent))
     return path, host_module("training.dataset").ImageFolderDataset(path, use_labels=True)

@@ -34,7 +34,7 @@ from stylegan_plugins import (
     option,
 )
 from stylegan_plugins.analysis.probe import require
-from stylegan_plugins.files import datasets, downloads
+from stylegan_plugins.files import prepare
 from stylegan_plugins.files.atomic import whole
 from stylegan_plugins.host import devices, find
 from stylegan_plugins.host.modules import raw_indices
@@ -234,7 +234,8 @@ def register_commands(cli: click.Group) -> None:
     @click.option("--weights", type=click.Path(exists=True, dir_okay=False), help="Weights  [default: published ones]")
     @click.option("--flips/--no-flips", default=False, help="Of x-flips, too, for --mirror=1")
     @find.device_option()
-    def command(data: str, features: str, weights: str | None, flips: bool, device: str) -> None:
+    @find.picture_options
+    def command(data: str, features: str, weights: str | None, flips: bool, device: str, **pictures: Any) -> None:
         """Compute data instance priors: features of all images of a data set, by a frozen network.
 
         They are kept in a cache, where training with --plugin=disp finds them; the file is printed."""
@@ -242,6 +243,5 @@ def register_commands(cli: click.Group) -> None:
             for name in ("weights", "flips", "device"):
                 refuse_given(name, f"with --features={features}, a file of features")
         devices.choose(device)
-        path = downloads.local_data(data)
-        datasets.check_dataset(path)
+        path = prepare.usable(data, prepare.How.take(pictures))
         click.echo(priors.file_for(path, features, weights=weights, flips=flips, flag="--features"))

@@ -101,6 +101,14 @@ class PluginArguments(Struct):
     files: dict[str, FileOfPlugin] = field(default_factory=dict)
 
 
+class PicturesArguments(Struct):
+    source: Text = ""
+    size: Count | None = None
+    crop: Text = ""
+    colors: Text = ""
+    stretch: bool = False
+
+
 class Arguments(Struct, kw_only=True):
     """Those of both host families, and those of ours that `bridge.run` takes. Further ones of a host, or of a fork, are
     known by its training loop's parameters; of them every number is finite."""
@@ -141,6 +149,7 @@ class Arguments(Struct, kw_only=True):
     metric_samples: Count | None = None
     on_nan: Literal["stop", "warn"] = "stop"
     trust_pickle: bool = False
+    pictures: PicturesArguments | None = None
 
 
 GENERATOR = "stylegan_plugins.bridge.generator"  # the host's G with a module of a plug-in

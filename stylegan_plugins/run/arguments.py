@@ -15,7 +15,7 @@ import torch
 from stylegan_plugins import options as plugin_options
 from stylegan_plugins.cache import trust
 from stylegan_plugins.errors import HostError, OptionError, PluginError, fail
-from stylegan_plugins.files import datasets
+from stylegan_plugins.files import datasets, prepare
 from stylegan_plugins.host import devices, generators
 from stylegan_plugins.host.modules import host_module
 from stylegan_plugins.manager import Plugins, catalogue, is_file, recorded, split_names
@@ -38,7 +38,8 @@ class Request:
     given     values of options of plug-ins that were given, by plug-in and field
     explicit  names of all options of the command line that were given, the host's and ours
     extra     options of the other host family, by name
-    kept      those of KEPT that were given"""
+    kept      those of KEPT that were given
+    pictures  how the data set was made of pictures; empty if it was one"""
 
     plugins: Plugins = field(default_factory=Plugins)
     given: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -48,6 +49,7 @@ class Request:
     no_workers: bool = False
     dry_run: bool = False
     kept: dict[str, Any] = field(default_factory=dict)
+    pictures: dict[str, Any] = field(default_factory=dict)
     trust_pickle: bool = False
 
     @classmethod
@@ -142,6 +144,7 @@ def options_for(command: click.Command) -> list[click.Option]:
         _option("--on-nan", nan_help, click.Choice(["stop", "warn"]), None),
         click.Option(["--accept-changes"], is_flag=True, help=accept_help),
         click.Option(["--trust-pickle"], is_flag=True, help=trust_help),
+        click.Option(["--allow-empty-classes"], is_flag=True, help="Train although some classes have no picture"),
         _option("--gan-loss", "Adversarial loss  [default: nonsaturating]", click.Choice(list(GAN_LOSSES)), None),
     ]
     found = catalogue()
@@ -151,6 +154,7 @@ def options_for(command: click.Command) -> list[click.Option]:
         raise HostError(
             f"This host's train.py has {', '.join(taken)} of its own, which plug-ins need: rename it there."
         )
+    extra += [click.Option([flag], **how) for flag, how in prepare.OPTIONS.items()]
     return ours + [option for option in extra if not existing & set(option.opts)]
 
 
@@ -176,6 +180,8 @@ def configure(desc: str, args: Any, request: Request) -> tuple[str, Any]:
         args["metrics"] = []  # the default would make 50,000 images at the first tick
     request.check_effects(args)
     args.update(request.kept)
+    if request.pictures:
+        args["pictures"] = request.pictures
     plugins = request.plugins
     if plugins:
         args["plugins"] = plugins.record()

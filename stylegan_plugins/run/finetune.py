@@ -150,14 +150,14 @@ def _check_data(path: Path, network: Network, side: int, channels: int, labels: 
     resolution, colors, classes = made.get("img_resolution"), made.get("img_channels"), made.get("c_dim", 0)
     if resolution != side:
         raise DataError(
-            f"--resume: {path.name} makes images of {resolution}x{resolution}, those of --data are {side}x{side}. Make "
-            f"the data set anew with dataset_tool.py, for {resolution}x{resolution}."
+            f"--resume: {path.name} makes images of {resolution}x{resolution}, those of --data are {side}x{side}. Give "
+            f"--size={resolution}."
         )
     if colors != channels:
         kinds: dict[Any, str] = {1: "gray", 3: "RGB"}
         raise DataError(
             f"--resume: {path.name} makes {kinds.get(colors, colors)} images, those of --data are {kinds[channels]}. "
-            "Convert the pictures before dataset_tool.py makes a data set of them."
+            f"Give --colors={'gray' if colors == 1 else 'rgb'}."
         )
     if classes != labels:
         what = f"labels of width {classes}" if classes else "no labels"

@@ -12,7 +12,7 @@ import click
 import torch
 
 from stylegan_plugins.errors import OptionError, StateError
-from stylegan_plugins.files import datasets, run_folders, states
+from stylegan_plugins.files import datasets, prepare, run_folders, states
 from stylegan_plugins.files.atomic import write_json
 from stylegan_plugins.host import devices
 from stylegan_plugins.host.modules import host_module
@@ -68,6 +68,8 @@ def _prepared(run_dir: Path, given: Mapping[str, Any]) -> tuple[dict[str, Any], 
     _change(args, given)
     argument_schema.check(args)  # what is given now is named by its flag
     data = args["training_set_kwargs"]
+    if not Path(data["path"]).exists() and args.get("pictures"):  # the cache was emptied
+        data["path"] = prepare.usable(args["pictures"]["source"], prepare.How.of_run(run_dir))
     if not Path(data["path"]).exists():
         raise StateError(f"--resume-run: the data set {data['path']} is not there. Put it, or a link to it, back.")
     count, _, _ = datasets.check_dataset(data["path"])
