@@ -348,5 +348,8 @@ def _alike(digests: dict[str, np.ndarray]) -> list[tuple[str, str]]:
 
 
 def _shown(items: Iterable[Any], label: str, length: int | None = None) -> Iterator[Any]:
+    if not sys.stderr.isatty():
+        yield from items
+        return
     with click.progressbar(items, length, label, file=sys.stderr) as bar:
         yield from bar
