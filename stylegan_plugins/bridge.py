@@ -111,6 +111,9 @@ def options(command: click.Command) -> click.Command:
         host_metrics.register()  # those of plug-ins that are given as files
         context = click.get_current_context()
         explicit = frozenset(name for name in kwargs if context.get_parameter_source(name) in _GIVEN)
+        for name in sorted(explicit):
+            if kwargs[name] == "":
+                raise OptionError(f"--{name.replace('_', '-')} is empty. Give a value, or leave it out.")
         values = {name: kwargs.pop(name) for name in list(kwargs) if name not in theirs}
         chosen = values.pop("device") or "auto"
         devices.choose(chosen)
@@ -187,7 +190,8 @@ def run(training_loop: Callable[..., None], rank: int, **args: Any) -> None:
     plugins = recorded(args.pop("plugins", {}))
     host_metrics.register()
     host_metrics.begin(Path(args.get("run_dir", ".")), args.pop("metric_samples", None))
-    args.pop("device", None)
+    for name in ("device", "pictures"):
+        args.pop(name, None)
     settings = {"minutes": args.pop("state_minutes", 10.0), "keep": args.pop("keep_states", 2)}
     on_nan = args.pop("on_nan", "stop")
     trust_pickle = args.pop("trust_pickle", False)

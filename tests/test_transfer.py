@@ -214,7 +214,7 @@ def test_transfer_without_a_source_is_refused(plugin, ada_host, color_zip, tmp_p
 def test_data_that_the_pickle_does_not_fit_are_refused(fetched, ada_host, sources, gray_zip, labelled_zip, tmp_path):
     large = write_zip(tmp_path / "large.zip", color_crops(4, side=64))
     resume = f"--resume={sources[ADA]}"
-    assert "makes images of 32x32, those of --data are 64x64. Make the data set anew with dataset_tool.py" in (
+    assert "makes images of 32x32, those of --data are 64x64. Give --size=32" in (
         refused(ada_host, ADA, large, tmp_path, resume)
     )
     assert "makes RGB images, those of --data are gray" in refused(ada_host, ADA, gray_zip, tmp_path, resume)

@@ -119,7 +119,7 @@ def _fingerprint(path: Path) -> str:
             contents = {entry.filename: (entry.CRC, entry.file_size) for entry in archive.infolist()}
     for name in image_names(contents):
         checksum, size = contents[name]
-        digest.update(f"{name}\0{checksum}\0{size}\0".encode())
+        digest.update(f"{name}\0{checksum}\0{size}\0".encode(errors="surrogatepass"))
     return digest.hexdigest()[:16]
 
 

@@ -48,6 +48,8 @@ def local_data(data: str) -> str:
     """Return the path of a data set given as a path, a name of NAMED or an address, downloaded if it is not cached.
 
     Raises DataError if it cannot be had, or is no zip."""
+    if not data.strip():
+        raise DataError("--data is empty. Give a folder or zip of pictures.")
     address = address_of(data)
     return data if address is None else str(download(address, cache_directory() / "data", check_zip))
 

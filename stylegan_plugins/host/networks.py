@@ -173,3 +173,11 @@ def load_network(file: Path, key: str) -> torch.nn.Module:
 def _in_single_precision(kwargs: dict[str, Any]) -> dict[str, Any]:
     found = {key: _in_single_precision(value) if isinstance(value, dict) else value for key, value in kwargs.items()}
     return {**found, **({"num_fp16_res": 0} if "num_fp16_res" in found else {})}
+
+
+def layers_above(side: int, resolution: int, architecture: str) -> int:
+    """Layers of D in all blocks of more than side x side pixels, in the host's order: from_rgb, conv0, conv1, skip."""
+    blocks = max(int(math.log2(resolution / side)), 0)
+    if architecture == "skip":
+        return 3 * blocks  # each block has a from_rgb
+    return 1 + (3 if architecture == "resnet" else 2) * blocks if blocks else 0

@@ -6,7 +6,6 @@ refuses to freeze what was never trained."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -56,14 +55,6 @@ def setup(session: Session) -> None:
     if session.rank == 0:
         names = frozen_tensors(session.D)
         print(f"freezed: {len(names)} tensors of D stay as they are: {', '.join(names)}")
-
-
-def layers_above(side: int, resolution: int, architecture: str) -> int:
-    """Layers of D in all blocks of more than side x side pixels, in the host's order: from_rgb, conv0, conv1, skip."""
-    blocks = max(int(math.log2(resolution / side)), 0)
-    if architecture == "skip":
-        return 3 * blocks  # each block has a from_rgb
-    return 1 + (3 if architecture == "resnet" else 2) * blocks if blocks else 0
 
 
 def frozen_tensors(D: torch.nn.Module) -> list[str]:

@@ -196,8 +196,7 @@ def configure(desc: str, args: Any, request: Request) -> tuple[str, Any]:
     if plugins:
         _configure_plugins(args, recorded(args["plugins"]), request.explicit)
         desc += "-" + "-".join(plugins.names)
-    if lacking:
-        finetune.check_frozen(args, lacking)
+    finetune.check_frozen(args, lacking)
     _check_groups(args, request.explicit)
     if args.get("metrics") and not request.dry_run:
         host_metrics.check_metrics(args["metrics"], args["training_set_kwargs"]["path"], args.get("metric_samples"))

@@ -90,8 +90,15 @@ def configure(args: Any, given: frozenset[str], trust: bool, labels_of_plugin: b
 
 
 def check_frozen(args: Mapping[str, Any], lacking: set[str]) -> None:
-    """Raise OptionError if layers of a D are to be frozen that is not in the pickle."""
+    """Raise OptionError if layers of a D are to be frozen that are not in the pickle, or more than D has."""
     layers = (args["D_kwargs"].get("block_kwargs") or {}).get("freeze_layers") or 0
+    side = args["training_set_kwargs"]["resolution"]
+    most = layers_above(4, side, args["D_kwargs"].get("architecture", "resnet"))
+    if layers > most:
+        raise OptionError(
+            f"--freezed={layers}: a discriminator of {side}x{side} has {most} layers before its last block. Give {most} "
+            "or less."
+        )
     if layers and "D" in lacking:
         raise OptionError(
             f"{layers} layers of D are to be frozen, but the pickle of --resume has no D. Use another one."
