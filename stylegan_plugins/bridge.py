@@ -21,7 +21,7 @@ from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 from stylegan_plugins.errors import UserError, fail
 from stylegan_plugins.files import datasets, downloads, run_folders, states
 from stylegan_plugins.files.atomic import whole
-from stylegan_plugins.host import compat, devices, generators
+from stylegan_plugins.host import compat, devices, drawing, generators
 from stylegan_plugins.host.devices import (  # noqa: F401  # patched files call them
     backend,
     device,
@@ -32,6 +32,7 @@ from stylegan_plugins.host.devices import (  # noqa: F401  # patched files call 
     reset_peak_memory,
     stream,
 )
+from stylegan_plugins.host.drawing import load_networks, picture, target  # noqa: F401  likewise
 from stylegan_plugins.host.modules import host_module
 from stylegan_plugins.manager import FAULTS, Plugins, recorded
 from stylegan_plugins.run import arguments, finetune, host_metrics, processes, resume, signals
@@ -142,8 +143,10 @@ def options(command: click.Command) -> click.Command:
 
 
 def device_option(command: click.Command) -> click.Command:
-    """Give a host's script --device, and one that has --metrics ours, too."""
+    """Give a host's script --device, one that draws --class if it lacks it, and one that has --metrics ours, too."""
     command.params.append(arguments.DEVICE_OPTION)
+    if adds_class := drawing.takes_class(command):
+        command.params.append(drawing.CLASS_OPTION)
     if any(parameter.name == "metrics" for parameter in command.params):
         host_metrics.register()
         command.params.append(arguments.METRIC_SAMPLES_OPTION)
@@ -151,17 +154,35 @@ def device_option(command: click.Command) -> click.Command:
     takes_device = "device" in inspect.signature(callback).parameters
 
     @wraps(callback)
-    def checked(*args: Any, **kwargs: Any) -> Any:
+    def on_device(*args: Any, **kwargs: Any) -> Any:
         devices.choose(kwargs.pop("device") or "auto")
         samples = kwargs.pop("metric_samples", None)
         host_metrics.check_samples(samples, kwargs.get("metrics"))
         host_metrics.begin(None, samples)
         host_metrics.check_metrics(kwargs.get("metrics") or [], kwargs.get("data"), samples)
+        if adds_class:
+            kwargs.pop(drawing.LABEL)  # load_networks has it from click's context
         if takes_device:
             kwargs["device"] = device()
         return callback(*args, **kwargs)
 
-    command.callback = _one_line_errors(checked)
+    command.callback = on_device
+    return checked(command)
+
+
+def checked(command: click.Command) -> click.Command:
+    """Let a host's script refuse wrong values, and tell of a file that cannot be read or written, in one line."""
+    callback: Any = command.callback
+
+    @wraps(callback)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        drawing.check_options(command, kwargs)
+        try:
+            return callback(*args, **kwargs)
+        except OSError as error:
+            raise drawing.one_line(error) from error
+
+    command.callback = _one_line_errors(wrapped)
     return command
 
 

@@ -272,7 +272,9 @@ def test_optimisers_of_crafted_states_are_refused():
     load_optimizer(optimizer, trees.from_bytes(trees.to_bytes(sound)))
     crafted = {
         "exp_avg of parameter 0 has another shape": lambda state: state["state"][0].update(exp_avg=torch.ones(4)),
-        "exp_avg_sq of parameter 1 has another shape": lambda state: state["state"][1].update(exp_avg_sq=torch.ones([])),
+        "exp_avg_sq of parameter 1 has another shape": lambda state: state["state"][1].update(
+            exp_avg_sq=torch.ones([])
+        ),
         "step of parameter 1 has another shape": lambda state: state["state"][1].update(step=torch.ones(2, 2)),
         "in another order": lambda state: state["param_groups"][0].update(params=[1, 0]),
         "are missing": lambda state: state["state"][0].pop("exp_avg_sq"),
