@@ -1,11 +1,13 @@
 """What patched host files call. `from stylegan_plugins import bridge` is the one import in them; it also repairs the
-host's modules, which must happen before the host uses them.
+host's modules, which must happen before the host uses them, and lets scripts print any text.
 
 The edits that put the calls there, each with its reason, are in `stylegan_plugins.patches`."""
 
 from __future__ import annotations
 
 import inspect
+import os
+import re
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -18,7 +20,7 @@ import click
 import torch
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
-from stylegan_plugins.errors import UserError, fail
+from stylegan_plugins.errors import UserError, escape_unencodable, fail
 from stylegan_plugins.files import datasets, downloads, run_folders, states
 from stylegan_plugins.files.atomic import whole
 from stylegan_plugins.host import compat, devices, drawing, generators
@@ -42,6 +44,7 @@ from stylegan_plugins.run.progress import Progress
 from stylegan_plugins.run.session import Session
 from training_ext.distributed import TIMEOUT, average_gradients, broadcast  # noqa: F401  # likewise
 
+escape_unencodable()
 compat.install()
 
 _META = "stylegan_plugins.request"
@@ -117,6 +120,7 @@ def options(command: click.Command) -> click.Command:
         devices.choose(chosen)
         run_dir = values.pop("resume_run")
         if run_dir is not None:
+            run_folders.check_name(run_dir, "--resume-run")
             folder = run_folders.newest_run(Path(run_dir))
             if "device" not in explicit:
                 recorded_device = (run_folders.read_options(folder) or {}).get("device")
@@ -129,8 +133,10 @@ def options(command: click.Command) -> click.Command:
             kwargs["workers"], request.no_workers = None, True
         if kwargs.get("outdir"):
             datasets.check_output(kwargs["outdir"])
+            run_folders.check_name(kwargs["outdir"], "--outdir")
+            kwargs["outdir"] = os.path.abspath(kwargs["outdir"])  # a run goes on from any folder
         if kwargs.get("data"):
-            kwargs["data"] = downloads.local_data(kwargs["data"])
+            kwargs["data"] = os.path.abspath(downloads.local_data(kwargs["data"]))
             datasets.check_dataset(kwargs["data"])
         request.dry_run = bool(kwargs.get("dry_run"))
         context.meta[_META] = request
@@ -190,7 +196,8 @@ def configure(desc: str, args: Any) -> tuple[str, Any]:
     """The host's arguments are complete: let the plug-ins change them, and record what is active."""
     context = click.get_current_context(silent=True)
     request = context.meta.get(_META) if context is not None else None
-    return arguments.configure(desc, args, request or arguments.Request())
+    desc, args = arguments.configure(desc, args, request or arguments.Request())
+    return re.sub("[\ud800-\udfff]", "_", desc), args  # it has the name of the data set, which may be no text
 
 
 @processes.cause_first

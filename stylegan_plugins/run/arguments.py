@@ -62,6 +62,7 @@ class Request:
         found = catalogue()
         for parameter, (plugin, field_name) in found.parameters().items():
             if (value := values.pop(parameter, None)) is not None:
+                value = plugin_options.from_anywhere(found.options_class(plugin), field_name, value)
                 request.given.setdefault(plugin, {})[field_name] = value
         request.extra = {name: value for name, value in values.items() if value is not None}
         request.plugins = found.activate(names, request.given)

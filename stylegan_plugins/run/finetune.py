@@ -59,7 +59,7 @@ def configure(args: Any, given: frozenset[str], trust: bool, labels_of_plugin: b
     dataset = host_module("dnnlib").util.construct_class_by_name(**args["training_set_kwargs"])
     path = local_pickle(args["resume_pkl"])
     snapshot = open_pickle(path, trust)
-    args["resume_pkl"] = str(path)
+    args["resume_pkl"] = str(path.absolute())
     if trust:
         args["trust_pickle"] = True
     lacking = set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ import click
 import torch
 
 from stylegan_plugins.errors import OptionError, StateError
-from stylegan_plugins.files import datasets, run_folders, states
+from stylegan_plugins.files import datasets, downloads, run_folders, states
 from stylegan_plugins.files.atomic import write_json
 from stylegan_plugins.host import devices
 from stylegan_plugins.host.modules import host_module
@@ -26,7 +27,7 @@ COUNTS = {
     "snap": ["image_snapshot_ticks", "network_snapshot_ticks"],
     "tick": ["kimg_per_tick"],
 }
-CHANGEABLE = (*COUNTS, *arguments.KEPT, "metrics", "workers", "device")
+CHANGEABLE = (*COUNTS, *arguments.KEPT, "data", "metrics", "workers", "device")
 
 
 def resume(command: click.Command, run_dir: Path, given: Mapping[str, Any]) -> None:
@@ -69,8 +70,15 @@ def _prepared(run_dir: Path, given: Mapping[str, Any]) -> tuple[dict[str, Any], 
     argument_schema.check(args)  # what is given now is named by its flag
     data = args["training_set_kwargs"]
     if not Path(data["path"]).exists():
-        raise StateError(f"--resume-run: the data set {data['path']} is not there. Put it, or a link to it, back.")
-    count, _, _ = datasets.check_dataset(data["path"])
+        raise StateError(
+            f"--resume-run: the data set {data['path']} is not there. Say where it is now with --data, or put it back."
+        )
+    count, side, _ = datasets.check_dataset(data["path"])
+    if data.get("resolution") not in (None, side):
+        raise StateError(
+            f"--resume-run: images in {data['path']} have {side} pixels a side, the networks of the run are for "
+            f"{data['resolution']}. Give the data set that it was trained on."
+        )
     if data.get("max_size") is not None and count < data["max_size"]:
         raise StateError(
             f"--resume-run: {data['path']} has {count} images, the run began with {data['max_size']}. Put it back."
@@ -119,6 +127,8 @@ def _change(args: dict[str, Any], new: Mapping[str, Any]) -> None:
             if new[option] < 1:
                 raise OptionError(f"--{option}={new[option]}: must be 1 or more.")
             args.update(dict.fromkeys(keys, new[option]))
+    if "data" in new:
+        args["training_set_kwargs"]["path"] = os.path.abspath(downloads.local_data(new["data"]))
     if "metrics" in new:
         names = new["metrics"]
         if isinstance(names, str):
