@@ -67,7 +67,9 @@ def main() -> None:
         (options.ready / name).parent.mkdir(parents=True, exist_ok=True)
         image.save(options.ready / name)
         written.append(name)
-    if options.classes and written:
+    if not written:
+        parser.error(f"there are no pictures in {options.pictures} that can be used; nothing was written")
+    if options.classes:
         folders = sorted({name.partition("/")[0] for name in written})
         labels = [[name, folders.index(name.partition("/")[0])] for name in written]
         (options.ready / "dataset.json").write_text(json.dumps({"labels": labels}))

@@ -131,9 +131,9 @@ def options(command: click.Command) -> click.Command:
         request = arguments.Request.parse(values, explicit)
         if kwargs.get("workers") == 0:
             kwargs["workers"], request.no_workers = None, True
-        if kwargs.get("outdir"):
-            datasets.check_output(kwargs["outdir"])
+        if kwargs.get("outdir") is not None:
             run_folders.check_name(kwargs["outdir"], "--outdir")
+            datasets.check_output(kwargs["outdir"])
             kwargs["outdir"] = os.path.abspath(kwargs["outdir"])  # a run goes on from any folder
         if kwargs.get("data"):
             kwargs["data"] = os.path.abspath(downloads.local_data(kwargs["data"]))

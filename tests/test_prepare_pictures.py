@@ -79,6 +79,7 @@ def test_what_it_cannot_do_is_one_line(pictures, tmp_path):
         [tmp_path / "gone", tmp_path / "x"],
         [pictures, tmp_path / "there"],
         [pictures, tmp_path / "y", "--classes"],
+        [tmp_path / "there", tmp_path / "y"],  # no pictures in it
     ):
         done = prepare(*args)
         assert not (tmp_path / "y").exists()

@@ -301,8 +301,8 @@ def gray_pixels(file: Path) -> np.ndarray:
 
 
 @pytest.mark.run
-def test_scripts_of_stylegan2_ada_draw_gray_images_of_a_class(patched, gray_classes, cache, photographs, tmp_path):
-    place = Place(patched[ADA], gray_classes[ADA], tmp_path, cache)
+def test_scripts_of_stylegan2_ada_draw_gray_images_of_a_class(ada, gray_classes, cache, photographs, tmp_path):
+    place = Place(ada.host, gray_classes[ADA], tmp_path, cache)
     network, out = f"--network={place.network}", tmp_path
     place.run(
         ["generate.py", network, "--seeds=1,3", "--class=2", f"--outdir={out}/generated"],
@@ -325,8 +325,8 @@ def test_scripts_of_stylegan2_ada_draw_gray_images_of_a_class(patched, gray_clas
 
 
 @pytest.mark.run
-def test_scripts_of_stylegan3_draw_gray_images_of_a_class(patched, gray_classes, cache, tmp_path):
-    place = Place(patched[STYLEGAN3], gray_classes[STYLEGAN3], tmp_path, cache)
+def test_scripts_of_stylegan3_draw_gray_images_of_a_class(stylegan3, gray_classes, cache, tmp_path):
+    place = Place(stylegan3.host, gray_classes[STYLEGAN3], tmp_path, cache)
     network, out = f"--network={place.network}", tmp_path
     place.run(
         ["gen_images.py", network, "--seeds=1", "--class=2", f"--outdir={out}/generated"],
@@ -372,6 +372,8 @@ OF_SCRIPT = {
         **TO_FOLDER,
         "w that is a picture": (["--projected-w={photograph}", "--seeds"], "holds no w as projector.py writes it"),
         "w of another network": (["--projected-w={top}/w.npz", "--seeds"], "w.npz has w of shape [1, 2, 3], this"),
+        "w of nothing": (["--projected-w={top}/w0.npz", "--seeds"], "w0.npz has w of shape [0, 8, 64], this"),
+        "no name": (["--outdir="], "--outdir: nothing is given."),
         "no w": (["--projected-w={top}/no.npz", "--seeds"], "--projected-w: {top}/no.npz is not there."),
     },
     "style_mixing.py": {
@@ -434,6 +436,7 @@ def test_a_wrong_value_of_a_script_is_one_line_and_exit_code_2(
     family = STYLEGAN3 if script in ("gen_images.py", "gen_video.py", "avg_spectra.py") else ADA
     (tmp_path / "half.pkl").write_bytes(gray_classes[family].read_bytes()[:5000])
     np.savez(tmp_path / "w.npz", w=np.zeros([1, 2, 3], np.float32))
+    np.savez(tmp_path / "w0.npz", w=np.zeros([0, 8, 64], np.float32))
     names = {"top": tmp_path, "out": tmp_path / "out", "photograph": photographs / "0.png", "good": gray_zip}
     network = [] if script == "avg_spectra.py" else [f"--network={gray_classes[family]}"]
     cases = OF_SCRIPT[script]

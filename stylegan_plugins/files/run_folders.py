@@ -37,7 +37,9 @@ def read_options(run_dir: Path) -> dict[str, Any] | None:
 
 
 def check_name(path: str | Path, flag: str) -> None:
-    """Raise DataError if the path of a run has bytes that are no text: TensorBoard cannot write there."""
+    """Raise DataError if the path of a run is empty, or has bytes that are no text: TensorBoard cannot write there."""
+    if not str(path):
+        raise DataError(f"{flag}: the name is empty. Give a folder.")
     try:
         os.path.abspath(path).encode()
     except UnicodeEncodeError as error:

@@ -24,7 +24,7 @@ import numpy as np
 import PIL.Image
 import torch
 
-from stylegan_plugins.errors import DataError, HostError, OptionError, UserError
+from stylegan_plugins.errors import DataError, HostError, OptionError, UserError, tell
 from stylegan_plugins.files import datasets, run_folders
 from stylegan_plugins.host import networks
 from stylegan_plugins.manager import catalogue
@@ -61,7 +61,9 @@ def check_options(command: click.Command, values: Mapping[str, Any]) -> None:
     for name in (*SEEDS, *ONE_SEED):
         if name in given:
             _check_seeds(flags[name], given[name])
-    for name in ("col_styles",):
+    if "metrics" in given and not given["metrics"]:
+        tell(f"{flags['metrics']}: no metric is named, so none is computed.", err=True)
+    for name in ("col_styles", "outdir", "output", "network_pkl"):
         if name in given and not given[name]:
             raise OptionError(f"{flags[name]}: nothing is given.")
     for name in FINITE:
@@ -224,7 +226,7 @@ def _check_latents(G: Any, values: Mapping[str, Any]) -> None:
             shape = stored["w"].shape
     except (*datasets.BROKEN, zipfile.BadZipFile, AttributeError) as error:
         raise DataError(f"--projected-w: {file} holds no w as projector.py writes it ({error}).") from error
-    if shape[1:] != (G.num_ws, G.w_dim):
+    if not shape or not shape[0] or shape[1:] != (G.num_ws, G.w_dim):
         raise DataError(
             f"--projected-w: {file} has w of shape {list(shape)}, this network takes [N, {G.num_ws}, {G.w_dim}]. Use "
             "the network that it was made with."
