@@ -161,6 +161,30 @@ def test_nothing_and_none_mean_no_plugin(values):
     assert split_names(values) == []
 
 
+@pytest.mark.unit
+@pytest.mark.parametrize(("names", "told"), [(("",), True), ((",", " "), True), (("none",), False), ((), False)])
+def test_a_plugin_option_that_names_nothing_is_told(names, told, capsys):
+    arguments.Request.parse({"plugin": names, "gan_loss": None}, frozenset())
+    assert capsys.readouterr().err.endswith("names no plug-in: training without.\n") == told
+
+
+@pytest.mark.unit
+def test_the_path_of_a_file_is_recorded_in_full_and_a_name_as_it_is(tmp_path, monkeypatch):
+    @dataclass(frozen=True)
+    class Options:
+        weights: str = option("published", "a file", metavar="FILE")
+        features: str = option("vgg16", "a name", metavar="NAME|FILE")
+
+    monkeypatch.chdir(tmp_path)
+    for name in ("weights.pth", "published", "vgg16"):
+        (tmp_path / name).write_bytes(b"")
+    assert plugin_options.from_anywhere(Options, "weights", "weights.pth") == str(tmp_path / "weights.pth")
+    assert plugin_options.from_anywhere(Options, "weights", "published") == "published"
+    assert plugin_options.from_anywhere(Options, "weights", "none.pth") == "none.pth"
+    assert plugin_options.from_anywhere(Options, "features", "vgg16") == "vgg16"
+    assert plugin_options.from_anywhere(None, "preset", "ffhq") == "ffhq"
+
+
 # --- The host's training command -----------------------------------------------------------------------------------
 
 

@@ -471,6 +471,24 @@ def test_a_network_with_features_in_the_place_of_classes_is_for_our_own_command(
     assert "Use: stylegan-plugins sample." in result["stderr"]
 
 
+@pytest.mark.unit
+def test_what_computes_nothing_says_so(capsys):
+    command = click.Command("calc", params=[click.Option(["--metrics"])])
+    drawing.check_options(command, {"metrics": []})
+    assert capsys.readouterr().err == "--metrics: no metric is named, so none is computed.\n"
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("loads", [True, False])
+def test_class_is_an_option_of_scripts_whose_network_we_load_alone(loads):
+    namespace = {"bridge": drawing}
+    exec(f"def draw(network_pkl): {'bridge.load_networks(None, None)' if loads else 'pass'}", namespace)
+    command = click.Command("draw", params=[click.Option(["--network", "network_pkl"])], callback=namespace["draw"])
+    assert drawing.takes_class(command) == loads
+    command.params.append(click.Option(["--class", "class_idx"]))
+    assert not drawing.takes_class(command)
+
+
 NUMBERS = st.one_of(st.integers(-(2**70), 2**70), st.floats(), st.none())
 VALUES = st.fixed_dictionaries(
     {
