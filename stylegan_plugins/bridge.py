@@ -166,14 +166,15 @@ def device_option(command: click.Command) -> click.Command:
         host_metrics.check_samples(samples, kwargs.get("metrics"))
         host_metrics.begin(None, samples)
         host_metrics.check_metrics(kwargs.get("metrics") or [], kwargs.get("data"), samples)
+        drawing.check_options(command, kwargs)
         if adds_class:
             kwargs.pop(drawing.LABEL)  # load_networks has it from click's context
         if takes_device:
             kwargs["device"] = device()
         return callback(*args, **kwargs)
 
-    command.callback = on_device
-    return checked(command)
+    command.callback = _one_line_errors(_telling_of_files(on_device))
+    return command
 
 
 def checked(command: click.Command) -> click.Command:
@@ -183,13 +184,21 @@ def checked(command: click.Command) -> click.Command:
     @wraps(callback)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         drawing.check_options(command, kwargs)
+        return callback(*args, **kwargs)
+
+    command.callback = _one_line_errors(_telling_of_files(wrapped))
+    return command
+
+
+def _telling_of_files(callback: Callable) -> Callable:
+    @wraps(callback)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
         try:
             return callback(*args, **kwargs)
         except OSError as error:
             raise drawing.one_line(error) from error
 
-    command.callback = _one_line_errors(wrapped)
-    return command
+    return wrapped
 
 
 def configure(desc: str, args: Any) -> tuple[str, Any]:
