@@ -23,6 +23,7 @@ def edits(family: Family) -> list[Edit]:
                 reason="hard-wired to CUDA; --device decides",
             ),
         ]
+        result += _drawing(file)
     if family is STYLEGAN3:
         result += [
             Edit(
@@ -34,11 +35,23 @@ def edits(family: Family) -> list[Edit]:
             bridge_import("avg_spectra.py"),
             _device_option("avg_spectra.py", "stats"),
             _device_option("avg_spectra.py", "calc"),
+            *(
+                Edit(
+                    file="avg_spectra.py",
+                    decorate=Command(command),
+                    optional=True,
+                    code="bridge.checked",
+                    reason="a file that is not there is one line",
+                )
+                for command in ("heatmap", "slices")
+            ),
+            _load("avg_spectra.py"),
         ]
     return [
         *result,
         bridge_import("calc_metrics.py"),
         _device_option("calc_metrics.py"),
+        _load("calc_metrics.py"),
         *process_group("calc_metrics.py"),
         Edit(
             file="calc_metrics.py",
@@ -51,7 +64,43 @@ def edits(family: Family) -> list[Edit]:
     ]
 
 
+def _drawing(file: str) -> list[Edit]:
+    """Networks of one color, and those with classes."""
+    projector = file == "projector.py"
+    images = Edit(
+        file=file,
+        replace=Call("PIL.Image.fromarray", containing="'RGB'"),
+        every=True,
+        optional=True,
+        code="bridge.picture({arguments})",
+        reason="images of gray networks have one channel",
+    )
+    target = Edit(
+        file=file,
+        replace=Call(".convert", containing="target_fname"),
+        optional=True,
+        code="bridge.target({receiver})",
+        reason="the target of a gray network is gray; VGG takes three channels",
+    )
+    load = _load(file, ", colors=True" if projector else "")
+    return [load] if file == "gen_video.py" else [load, target if projector else images]
+
+
+def _load(file: str, more: str = "") -> Edit:
+    return Edit(
+        file=file,
+        replace=Call("legacy.load_network_pkl"),
+        every=True,
+        optional=True,
+        code="bridge.load_networks({function}, {arguments}" + more + ")",
+        reason="classes and layers are known now: what is wrong with an option, or with the pickle, is one line",
+    )
+
+
 def _device_option(file: str, command: str = "") -> Edit:
     return Edit(
-        file=file, decorate=Command(command), code="bridge.device_option", reason="adds --device=auto, cpu or cuda"
+        file=file,
+        decorate=Command(command),
+        code="bridge.device_option",
+        reason="adds --device=auto, cpu or cuda, and --class where it lacks; wrong values are one line",
     )

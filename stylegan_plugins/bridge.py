@@ -1,11 +1,13 @@
 """What patched host files call. `from stylegan_plugins import bridge` is the one import in them; it also repairs the
-host's modules, which must happen before the host uses them.
+host's modules, which must happen before the host uses them, and lets scripts print any text.
 
 The edits that put the calls there, each with its reason, are in `stylegan_plugins.patches`."""
 
 from __future__ import annotations
 
 import inspect
+import os
+import re
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -18,10 +20,10 @@ import click
 import torch
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
-from stylegan_plugins.errors import OptionError, UserError, fail
-from stylegan_plugins.files import datasets, downloads, prepare, run_folders, states
+from stylegan_plugins.errors import OptionError, UserError, escape_unencodable, fail
+from stylegan_plugins.files import datasets, prepare, run_folders, states
 from stylegan_plugins.files.atomic import whole
-from stylegan_plugins.host import compat, devices, generators
+from stylegan_plugins.host import compat, devices, drawing, generators
 from stylegan_plugins.host.devices import (  # noqa: F401  # patched files call them
     backend,
     device,
@@ -32,6 +34,7 @@ from stylegan_plugins.host.devices import (  # noqa: F401  # patched files call 
     reset_peak_memory,
     stream,
 )
+from stylegan_plugins.host.drawing import load_networks, picture, target  # noqa: F401  likewise
 from stylegan_plugins.host.modules import host_module
 from stylegan_plugins.manager import FAULTS, Plugins, recorded
 from stylegan_plugins.run import arguments, finetune, host_metrics, processes, resume, signals
@@ -41,6 +44,7 @@ from stylegan_plugins.run.progress import Progress
 from stylegan_plugins.run.session import Session
 from training_ext.distributed import TIMEOUT, average_gradients, broadcast  # noqa: F401  # likewise
 
+escape_unencodable()
 compat.install()
 
 _META = "stylegan_plugins.request"
@@ -119,6 +123,7 @@ def options(command: click.Command) -> click.Command:
         devices.choose(chosen)
         run_dir = values.pop("resume_run")
         if run_dir is not None:
+            run_folders.check_name(run_dir, "--resume-run")
             folder = run_folders.newest_run(Path(run_dir))
             if "device" not in explicit:
                 recorded_device = (run_folders.read_options(folder) or {}).get("device")
@@ -130,14 +135,16 @@ def options(command: click.Command) -> click.Command:
         request = arguments.Request.parse(values, explicit)
         if kwargs.get("workers") == 0:
             kwargs["workers"], request.no_workers = None, True
-        if kwargs.get("outdir"):
+        if kwargs.get("outdir") is not None:
+            run_folders.check_name(kwargs["outdir"], "--outdir")
             datasets.check_output(kwargs["outdir"])
+            kwargs["outdir"] = os.path.abspath(kwargs["outdir"])  # a run goes on from any folder
         if kwargs.get("data"):
             given = kwargs["data"]
             kwargs["data"] = prepare.usable(given, how)
-            if kwargs["data"] != downloads.local_data(given):
-                request.pictures = how.record(given)
-            elif without := sorted(explicit & {"crop", "stretch"}):
+            request.pictures = how.record(given, kwargs["data"])
+            without = sorted(explicit & {"crop", "stretch"})
+            if without and not request.pictures:
                 raise OptionError(f"--{without[0]}: {given} is a data set, and used as it is. Leave it out.")
         request.dry_run = bool(kwargs.get("dry_run"))
         context.meta[_META] = request
@@ -150,8 +157,10 @@ def options(command: click.Command) -> click.Command:
 
 
 def device_option(command: click.Command) -> click.Command:
-    """Give a host's script --device, and one that has --metrics ours, too."""
+    """Give a host's script --device, one that draws --class if it lacks it, and one that has --metrics ours, too."""
     command.params.append(arguments.DEVICE_OPTION)
+    if adds_class := drawing.takes_class(command):
+        command.params.append(drawing.CLASS_OPTION)
     if any(parameter.name == "metrics" for parameter in command.params):
         host_metrics.register()
         command.params.append(arguments.METRIC_SAMPLES_OPTION)
@@ -159,25 +168,53 @@ def device_option(command: click.Command) -> click.Command:
     takes_device = "device" in inspect.signature(callback).parameters
 
     @wraps(callback)
-    def checked(*args: Any, **kwargs: Any) -> Any:
+    def on_device(*args: Any, **kwargs: Any) -> Any:
         devices.choose(kwargs.pop("device") or "auto")
         samples = kwargs.pop("metric_samples", None)
         host_metrics.check_samples(samples, kwargs.get("metrics"))
         host_metrics.begin(None, samples)
         host_metrics.check_metrics(kwargs.get("metrics") or [], kwargs.get("data"), samples)
+        drawing.check_options(command, kwargs)
+        if adds_class:
+            kwargs.pop(drawing.LABEL)  # load_networks has it from click's context
         if takes_device:
             kwargs["device"] = device()
         return callback(*args, **kwargs)
 
-    command.callback = _one_line_errors(checked)
+    command.callback = _one_line_errors(_telling_of_files(on_device))
     return command
+
+
+def checked(command: click.Command) -> click.Command:
+    """Let a host's script refuse wrong values, and tell of a file that cannot be read or written, in one line."""
+    callback: Any = command.callback
+
+    @wraps(callback)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        drawing.check_options(command, kwargs)
+        return callback(*args, **kwargs)
+
+    command.callback = _one_line_errors(_telling_of_files(wrapped))
+    return command
+
+
+def _telling_of_files(callback: Callable) -> Callable:
+    @wraps(callback)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return callback(*args, **kwargs)
+        except OSError as error:
+            raise drawing.one_line(error) from error
+
+    return wrapped
 
 
 def configure(desc: str, args: Any) -> tuple[str, Any]:
     """The host's arguments are complete: let the plug-ins change them, and record what is active."""
     context = click.get_current_context(silent=True)
     request = context.meta.get(_META) if context is not None else None
-    return arguments.configure(desc, args, request or arguments.Request())
+    desc, args = arguments.configure(desc, args, request or arguments.Request())
+    return re.sub("[\ud800-\udfff]", "_", desc), args  # it has the name of the data set, which may be no text
 
 
 @processes.cause_first

@@ -11,7 +11,7 @@ import stylegan_plugins
 from stylegan_plugins import manager
 from stylegan_plugins import options as plugin_options
 from stylegan_plugins.cache import trust
-from stylegan_plugins.errors import OptionError, PluginError, tell
+from stylegan_plugins.errors import OptionError, PluginError, escape_unencodable, tell
 from stylegan_plugins.host import patch as host_patch
 from stylegan_plugins.host.families import FAMILIES
 from stylegan_plugins.host.recognise import recognise
@@ -225,4 +225,5 @@ def inspect(file: Path) -> None:
 
 def main() -> None:
     """Run the command."""
+    escape_unencodable()
     cli()

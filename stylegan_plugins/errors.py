@@ -1,6 +1,7 @@
 """Errors that a user can mend: one line that says what is wrong, with the value, and what to do."""
 
 import importlib.util
+import io
 import sys
 from typing import NoReturn
 
@@ -60,6 +61,14 @@ def printable(text: object) -> str:
     name, and half characters, which no terminal takes, are written as escapes."""
     shown = lambda c: c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode("ascii")
     return "".join(map(shown, str(text)))
+
+
+def escape_unencodable() -> None:
+    """Let standard output and standard error write what their encoding lacks as escapes, so that no name of a file ends
+    a program. What the user has set otherwise, as with PYTHONIOENCODING=ascii:replace, stays."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def tell(text: object, err: bool = False) -> None:

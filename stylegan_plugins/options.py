@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import types
 import typing
 from typing import Any
@@ -144,6 +145,13 @@ def build(plugin: str, cls: type | None, values: typing.Mapping[str, Any]) -> An
         except click.BadParameter as error:
             raise OptionError(f"{flag(plugin, name)}: {error.message}") from error
     return cls(**checked) if cls else None
+
+
+def from_anywhere(cls: type | None, name: str, value: Any) -> Any:
+    """Return the value of an option as a run records it: the path of a file, which its metavar says it is, in full."""
+    field = next((field for field in dataclasses.fields(cls) if field.name == name), None) if cls else None
+    is_file = field is not None and field.metadata.get("metavar") == "FILE" and value != field.default
+    return os.path.abspath(value) if is_file and os.path.isfile(value) else value
 
 
 def check_effect(

@@ -9,6 +9,7 @@ import itertools
 import json
 import os
 import re
+import tempfile
 from dataclasses import dataclass, fields
 
 import click
@@ -161,6 +162,30 @@ def test_nothing_and_none_mean_no_plugin(values):
     assert split_names(values) == []
 
 
+@pytest.mark.unit
+@pytest.mark.parametrize(("names", "told"), [(("",), True), ((",", " "), True), (("none",), False), ((), False)])
+def test_a_plugin_option_that_names_nothing_is_told(names, told, capsys):
+    arguments.Request.parse({"plugin": names, "gan_loss": None}, frozenset())
+    assert capsys.readouterr().err.endswith("names no plug-in: training without.\n") == told
+
+
+@pytest.mark.unit
+def test_the_path_of_a_file_is_recorded_in_full_and_a_name_as_it_is(tmp_path, monkeypatch):
+    @dataclass(frozen=True)
+    class Options:
+        weights: str = option("published", "a file", metavar="FILE")
+        features: str = option("vgg16", "a name", metavar="NAME|FILE")
+
+    monkeypatch.chdir(tmp_path)
+    for name in ("weights.pth", "published", "vgg16"):
+        (tmp_path / name).write_bytes(b"")
+    assert plugin_options.from_anywhere(Options, "weights", "weights.pth") == str(tmp_path / "weights.pth")
+    assert plugin_options.from_anywhere(Options, "weights", "published") == "published"
+    assert plugin_options.from_anywhere(Options, "weights", "none.pth") == "none.pth"
+    assert plugin_options.from_anywhere(Options, "features", "vgg16") == "vgg16"
+    assert plugin_options.from_anywhere(None, "preset", "ffhq") == "ffhq"
+
+
 # --- The host's training command -----------------------------------------------------------------------------------
 
 
@@ -211,7 +236,8 @@ def shims(tmp_path_factory):
 
 def dry_run(family, color_zip, *args: str) -> list[str]:
     required = [] if family == ADA or any(arg.startswith("--cfg") for arg in args) else LINES[STYLEGAN3][0]
-    return ["--outdir=no-such-folder", f"--data={color_zip}", "--dry-run", *required, *args]
+    outdir = os.path.join(tempfile.gettempdir(), "no-such-folder")  # in full, as a patched host records it
+    return [f"--outdir={outdir}", f"--data={color_zip}", "--dry-run", *required, *args]
 
 
 def options_of(result: dict) -> dict:

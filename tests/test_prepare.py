@@ -441,9 +441,10 @@ def test_pictures_are_prepared_once_until_they_change(tmp_path, monkeypatch, cac
 
 def test_a_run_tells_others_how_its_pictures_were_prepared(tmp_path):
     how = How(size=16, crop="pad", colors="gray")
-    record = {"training_set_kwargs": {"resolution": 16}, "pictures": how.record("photos")}
+    pictures = how.record(str(tmp_path / "photos"), "prepared.zip")
+    record = {"training_set_kwargs": {"resolution": 16}, "pictures": pictures}
     (tmp_path / "training_options.json").write_text(json.dumps(record))
-    assert How.of_run(tmp_path) == how and record["pictures"]["source"] == os.path.abspath("photos")
+    assert How.of_run(tmp_path) == how and record["pictures"]["source"] == str(tmp_path / "photos")
     for wrong in ({"crop": "x"}, {"stretch": 3}, {"size": "x"}):
         (tmp_path / "training_options.json").write_text(json.dumps({"pictures": wrong}))
         with pytest.raises(DataError, match="pictures: "):

@@ -11,13 +11,15 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
 import torch
 from drivers.states import differences
 from support.hosts import ADA, STYLEGAN3, install_plugin
-from support.runs import QUICK_TRAIN, TINY, begin, driver, options, run_to_its_end, wait_for_state
+from support.images import color_crops, write_zip
+from support.runs import QUICK_TRAIN, TINY, begin, driver, flags, options, run_to_its_end, wait_for_state
 from support.scripts import run_script, start_script
 
 from stylegan_plugins.errors import DamagedStateError, StateError
@@ -69,7 +71,9 @@ def test_a_run_that_is_killed_twice_ends_as_one_that_was_not(ada_host, whole, tm
 
 
 @pytest.mark.run
-def test_a_run_that_was_moved_goes_on_for_longer_and_keeps_its_beginning(ada_host, tmp_path, whole):
+def test_a_run_that_was_moved_with_its_data_goes_on_for_longer_and_keeps_its_beginning(
+    ada_host, small_zip, tmp_path, whole
+):
     _, expected = whole
     moved = tmp_path / "moved"
     shutil.copytree(expected, moved)
@@ -77,7 +81,9 @@ def test_a_run_that_was_moved_goes_on_for_longer_and_keeps_its_beginning(ada_hos
     lines = (moved / "stats.jsonl").read_text()
     done = run_script(ada_host, "train.py", f"--resume-run={moved}", "--kimg=1", "--tick=100", "--snap=9", "--dry-run")
     assert "at 0.2 of 1 kimg" in done.stdout
-    run = start_script(ada_host, "train.py", f"--resume-run={moved}", "--kimg=1", "--state-minutes=0.0001")
+    data = shutil.copy(small_zip, tmp_path / "data.zip")
+    changes = ["--kimg=1", "--state-minutes=0.0001", f"--data={os.path.relpath(data, ada_host)}"]
+    run = start_script(ada_host, "train.py", f"--resume-run={moved}", *changes)
     wait_for_state(run, moved, 256)
     os.kill(run.pid, signal.SIGTERM)  # to the first process alone, as a scheduler does it
     output = run.communicate(timeout=120)[0]
@@ -85,10 +91,9 @@ def test_a_run_that_was_moved_goes_on_for_longer_and_keeps_its_beginning(ada_hos
     # The command works in any folder, and what was said last is what the run goes on with.
     assert f"It goes on with:\n  {sys.executable} {ada_host / 'train.py'} --resume-run={moved}" in output
     done = run_script(tmp_path, str(ada_host / "train.py"), f"--resume-run={moved}", "--dry-run")
-    assert (
-        "of 1 kimg" in done.stdout
-        and json.loads((moved / "training_options.json").read_text())["state_minutes"] == 0.0001
-    )
+    options = json.loads((moved / "training_options.json").read_text())
+    assert "of 1 kimg" in done.stdout and options["state_minutes"] == 0.0001
+    assert options["training_set_kwargs"]["path"] == str(data)
     assert {name: (moved / name).read_bytes() for name in beginning} == beginning
     assert (moved / "stats.jsonl").read_text() == lines  # no tick was closed early
 
@@ -367,6 +372,60 @@ def test_what_a_resumed_run_cannot_do_is_one_line(flags, message, ada_host, whol
     done = run_script(ada_host, "train.py", f"--resume-run={run_dir}", *flags, check=False)
     assert done.returncode == 2 and message in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
     assert {path.name: path.stat().st_mtime_ns for path in run_dir.iterdir()} == before
+
+
+@pytest.mark.run
+def test_a_resumed_run_takes_its_data_from_another_place_and_no_other_data(ada_host, small_zip, whole, tmp_path):
+    _, run_dir = whole
+    moved = tmp_path / "moved"
+    shutil.copytree(run_dir, moved)
+    options = json.loads((moved / "training_options.json").read_text())
+    options["training_set_kwargs"]["path"] = "gone/crops.zip"
+    (moved / "training_options.json").write_text(json.dumps(options))
+    unzipped = tmp_path / "unzipped"
+    with zipfile.ZipFile(small_zip) as archive:
+        archive.extractall(unzipped)
+    others = write_zip(tmp_path / "others.zip", color_crops(64, side=16, seed=9))
+    larger = write_zip(tmp_path / "larger.zip", color_crops(64, side=32))
+    cases = [
+        ([], 2, "the data set gone/crops.zip is not there. Say where it is now with --data, or put it back."),
+        ([f"--data={unzipped}"], 0, "at 0.2 of 1 kimg"),
+        ([f"--data={others}"], 2, f"the images of {others} are not those that the run was trained on"),
+        ([f"--data={others}", "--accept-changes"], 0, f"Accepted: the images of {others} are not those"),
+        ([f"--data={larger}", "--accept-changes"], 2, "have 32 pixels a side, the networks of the run are for 16"),
+        ([f"--data={tmp_path}/none.zip"], 2, f"the data set {tmp_path}/none.zip is not there."),
+    ]
+    for more, code, message in cases:
+        command = ["train.py", f"--resume-run={moved}", "--kimg=1", "--dry-run", *more]
+        done = run_script(ada_host, *command, check=False)
+        assert done.returncode == code and message in (done.stderr if code else done.stdout), (more, done)
+        assert "Traceback" not in done.stderr
+
+
+@pytest.mark.host
+def test_a_run_records_full_paths_and_goes_on_from_any_folder(patched, family, color_zip, pickles, tmp_path):
+    for name, file in (("crops.zip", color_zip), ("weights.pth", color_zip), ("start.pkl", pickles[family])):
+        shutil.copy(file, tmp_path / name)
+    (tmp_path / "mine.py").write_text(FILE_PLUGIN)
+    given = ["--data=crops.zip", "--outdir=runs", "--resume=start.pkl", "--plugin=./mine.py"]
+    given += ["--mine-weights=weights.pth", "--device=cpu", "--dry-run"]
+    done = run_script(tmp_path, str(patched[family] / "train.py"), *flags(family, *given))
+    found = json.JSONDecoder().raw_decode(done.stdout[done.stdout.index('{\n  "') :])[0]
+    assert found["training_set_kwargs"]["path"] == str(tmp_path / "crops.zip")
+    assert Path(found["run_dir"]).parent == tmp_path / "runs"
+    assert found["resume_pkl"] == str(tmp_path / "start.pkl")
+    assert found["plugins"]["options"]["mine"]["weights"] == str(tmp_path / "weights.pth")
+    assert found["plugins"]["files"]["mine"]["path"] == str(tmp_path / "mine.py")
+
+
+FILE_PLUGIN = """
+from dataclasses import dataclass
+from stylegan_plugins import option
+@dataclass(frozen=True)
+class Options:
+    weights: str = option("none", "a file", metavar="FILE")
+OPTIONS = Options
+"""
 
 
 @pytest.mark.run

@@ -17,14 +17,20 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+import click
 import numpy as np
 import PIL.Image
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from support.hosts import ADA, CHECKOUTS, STYLEGAN3, copy_host
 from support.images import color_crops
-from support.scripts import run_script
+from support.pickles import make_pickle, make_pickles
+from support.scripts import run_many, run_script
 
+from stylegan_plugins.errors import UserError
+from stylegan_plugins.host import drawing
 from stylegan_plugins.host import patch as host_patch
 
 SIDE = 32
@@ -67,6 +73,7 @@ class Vgg(torch.nn.Module):
     """NVIDIA's vgg16.pt as projector.py calls it."""
 
     def forward(self, images: torch.Tensor, resize_images: bool = False, return_lpips: bool = False) -> torch.Tensor:
+        assert images.shape[1] == 3  # as its first layer needs them
         return torch.nn.functional.adaptive_avg_pool2d(images / 255, 4).flatten(1)
 
 
@@ -276,3 +283,237 @@ def test_every_script_that_draws_has_a_device_option(patched):
         for script in scripts:
             source = (patched[family] / script).read_text()
             assert "bridge.device_option" in source, (family, script)
+
+
+# --- Networks that are gray, or have classes; wrong values. ----------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def gray_classes(shared, patched):
+    """Pickles of gray networks with three classes, by family."""
+    return make_pickles(shared, "gray_classes", patched, c_dim=3, img_channels=1)
+
+
+def gray_pixels(file: Path) -> np.ndarray:
+    image = PIL.Image.open(file)
+    assert image.mode == "L" and image.size == (SIDE, SIDE)
+    return np.asarray(image)
+
+
+@pytest.mark.run
+def test_scripts_of_stylegan2_ada_draw_gray_images_of_a_class(ada, gray_classes, cache, photographs, tmp_path):
+    place = Place(ada.host, gray_classes[ADA], tmp_path, cache)
+    network, out = f"--network={place.network}", tmp_path
+    place.run(
+        ["generate.py", network, "--seeds=1,3", "--class=2", f"--outdir={out}/generated"],
+        ["generate.py", network, "--seeds=1", "--class=0", f"--outdir={out}/other"],
+        ["style_mixing.py", network, "--rows=1", "--cols=3", "--class=2", "--styles=0-2", f"--outdir={out}/mixed"],
+        [
+            *["projector.py", network, f"--target={photographs}/0.png", "--num-steps=2", "--class=2"],
+            f"--outdir={out}/projected",
+        ],
+        ["generate.py", network, f"--projected-w={out}/projected/projected_w.npz", f"--outdir={out}/again"],
+    )
+    drawn = gray_pixels(out / "generated/seed0001.png")
+    assert not np.array_equal(drawn, gray_pixels(out / "other/seed0001.png"))
+    assert np.array_equal(drawn, gray_pixels(out / "mixed/1-1.png"))  # the class reached G's mapping network
+    target, found = (np.asarray(PIL.Image.open(out / "projected" / name)) for name in ("target.png", "proj.png"))
+    assert target.shape == found.shape == (SIDE, SIDE, 3)
+    assert (target == target[:, :, :1]).all() and (found == found[:, :, :1]).all()
+    assert np.abs(found[:, :, 0] - gray_pixels(out / "again/proj00.png").astype(int)).max() <= 1
+    assert (out / "projected/proj.mp4").stat().st_size > 0
+
+
+@pytest.mark.run
+def test_scripts_of_stylegan3_draw_gray_images_of_a_class(stylegan3, gray_classes, cache, tmp_path):
+    place = Place(stylegan3.host, gray_classes[STYLEGAN3], tmp_path, cache)
+    network, out = f"--network={place.network}", tmp_path
+    place.run(
+        ["gen_images.py", network, "--seeds=1", "--class=2", f"--outdir={out}/generated"],
+        ["gen_images.py", network, "--seeds=1", "--class=0", f"--outdir={out}/other"],
+        ["gen_video.py", network, "--seeds=0-3", "--grid=2x1", "--w-frames=2", "--class=1", f"--output={out}/v.mp4"],
+        ["avg_spectra.py", "stats", f"--source={place.network}", "--num=2"],
+    )
+    assert not np.array_equal(gray_pixels(out / "generated/seed0001.png"), gray_pixels(out / "other/seed0001.png"))
+    assert (out / "v.mp4").stat().st_size > 0
+
+
+DRAW = {  # how each script is asked for the least
+    "generate.py": ["--seeds=0", "--class=0", "--outdir={out}"],
+    "style_mixing.py": ["--rows=0", "--cols=1", "--styles=0", "--class=0", "--outdir={out}"],
+    "projector.py": ["--target={photograph}", "--num-steps=1", "--class=0", "--outdir={out}"],
+    "gen_images.py": ["--seeds=0", "--class=0", "--outdir={out}"],
+    "gen_video.py": ["--seeds=0-3", "--class=0", "--output={out}.mp4"],
+    "calc_metrics.py": ["--metrics=fid50k", "--data={good}"],
+    "avg_spectra.py": [],
+}
+OF_ALL = {
+    "no class": (["--class"], "--class: this network has 3 classes; give one of 0 to 2."),
+    "a class too many": (["--class=7"], "--class=7: this network has 3 classes; give one of 0 to 2."),
+    "a negative class": (["--class=-1"], "--class=-1: this network has 3 classes"),
+    "no network": (["--network={top}/none.pkl"], "--network: {top}/none.pkl is not there."),
+    "a folder": (["--network={top}"], "--network: {top} is a folder; give a file in it."),
+    "no pickle": (["--network={photograph}"], "Error: {photograph} "),
+    "a cut-off pickle": (["--network={top}/half.pkl"], "half.pkl is truncated, damaged, or no pickle"),
+}
+WITH_SEEDS = {
+    "an empty range": (["--seeds=3-1"], "--seeds: the range is empty, so nothing would be drawn."),
+    "a negative seed": (["--seeds=-4"], "--seeds: -4 is no seed. Seeds are 0 to 4294967295."),
+    "a large seed": (["--seeds=4294967296"], "--seeds: 4294967296 is no seed."),
+}
+TO_FOLDER = {
+    "a file for a folder": (["--outdir={photograph}"], "--outdir: {photograph} is a file; give a folder."),
+    "truncation of nan": (["--trunc=nan"], "--trunc=nan: expected a finite number."),
+}
+OF_SCRIPT = {
+    "generate.py": {
+        **OF_ALL,
+        **WITH_SEEDS,
+        **TO_FOLDER,
+        "w that is a picture": (["--projected-w={photograph}", "--seeds"], "holds no w as projector.py writes it"),
+        "w of another network": (["--projected-w={top}/w.npz", "--seeds"], "w.npz has w of shape [1, 2, 3], this"),
+        "w of nothing": (["--projected-w={top}/w0.npz", "--seeds"], "w0.npz has w of shape [0, 8, 64], this"),
+        "no name": (["--outdir="], "--outdir: nothing is given."),
+        "no w": (["--projected-w={top}/no.npz", "--seeds"], "--projected-w: {top}/no.npz is not there."),
+    },
+    "style_mixing.py": {
+        **OF_ALL,
+        **TO_FOLDER,
+        "rows": (["--rows=-1"], "--rows: -1 is no seed."),
+        "cols": (["--cols=2-1"], "--cols: the range is empty"),
+        "a layer too many": (["--styles=0-99"], "--styles: 8 is no layer of this network. Its layers are 0 to 7."),
+    },
+    "projector.py": {
+        **OF_ALL,
+        "a file for a folder": TO_FOLDER["a file for a folder"],
+        "no target": (["--target={top}/none.png"], "--target: {top}/none.png cannot be read as an image (No such"),
+        "a target that is no picture": (["--target={top}/half.pkl"], "half.pkl cannot be read as an image (cannot"),
+        "no steps": (["--num-steps=0"], "--num-steps=0: must be 1 or more."),
+        "a negative seed": (["--seed=-1"], "--seed: -1 is no seed."),
+    },
+    "gen_images.py": {
+        **OF_ALL,
+        **WITH_SEEDS,
+        **TO_FOLDER,
+        "translation": (["--translate=0,inf"], "--translate=inf: expected a finite number."),
+        "rotation": (["--rotate=nan"], "--rotate=nan: expected a finite number."),
+    },
+    "gen_video.py": {
+        **OF_ALL,
+        **WITH_SEEDS,
+        "truncation of nan": TO_FOLDER["truncation of nan"],
+        "too few seeds": (["--grid=3x1"], "--grid=3x1: 4 seeds cannot be shared among 3 places."),
+        "an empty grid": (["--grid=0x1"], "--grid=0x1: must be 1 or more each."),
+        "no frames": (["--w-frames=0"], "--w-frames=0: must be 1 or more."),
+        "no video": (["--output={top}/video.txt"], "video.txt: give a name that ends in .mp4."),
+        "nowhere": (["--output={top}/none/v.mp4"], "v.mp4 cannot be written. Give a file in a folder that is there."),
+    },
+    "calc_metrics.py": {
+        "no data": (["--data={top}/none.zip"], "--data: {top}/none.zip does not exist."),
+        "no pickle": OF_ALL["no pickle"],
+    },
+    "avg_spectra.py": {
+        "no source": (["stats", "--source={top}/none.pkl", "--num=1"], "--source: {top}/none.pkl is not there."),
+        "half a source": (["stats", "--source={top}/half.pkl", "--num=1"], "half.pkl is truncated, damaged, or no"),
+        "no spectrum": (["heatmap", "{top}/none.npz"], "none.npz is not there."),
+    },
+}
+
+
+def with_changes(command: list[str], changes: list[str]) -> list[str]:
+    """A command with some of its options in other values, or left out where a change has none."""
+    names = {change.split("=")[0] for change in changes}
+    return [option for option in command if option.split("=")[0] not in names] + [
+        change for change in changes if "=" in change or not change.startswith("--")
+    ]
+
+
+@pytest.mark.host
+@pytest.mark.parametrize("script", OF_SCRIPT)
+def test_a_wrong_value_of_a_script_is_one_line_and_exit_code_2(
+    script, patched, gray_classes, photographs, gray_zip, cache, tmp_path
+):
+    family = STYLEGAN3 if script in ("gen_images.py", "gen_video.py", "avg_spectra.py") else ADA
+    (tmp_path / "half.pkl").write_bytes(gray_classes[family].read_bytes()[:5000])
+    np.savez(tmp_path / "w.npz", w=np.zeros([1, 2, 3], np.float32))
+    np.savez(tmp_path / "w0.npz", w=np.zeros([0, 8, 64], np.float32))
+    names = {"top": tmp_path, "out": tmp_path / "out", "photograph": photographs / "0.png", "good": gray_zip}
+    network = [] if script == "avg_spectra.py" else [f"--network={gray_classes[family]}"]
+    cases = OF_SCRIPT[script]
+    runs = [
+        [option.format(**names) for option in with_changes([*network, *DRAW[script]], changes)]
+        for changes, _ in cases.values()
+    ]
+    results = run_many(patched[family], runs, script, DNNLIB_CACHE_DIR=str(cache), MPLBACKEND="Agg")
+    for (name, (_, message)), result in zip(cases.items(), results, strict=True):
+        told = [line for line in result["stderr"].splitlines() if line.startswith("Error: ")]
+        assert result["code"] == 2 and len(told) == 1, f"{name}: {result}"
+        assert message.format(**names) in told[0] and "Traceback" not in result["stderr"], f"{name}: {result}"
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").rglob("*.*"))
+
+
+@pytest.mark.host
+def test_a_class_of_a_network_without_classes_is_refused_by_the_option_that_we_add(patched, pickles, tmp_path):
+    args = [f"--network={pickles[ADA]}", "--rows=0", "--cols=1", "--class=0", f"--outdir={tmp_path}"]
+    [result] = run_many(patched[ADA], [args], "style_mixing.py")
+    assert result["code"] == 2
+    assert "Error: --class=0: this network has no classes. Leave it out.\n" in result["stderr"]
+
+
+@pytest.mark.host
+def test_a_network_with_features_in_the_place_of_classes_is_for_our_own_command(patched, tmp_path):
+    network = make_pickle(patched[ADA], tmp_path / "network-snapshot-000000.pkl", c_dim=3)
+    (tmp_path / "training_options.json").write_text(json.dumps({"plugins": {"active": ["disp"]}}))
+    args = [f"--network={network}", "--seeds=0", "--class=0", f"--outdir={tmp_path}/out"]
+    [result] = run_many(patched[ADA], [args], "generate.py")
+    assert result["code"] == 2
+    assert "has features of images in the place of classes" in result["stderr"]
+    assert "Use: stylegan-plugins sample." in result["stderr"]
+
+
+@pytest.mark.unit
+def test_what_computes_nothing_says_so(capsys):
+    command = click.Command("calc", params=[click.Option(["--metrics"])])
+    drawing.check_options(command, {"metrics": []})
+    assert capsys.readouterr().err == "--metrics: no metric is named, so none is computed.\n"
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("loads", [True, False])
+def test_class_is_an_option_of_scripts_whose_network_we_load_alone(loads):
+    namespace = {"bridge": drawing}
+    exec(f"def draw(network_pkl): {'bridge.load_networks(None, None)' if loads else 'pass'}", namespace)
+    command = click.Command("draw", params=[click.Option(["--network", "network_pkl"])], callback=namespace["draw"])
+    assert drawing.takes_class(command) == loads
+    command.params.append(click.Option(["--class", "class_idx"]))
+    assert not drawing.takes_class(command)
+
+
+NUMBERS = st.one_of(st.integers(-(2**70), 2**70), st.floats(), st.none())
+VALUES = st.fixed_dictionaries(
+    {
+        "seeds": st.one_of(st.none(), st.lists(st.integers(-(2**40), 2**40), max_size=5)),
+        "seed": NUMBERS,
+        "truncation_psi": NUMBERS,
+        "translate": st.one_of(st.none(), st.tuples(NUMBERS, NUMBERS)),
+        "num_steps": NUMBERS,
+        "grid": st.one_of(st.none(), st.tuples(st.integers(0, 2**40), st.integers(0, 9))),
+        "network_pkl": st.text(max_size=20),
+        "projected_w": st.one_of(st.none(), st.text(max_size=20)),
+        "output": st.one_of(st.none(), st.text(max_size=20)),
+        "target_fname": st.one_of(st.none(), st.text(max_size=20)),
+    }
+)
+
+
+@pytest.mark.unit
+@settings(max_examples=100, deadline=None)
+@given(VALUES)
+def test_whatever_values_a_script_is_given_they_are_taken_or_refused_in_one_line(values):
+    command = click.Command("draw", params=[click.Option([f"--{name.replace('_', '-')}", name]) for name in values])
+    try:
+        drawing.check_options(command, values)
+    except UserError as error:
+        assert "\n" not in error.format_message()
+    else:
+        assert all(0 <= seed < 2**32 for seed in values["seeds"] or [])

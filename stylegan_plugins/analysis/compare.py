@@ -257,7 +257,7 @@ def run(
     record = {"metric": metric, "features": features, "kimg": kimg, "data": data, "arguments": list(more)}
     record["cells"] = [{**asdict(cell), "folder": folders[cell], "value": value} for cell, value in values.items()]
     with whole(outdir / "compare.md") as out:
-        out.write(f"{made}\n".encode())
+        out.write(f"{made}\n".encode(errors="backslashreplace"))
     write_json(outdir / "compare.json", record)
     return f"{made}\n\n{outdir / 'compare.md'}"
 

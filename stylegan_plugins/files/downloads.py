@@ -65,7 +65,7 @@ def download(
     name = PurePosixPath(unquote(urlsplit(address).path)).name or "data"
     if not name.lower().endswith(suffix):
         name += suffix
-    final = folder / hashlib.sha256(address.encode()).hexdigest()[:12] / name
+    final = folder / hashlib.sha256(address.encode(errors="surrogateescape")).hexdigest()[:12] / name
     if final.exists():
         return final
     partial = final.with_name(name + ".part")

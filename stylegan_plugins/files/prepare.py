@@ -28,7 +28,7 @@ from stylegan_plugins.cache import cache_directory
 from stylegan_plugins.errors import DataError, OptionError, printable, tell
 from stylegan_plugins.files import datasets, given_labels, run_folders
 from stylegan_plugins.files.atomic import whole
-from stylegan_plugins.files.conversion import DEEP, GRAY, Made, Form, Seen, convert, look, reason
+from stylegan_plugins.files.conversion import DEEP, GRAY, Form, Made, Seen, convert, look, reason
 from stylegan_plugins.files.datasets import BROKEN
 from stylegan_plugins.files.downloads import local_data
 from stylegan_plugins.files.given_labels import GivenLabels
@@ -104,9 +104,10 @@ class How:
         except msgspec.ValidationError as error:
             raise DataError(f"{folder / run_folders.OPTIONS}: pictures: {error}.") from error
 
-    def record(self, data: str) -> dict[str, Any]:
-        """Return what training_options.json has of it, for pictures that were given as `data`."""
-        return {"source": os.path.abspath(data), **{name: getattr(self, name) for name in RECORDED}}
+    def record(self, data: str, path: str) -> dict[str, Any]:
+        """Return what training_options.json has of it, for `data` that became `path`; {} if it is the same."""
+        source = os.path.abspath(local_data(data))
+        return {} if path == source else {"source": source, **{name: getattr(self, name) for name in RECORDED}}
 
     def asks_for(self, side: int, channels: int) -> bool:
         """Whether a data set of this side and channels needs to be another."""
@@ -129,7 +130,7 @@ class Notes:
 
 
 def usable(data: str, how: How = How()) -> str:
-    """Return the path of a data set of the hosts with the pictures in `data`, a folder, zip, address or name.
+    """Return the absolute path of a data set of the hosts with the pictures in `data`, a folder, zip, address or name.
 
     Raises DataError or OptionError if there is none in it, or if labels are needed and cannot be meant."""
     path = Path(local_data(data))
@@ -140,7 +141,7 @@ def usable(data: str, how: How = How()) -> str:
     else:
         if not how.asks_for(side, channels):
             _check_labels(path, how, path)
-            return str(path)
+            return os.path.abspath(path)
     with opened(path) as source:
         pictures = datasets.image_names(source.files)
         if not pictures:

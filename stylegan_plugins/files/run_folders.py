@@ -36,6 +36,16 @@ def read_options(run_dir: Path) -> dict[str, Any] | None:
         raise DataError(f"{file} cannot be read ({getattr(error, 'strerror', None) or error}).") from error
 
 
+def check_name(path: str | Path, flag: str) -> None:
+    """Raise DataError if the path of a run has bytes that are no text: TensorBoard cannot write there."""
+    try:
+        os.path.abspath(path).encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"{flag}: {path} is no text in the encoding of this system. Give a folder of another name."
+        ) from error
+
+
 def newest_pickle(path: Path) -> Path:
     """Return the pickle itself, or the newest snapshot of a run directory. Raises DataError if there is none."""
     if path.is_file():

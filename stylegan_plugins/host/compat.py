@@ -80,6 +80,20 @@ def _strtobool(text: str) -> int:
     raise ValueError(f"invalid truth value {text!r}")
 
 
+# --- dnnlib.util ----------------------------------------------------------------------------------------------------
+
+
+def _repair_util(util: Any) -> None:
+    """The logger writes log.txt in the encoding of the locale, which may lack what is printed, as a name of a folder:
+    it is UTF-8, and what that lacks, too, is written as escapes."""
+
+    def opened(file: Any, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
+        text = {} if "b" in mode or args else {"encoding": "utf-8", "errors": "backslashreplace"}
+        return open(file, mode, *args, **{**text, **kwargs})
+
+    util.open = opened
+
+
 # --- torch_utils.misc ----------------------------------------------------------------------------------------------
 
 
@@ -274,6 +288,7 @@ class GridSampleTransposed(torch.autograd.Function):
 
 
 _REPAIRS: dict[str, Callable[[Any], None]] = {
+    "dnnlib.util": _repair_util,
     "torch_utils.misc": _repair_misc,
     "torch_utils.training_stats": _repair_training_stats,
     "torch_utils.persistence": _repair_persistence,

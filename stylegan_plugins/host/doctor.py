@@ -60,7 +60,9 @@ def _try(host: Path, op: str) -> str:
             "not built: there is no GPU (set TORCH_CUDA_ARCH_LIST, for example 9.0, to build for one ahead of time); "
             "on a CPU the reference implementation in PyTorch is used"
         )
-    done = subprocess.run([sys.executable, "-c", TRY, str(host.resolve()), op], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", TRY, str(host.resolve()), op], capture_output=True, text=True, errors="replace"
+    )
     if done.returncode == 0:
         return f"built and loaded for architecture {custom_ops.architecture()} ({done.stdout.strip().splitlines()[-1]})"
     said = (done.stderr.strip() or f"the process ended with {done.returncode}").splitlines()[-1]
@@ -74,6 +76,6 @@ def _nvcc() -> str | None:
     path = os.path.join(CUDA_HOME, "bin", "nvcc") if CUDA_HOME else shutil.which("nvcc")
     if path is None or not os.path.exists(path):
         return None
-    lines = subprocess.run([path, "--version"], capture_output=True, text=True).stdout.splitlines()
+    lines = subprocess.run([path, "--version"], capture_output=True, text=True, errors="replace").stdout.splitlines()
     release = next((line.split("release ")[1] for line in lines if "release " in line), "of unknown version")
     return f"{release} at {path}"

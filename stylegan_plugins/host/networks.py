@@ -6,6 +6,7 @@ import dataclasses
 import importlib
 import importlib.util
 import inspect
+import math
 import pickle
 import types
 from collections.abc import Callable, Iterable, Iterator

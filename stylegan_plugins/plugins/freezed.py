@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from stylegan_plugins import OptionError, Session, hookimpl, option
+from stylegan_plugins.host.networks import layers_above
 
 PAPER = "Mo, Cho, Shin 2020, Freeze the Discriminator, arXiv:2002.10964"
 KEPT_SIDE = 16  # blocks of more pixels than this are frozen: the authors keep the last three of seven blocks at 256

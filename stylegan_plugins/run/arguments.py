@@ -14,7 +14,7 @@ import torch
 
 from stylegan_plugins import options as plugin_options
 from stylegan_plugins.cache import trust
-from stylegan_plugins.errors import HostError, OptionError, PluginError, fail
+from stylegan_plugins.errors import HostError, OptionError, PluginError, fail, tell
 from stylegan_plugins.files import datasets, prepare
 from stylegan_plugins.host import devices, generators
 from stylegan_plugins.host.modules import host_module
@@ -55,7 +55,10 @@ class Request:
     @classmethod
     def parse(cls, values: dict[str, Any], explicit: frozenset[str]) -> Request:
         """Sort the values of our options. Raises PluginError or OptionError before anything else happens."""
-        names = split_names(values.pop("plugin"))
+        given = values.pop("plugin")
+        names = split_names(given)
+        if given and not names and "none" not in ",".join(given).lower():  # as from a variable that is not set
+            tell(f"--plugin={','.join(given)} names no plug-in: training without.", err=True)
         request = cls(explicit=explicit, gan_loss=values.pop("gan_loss"))
         request.trust_pickle = bool(values.pop("trust_pickle", False))
         if values.pop("accept_changes", False):
@@ -64,6 +67,7 @@ class Request:
         found = catalogue()
         for parameter, (plugin, field_name) in found.parameters().items():
             if (value := values.pop(parameter, None)) is not None:
+                value = plugin_options.from_anywhere(found.options_class(plugin), field_name, value)
                 request.given.setdefault(plugin, {})[field_name] = value
         request.extra = {name: value for name, value in values.items() if value is not None}
         request.plugins = found.activate(names, request.given)

@@ -16,7 +16,7 @@ from stylegan_plugins.files import downloads
 from stylegan_plugins.files.pickles import Network, Snapshot, UntrustedPickle, read_pickle
 from stylegan_plugins.host import generators, limits, networks
 from stylegan_plugins.host.modules import host_module
-from stylegan_plugins.host.networks import open_pickle
+from stylegan_plugins.host.networks import layers_above, open_pickle
 from stylegan_plugins.manager import Plugins
 
 # Arguments of networks that decide how fast or by how much they train, not what their tensors are: this run's count.
@@ -59,7 +59,7 @@ def configure(args: Any, given: frozenset[str], trust: bool, labels_of_plugin: b
     dataset = host_module("dnnlib").util.construct_class_by_name(**args["training_set_kwargs"])
     path = local_pickle(args["resume_pkl"])
     snapshot = open_pickle(path, trust)
-    args["resume_pkl"] = str(path)
+    args["resume_pkl"] = str(path.absolute())
     if trust:
         args["trust_pickle"] = True
     lacking = set()
@@ -96,8 +96,8 @@ def check_frozen(args: Mapping[str, Any], lacking: set[str]) -> None:
     most = layers_above(4, side, args["D_kwargs"].get("architecture", "resnet"))
     if layers > most:
         raise OptionError(
-            f"--freezed={layers}: a discriminator of {side}x{side} has {most} layers before its last block. Give {most} "
-            "or less."
+            f"--freezed={layers}: a discriminator of {side}x{side} has {most} layers before its last block. Give "
+            f"{most} or less."
         )
     if layers and "D" in lacking:
         raise OptionError(

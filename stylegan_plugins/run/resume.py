@@ -26,7 +26,7 @@ COUNTS = {
     "snap": ["image_snapshot_ticks", "network_snapshot_ticks"],
     "tick": ["kimg_per_tick"],
 }
-CHANGEABLE = (*COUNTS, *arguments.KEPT, "metrics", "workers", "device")
+CHANGEABLE = (*COUNTS, *arguments.KEPT, "data", "metrics", "workers", "device")
 
 
 def resume(command: click.Command, run_dir: Path, given: Mapping[str, Any]) -> None:
@@ -71,8 +71,15 @@ def _prepared(run_dir: Path, given: Mapping[str, Any]) -> tuple[dict[str, Any], 
     if not Path(data["path"]).exists() and args.get("pictures"):  # the cache was emptied
         data["path"] = prepare.usable(args["pictures"]["source"], prepare.How.of_run(run_dir))
     if not Path(data["path"]).exists():
-        raise StateError(f"--resume-run: the data set {data['path']} is not there. Put it, or a link to it, back.")
-    count, _, _ = datasets.check_dataset(data["path"])
+        raise StateError(
+            f"--resume-run: the data set {data['path']} is not there. Say where it is now with --data, or put it back."
+        )
+    count, side, _ = datasets.check_dataset(data["path"])
+    if data.get("resolution") not in (None, side):
+        raise StateError(
+            f"--resume-run: images in {data['path']} have {side} pixels a side, the networks of the run are for "
+            f"{data['resolution']}. Give the data set that it was trained on."
+        )
     if data.get("max_size") is not None and count < data["max_size"]:
         raise StateError(
             f"--resume-run: {data['path']} has {count} images, the run began with {data['max_size']}. Put it back."
@@ -121,6 +128,10 @@ def _change(args: dict[str, Any], new: Mapping[str, Any]) -> None:
             if new[option] < 1:
                 raise OptionError(f"--{option}={new[option]}: must be 1 or more.")
             args.update(dict.fromkeys(keys, new[option]))
+    if "data" in new:
+        how = prepare.How.of_run(Path(args["run_dir"]))
+        args["training_set_kwargs"]["path"] = path = prepare.usable(new["data"], how)
+        args["pictures"] = how.record(new["data"], path) or None
     if "metrics" in new:
         names = new["metrics"]
         if isinstance(names, str):
