@@ -2,7 +2,7 @@
 are in tests/support.
 
 Every test has one tier, as a marker: `unit` needs no host and no long process; `host` uses modules or files of a host,
-in process or in one helper process; `run` trains or runs whole scripts of a host. A module of one tier names it once,
+a vision network, or a helper process; `run` trains or runs whole scripts of a host. A module of one tier names it once,
 as `pytestmark`; in a module of several tiers each test has its own marker.
 
 Fixtures ending in `_host` are folders that test processes share and that no test changes; copy one with `copy_host` to

@@ -14,7 +14,7 @@ from stylegan_plugins.errors import DataError, OptionError
 from stylegan_plugins.vision import backbones
 from stylegan_plugins.vision.networks import Backbone
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.host
 
 
 @pytest.fixture(scope="module")

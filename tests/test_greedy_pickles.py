@@ -127,7 +127,7 @@ GREEDY = {
 HARMLESS = {"an index of 2^32", "a frame of 2^60"}
 
 
-@pytest.mark.unit
+@pytest.mark.host
 @pytest.mark.parametrize("name", GREEDY)
 def test_a_pickle_that_asks_for_the_machine_is_one_line(name, tmp_path):
     path = tmp_path / "greedy.pkl"
@@ -136,7 +136,7 @@ def test_a_pickle_that_asks_for_the_machine_is_one_line(name, tmp_path):
     assert how == "one line" or (how == "success" and name in HARMLESS), (how, said[-500:])
 
 
-@pytest.mark.unit
+@pytest.mark.host
 def test_the_state_that_a_pickle_gives_a_tensor_is_refused(tmp_path):
     """On a tensor BUILD would reach set_(), which takes any offset and size."""
     path = tmp_path / "x.pkl"

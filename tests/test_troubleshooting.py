@@ -73,8 +73,10 @@ SILENT = {place for place, message in MESSAGES.items() if not letters(message)}
 TABLES = re.findall(r"^\| error \| cure \|\n\| --- \| --- \|\n((?:\|.*\n)+)", PAGE, re.MULTILINE)
 CELLS = [re.split(r"(?<!\\)\|", line)[1].replace(r"\|", "|") for table in TABLES for line in table.splitlines()]
 ROWS = {row: pieces(row) for cell in CELLS for row in re.findall(r"`([^`]+)`", cell)}
-EVERY_STRING = [fixed(node) for tree in TREES.values() for node in ast.walk(tree) if isinstance(node, ast.expr)]
+STRINGS = ast.JoinedStr | ast.BinOp | ast.Constant
+EVERY_STRING = [fixed(node) for tree in TREES.values() for node in ast.walk(tree) if isinstance(node, STRINGS)]
 EVERY_STRING += [[line] for line in (ROOT / "run.sh").read_text(encoding="utf-8").splitlines()]
+EVERY_STRING = [list(text) for text in {tuple(text) for text in EVERY_STRING if letters(text)}]
 
 
 @pytest.mark.parametrize("place", sorted(MESSAGES.keys() - SILENT))

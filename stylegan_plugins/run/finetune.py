@@ -91,7 +91,9 @@ def configure(args: Any, given: frozenset[str], trust: bool, labels_of_plugin: b
 
 def check_frozen(args: Mapping[str, Any], lacking: set[str]) -> None:
     """Raise OptionError if layers of a D are to be frozen that are not in the pickle, or more than D has."""
-    layers = (args["D_kwargs"].get("block_kwargs") or {}).get("freeze_layers") or 0
+    layers = (args.get("D_kwargs", {}).get("block_kwargs") or {}).get("freeze_layers") or 0
+    if not layers:
+        return
     side = args["training_set_kwargs"]["resolution"]
     most = layers_above(4, side, args["D_kwargs"].get("architecture", "resnet"))
     if layers > most:
@@ -99,7 +101,7 @@ def check_frozen(args: Mapping[str, Any], lacking: set[str]) -> None:
             f"--freezed={layers}: a discriminator of {side}x{side} has {most} layers before its last block. Give "
             f"{most} or less."
         )
-    if layers and "D" in lacking:
+    if "D" in lacking:
         raise OptionError(
             f"{layers} layers of D are to be frozen, but the pickle of --resume has no D. Use another one."
         )
