@@ -141,7 +141,7 @@ def options(command: click.Command) -> click.Command:
             kwargs["outdir"] = os.path.abspath(kwargs["outdir"])  # a run goes on from any folder
         if kwargs.get("data"):
             given = kwargs["data"]
-            kwargs["data"] = prepare.usable(given, how)
+            kwargs["data"] = prepare.usable(given, how, request.class_names.extend)
             request.pictures = how.record(given, kwargs["data"])
             without = sorted(explicit & {"crop", "stretch"})
             if without and not request.pictures:
@@ -227,7 +227,7 @@ def run(training_loop: Callable[..., None], rank: int, **args: Any) -> None:
     plugins = recorded(args.pop("plugins", {}))
     host_metrics.register()
     host_metrics.begin(Path(args.get("run_dir", ".")), args.pop("metric_samples", None))
-    for name in ("device", "pictures"):
+    for name in ("device", "pictures", "class_names"):
         args.pop(name, None)
     settings = {"minutes": args.pop("state_minutes", 10.0), "keep": args.pop("keep_states", 2)}
     on_nan = args.pop("on_nan", "stop")

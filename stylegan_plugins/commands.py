@@ -33,7 +33,7 @@ seeds_option = partial(default_option, "--seeds")
 trunc_option = partial(default_option, "--trunc", type=click.FloatRange(min=0))
 run_argument = click.argument("run_or_pkl", type=Directory)
 label_option = click.option(
-    "--class", "label", type=click.IntRange(min=0), metavar="INT", help="The class, for labelled data"
+    "--class", "label", metavar="INT|NAME", help="The class, for labelled data: its number, or its name in the run"
 )
 
 
@@ -105,10 +105,14 @@ def compare(host: Path | None, device: str, outdir: Path, arguments: tuple[str, 
     tell(comparing.run(find.choose_host(host), outdir, **settings))
 
 
-def _load(run_or_pkl: Path, outdir: Path, seeds: str, fewest: int = 1) -> tuple[list[int], Any, Any, Path]:
-    """Return seeds, G_ema, its sampler and its pickle, after what can be checked before was checked."""
+def _load(
+    run_or_pkl: Path, outdir: Path, seeds: str, label: str | None, fewest: int = 1
+) -> tuple[list[int], int | None, Any, Any, Path]:
+    """Return seeds, class, G_ema, its sampler and its pickle, after what can be checked before was checked."""
     datasets.check_output(outdir)
-    return sampling.seeds_of(seeds, fewest), *sampling.load_generator(run_or_pkl, devices.device())
+    folder = run_or_pkl if run_or_pkl.is_dir() else run_or_pkl.parent
+    number = None if label is None else run_folders.class_number(folder, label)
+    return sampling.seeds_of(seeds, fewest), number, *sampling.load_generator(run_or_pkl, devices.device())
 
 
 @click.command()
@@ -119,15 +123,15 @@ def _load(run_or_pkl: Path, outdir: Path, seeds: str, fewest: int = 1) -> tuple[
 @label_option
 @outdir_option(help="Where the images go", required=True)
 @on_host
-def sample(run_or_pkl: Path, seeds: str, trunc: float, like: Path | None, label: int | None, outdir: Path) -> None:
+def sample(run_or_pkl: Path, seeds: str, trunc: float, like: Path | None, label: str | None, outdir: Path) -> None:
     """Make images with the generator of RUN_OR_PKL, and a sheet of them. No data set is needed."""
-    numbers, G, sampler, _ = _load(run_or_pkl, outdir, seeds)
+    numbers, number, G, sampler, _ = _load(run_or_pkl, outdir, seeds, label)
     given = None if like is None else sampling.read_image(like, G)
     with click.progressbar(numbers, label="Images", file=sys.stderr) as bar:
-        made = sampling.images(G, bar, sampler=sampler, truncation=trunc, like=given, label=label)
+        made = sampling.images(G, bar, sampler=sampler, truncation=trunc, like=given, label=number)
     outdir.mkdir(parents=True, exist_ok=True)
-    for number, image in zip(numbers, made, strict=True):
-        sampling.picture_of(image).save(outdir / f"seed{number:04d}.png")
+    for seed, image in zip(numbers, made, strict=True):
+        sampling.picture_of(image).save(outdir / f"seed{seed:04d}.png")
     sampling.sheet(made).save(outdir / "sheet.png")
     tell(outdir / "sheet.png")
 
@@ -149,16 +153,16 @@ def pictures_options(command: Callable) -> Callable:
 @trunc_option(default=1.0, help="Truncation psi")
 @pictures_options
 def interpolate(
-    run_or_pkl: Path, outdir: Path, seeds: str, frames: int, columns: int, trunc: float, label: int | None, **near: str
+    run_or_pkl: Path, outdir: Path, seeds: str, frames: int, columns: int, trunc: float, label: str | None, **near: str
 ) -> None:
     """Walk from seed to seed in w: a GIF, and a strip with the nearest training image under each frame.
 
     If frames jump from one training image to the next, the generator has memorised them."""
-    numbers, G, sampler, pickle = _load(run_or_pkl, outdir, seeds, fewest=2)
+    numbers, number, G, sampler, pickle = _load(run_or_pkl, outdir, seeds, label, fewest=2)
     known = pictures.neighbours(pickle.parent, G, devices.device(), **near)
     if known is None:
         refuse_given("features", WITHOUT_IMAGES)
-    ws = list(sampling.latents(G, numbers, sampler=sampler, truncation=trunc, label=label))
+    ws = list(sampling.latents(G, numbers, sampler=sampler, truncation=trunc, label=number))
     for file in pictures.interpolation(G, ws, outdir, frames=frames, columns=columns, near=known):
         tell(file)
 
@@ -168,17 +172,17 @@ def interpolate(
 @trunc_option(default=0.7, help="psi of the second sheet")
 @default_option("--pairs", type=COUNT, default=16, help="Samples on a ranked sheet")
 @pictures_options
-def sheet(run_or_pkl: Path, outdir: Path, seeds: str, trunc: float, pairs: int, label: int | None, **near: str) -> None:
+def sheet(run_or_pkl: Path, outdir: Path, seeds: str, trunc: float, pairs: int, label: str | None, **near: str) -> None:
     """Sample sheets: without truncation, with it, and, beside their nearest training images, the worst samples first.
 
     The worst are those farthest from any training image; sheet-nearest.png has those nearest to one."""
-    numbers, G, sampler, pickle = _load(run_or_pkl, outdir, seeds)
+    numbers, number, G, sampler, pickle = _load(run_or_pkl, outdir, seeds, label)
     known = pictures.neighbours(pickle.parent, G, devices.device(), **near)
     if known is None:
         refuse_given("features", WITHOUT_IMAGES)
         refuse_given("pairs", WITHOUT_IMAGES)
     made = {
-        name: sampling.images(G, numbers, sampler=sampler, truncation=psi, label=label)
+        name: sampling.images(G, numbers, sampler=sampler, truncation=psi, label=number)
         for name, psi in (("full", 1.0), (f"trunc{trunc:g}", trunc))
     }
     files, distances = pictures.sheets(made, outdir, near=known, pairs=pairs)

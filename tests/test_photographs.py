@@ -12,7 +12,7 @@ import pytest
 from support.hosts import ADA, STYLEGAN3
 from support.images import color_crops
 from support.runs import TINY, options, run_to_its_end
-from support.scripts import run_script
+from support.scripts import invoke, run_script
 
 
 @pytest.fixture
@@ -56,12 +56,18 @@ def test_photographs_train_and_go_on_when_the_cache_was_emptied(ada_host, photog
     assert args["pictures"] == {
         **{"source": str(photographs), "size": None, "crop": "center", "colors": "auto", "stretch": False}
     }
+    assert args["class_names"] == ["cats", "dogs"]
     run_dir = tmp_path / "runs/00000-photos"
     run_dir.parent.mkdir()
     run_to_its_end(ada_host, args | {"total_kimg": 0.016}, run_dir)
     recorded = json.loads((run_dir / "training_options.json").read_text())
     (run_dir / "training_options.json").write_text(json.dumps(recorded | {"total_kimg": 0.024}))
     shutil.rmtree(tmp_path / "cache")
+    out = tmp_path / "out"
+    for label, message in (("cats", ""), ("1", ""), ("cows", "--class=cows: must be one of cats, dogs, or a number")):
+        how = [str(run_dir), "--seeds=0-1", f"--class={label}", f"--outdir={out / label}", "--device=cpu"]
+        done = invoke(ada_host, "sample", *how)
+        assert message in done.stderr and done.returncode == (2 if message else 0), done.stderr
     done = run_script(ada_host, "train.py", f"--resume-run={run_dir}")
     assert "29 pictures of 32x32, prepared in" in done.stdout and "at 0.0 of 0.024 kimg" in done.stdout
     with PIL.Image.open(run_dir / "reals.png") as sheet:

@@ -395,6 +395,11 @@ def test_labels_of_a_data_set_are_looked_at_too(tmp_path):
 
 
 def test_files_of_labels_that_cannot_be_read_are_one_line(tmp_path):
+    packed = as_zip(labelled(tmp_path / "packed", [["a.png", 0], ["b/c.jpg", 1]]))
+    data = packed.read_bytes()
+    packed.write_bytes(data.replace(b'{"labels"', b'{"lAbels"', 1))
+    with pytest.raises(DataError, match="dataset.json in .* cannot be read .Bad CRC-32"):
+        usable(str(packed), How(cond=True))
     bad = {
         '{"labels": [["caf\u00e9.png", 0]]}'.encode("latin-1") * 4000: "dataset.json in .* is not in UTF-8 .byte",
         b'{"labels": [': "dataset.json in .* is no JSON",

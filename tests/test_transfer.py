@@ -186,7 +186,10 @@ def refused(host: Path, family: str, data: Path, tmp_path: Path, *more: str) -> 
         (["--cbase=512"], "--cbase=512: the pickle of --resume has 256. Leave the option out"),
         (["--cmax=8"], "--cmax=8: the pickle of --resume has 16"),
         (["--plugin=freezed", "--freezed-layers=99"], "--freezed-layers=99: a discriminator of 32x32 has 10 layers"),
-        (["--freezed=99"], "--freezed=99: a discriminator of 32x32 has 10 layers before its last block. Give 10 or less"),
+        (
+            ["--freezed=99"],
+            "--freezed=99: a discriminator of 32x32 has 10 layers before its last block. Give 10 or less",
+        ),
         (["--plugin=freezed", "--freezed=3"], "--freezed and --plugin=freezed: give one of them"),
     ],
 )

@@ -14,6 +14,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from stylegan_plugins.errors import DataError
+from stylegan_plugins.files.datasets import BROKEN
 from stylegan_plugins.files.sources import Source
 
 JSON, CSV = "dataset.json", "labels.csv"  # file names
@@ -78,10 +79,18 @@ def read(source: Source, pictures: Sequence[str]) -> GivenLabels | None:
     return _from_folders(source, pictures)
 
 
+def _content(source: Source, file: str) -> bytes:
+    try:
+        with source.open(file) as opened:
+            return opened.read()
+    except BROKEN as error:
+        why = " ".join(str(error).split())
+        raise DataError(f"--data: {file} in {source.path} cannot be read ({why:.200}). Replace it.") from error
+
+
 def _rows_of_json(source: Source, file: str) -> list[tuple[str, Any]]:
     where = f"{file} in {source.path}"
-    with source.open(file) as opened:
-        data = opened.read()
+    data = _content(source, file)
     try:
         found = json.loads(data.removeprefix(BOM))
         labels = found["labels"] or []
@@ -102,16 +111,14 @@ def _names_of_classes(source: Source, file: str, counts: list[int]) -> Sequence[
     """Return the names that a dataset.json of ours has; () for others."""
     if PurePosixPath(file).name.lower() != JSON:
         return ()
-    with source.open(file) as opened:
-        names = json.loads(opened.read().removeprefix(BOM)).get("classes")
+    names = json.loads(_content(source, file).removeprefix(BOM)).get("classes")
     good = isinstance(names, list) and len(names) >= len(counts) > 0 and all(isinstance(name, str) for name in names)
     return names if good else ()
 
 
 def _rows_of_csv(source: Source, file: str) -> list[tuple[str, Any]]:
     where = f"{file} in {source.path}"
-    with source.open(file) as opened:
-        data = opened.read()
+    data = _content(source, file)
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

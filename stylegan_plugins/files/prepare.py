@@ -11,7 +11,7 @@ import os
 import sys
 import zipfile
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -129,9 +129,10 @@ class Notes:
             yield f"  {what}: {len(names)} ({', '.join(names[:3])}{more})"
 
 
-def usable(data: str, how: How = How()) -> str:
+def usable(data: str, how: How = How(), report_classes: Callable[[Sequence[str]], object] = tuple) -> str:
     """Return the absolute path of a data set of the hosts with the pictures in `data`, a folder, zip, address or name.
 
+    report_classes   is told the names of classes, in the order of their numbers, if labels are needed
     Raises DataError or OptionError if there is none in it, or if labels are needed and cannot be meant."""
     path = Path(local_data(data))
     try:
@@ -140,7 +141,7 @@ def usable(data: str, how: How = How()) -> str:
         pass
     else:
         if not how.asks_for(side, channels):
-            _check_labels(path, how, path)
+            report_classes(_check_labels(path, how, path))
             return os.path.abspath(path)
     with opened(path) as source:
         pictures = datasets.image_names(source.files)
@@ -153,14 +154,15 @@ def usable(data: str, how: How = How()) -> str:
         tell(f"--data={data}: {images} pictures of {side}x{side}, prepared in {file}")
         if how.cond and not datasets.labels_fingerprint(file):
             given_labels.read(source, pictures)  # it says what is wrong with them, if there are some
-    _check_labels(file, how, path)
+    report_classes(_check_labels(file, how, path))
     return str(file)
 
 
-def _check_labels(path: Path, how: How, given: Path) -> None:
-    """Say what labels are, if they are needed. Raises DataError for those that cannot be meant."""
+def _check_labels(path: Path, how: How, given: Path) -> Sequence[str]:
+    """Say what labels are, if they are needed, and return the names of classes. Raises DataError for labels that cannot
+    be meant."""
     if not how.cond:
-        return
+        return ()
     with opened(path) as source:
         found = given_labels.read(source, datasets.image_names(source.files))
     if found is None:
@@ -170,6 +172,7 @@ def _check_labels(path: Path, how: How, given: Path) -> None:
         )
     found.check(how.allow_empty_classes)
     tell(found.summary())
+    return found.classes
 
 
 def _instead(source: Source) -> str:

@@ -46,6 +46,18 @@ def check_name(path: str | Path, flag: str) -> None:
         ) from error
 
 
+def class_number(run_dir: Path, given: str) -> int:
+    """Return the number of a class, given by it or by its name in a run. Raises DataError for neither."""
+    recorded = (read_options(run_dir) or {}).get("class_names")
+    names = recorded if isinstance(recorded, list) else []
+    if given in names:
+        return names.index(given)
+    if given.isdecimal() and len(given) < 7:
+        return int(given)
+    known = f"one of {', '.join(map(str, names[:20]))}, or a" if names else "a"
+    raise DataError(f"--class={given}: must be {known} number from 0.")
+
+
 def newest_pickle(path: Path) -> Path:
     """Return the pickle itself, or the newest snapshot of a run directory. Raises DataError if there is none."""
     if path.is_file():

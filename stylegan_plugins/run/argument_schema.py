@@ -150,6 +150,7 @@ class Arguments(Struct, kw_only=True):
     on_nan: Literal["stop", "warn"] = "stop"
     trust_pickle: bool = False
     pictures: PicturesArguments | None = None
+    class_names: Annotated[list[Text], Meta(max_length=1 << 16)] = field(default_factory=list)
 
 
 GENERATOR = "stylegan_plugins.bridge.generator"  # the host's G with a module of a plug-in

@@ -39,7 +39,8 @@ class Request:
     explicit  names of all options of the command line that were given, the host's and ours
     extra     options of the other host family, by name
     kept      those of KEPT that were given
-    pictures  how the data set was made of pictures; empty if it was one"""
+    pictures  how the data set was made of pictures; empty if it was one
+    class_names  in the order of their numbers; empty if they have none"""
 
     plugins: Plugins = field(default_factory=Plugins)
     given: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -50,6 +51,7 @@ class Request:
     dry_run: bool = False
     kept: dict[str, Any] = field(default_factory=dict)
     pictures: dict[str, Any] = field(default_factory=dict)
+    class_names: list[str] = field(default_factory=list)
     trust_pickle: bool = False
 
     @classmethod
@@ -186,6 +188,8 @@ def configure(desc: str, args: Any, request: Request) -> tuple[str, Any]:
     args.update(request.kept)
     if request.pictures:
         args["pictures"] = request.pictures
+    if request.class_names:
+        args["class_names"] = request.class_names
     plugins = request.plugins
     if plugins:
         args["plugins"] = plugins.record()

@@ -18,16 +18,8 @@ from stylegan_plugins.run.arguments import KEPT
 # Arguments that make no difference to the next iteration, or that a resumed run may be given anew.
 FREE = (
     *("run_dir", "resume_pkl", "total_kimg", "kimg_per_tick", "image_snapshot_ticks", "network_snapshot_ticks"),
-    *(
-        "metrics",
-        "device",
-        "data_loader_kwargs",
-        "trust_pickle",
-        "training_set_kwargs.path",
-        "plugins.files",
-        "pictures",
-        *KEPT,
-    ),
+    *("metrics", "device", "data_loader_kwargs", "trust_pickle", "training_set_kwargs.path", "plugins.files"),
+    *("pictures", "class_names", *KEPT),
 )
 
 
