@@ -23,7 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.mutants import Mutator
 from support.runs import arguments, run_to_its_end, still
-from support.scripts import invoke, report_of
+from support.scripts import invoke, report_of, run_script
 
 from stylegan_plugins.errors import DataError
 from stylegan_plugins.files import trees
@@ -301,6 +301,21 @@ def test_commands_take_networks_of_other_programs_and_say_what_was_done(ada_host
             assert done.returncode == 2 and words in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
     done = invoke(ada_host, "probe", str(projected), f"--data={color_zip}", f"--outdir={tmp_path}", "--device=cpu")
     assert done.returncode == 2 and "has no network D; it has: G, G_ema" in done.stderr.splitlines()[-1]
+
+
+UNKNOWN_D = """
+import sys; sys.path.insert(0, ".")
+from stylegan_plugins.files.snapshots import Network, Snapshot
+from stylegan_plugins.run import finetune
+strange, known = (Network(name, (), {}, {}, frozenset()) for name in ("ProjectedDiscriminator", "Discriminator"))
+assert finetune.network_for(Snapshot("x", {"D": strange}, {}), "D") is None
+assert finetune.network_for(Snapshot("x", {"D": known}, {}), "D") is known
+"""
+
+
+@pytest.mark.host
+def test_a_persistent_network_of_a_class_that_the_host_has_not_starts_no_run(ada_host):
+    run_script(ada_host, "-c", UNKNOWN_D)
 
 
 @pytest.mark.run

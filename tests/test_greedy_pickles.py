@@ -156,10 +156,14 @@ def declared(member: str = "data/0", **fields: int) -> Callable[[zipfile.ZipInfo
     return change
 
 
-def inflating(mib: int) -> bytes:
-    """Bytes that inflate to zeros."""
+def inflating(mib: int, start: bytes = b"") -> bytes:
+    """Bytes that inflate to these, and zeros."""
     deflate = zlib.compressobj(wbits=-15)
-    return (deflate.compress(bytes(1 << 20)) + deflate.flush(zlib.Z_FULL_FLUSH)) * mib
+    return (
+        deflate.compress(start)
+        + deflate.flush(zlib.Z_FULL_FLUSH)
+        + (deflate.compress(bytes(1 << 20)) + deflate.flush(zlib.Z_FULL_FLUSH)) * mib
+    )
 
 
 def referring(count: int, keys: bytes = b"X\x01\x00\x00\x000") -> bytes:
@@ -194,6 +198,14 @@ GREEDY |= {
     "a pickle that inflates to 2 GiB": torch_zip(
         change=declared("data.pkl", compress_type=zipfile.ZIP_DEFLATED, file_size=2 * GIB),
         **{"data.pkl": inflating(2048)},
+    ),
+    "a text in a pickle that inflates to 2 GiB and is declared to have 1000 bytes": torch_zip(
+        change=declared("data.pkl", compress_type=zipfile.ZIP_DEFLATED, file_size=1000),
+        **{"data.pkl": inflating(2048, b"\x80\x02X\xff\xff\xff\x7f")},
+    ),
+    "a storage of 2 GiB that is declared to have 16 bytes": torch_zip(
+        change=declared(compress_type=zipfile.ZIP_DEFLATED, file_size=16),
+        **{"data/0": inflating(2048), "data.pkl": referring(GIB // 2)},
     ),
     "a storage declared to have 2^40 bytes": torch_zip(
         change=declared(file_size=1 << 40, compress_size=1 << 40), **{"data.pkl": referring(1 << 38)}),

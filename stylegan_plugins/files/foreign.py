@@ -153,7 +153,7 @@ def networks_of(name: str, data: Mapping[str, Any]) -> Found:
             role = "D" if layout.class_name == "Discriminator" else "G_ema" if re.search("(?i)ema", key) else "G"
             found.networks.setdefault(role, network)
             text = f"converted from {layout.program}" if layout.program else f"shapes do not say, so assumed: {UNKNOWN}"
-            told.setdefault(text, []).append(key or "state dict")
+            told.setdefault(text, []).append(key[:50] or "state dict")
     found.notes += [f"{name}: {', '.join(keys)}: {text}." for text, keys in told.items()]
     if "G" in found.networks and "G_ema" not in found.networks:  # commands make images with G_ema
         found.networks["G_ema"] = found.networks.pop("G")

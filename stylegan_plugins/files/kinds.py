@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import NoReturn
 
 from stylegan_plugins.errors import DataError
 
@@ -54,12 +55,12 @@ def refuse_text(name: str, head: bytes) -> None:
         raise other_kind(name, "text", _AGAIN)
 
 
-def refuse_zip(name: str, members: list[str]) -> None:
+def refuse_zip(name: str, members: list[str]) -> NoReturn:
     """Raise DataError for a zip with these members, which `torch.save` has not written."""
     ends = {Path(member).suffix.lower() for member in members}
     inner = [member for member in members if member.endswith((".pkl", ".pt", ".pth", ".ckpt", ".safetensors"))]
     if inner:
-        cure = f"{_UNPACK}, {inner[0]}: python -m zipfile -e FILE FOLDER."
+        cure = f"{_UNPACK}, {inner[0][:100]}: python -m zipfile -e FILE FOLDER."
     else:
         cure = _PICTURE if ends & {".png", ".jpg", ".jpeg"} else _OTHER
     raise other_kind(name, "a zip that torch.save has not written", cure)

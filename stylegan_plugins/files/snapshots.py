@@ -44,7 +44,7 @@ class Snapshot:
     def network(self, key: str) -> Network:
         """Raises DataError if the file has no such network."""
         if not self.networks:
-            keys = ", ".join(list(self.data)[:MOST_NAMES])
+            keys = ", ".join(key[:50] for key in list(self.data)[:MOST_NAMES])
             raise DataError(
                 f"{self.path} has no network of a known kind; it has: {keys or 'nothing'}. docs/foreign.md lists "
                 "the networks of other programs that are read."

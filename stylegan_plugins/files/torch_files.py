@@ -5,6 +5,7 @@ they follow the pickle in the order of a list of keys."""
 
 from __future__ import annotations
 
+import io
 import pickle
 import zipfile
 from collections.abc import Callable
@@ -62,34 +63,28 @@ def read_zip(name: str, file: Clipped, allowance: Allowance) -> tuple[Reachable,
     root = min((member for member in names if f"/{member}".endswith("/data.pkl")), key=len, default=None)
     if root is None:
         kinds.refuse_zip(name, names)
-    prefix = str(root)[: -len("data.pkl")]
+    prefix = root[: -len("data.pkl")]
     if f"{prefix}constants.pkl" in names:
         raise DataError(
             f"{name} is a TorchScript program, which would be executed. Save its weights alone: "
             "torch.save(torch.jit.load(FILE).state_dict(), OUT)."
         )
 
-    def member(of: str) -> Any:
+    def member(of: str, size: int | None = None) -> bytes:
         info = archive.getinfo(prefix + of)
+        if size not in (None, info.file_size) or info.compress_type not in _METHODS:
+            raise pickle.UnpicklingError(f"{of} of {info.file_size} bytes, which should have {size}")
         allowance.take(info.file_size)  # before memory is taken
-        if info.compress_type not in _METHODS:
-            raise pickle.UnpicklingError("a member compressed by another method")
-        return archive.open(info)
+        with archive.open(info) as opened:
+            content = opened.read(info.file_size)  # it inflates no more than it is asked for
+        if len(content) != info.file_size:
+            raise EOFError(f"{of} is cut off")
+        return content
 
-    def numbers(key: str, size: int) -> bytes:
-        with member(f"data/{key}") as opened:
-            content = opened.read(size)
-            if len(content) != size or opened.read(1):
-                raise pickle.UnpicklingError(f"a storage of {len(content)} bytes, which should have {size}")
-            return content
-
-    if f"{prefix}byteorder" in names:
-        with member("byteorder") as opened:
-            if opened.read(16) != b"little":
-                raise pickle.UnpicklingError("numbers of a big-endian machine")
-    table = _Referring(name, allowance, numbers)
-    with member("data.pkl") as opened:
-        return table, table.run(opened)
+    if f"{prefix}byteorder" in names and member("byteorder") != b"little":
+        raise pickle.UnpicklingError("numbers of a big-endian machine")
+    table = _Referring(name, allowance, lambda key, size: member(f"data/{key}", size))
+    return table, table.run(io.BytesIO(member("data.pkl")))
 
 
 def read_legacy(name: str, file: Clipped, allowance: Allowance) -> tuple[Reachable, Any]:
