@@ -15,6 +15,7 @@ import warnings
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import PIL.Image
 import pytest
 import safetensors.torch
@@ -65,7 +66,7 @@ KINDS = {
     "html": (b"\n<!DOCTYPE html><html>", "is a web page"),
     "xml": (b'<?xml version="1.0"?><Error>AccessDenied</Error>', "is a web page"),
     "lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "git lfs pull"),
-    "gzip": (gzip.compress(b"x"), "gzip -d"),
+    "gzip": (gzip.compress(b"x"), "gzip -dc"),
     "bzip2": (bz2.compress(b"x"), "is a compressed file"),
     "xz": (lzma.compress(b"x"), "is a compressed file"),
     "tar": (bytes(257) + b"ustar\x0000" + bytes(700), "is a compressed file or archive"),
@@ -291,6 +292,20 @@ def test_commands_take_networks_of_other_programs_and_say_what_was_done(ada_host
         done = invoke(ada_host, "sample", str(path), f"--outdir={tmp_path / path.stem}", "--seeds=0-1", "--device=cpu")
         assert done.returncode == 0 and done.stderr.count(words) == 1, done.stderr
         assert PIL.Image.open(tmp_path / path.stem / "seed0001.png").size == (32, 32)
+    exported = tmp_path / "exported.pkl"
+    assert invoke(ada_host, "export", str(rosinality), f"--out={exported}").returncode == 0
+    stock = [
+        "--trunc=0.7",
+        "--seeds=0-1",
+        "--noise-mode=const",
+        f"--outdir={tmp_path / 'stock'}",
+        f"--network={exported}",
+    ]
+    run_script(ada_host, "generate.py", *stock)
+    truncated = ["--trunc=0.7", "--seeds=0-1", f"--outdir={tmp_path / 'ours'}", "--device=cpu"]
+    assert invoke(ada_host, "sample", str(rosinality), *truncated).returncode == 0
+    pictures = [np.array(PIL.Image.open(tmp_path / folder / "seed0001.png")) for folder in ("stock", "ours")]
+    assert np.array_equal(*pictures)
     (tmp_path / "page.pkl").write_bytes(b"<!doctype html>")
     for path, words in (
         (tmp_path / "page.pkl", "is a web page"),

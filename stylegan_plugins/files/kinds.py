@@ -21,7 +21,7 @@ _KINDS = tuple(
         (rb"\Z", "an empty file", "The copy or download was truncated: get it again."),
         (rb"(\xef\xbb\xbf)?\s*<(!doctype|html|head|\?xml|!--)", "a web page (HTML or XML)", _AGAIN),
         (rb"version https://git-lfs", "a pointer of Git LFS", "Run `git lfs pull` in its repository."),
-        (rb"\x1f\x8b", "compressed by gzip", f"{_UNPACK}: gzip -d FILE.gz, for a .tar.gz: tar xf FILE."),
+        (rb"\x1f\x8b", "compressed by gzip", f"{_UNPACK}: gzip -dc FILE > NETWORK.pkl, for a tar: tar xf FILE."),
         (
             rb"BZh|\xfd7zXZ\0|\x28\xb5\x2f\xfd|Rar!\x1a|7z\xbc\xaf|.{257}ustar",
             "a compressed file or archive",
