@@ -201,7 +201,7 @@ def test_networks_of_unknown_classes_are_left_out_and_told():
     snapshot = read_pickle(GOLDEN / "foreign_projected_gan.pkl")
     assert list(snapshot.networks) == ["G", "G_ema"]
     (note,) = snapshot.notes
-    assert "D is of pg_modules.discriminator.ProjectedDiscriminator, which no host has; it is left out." in note
+    assert "D refers to pg_modules.discriminator.ProjectedDiscriminator, which no host has; it is left out." in note
     with pytest.raises(DataError, match="has no network D; it has: G, G_ema"):
         snapshot.network("D")
 
@@ -217,7 +217,7 @@ def test_names_without_a_network_are_told_by_their_keys(tmp_path):
 def test_a_foreign_file_whose_only_networks_are_of_unknown_classes_is_refused(tmp_path):
     content = b"\x80\x02}X\x01\x00\x00\x00Gcpg_modules.networks_fastgan\nGenerator\n)\x81}bs."
     (tmp_path / "x.pkl").write_bytes(content)
-    with pytest.raises(UntrustedPickle, match="G is of pg_modules.networks_fastgan.Generator. In the program"):
+    with pytest.raises(UntrustedPickle, match="G refers to pg_modules.networks_fastgan.Generator. In the program"):
         read_pickle(tmp_path / "x.pkl")
 
 
@@ -286,7 +286,10 @@ def test_mutants_of_the_pickle_in_a_file_of_torch_save_are_one_line_or_a_network
 @pytest.mark.host
 def test_commands_take_networks_of_other_programs_and_say_what_was_done(ada_host, color_zip, tmp_path):
     rosinality, projected = GOLDEN / "foreign_rosinality.pt", GOLDEN / "foreign_projected_gan.pkl"
-    for path, words in ((rosinality, "g, d, g_ema: converted from rosinality's"), (projected, "D is of pg_modules.")):
+    for path, words in (
+        (rosinality, "g, d, g_ema: converted from rosinality's"),
+        (projected, "D refers to pg_modules."),
+    ):
         shown = invoke(ada_host, "inspect", str(path))
         assert shown.returncode == 0 and words in shown.stdout and "32x32, 3 channels" in shown.stdout
         done = invoke(ada_host, "sample", str(path), f"--outdir={tmp_path / path.stem}", "--seeds=0-1", "--device=cpu")

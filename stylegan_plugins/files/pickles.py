@@ -108,15 +108,15 @@ def _snapshot(table: Reachable, data: Any) -> Snapshot:
                 plain[key] = out.plain(value)
         except _Strange as strange:
             left[key] = str(strange)
-    notes = [f"{table.name}: {key} is of {name}, which no host has; it is left out." for key, name in left.items()]
+    notes = [f"{table.name}: {key} refers to {name}, which no host has; it is left out." for key, name in left.items()]
     if not networks:
         found = foreign.networks_of(table.name, plain)
         networks, notes = found.networks, [*notes, *found.notes]
     if not networks and left:
         key, name = left.popitem()
         raise UntrustedPickle(
-            f"{table.name} has no network that is known here: {key} is of {name}. In the program that wrote it, save "
-            "state dicts: torch.save({'G_ema': G_ema.state_dict()}, FILE)."
+            f"{table.name} has no network that is known here: {key} refers to {name}. In the program that wrote it, "
+            "save state dicts: torch.save({'G_ema': G_ema.state_dict()}, FILE)."
         )
     return Snapshot(table.name, networks, plain, notes=tuple(notes))
 

@@ -115,6 +115,8 @@ def in_the_shape_of(cls: type, kwargs: dict[str, Any]) -> dict[str, Any]:
         return kwargs
     own = {key: value for key, value in kwargs.items() if key in names and key != "synthesis_kwargs"}
     others = {key: value for key, value in kwargs.items() if key not in names}
+    if others and "synthesis_kwargs" in kwargs:  # of neither family
+        return kwargs
     synthesis = {**others, **kwargs.get("synthesis_kwargs", {})}
     return {**own, **(synthesis if takes.kind is inspect.Parameter.VAR_KEYWORD else {"synthesis_kwargs": synthesis})}
 
