@@ -203,7 +203,8 @@ def sheet(run_or_pkl: Path, outdir: Path, seeds: str, trunc: float, pairs: int, 
 @click.option("--out", type=Directory, required=True, metavar="PKL")
 @host_option
 def export(run_or_pkl: Path, classes: int, seed: int, out: Path, host: Path | None) -> None:
-    """Write a stock pickle of a conditioned run, whose classes are drawn labels, for the host's generate.py."""
+    """Write a stock pickle for the host's generate.py: of a conditioned run, whose classes are drawn labels, or of
+    networks of another program."""
     devices.choose("cpu")
     find.choose_host(host)
     sampling.export(run_or_pkl, out, classes, seed)

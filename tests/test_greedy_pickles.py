@@ -8,6 +8,8 @@ import pickle
 import pickletools
 import struct
 import zipfile
+import zlib
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -124,7 +126,108 @@ GREEDY = {
     "a number of 16000 bits": entry(b"\x8b" + struct.pack("<i", 2000) + b"\x7f" * 2000),
 }  # fmt: skip
 
-HARMLESS = {"an index of 2^32", "a frame of 2^60"}
+
+# --- Files of torch.save. ---
+
+
+def torch_zip(
+    method: int = zipfile.ZIP_STORED, change: Callable[[zipfile.ZipInfo], None] = lambda info: None, **members: bytes
+) -> bytes:
+    """A file of torch.save of four numbers with other members, whose entries in its directory are changed."""
+    source, out = io.BytesIO(), io.BytesIO()
+    torch.save({"x": torch.zeros([4])}, source)
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(out, "w", method) as new:
+        contents = {name: old.read(name) for name in old.namelist()}
+        for name, content in (contents | {f"archive/{name}": content for name, content in members.items()}).items():
+            new.writestr(name, content)
+        for info in new.filelist:
+            change(info)
+    return out.getvalue()
+
+
+def declared(member: str = "data/0", **fields: int) -> Callable[[zipfile.ZipInfo], None]:
+    """Change what the directory says of a member."""
+
+    def change(info: zipfile.ZipInfo) -> None:
+        if info.filename.endswith(member):
+            for name, value in fields.items():
+                setattr(info, name, value)
+
+    return change
+
+
+def inflating(mib: int, start: bytes = b"") -> bytes:
+    """Bytes that inflate to these, and zeros."""
+    deflate = zlib.compressobj(wbits=-15)
+    return (
+        deflate.compress(start)
+        + deflate.flush(zlib.Z_FULL_FLUSH)
+        + (deflate.compress(bytes(1 << 20)) + deflate.flush(zlib.Z_FULL_FLUSH)) * mib
+    )
+
+
+def referring(count: int, keys: bytes = b"X\x01\x00\x00\x000") -> bytes:
+    """The pickle of a tensor of four numbers in a storage of `count`."""
+    storage = b"(" + text("storage") + b"ctorch\nFloatStorage\n" + keys + text("cpu") + pickle.dumps(count, 2)[2:-1]
+    call = b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + b"tQK\x00(K\x04t(K\x01t\x89}tR"
+    return b"\x80\x02}" + text("x") + call + b"s."
+
+
+def many_members(count: int) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for number in range(count):
+            archive.writestr(f"archive/{number}", b"")
+    return out.getvalue()
+
+
+def legacy(data: bytes, keys: list[str], *storages: bytes) -> bytes:
+    start = b"".join(pickle.dumps(value, 2) for value in (0x1950A86A20F9469CFC6C, 1001, {}))
+    return start + data + pickle.dumps(keys, 2) + b"".join(storages)
+
+
+GIB = 1 << 30
+GREEDY |= {
+    "a storage that inflates to 2 GiB": torch_zip(
+        change=declared(compress_type=zipfile.ZIP_DEFLATED, file_size=2 * GIB),
+        **{"data/0": inflating(2048), "data.pkl": referring(GIB // 2)},
+    ),
+    "a storage that inflates to 2 GiB and is declared to have 16 bytes": torch_zip(
+        change=declared(compress_type=zipfile.ZIP_DEFLATED, file_size=16), **{"data/0": inflating(2048)}
+    ),
+    "a pickle that inflates to 2 GiB": torch_zip(
+        change=declared("data.pkl", compress_type=zipfile.ZIP_DEFLATED, file_size=2 * GIB),
+        **{"data.pkl": inflating(2048)},
+    ),
+    "a text in a pickle that inflates to 2 GiB and is declared to have 1000 bytes": torch_zip(
+        change=declared("data.pkl", compress_type=zipfile.ZIP_DEFLATED, file_size=1000),
+        **{"data.pkl": inflating(2048, b"\x80\x02X\xff\xff\xff\x7f")},
+    ),
+    "a storage of 2 GiB that is declared to have 16 bytes": torch_zip(
+        change=declared(compress_type=zipfile.ZIP_DEFLATED, file_size=16),
+        **{"data/0": inflating(2048), "data.pkl": referring(GIB // 2)},
+    ),
+    "a storage declared to have 2^40 bytes": torch_zip(
+        change=declared(file_size=1 << 40, compress_size=1 << 40), **{"data.pkl": referring(1 << 38)}),
+    "a pickle declared to have 2^40 bytes": torch_zip(change=declared("data.pkl", file_size=1 << 40)),
+    "a storage of 2^47 numbers": torch_zip(**{"data.pkl": referring(1 << 47)}),
+    "a storage of 2^2000 numbers": torch_zip(**{"data.pkl": referring(1 << 2000)}),
+    "one member under many keys": torch_zip(**{"data.pkl": b"\x80\x02}" + text("x") + b"]("
+        + b"".join(referring(4, text("0"))[9:-2] for _ in range(30_000)) + b"es."}),
+    "a directory of 80,000 members": many_members(80_000),
+    "before 1.6: a storage of 2^47 numbers": legacy(referring(1 << 47), ["0"], struct.pack("<q", 1 << 47)),
+    "before 1.6: a count that is another": legacy(referring(4), ["0"], struct.pack("<q", 1 << 60), bytes(16)),
+    "before 1.6: a list of keys without end": legacy(referring(4), ["0"] * 100_000, struct.pack("<q", 4), bytes(16)),
+    "safetensors: a header of 2^60 bytes": struct.pack("<Q", 1 << 60) + b"{}",
+    "safetensors: a tensor of 2^60 bytes": struct.pack("<Q", 72)
+    + b'{"x":{"dtype":"F32","shape":[1152921504606846976],"data_offsets":[0,4]}}' + bytes(4),
+    "a zip of names with prefixes": torch_zip(**{"data.pkl": b"\x80\x02}(" + b"".join(
+        text(f"{number}.b4.out.weight") + b"]" for number in range(50_000)) + b"u."}),
+    "names with prefixes": b"\x80\x04}(" + text("a.b4.out.weight") + tensor(b"K\x04", b"K\x01") + b"q\x01" + b"".join(
+        text(f"{number}.b4.out.weight") + b"h\x01" for number in range(40_000)) + b"u.",
+}  # fmt: skip
+
+HARMLESS = {"one member under many keys", "a zip of names with prefixes", "an index of 2^32", "a frame of 2^60"}
 
 
 @pytest.mark.host

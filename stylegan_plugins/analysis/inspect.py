@@ -10,7 +10,7 @@ from stylegan_plugins.errors import DataError
 from stylegan_plugins.files.checksums import check_checksum
 from stylegan_plugins.files.pickles import Network, read_pickle
 from stylegan_plugins.files.run_folders import newest_pickle, read_options
-from stylegan_plugins.files.states import read_state
+from stylegan_plugins.files.states import PATTERN, read_state
 from stylegan_plugins.host import limits
 
 LONGEST = 2000  # letters of a line
@@ -18,17 +18,19 @@ LONGEST = 2000  # letters of a line
 
 def describe(path: Path) -> Iterator[str]:
     """Yield lines on a network pickle, a training state, or the newest pickle of a run directory."""
-    if path.suffix != ".pt":
+    is_state = PATTERN.fullmatch(path.name) is not None
+    if not is_state:
         path = newest_pickle(path)
         check_checksum(path)
-    for line in (*(_state(path) if path.suffix == ".pt" else _pickle(path)), *_plugins(path.parent)):
+    for line in (*(_state(path) if is_state else _pickle(path)), *_plugins(path.parent)):
         line = line.replace("\n", "\\n")  # what a stranger wrote looks like no line of ours
         yield line if len(line) <= LONGEST else f"{line[:LONGEST]}... ({len(line)} letters)"
 
 
 def _pickle(path: Path) -> Iterator[str]:
     snapshot = read_pickle(path)
-    yield f"{path}: network pickle, {path.stat().st_size / 2**20:.1f} MiB"
+    yield f"{path}: networks, {path.stat().st_size / 2**20:.1f} MiB"
+    yield from snapshot.notes
     if snapshot.tensorflow:
         yield "  written by the TensorFlow code; a host converts it when it is used"
         for key, state in zip(("G", "D", "G_ema"), snapshot.tensorflow, strict=True):

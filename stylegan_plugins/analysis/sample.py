@@ -223,27 +223,33 @@ class Generator:
 def export(path: Path, out: Path, classes: int, seed: int = 0) -> None:
     """Write a stock pickle whose classes are drawn labels: class k is what `sample` draws for seed + k.
 
-    The layer that embeds labels takes one-hot classes in it; all else is as in the pickle. Raises DataError if the run
-    has no sampler, or the pickle cannot be written."""
+    The layer that embeds labels takes one-hot classes in it; all else is as in the pickle. Networks of another program
+    are written as they were converted. Raises DataError if neither is the case, or the pickle cannot be written."""
     G, sampler, file = load_generator(path, torch.device("cpu"))
-    if sampler is None or not G.c_dim:
+    snapshot = open_pickle(file)
+    source = snapshot.network("G_ema")
+    if sampler is not None and G.c_dim:
+        drawn = [sampler.draw(G, np.random.RandomState([seed + k, 1])) for k in range(classes)]
+        embedded = torch.stack(drawn).float().cpu()  # [K, E]
+        layer = {  # the hosts' is y = W c / sqrt(K) + b
+            "mapping.embed.weight": embedded.T.contiguous() * math.sqrt(classes),
+            "mapping.embed.bias": torch.zeros_like(source.tensors["mapping.embed.bias"]),
+        }
+        labelled = dataclasses.replace(
+            source, init_kwargs={**source.init_kwargs, "c_dim": classes}, tensors={**source.tensors, **layer}
+        )
+        made = networks.build(labelled, f"G_ema of {file}", generators.with_module_of_run(source, file))
+        first = copy.deepcopy(made)
+    elif snapshot.notes:
+        made, first = (
+            networks.build(network, f"G of {file}") for network in (source, snapshot.networks.get("G", source))
+        )
+    else:
         raise DataError(
             f"{file}: this generator is not conditioned by a plug-in, and stock tools take it as it is; or its pickle "
             "does not lie in the directory of its run."
         )
-    snapshot = open_pickle(file)
-    drawn = [sampler.draw(G, np.random.RandomState([seed + k, 1])) for k in range(classes)]
-    embedded = torch.stack(drawn).float().cpu()  # [K, E]
-    source = snapshot.network("G_ema")
-    layer = {  # the hosts' is y = W c / sqrt(K) + b
-        "mapping.embed.weight": embedded.T.contiguous() * math.sqrt(classes),
-        "mapping.embed.bias": torch.zeros_like(source.tensors["mapping.embed.bias"]),
-    }
-    labelled = dataclasses.replace(
-        source, init_kwargs={**source.init_kwargs, "c_dim": classes}, tensors={**source.tensors, **layer}
-    )
-    made = networks.build(labelled, f"G_ema of {file}", generators.with_module_of_run(source, file))
     D = networks.build(snapshot.network("D"), f"D of {file}")
-    data = dict(G=copy.deepcopy(made), D=D, G_ema=made, training_set_kwargs=None, augment_pipe=None)
+    data = dict(G=first, D=D, G_ema=made, training_set_kwargs=None, augment_pipe=None)
     with whole(out) as file_out:
         pickle.dump(data, file_out)

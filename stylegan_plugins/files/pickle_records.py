@@ -28,14 +28,14 @@ class UntrustedPickle(DataError):
 
 
 _DTYPES = {name: value for name, value in vars(torch).items() if isinstance(value, torch.dtype)}
-_STORAGES = {
+STORAGES = {
     f"{name}Storage": dtype
     for name, dtype in dict(
         Double=torch.float64, Float=torch.float32, Half=torch.float16, BFloat16=torch.bfloat16, Long=torch.int64,
         Int=torch.int32, Short=torch.int16, Char=torch.int8, Byte=torch.uint8, Bool=torch.bool,
     ).items()
 }  # fmt: skip
-_LEGACY = (0x1950A86A20F9469CFC6C, 1001)  # how torch.save begins: a magic number and a version
+LEGACY = (0x1950A86A20F9469CFC6C, 1001)  # how torch.save begins: a magic number and a version
 
 
 # --- Records: what a pickle makes, until all of it is read. ---
@@ -54,11 +54,21 @@ class Noted(Record):
         self.state = state
 
 
-class StorageRecord(Record):
-    """The numbers of tensors: a part of the file's own bytes."""
+class Stranger(Record):
+    """A reference to a name that is not known here, or an object of such a class. It stays a name."""
 
-    def __init__(self, dtype: torch.dtype, data: memoryview) -> None:
-        self.dtype, self.data = dtype, data
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def build(self, state: Any) -> None:
+        pass
+
+
+class StorageRecord(Record):
+    """The numbers of tensors: a part of the file's own bytes; `count` of them."""
+
+    def __init__(self, dtype: torch.dtype, data: memoryview, count: int) -> None:
+        self.dtype, self.data, self.count = dtype, data, count
 
     @functools.cached_property
     def flat(self) -> torch.Tensor:
@@ -79,7 +89,7 @@ class TensorRecord(Record):
             raise pickle.UnpicklingError("a tensor without a shape")
         if not all(type(number) is int and 0 <= number < 1 << 48 for number in (offset, *size, *stride)):
             raise pickle.UnpicklingError("a tensor of a shape that is no shape")
-        there, count = len(storage.data) // storage.dtype.itemsize, 1
+        there, count = storage.count, 1
         for length in size:
             count *= length
         last = offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True))
@@ -100,10 +110,10 @@ def _parameter(data: Any = None, *_unused: Any) -> Any:
 
 def _typed_tensor(_function: Any, _type: Any, args: Any, _state: Any = None) -> Any:
     """A parameter that has further attributes, which are left out."""
-    return args[0] if _short(args) and isinstance(args[0], TensorRecord) else TensorRecord(*args)
+    return args[0] if short(args) and isinstance(args[0], TensorRecord) else TensorRecord(*args)
 
 
-def _short(values: Any) -> tuple:
+def short(values: Any) -> tuple:
     """Return a tuple that costs nothing to unpack. Raises UnpicklingError for anything else."""
     if not isinstance(values, tuple) or len(values) > MOST_AXES:
         raise pickle.UnpicklingError(f"a state or arguments that are a {type(values).__name__}")
@@ -119,7 +129,7 @@ class DTypeRecord(Record):
         self.dtype = np.dtype(kind)
 
     def build(self, state: Any) -> None:
-        _version, order, subarray, names, fields, *_rest = _short(state)
+        _version, order, subarray, names, fields, *_rest = short(state)
         if order not in ("<", ">", "=", "|") or (subarray, names, fields) != (None, None, None):
             raise pickle.UnpicklingError("an array of structures")
         self.dtype = self.dtype.newbyteorder(order)
@@ -132,7 +142,7 @@ class ArrayRecord(Record):
         self.state: tuple = (1, (0,), DTypeRecord("f4"), False, b"")
 
     def build(self, state: Any) -> None:
-        _version, shape, kind, _fortran, data = _short(state)
+        _version, shape, kind, _fortran, data = short(state)
         if not isinstance(kind, DTypeRecord) or not isinstance(data, bytes | bytearray | str):
             raise pickle.UnpicklingError("an array of Python objects")
         if not isinstance(shape, tuple) or len(shape) > MOST_AXES:
@@ -148,6 +158,10 @@ class ArrayRecord(Record):
 # --- What a pickle may call. ---
 
 
+class Unknown(Global):
+    """A name that is not known here."""
+
+
 def _numbers(values: tuple) -> tuple:
     """Return values that are numbers or None. Raises UnpicklingError for others, which may be of any size."""
     if not all(value is None or isinstance(value, int | float) for value in values):
@@ -156,11 +170,17 @@ def _numbers(values: tuple) -> tuple:
 
 
 class Reachable:
-    """All that a pickle can reach, by the name that it gives; all of it is ours."""
+    """All that a pickle can reach, by the name that it gives; all of it is ours.
+
+    Objects of unknown classes become their names, so that networks beside them can be read; a call of anything unknown
+    is refused."""
+
+    advice = ADVICE
 
     def __init__(self, name: str, allowance: Allowance) -> None:
         self.name, self.allowance = name, allowance
         self.functions: dict[str, Callable] = {
+            "argparse.Namespace": dict,  # its attributes are left out
             "collections.OrderedDict": self.dictionary,
             "builtins.set": lambda items=(): set(self.keys(items)),
             "builtins.frozenset": lambda items=(): frozenset(self.keys(items)),
@@ -201,10 +221,17 @@ class Reachable:
             return _DTYPES[name]
         if re.fullmatch(r"torch\.nn\.modules\.\w+", module) and name.isidentifier():
             return Global(full, lambda: Noted(name))  # the class itself is never looked up
-        raise UntrustedPickle(f"{self.name} refers to {full}, which a network does not need. {ADVICE}")
+
+        def refuse(*_args: Any) -> None:
+            raise UntrustedPickle(f"{self.name} refers to {full}, which a network does not need. {self.advice}")
+
+        return Unknown(full, refuse, lambda *_args: Stranger(full))
 
     def refer(self, _identifier: Any) -> Any:
-        raise UntrustedPickle(f"{self.name} refers to something outside of itself. {ADVICE}")
+        raise DataError(
+            f"{self.name} is a part of an unpacked file of torch.save: its numbers are in other files. Pack its folder "
+            "again, and give the zip: python -m zipfile -c NETWORK.pt FOLDER."
+        )
 
     def keys(self, items: Any) -> Iterator[Any]:
         if not isinstance(items, list | tuple | set | frozenset):
@@ -261,7 +288,7 @@ class Reachable:
             raise UntrustedPickle(f"A tensor of {self.name} hides a file, which a network does not need. {ADVICE}")
         file = io.BytesIO(data)  # shares the bytes
         parts = functools.partial(unpickling.run, file, self.find_storage, lambda identifier: identifier)
-        if (parts(self.allowance), parts(self.allowance)) != _LEGACY:
+        if (parts(self.allowance), parts(self.allowance)) != LEGACY:
             raise pickle.UnpicklingError("a tensor's storage has another format")
         parts(self.allowance)  # of the machine that wrote it
         kind, dtype, key, _location, count, *_view = parts(self.allowance)
@@ -273,9 +300,9 @@ class Reachable:
             raise pickle.UnpicklingError(
                 f"a tensor's storage of {len(content)} bytes, which should have another length"
             )
-        return StorageRecord(dtype, content)
+        return StorageRecord(dtype, content, count)
 
     def find_storage(self, module: str, name: str) -> torch.dtype:
-        if module == "torch" and name in _STORAGES:
-            return _STORAGES[name]
+        if module == "torch" and name in STORAGES:
+            return STORAGES[name]
         raise UntrustedPickle(f"A tensor hides a reference to {module[:200]}.{name[:200]}. {ADVICE}")

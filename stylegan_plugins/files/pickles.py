@@ -9,71 +9,49 @@ from __future__ import annotations
 
 import pickle
 import struct
+import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load
 
 from stylegan_plugins.errors import DataError
+from stylegan_plugins.files import foreign, kinds, torch_files
 from stylegan_plugins.files.pickle_records import (
     ADVICE,
     ArrayRecord,
     DTypeRecord,
     Noted,
     Reachable,
+    Stranger,
     TensorRecord,
+    Unknown,
     UntrustedPickle,
 )
+from stylegan_plugins.files.snapshots import Network, Snapshot
 from stylegan_plugins.files.unpickling import Allowance, Clipped, Excess, Record
 
 
-@dataclass(frozen=True)
-class Network:
-    """A network of a pickle: what is needed to make it anew from the host's own code.
-
-    class_name, init_args, init_kwargs   of the host's class
-    tensors      parameters and buffers by name; `parameters` names those that are trained
-    source       the source code that was saved with it, never executed"""
-
-    class_name: str
-    init_args: tuple
-    init_kwargs: dict[str, Any]
-    tensors: dict[str, torch.Tensor]
-    parameters: frozenset[str]
-    source: str = ""
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """What a pickle holds: networks by key (G, D, G_ema, augment_pipe), and everything else as plain data."""
-
-    path: str
-    networks: dict[str, Network]
-    data: dict[str, Any]
-    tensorflow: tuple[dict[str, Any], ...] = ()  # states of G, D, Gs, in a pickle of StyleGAN2's TensorFlow code
-
-    def network(self, key: str) -> Network:
-        """Raises DataError if the pickle has no such network."""
-        if key not in self.networks:
-            has = ", ".join(self.networks) or "none"
-            raise DataError(f"{self.path} has no network {key}; it has: {has}.")
-        return self.networks[key]
-
-
 def read_pickle(path: str | Path) -> Snapshot:
-    """Read a network pickle of a host (torch, of either family, or of a fork with the same format).
+    """Read a file of networks: a pickle of a host (torch, of either family, or of a fork with the same format), a file
+    of torch.save or safetensors with networks or their state dicts, or one of another program that is converted.
 
     It takes memory in proportion to the file. Raises UntrustedPickle if it refers to anything else than tensors, plain
-    containers and networks, or to more of them than networks have, and DataError if it is damaged or no network
-    pickle."""
-    name = str(path)
+    containers and networks, or to more of them than networks have, and DataError if it is damaged or holds no
+    network."""
+    name, head = str(path), b""
     try:
         with open(path, "rb", buffering=0) as raw:
             length = Path(path).stat().st_size
-            table = Reachable(name, Allowance(4 * length + (16 << 20)))
-            return _snapshot(table, table.run(Clipped(raw, length)))
+            file = Clipped(raw, length)
+            head = file.peek(kinds.HEAD)[: kinds.HEAD]
+            kinds.refuse_other_kinds(name, head)
+            return _snapshot(*_read(name, file, head, Allowance(4 * length + (16 << 20))))
     except DataError:
         raise
     except OSError as error:
@@ -81,27 +59,66 @@ def read_pickle(path: str | Path) -> Snapshot:
     except MemoryError as error:
         raise DataError(f"{name} needs more memory than there is; the file has {length >> 20} MiB.") from error
     except Excess as error:
-        raise UntrustedPickle(f"{name} asks for {error}, which a network does not need. {ADVICE}") from error
+        advice = "Use another file." if head.startswith((b"PK", torch_files.LEGACY_START)) else ADVICE
+        raise UntrustedPickle(f"{name} asks for {error}, which a network does not need. {advice}") from error
     except _DAMAGE as error:
+        kinds.refuse_text(name, head)
         why = " ".join(str(error).split())[:200]
-        raise DataError(f"{name} is truncated, damaged, or no pickle ({type(error).__name__}: {why}).") from error
+        raise DataError(f"{name} is truncated, damaged, or no network ({type(error).__name__}: {why}).") from error
 
 
 # What reading damaged bytes raises, beside our own: unpickling has no base class for it.
 _DAMAGE = (
     *(pickle.UnpicklingError, EOFError, ValueError, TypeError, LookupError, AttributeError),
-    *(RuntimeError, OverflowError, AssertionError, struct.error),
+    *(RuntimeError, OverflowError, AssertionError, struct.error, zipfile.BadZipFile, zlib.error, SafetensorError),
 )
+
+
+def _read(name: str, file: Clipped, head: bytes, allowance: Allowance) -> tuple[Reachable, Any]:
+    """Return what a file holds, as records, and the table that it was read with."""
+    if head.startswith(b"PK\3\4"):
+        return torch_files.read_zip(name, file, allowance)
+    if head.startswith(torch_files.LEGACY_START):
+        return torch_files.read_legacy(name, file, allowance)
+    table = Reachable(name, allowance)
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < file.length:
+        return table, load(file.read())  # it checks the header against the length of the data
+    return table, table.run(file)
+
+
+class _Strange(Exception):
+    """A value has an object of an unknown class in it."""
 
 
 def _snapshot(table: Reachable, data: Any) -> Snapshot:
     out = _Out(table.allowance)
     if isinstance(data, tuple) and len(data) == 3 and all(isinstance(n, Noted) and n.tensorflow for n in data):
         return Snapshot(table.name, {}, {}, tuple(out.states(network) for network in data))
+    if isinstance(data, Noted | Stranger):  # a network alone
+        of = data.class_name if isinstance(data, Noted) else data.name
+        data = {"D" if "iscriminator" in of else "G_ema": data}
     if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
         raise DataError(f"{table.name} is no network pickle: it holds {type(data).__name__}, not networks by name.")
-    networks = {key: out.network(value) for key, value in data.items() if isinstance(value, Noted)}
-    return Snapshot(table.name, networks, {k: out.plain(value) for k, value in data.items() if k not in networks})
+    networks, plain, left = {}, {}, dict[str, str]()
+    for key, value in data.items():
+        try:
+            if isinstance(value, Noted):
+                networks[key] = out.network(value)
+            else:
+                plain[key] = out.plain(value)
+        except _Strange as strange:
+            left[key] = str(strange)
+    notes = [f"{table.name}: {key} refers to {name}, which no host has; it is left out." for key, name in left.items()]
+    if not networks:
+        found = foreign.networks_of(table.name, plain)
+        networks, notes = found.networks, [*notes, *found.notes]
+    if not networks and left:
+        key, name = left.popitem()
+        raise UntrustedPickle(
+            f"{table.name} has no network that is known here: {key} refers to {name}. In the program that wrote it, "
+            "save state dicts: torch.save({'G_ema': G_ema.state_dict()}, FILE)."
+        )
+    return Snapshot(table.name, networks, plain, notes=tuple(notes))
 
 
 @dataclass
@@ -140,13 +157,20 @@ class _Out:
             raise pickle.UnpicklingError("names of buffers that are no set")
         for kind in ("_parameters", "_buffers"):
             for name, value in self.part(noted, kind).items():
+                self.known(value)
                 if isinstance(value, TensorRecord) and name not in temporary:
                     self.allowance.take(len(prefix) + len(name))
                     yield prefix + name, self.plain(value), kind == "_parameters"
         for name, module in self.part(noted, "_modules").items():
+            self.known(module)
             if isinstance(module, Noted):
                 self.allowance.take(len(prefix) + len(name))
                 yield from self.tensors(module, f"{prefix}{name}.", depth)
+
+    def known(self, value: Any) -> None:
+        """Raise _Strange for a record of an unknown class."""
+        if isinstance(value, Stranger | Unknown):
+            raise _Strange(value.name)
 
     def states(self, network: Noted, depth: int = 0) -> dict[str, Any]:
         """Return the state of a TensorFlow network with those of its components, as plain dictionaries."""
@@ -162,6 +186,9 @@ class _Out:
     def plain(self, value: Any, depth: int = 0) -> Any:
         """Convert to Python's own containers, tensors and arrays; a class that was noted becomes its name."""
         depth = self.allowance.enter(depth)
+        self.known(value)
+        if isinstance(value, torch.Tensor):  # of safetensors
+            return value
         if isinstance(value, dict):
             return {key: self.plain(item, depth) for key, item in value.items()}
         if isinstance(value, list | tuple):

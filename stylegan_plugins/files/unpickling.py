@@ -68,10 +68,10 @@ class Record:
 
 
 class Global(Record):
-    """A name that a pickle refers to, with what a call of it makes."""
+    """A name that a pickle refers to, with what a call of it makes, and what its class makes of a new object."""
 
-    def __init__(self, name: str, function: Callable) -> None:
-        self.name, self.function = name, function
+    def __init__(self, name: str, function: Callable, new: Callable | None = None) -> None:
+        self.name, self.function, self.new = name, function, new or function
 
 
 class Clipped(io.BufferedReader):
@@ -80,10 +80,14 @@ class Clipped(io.BufferedReader):
     def __init__(self, raw: Any, length: int) -> None:
         super().__init__(raw)
         self.length = length
+        self.most: int | None = None  # bytes of one reading, if they are limited
 
     def read(self, size: int | None = -1, /) -> bytes:
         rest = max(0, self.length - self.tell())
-        return super().read(rest if size is None or size < 0 else min(size, rest))
+        size = rest if size is None or size < 0 else min(size, rest)
+        if self.most is not None and size > self.most:
+            raise Excess(f"a directory of {size} bytes")
+        return super().read(size)
 
 
 def run(file: Any, find: Callable[[str, str], Any], refer: Callable[[Any], Any], allowance: Allowance) -> Any:
@@ -165,7 +169,7 @@ def run(file: Any, find: Callable[[str, str], Any], refer: Callable[[Any], Any],
                 raise pickle.UnpicklingError(f"a call of a {type(function).__name__}")
             if len(_of_kind(args, tuple)) > MOST_ARGUMENTS:
                 raise Excess(f"a call with {len(args)} arguments")
-            stack.append(function.function(*args))
+            stack.append((function.new if name == "NEWOBJ" else function.function)(*args))
         elif name == "BUILD":
             state = stack.pop()
             if not isinstance(stack[-1], dict):  # attributes of a dictionary, as of torch's state_dict(), are left out

@@ -10,7 +10,7 @@ import torch
 
 from stylegan_plugins.errors import DataError, PluginError
 from stylegan_plugins.files import run_folders
-from stylegan_plugins.files.pickles import Network
+from stylegan_plugins.files.snapshots import Network
 from stylegan_plugins.host.modules import host_module
 from stylegan_plugins.host.randomness import own_random
 from stylegan_plugins.manager import Plugins, recorded

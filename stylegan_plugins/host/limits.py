@@ -12,7 +12,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from stylegan_plugins.errors import DataError
-from stylegan_plugins.files.pickles import Network, Snapshot
+from stylegan_plugins.files.snapshots import Network, Snapshot
 
 # The largest values of arguments of the hosts' networks; TensorFlow's names after them.
 LARGEST = {

@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import importlib.util
 import inspect
 import math
 import pickle
 import types
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from stylegan_plugins.errors import DataError, HostError
+from stylegan_plugins.errors import DataError, HostError, tell
+from stylegan_plugins.files import kinds
 from stylegan_plugins.files.checksums import check_checksum
-from stylegan_plugins.files.pickles import Network, Snapshot, read_pickle
+from stylegan_plugins.files.pickles import read_pickle
+from stylegan_plugins.files.snapshots import Network, Snapshot
 from stylegan_plugins.host import devices, generators, limits
 from stylegan_plugins.host.families import HOSTS
 from stylegan_plugins.host.modules import host_module
 
 # A class name alone does not say which module it is of: stylegan3 has two Generators.
 MODULES = (*(module for family in HOSTS.values() for module in family.networks), "training.augment")
+_MEAN_OF = 10_000  # z, for w_avg
 STYLEGAN2_MODULES = tuple(family.networks[0] for family in HOSTS.values())
 
 # What the host's classes raise for arguments that they do not know, or cannot use.
@@ -46,7 +50,7 @@ def build(
     for module, cls in _classes(network):
         try:
             with limits.building_anew(network):
-                made = cls(*network.init_args, **network.init_kwargs)
+                made = cls(*network.init_args, **in_the_shape_of(cls, network.init_kwargs))
         except UNKNOWN as error:
             reasons.append(f"{module}.{network.class_name}: {error!r}")
             continue
@@ -58,10 +62,26 @@ def build(
                 if name in state and state[name].shape == tensor.shape:
                     state[name] = tensor
             made.load_state_dict(state)
+            if "mapping.w_avg" in state.keys() - network.tensors.keys():
+                average_w(made)
             return made.eval().requires_grad_(False)
         reasons.append(f"compared with {module}.{network.class_name} it {reason}")
     why = "; ".join(reasons) or f"it has no class {network.class_name}"
     raise HostError(f"{what} cannot be made with this host: {why}. Use the host that the pickle was made with.")
+
+
+def average_w(G: Any) -> None:
+    """Give a G whose file has no `w_avg`, which truncation needs, the mean of w of random z, of all classes alike."""
+    device = next(G.parameters()).device
+    z = torch.randn([_MEAN_OF, G.z_dim], generator=torch.Generator().manual_seed(0)).to(device)
+    c = torch.eye(max(G.c_dim, 1), device=device)[torch.arange(_MEAN_OF) % max(G.c_dim, 1), : G.c_dim]
+    with torch.no_grad():
+        G.mapping.w_avg.copy_(G.mapping(z, c)[:, 0].mean(dim=0))
+
+
+def has_class(network: Network) -> bool:
+    """Return whether the host has a class of the network's name."""
+    return any(True for _ in _classes(network))
 
 
 def host_class(name: str) -> type[torch.nn.Module]:
@@ -87,10 +107,35 @@ def _import_those_of_host(names: Iterable[str]) -> Iterator[types.ModuleType]:
     return (importlib.import_module(name) for name in names if importlib.util.find_spec(name) is not None)
 
 
+def in_the_shape_of(cls: type, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Convert arguments of one family for a class of the other: ada's Generator takes those of the synthesis network in
+    `synthesis_kwargs`, stylegan3's takes them beside its own."""
+    names = _arguments(cls)
+    takes = names.get("synthesis_kwargs")
+    if takes is None:
+        return kwargs
+    own = {key: value for key, value in kwargs.items() if key in names and key != "synthesis_kwargs"}
+    others = {key: value for key, value in kwargs.items() if key not in names}
+    if others and "synthesis_kwargs" in kwargs:  # of neither family
+        return kwargs
+    synthesis = {**others, **kwargs.get("synthesis_kwargs", {})}
+    return {**own, **(synthesis if takes.kind is inspect.Parameter.VAR_KEYWORD else {"synthesis_kwargs": synthesis})}
+
+
+def _arguments(cls: type) -> Mapping[str, inspect.Parameter]:
+    """Return the arguments of a class of the host, which its persistence decorator hides behind *args and **kwargs."""
+    for base in cls.__mro__:
+        if "__init__" in vars(base):
+            names = inspect.signature(vars(base)["__init__"]).parameters
+            if any(p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD for name, p in names.items() if name != "self"):
+                return names
+    return {}
+
+
 def difference(made: torch.nn.Module, network: Network) -> str | None:
     """Describe what keeps the tensors of a pickle from fitting a network; None if they fit.
 
-    Buffers may be missing: they are not trained, and versions of the hosts differ in them."""
+    Buffers may be missing, but not of another shape: they are not trained, and versions of the hosts differ in them."""
     trained = {name for name, _ in made.named_parameters()}  # without those that the host was told to freeze
     shapes = {name: list(value.shape) for name, value in made.state_dict().items()}
     for name in sorted(network.parameters | trained):
@@ -98,6 +143,7 @@ def difference(made: torch.nn.Module, network: Network) -> str | None:
             return f"has a {name}, which the host's has not"
         if name not in network.tensors:
             return f"lacks {name}"
+    for name in sorted(shapes.keys() & network.tensors.keys()):
         if list(network.tensors[name].shape) != shapes[name]:
             return f"has {name} of {list(network.tensors[name].shape)} instead of {shapes[name]}"
     return None
@@ -145,6 +191,8 @@ def open_pickle(path: Path, trust: bool = False, keys: Iterable[str] = ("G", "D"
     check_checksum(path)
     snapshot = _trusted(path) if trust else read_pickle(path)
     if not trust:
+        for note in snapshot.notes:
+            _tell_once(note)
         limits.check_arguments(snapshot)
         snapshot = converted(snapshot)
     for key in keys:
@@ -153,12 +201,19 @@ def open_pickle(path: Path, trust: bool = False, keys: Iterable[str] = ("G", "D"
     return snapshot
 
 
+@functools.cache
+def _tell_once(note: str) -> None:
+    tell(note, err=True)
+
+
 def _trusted(path: Path) -> Snapshot:
     try:
         with open(path, "rb") as file:
+            kinds.refuse_other_kinds(str(path), file.read(kinds.HEAD))
+            file.seek(0)
             data = host_module("legacy").load_network_pkl(file)
-    except (pickle.UnpicklingError, EOFError) as error:
-        raise DataError(f"{path} is truncated, damaged, or no pickle ({error}).") from error
+    except (pickle.UnpicklingError, EOFError, *UNKNOWN) as error:
+        raise DataError(f"{path} is no pickle that the host can load ({error!r}). Leave --trust-pickle out.") from error
     found = {name: describe(value) for name, value in data.items() if isinstance(value, torch.nn.Module)}
     return Snapshot(str(path), found, {name: value for name, value in data.items() if name not in found})
 

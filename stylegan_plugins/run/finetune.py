@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,8 @@ import torch
 
 from stylegan_plugins.errors import DataError, OptionError, tell
 from stylegan_plugins.files import downloads
-from stylegan_plugins.files.pickles import Network, Snapshot, UntrustedPickle, read_pickle
+from stylegan_plugins.files.pickles import UntrustedPickle, read_pickle
+from stylegan_plugins.files.snapshots import Network, Snapshot
 from stylegan_plugins.host import generators, limits, networks
 from stylegan_plugins.host.modules import host_module
 from stylegan_plugins.host.networks import layers_above, open_pickle
@@ -44,7 +44,7 @@ def local_pickle(address: str) -> Path:
 
 
 def _check_pickle(path: Path) -> None:
-    """Raise DataError for what is no pickle; one that is not trusted is kept, and refused when it is opened."""
+    """Raise DataError for what is no network; one that is not trusted is kept, and refused when it is opened."""
     with contextlib.suppress(UntrustedPickle):
         read_pickle(path)
 
@@ -62,6 +62,8 @@ def configure(args: Any, given: frozenset[str], trust: bool, labels_of_plugin: b
     args["resume_pkl"] = str(path.absolute())
     if trust:
         args["trust_pickle"] = True
+    if not snapshot.networks:
+        snapshot.network("G")
     lacking = set()
     for key, other in OTHER_G.items():
         if key not in snapshot.networks and other in snapshot.networks:
@@ -69,7 +71,14 @@ def configure(args: Any, given: frozenset[str], trust: bool, labels_of_plugin: b
     for key, kwargs in (("G", "G_kwargs"), ("D", "D_kwargs")):
         network = network_for(snapshot, key)
         if network is None:
-            tell(f"--resume: {path.name} has no {key}; it starts at random.")
+            unknown = snapshot.networks.get(key)
+            if unknown is not None and key == "G":
+                raise DataError(
+                    f"--resume: G of {path.name} is a {unknown.class_name}, which this host has not. Use the host that "
+                    "it was trained with."
+                )
+            known = "" if unknown is None else f" but a {unknown.class_name}, which this host has not"
+            tell(f"--resume: {path.name} has no {key}{known}; it starts at random.")
             lacking.add(key)
             continue
         classes = network.init_kwargs.get("c_dim", 0)
@@ -108,15 +117,17 @@ def check_frozen(args: Mapping[str, Any], lacking: set[str]) -> None:
 
 
 def network_for(snapshot: Snapshot, key: str) -> Network | None:
-    """Return what a network of this run starts from: the one of the same name; G and G_ema also from each other."""
-    return snapshot.networks.get(key) or snapshot.networks.get(OTHER_G.get(key, ""))
+    """Return what a network of this run starts from: the one of the same name; G and G_ema also from each other. None
+    if there is none, or it is of a class that the host has not."""
+    found = snapshot.networks.get(key) or snapshot.networks.get(OTHER_G.get(key, ""))
+    return found if found is not None and networks.has_class(found) else None
 
 
 def adopt(current: Mapping[str, Any], network: Network) -> Any:
     """Return a network's arguments for this run: the pickle's, except for what belongs to the run or its data set."""
     cls = host_module("dnnlib").util.get_obj_by_name(current["class_name"])
     old = {key: value for key, value in network.init_kwargs.items() if key not in OF_THE_DATA}
-    result = _with_settings_of(current, _in_the_shape_of(cls, old), host_module("dnnlib").EasyDict)
+    result = _with_settings_of(current, networks.in_the_shape_of(cls, old), host_module("dnnlib").EasyDict)
     result["class_name"] = current["class_name"]
     return result
 
@@ -129,29 +140,6 @@ def _with_settings_of(current: Mapping[str, Any], pickled: Mapping[str, Any], ea
         if isinstance(value, dict):
             result[key] = _with_settings_of(current.get(key, {}), pickled.get(key, {}), easy)
     return result
-
-
-def _in_the_shape_of(cls: type, kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Convert arguments of one family for a class of the other: ada's Generator takes those of the synthesis network in
-    `synthesis_kwargs`, stylegan3's takes them beside its own."""
-    names = _arguments(cls)
-    takes = names.get("synthesis_kwargs")
-    if takes is None:
-        return kwargs
-    own = {key: value for key, value in kwargs.items() if key in names and key != "synthesis_kwargs"}
-    others = {key: value for key, value in kwargs.items() if key not in names}
-    synthesis = {**others, **kwargs.get("synthesis_kwargs", {})}
-    return {**own, **(synthesis if takes.kind is inspect.Parameter.VAR_KEYWORD else {"synthesis_kwargs": synthesis})}
-
-
-def _arguments(cls: type) -> Mapping[str, inspect.Parameter]:
-    """Return the arguments of a class of the host, which its persistence decorator hides behind *args and **kwargs."""
-    for base in cls.__mro__:
-        if "__init__" in vars(base):
-            names = inspect.signature(vars(base)["__init__"]).parameters
-            if any(p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD for name, p in names.items() if name != "self"):
-                return names
-    return {}
 
 
 def _check_data(path: Path, network: Network, side: int, channels: int, labels: int) -> None:
@@ -246,6 +234,8 @@ def copy_tensors(network: Network | None, module: torch.nn.Module) -> dict[str, 
                 target.copy_(source)
         elif name in parameters:
             left[name] = "not in the pickle" if source is None else f"{list(target.shape)}, pickle {list(source.shape)}"
+    if tensors and "mapping.w_avg" in dict(module.named_buffers()).keys() - tensors.keys():
+        networks.average_w(module)
     return left
 
 
@@ -259,7 +249,8 @@ def _widened(weight: torch.Tensor, width: int) -> torch.Tensor:
 
 def table(module_name: str, module: torch.nn.Module, left: Mapping[str, str]) -> str:
     """Describe what was copied in a line, and what was not in a line for each of the first few."""
-    count = sum(1 for _ in module.parameters()) + sum(1 for _ in module.buffers())
+    parameters, buffers = (sum(1 for _ in tensors) for tensors in (module.parameters(), module.buffers()))
+    count = parameters + buffers if len(left) < parameters else len(left)  # buffers of a network that starts at random
     lines = [f"  {module_name:<6} {count - len(left):>4} tensors copied, {len(left)} at random"]
     lines += [f"         at random: {name} ({why})" for name, why in list(left.items())[:8]]
     return "\n".join([*lines, f"         and {len(left) - 8} more"] if len(left) > 8 else lines)

@@ -1,0 +1,54 @@
+"""What a file of networks holds, as data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from stylegan_plugins.errors import DataError
+
+MOST_NAMES = 8  # of a message
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network of a file: what is needed to make it anew from the host's own code.
+
+    class_name, init_args, init_kwargs   of the host's class
+    tensors      parameters and buffers by name; `parameters` names those that are trained
+    source       the source code that was saved with it, never executed"""
+
+    class_name: str
+    init_args: tuple
+    init_kwargs: dict[str, Any]
+    tensors: dict[str, torch.Tensor]
+    parameters: frozenset[str]
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What a file holds: networks by key (G, D, G_ema, augment_pipe), and everything else as plain data.
+
+    tensorflow   states of G, D, Gs, in a pickle of StyleGAN2's TensorFlow code
+    notes        lines for the user: what was left out, converted or assumed"""
+
+    path: str
+    networks: dict[str, Network]
+    data: dict[str, Any]
+    tensorflow: tuple[dict[str, Any], ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def network(self, key: str) -> Network:
+        """Raises DataError if the file has no such network."""
+        if not self.networks:
+            keys = ", ".join(key[:50] for key in list(self.data)[:MOST_NAMES])
+            raise DataError(
+                f"{self.path} has no network of a known kind; it has: {keys or 'nothing'}. docs/foreign.md lists "
+                "the networks of other programs that are read."
+            )
+        if key not in self.networks:
+            raise DataError(f"{self.path} has no network {key}; it has: {', '.join(self.networks)}.")
+        return self.networks[key]
