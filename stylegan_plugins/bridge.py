@@ -170,6 +170,9 @@ def device_option(command: click.Command) -> click.Command:
     @wraps(callback)
     def on_device(*args: Any, **kwargs: Any) -> Any:
         devices.choose(kwargs.pop("device") or "auto")
+        if kwargs.get("data"):
+            run = Path(str(kwargs.get("network_pkl", ""))).parent
+            kwargs["data"] = prepare.usable(kwargs["data"], prepare.How.of_run(run))
         samples = kwargs.pop("metric_samples", None)
         host_metrics.check_samples(samples, kwargs.get("metrics"))
         host_metrics.begin(None, samples)

@@ -76,8 +76,6 @@ def check_options(command: click.Command, values: Mapping[str, Any]) -> None:
             raise OptionError(f"{flags[name]}={given[name]}: must be 1 or more.")
     _check_grid(flags, given)
     _check_files(flags, given)
-    if given.get("data"):
-        datasets.check_dataset(given["data"])
     if given.get("outdir"):
         datasets.check_output(given["outdir"])
 
