@@ -3,7 +3,7 @@
 #
 #   ./run.sh              set up, then train DiffAugment on 100 photographs of faces, a few minutes on two CPU cores
 #   ./run.sh setup        virtual environment, package, patched host, sample data; repeated calls reuse what is there
-#   ./run.sh train ARGS   the host's train.py with ARGS, for example --plugin diffaugment --data=my.zip --outdir=runs
+#   ./run.sh train ARGS   the host's train.py with ARGS, for example --plugin diffaugment --data=PICTURES --outdir=runs
 #   ./run.sh test         the test suite
 #
 # STYLEGAN_HOST=DIR uses a host of your own instead of hosts/stylegan2-ada-pytorch; patch it first.

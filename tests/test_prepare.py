@@ -94,6 +94,9 @@ KINDS = {
     "web.webp": (bytes_of(CAT, "WEBP", lossless=True), CAT),
     "new.avif": (bytes_of(CAT, "AVIF", quality=95), CAT),
     "bits.bmp": (bytes_of(CAT, "BMP"), CAT),
+    "film.jp2": (bytes_of(CAT, "JPEG2000"), CAT),
+    "plain.ppm": (bytes_of(CAT, "PPM"), CAT),
+    "game.tga": (bytes_of(CAT, "TGA"), CAT),
     "glass.png": (bytes_of(GLASS), PIL.Image.new("RGB", CAT.size, "white")),
     "gray.png": (bytes_of(GRAY), GRAY),
     "scan.png": (bytes_of(DEEP), GRAY),
@@ -104,7 +107,7 @@ KINDS = {
 
 
 def test_pictures_of_every_kind_become_what_they_show(tmp_path, capsys):
-    path = folder(tmp_path / "photos", {name: data for name, (data, _) in KINDS.items()} | {"plain.png": CAT})
+    path = folder(tmp_path / "photos", {name: data for name, (data, _) in KINDS.items()} | {"straight.png": CAT})
     pixels, _ = made(usable(str(path)))
     assert len(pixels) == len(KINDS) + 1
     for name, (_, shown) in KINDS.items():
@@ -171,9 +174,19 @@ def test_dark_sixteen_bit_colors_are_refused(tmp_path):
         usable(str(folder(tmp_path / "photos", {"a.png": png})))
 
 
-def test_size_crop_and_pad(tmp_path):
+def test_square_jpegs_that_lie_on_their_side_are_turned(tmp_path):
+    square = CAT.resize((16, 16))
+    sideways = bytes_of(square.rotate(90), "JPEG", exif=ORIENTATION, quality=95)
+    path = folder(tmp_path / "set", {"a.jpg": sideways, "b.jpg": bytes_of(square, "JPEG")})
+    assert near(made(usable(str(path)))[0]["a.png"], square) < 6
+    with pytest.raises(DataError, match="a.jpg in .* it lies on its side, as its EXIF data say"):
+        datasets.check_dataset(path)
+
+
+def test_size_crop_and_pad(tmp_path, capsys):
     path = str(folder(tmp_path / "photos", {f"{i}.png": CAT for i in range(9)} | {"small.png": CAT.resize((20, 20))}))
     assert made(usable(path))[0]["0.png"].shape[:2] == (32, 32)  # nine of ten reach 32
+    assert "pictures that are smaller than 32, enlarged: 1 (small.png)" in capsys.readouterr().out
     pixels = made(usable(path, How(size=64, crop="pad")))[0]["0.png"]
     assert pixels.shape[:2] == (64, 64) and pixels[:8].min() == 255 and pixels[30].min() < 255
     assert near(made(usable(path, How(crop="fit")))[0]["0.png"], CAT, lambda image, size, _: image.resize(size)) < 5
