@@ -380,22 +380,23 @@ def test_a_resumed_run_takes_its_data_from_another_place_and_no_other_data(ada_h
     moved = tmp_path / "moved"
     shutil.copytree(run_dir, moved)
     options = json.loads((moved / "training_options.json").read_text())
-    options["training_set_kwargs"]["path"] = "gone/crops.zip"
-    (moved / "training_options.json").write_text(json.dumps(options))
     unzipped = tmp_path / "unzipped"
     with zipfile.ZipFile(small_zip) as archive:
         archive.extractall(unzipped)
     others = write_zip(tmp_path / "others.zip", color_crops(64, side=16, seed=9))
     larger = write_zip(tmp_path / "larger.zip", color_crops(64, side=32))
     cases = [
+        ([], 2, f"images in {larger} have 32 pixels a side, the networks of the run are for 16"),
         ([], 2, "the data set gone/crops.zip is not there. Say where it is now with --data, or put it back."),
         ([f"--data={unzipped}"], 0, "at 0.2 of 1 kimg"),
         ([f"--data={others}"], 2, f"the images of {others} are not those that the run was trained on"),
         ([f"--data={others}", "--accept-changes"], 0, f"Accepted: the images of {others} are not those"),
-        ([f"--data={larger}", "--accept-changes"], 2, "have 32 pixels a side, the networks of the run are for 16"),
-        ([f"--data={tmp_path}/none.zip"], 2, f"the data set {tmp_path}/none.zip is not there."),
+        ([f"--data={larger}"], 2, "larger.zip are not those that the run was trained on"),  # in the run's size
+        ([f"--data={tmp_path}/none.zip"], 2, f"--data: {tmp_path}/none.zip does not exist."),
     ]
-    for more, code, message in cases:
+    for number, (more, code, message) in enumerate(cases):
+        options["training_set_kwargs"]["path"] = "gone/crops.zip" if number else str(larger)
+        (moved / "training_options.json").write_text(json.dumps(options))
         command = ["train.py", f"--resume-run={moved}", "--kimg=1", "--dry-run", *more]
         done = run_script(ada_host, *command, check=False)
         assert done.returncode == code and message in (done.stderr if code else done.stdout), (more, done)
