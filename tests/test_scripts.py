@@ -354,7 +354,7 @@ OF_ALL = {
     "no network": (["--network={top}/none.pkl"], "--network: {top}/none.pkl is not there."),
     "a folder": (["--network={top}"], "--network: {top} is a folder; give a file in it."),
     "no pickle": (["--network={photograph}"], "Error: {photograph} "),
-    "a cut-off pickle": (["--network={top}/half.pkl"], "half.pkl is truncated, damaged, or no pickle"),
+    "a cut-off pickle": (["--network={top}/half.pkl"], "half.pkl is truncated, damaged, or no network"),
 }
 WITH_SEEDS = {
     "an empty range": (["--seeds=3-1"], "--seeds: the range is empty, so nothing would be drawn."),
