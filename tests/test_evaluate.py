@@ -352,7 +352,7 @@ def test_labels_are_drawn_from_the_data(cache, fetched, ada_host, network, label
     [
         (["--data={large}"], "images in .* are \\[3, 32, 32\\], the generator makes \\[3, 16, 16\\]"),
         (["--data={few}"], "--metrics=fid takes 4 real images; --data has 3"),
-        (["--data={empty}"], "there are no images in"),
+        (["--data={empty}"], "there are no pictures in"),
         (["--run={empty}"], "has no network-snapshot-"),
     ],
 )
