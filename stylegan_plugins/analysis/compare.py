@@ -226,17 +226,19 @@ def run(
     datasets.check_output(outdir)
     outdir = outdir.resolve()
     cells = [Cell(names, share, seed) for share in shares for names in combinations for seed in range(seeds)]
-    for cell in {(cell.plugins, cell.fraction): cell for cell in cells}.values():  # before hours of training
+    identities: dict[Cell, dict[str, Any]] = {}
+    for cell in cells:
+        plain = [part for part in command(cell, path, images, kimg, outdir, more)[2:] if part != f"--outdir={outdir}"]
+        identities[cell] = identity_of(cell, plain, host, path)
+    folders = {cell: cell.folder(identity) for cell, identity in identities.items()}
+    missing = {(cell.plugins, cell.fraction): cell for cell in cells if not (outdir / folders[cell] / CELL).exists()}
+    for cell in missing.values():  # before hours of training
         tried = [*command(cell, path, images, kimg, outdir, more), "--dry-run"]
         call(tried, host, outdir / "dry-run.log", "Nothing was trained.")
     values: dict[Cell, float] = {}
-    folders: dict[Cell, str] = {}
     for number, cell in enumerate(cells, 1):
-        plain = [part for part in command(cell, path, images, kimg, outdir, more)[2:] if part != f"--outdir={outdir}"]
-        identity = identity_of(cell, plain, host, path)
-        folders[cell] = cell.folder(identity)
         folder = outdir / folders[cell]
-        claim(folder, identity)
+        claim(folder, identities[cell])
         run_dir, seen = progress_of(folder)
         if seen < kimg * 1000:
             report(f"{number} of {len(cells)}: {folder.name}, from {seen / 1000:g} of {kimg} kimg")
