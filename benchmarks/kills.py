@@ -132,13 +132,13 @@ def disk(run: Killed, moments: random.Random) -> bool:
 
 
 def metrics_of(run_dir: Path) -> dict[str, list[Any]]:
-    """Results by file: of each line, and of best.json."""
+    """Snapshots and results by file: of each line, and of best.json. (Times and hashes of pickles differ.)"""
     found: dict[str, list[Any]] = {}
     for file in sorted(run_dir.glob("metric-*.jsonl")):
-        lines = map(json.loads, file.read_text().splitlines())
-        found[file.name] = [(line["snapshot_pkl"], line["results"]) for line in lines]
-    best = run_dir / "best.json"
-    return found | ({best.name: [json.loads(best.read_text())]} if best.exists() else {})
+        found[file.name] = list(map(json.loads, file.read_text().splitlines()))
+    if (run_dir / "best.json").exists():
+        found["best.json"] = list(json.loads((run_dir / "best.json").read_text()).values())
+    return {name: [(line["snapshot_pkl"], line["results"]) for line in lines] for name, lines in found.items()}
 
 
 WHERE = {"anywhere": anywhere, "grid": grid, "evaluation": evaluation, "disk": disk}
