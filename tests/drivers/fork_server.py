@@ -11,24 +11,34 @@ object a line, standard output one answer for each:
 {"poll": PID}                                           answer: the exit status of what was started, null while it runs
 """
 
+import atexit
 import gc
 import json
 import os
 import runpy
 import signal
 import sys
+import threading
 import types
 
 # Nothing of a host and nothing of ours.
 import click  # noqa: F401
+import filelock  # noqa: F401
+import imagehash  # noqa: F401
 import libcst.matchers  # noqa: F401
+import matplotlib.figure  # noqa: F401
+import msgspec  # noqa: F401
 import numpy  # noqa: F401
 import PIL.Image  # noqa: F401
 import pluggy  # noqa: F401
+import psutil  # noqa: F401
 import requests  # noqa: F401
+import safetensors.torch  # noqa: F401
 import scipy.linalg
 import scipy.signal
 import scipy.stats  # noqa: F401
+import sklearn.linear_model
+import sklearn.model_selection  # noqa: F401
 import timm  # noqa: F401
 import torch.utils.tensorboard  # noqa: F401
 
@@ -57,6 +67,18 @@ def become(argv, cwd, env, stdout, stderr, timeout, start=False):
         runpy.run_path(argv[0], run_name="__main__")
 
 
+def leave(code, interrupted):
+    """End this process as Python does, but for taking its modules apart, which takes longer than most scripts."""
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if interrupted:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
+    os._exit(code)
+
+
 def status(pid, options):
     """The exit status of a child, None while it runs."""
     ended, code = os.waitpid(pid, options)
@@ -71,7 +93,17 @@ for line in sys.stdin:
     else:
         child = os.fork()
         if child == 0:
-            become(**request)
-            break
+            code = 1
+            try:
+                become(**request)
+                code = 0
+            except SystemExit as end:
+                if not isinstance(end.code, int | None):
+                    print(end.code, file=sys.stderr)
+                code = end.code if isinstance(end.code, int) else int(end.code is not None)
+            finally:
+                if sys.exc_info()[0] is not None:
+                    sys.excepthook(*sys.exc_info())
+                leave(code & 0xFF, interrupted=sys.exc_info()[0] is KeyboardInterrupt)
         answer = child if request.get("start") else status(child, 0)
     print(json.dumps(answer), flush=True)
