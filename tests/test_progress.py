@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
+import types
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stylegan_plugins.run.checkpoints import Checkpoints
 from stylegan_plugins.run.progress import Progress, _duration
 
 pytestmark = pytest.mark.unit
@@ -105,3 +108,14 @@ def test_no_order_of_events_breaks_the_line(events, total):
         shown += images
         progress.update(shown)
         assert progress.line(shown).startswith("progress: ")
+
+
+def test_it_is_said_once_that_ada_can_do_no_more(capsys):
+    pipe = types.SimpleNamespace(p=torch.tensor(1.0))
+    checkpoints = Checkpoints(types.SimpleNamespace(rank=0, nimg=12_000, augment_pipe=pipe))
+    checkpoints._tell_p()
+    assert capsys.readouterr().out == ""
+    for p in (1.02, 1.04):
+        pipe.p.fill_(p)
+        checkpoints._tell_p()
+    assert capsys.readouterr().out.count("p of ADA is 1.02 at 12 kimg: all images are augmented") == 1

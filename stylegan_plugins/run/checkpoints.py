@@ -54,6 +54,7 @@ class Checkpoints:
         self._stopped = False  # by a signal, on all processes
         self._loop: dict[str, Any] | None = None  # what is needed of the loop, at the last iteration that began
         self._ends_tick = self._writes = False  # of the iteration that began last
+        self._told_p = False
 
     # --- Before the first iteration. ---
 
@@ -143,6 +144,7 @@ class Checkpoints:
         self.session.batch_end(nimg, batch_idx)
         if self._ends_tick:
             self._check_finite()
+            self._tell_p()
         if self._writes:
             signals.release()
 
@@ -206,6 +208,18 @@ class Checkpoints:
             raise RunError(f"{message}Train with a larger --gamma or smaller learning rates, or give --on-nan=warn.")
         if self.session.rank == 0:
             print(f"{message}Training goes on.", flush=True)
+
+    def _tell_p(self) -> None:
+        """Say once that ADA can do no more: p is a probability, and the hosts let it grow beyond 1."""
+        assert self.session is not None
+        pipe = self.session.augment_pipe
+        if not self._told_p and self.session.rank == 0 and pipe is not None and float(pipe.p) > 1:
+            self._told_p = True
+            print(
+                f"p of ADA is {float(pipe.p):.2f} at {self.session.nimg / 1000:g} kimg: all images are augmented, so a "
+                "larger p does no more, and D still over-fits. More images, a plug-in or a larger --gamma may help.",
+                flush=True,
+            )
 
     def _write(self, position: Mapping[str, int]) -> None:
         assert self.session is not None and self._loop is not None
