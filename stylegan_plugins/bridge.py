@@ -262,6 +262,8 @@ def run(training_loop: Callable[..., None], rank: int, **args: Any) -> None:
     except (*FAULTS, *datasets.BROKEN, MemoryError) as error:
         if isinstance(error, UserError):
             raise
+        if signals.asked() is not None and processes.lost_another(error):
+            return checkpoints.say_how_it_goes_on()
         if checkpoints.not_restored:
             raise checkpoints.does_not_fit(error) from error
         if checkpoints.inside:

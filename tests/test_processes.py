@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import contextlib
+import signal
 import time
 
 import pytest
@@ -87,9 +89,24 @@ def test_only_an_error_that_comes_of_another_process_waits_for_it(text, waits, m
     def run():
         raise RuntimeError(text)
 
-    with pytest.raises(RuntimeError):
-        run()
+    with contextlib.nullcontext() if waits else pytest.raises(RuntimeError):
+        run()  # it waits until it is ended, too
     assert bool(slept) == waits
+
+
+@pytest.mark.unit
+def test_after_a_signal_another_process_that_has_ended_is_no_error(monkeypatch):
+    """A process may wait for one that the same signal has ended in its first pictures."""
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(processes.signals, "asked", lambda: signal.SIGTERM)
+
+    @processes.cause_first
+    def run(text):
+        raise RuntimeError(text)
+
+    assert run("gloo: Connection closed by peer") is None
+    with pytest.raises(RuntimeError, match="shape"):
+        run("another shape")
 
 
 @pytest.mark.unit

@@ -22,20 +22,28 @@ LOST = re.compile(r"gloo|nccl|connection (closed|reset|refused)|broken pipe|sock
 
 
 def cause_first(run: Callable[..., None]) -> Callable[..., None]:
-    """Let a process that lost another one wait, so that it does not end before the one that has the cause."""
+    """Let a process that lost another one wait, so that it does not end before the one that has the cause. If a signal
+    has come or comes meanwhile, it is no error: this process ends, too."""
 
     @wraps(run)
     def waiting(*args: object, **kwargs: object) -> None:
         try:
             run(*args, **kwargs)
         except (RuntimeError, RunError) as error:
-            if LOST.search(str(error)) and torch.distributed.is_initialized():
-                deadline = time.monotonic() + SECONDS
-                while time.monotonic() < deadline and signals.asked() is None:
-                    time.sleep(0.1)
-            raise
+            if not lost_another(error):
+                raise
+            deadline = time.monotonic() + SECONDS
+            while time.monotonic() < deadline and signals.asked() is None:
+                time.sleep(0.1)
+            if signals.asked() is None:
+                raise
 
     return waiting
+
+
+def lost_another(error: BaseException) -> bool:
+    """Return whether an error is that of a collective in which another process has ended."""
+    return torch.distributed.is_initialized() and LOST.search(str(error)) is not None
 
 
 def error_of(error: ProcessRaisedException | ProcessExitedException) -> UserError | None:
