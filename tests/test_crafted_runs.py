@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import os
 import shutil
 
 import pytest
@@ -195,9 +194,10 @@ def test_nothing_that_a_crafted_run_names_is_called(ada_host, unfinished, tmp_pa
 
 @pytest.mark.run
 def test_mutants_of_a_run_train_or_are_refused_in_one_line(ada_host, unfinished, tmp_path):
-    done = run_script(ada_host, str(DRIVERS / "mutants.py"), str(unfinished), "16", str(os.getpid()), timeout=400)
+    # The same ones each time; benchmarks/mutants_of_runs.py draws others.
+    done = run_script(ada_host, str(DRIVERS / "mutants.py"), str(unfinished), "16", "1", timeout=400)
     ends = json.loads(done.stdout.splitlines()[-1])
-    assert [mutant for mutant in ends if mutant[2] not in ("trained", "refused")] == [], f"seed {os.getpid()}"
+    assert [mutant for mutant in ends if mutant[2] not in ("trained", "refused")] == []
     assert len(ends) == 16
 
 
