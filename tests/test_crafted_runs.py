@@ -193,6 +193,16 @@ def test_nothing_that_a_crafted_run_names_is_called(ada_host, unfinished, tmp_pa
 
 
 @pytest.mark.run
+def test_a_run_without_a_data_set_is_one_line(ada_host, unfinished, tmp_path):
+    run = shutil.copytree(unfinished, tmp_path / "run")
+    args = json.loads((run / "training_options.json").read_text())
+    del args["training_set_kwargs"]["path"]
+    (run / "training_options.json").write_text(json.dumps(args))
+    done = run_script(ada_host, "train.py", f"--resume-run={run}", check=False)
+    assert done.returncode == 2 and "training_set_kwargs.path, of the data set, is missing." in done.stderr
+
+
+@pytest.mark.run
 def test_mutants_of_a_run_train_or_are_refused_in_one_line(ada_host, unfinished, tmp_path):
     # The same ones each time; benchmarks/mutants_of_runs.py draws others.
     done = run_script(ada_host, str(DRIVERS / "mutants.py"), str(unfinished), "16", "1", timeout=400)

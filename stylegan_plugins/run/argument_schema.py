@@ -208,6 +208,8 @@ def check_names(args: Mapping[str, Any], plugins: Plugins, where: str) -> None:
     for name in REQUIRED:
         if args.get(name) is None or (name in CLASSES and not args[name].get("class_name")):
             raise OptionError(f"{where}{name} is missing, or has no class_name.")
+    if not args["training_set_kwargs"].get("path"):
+        raise OptionError(f"{where}training_set_kwargs.path, of the data set, is missing.")
     known = {*inspect.signature(training_loop).parameters, *Arguments.__struct_fields__}
     unknown = sorted(map(str, set(args) - known))
     if unknown:
