@@ -21,6 +21,7 @@ from stylegan_plugins.errors import DataError, OptionError, PluginError, StateEr
 from stylegan_plugins.files import run_folders, trees
 from stylegan_plugins.files.checksums import record_checksum
 from stylegan_plugins.files.states import Info
+from stylegan_plugins.manager import recorded
 from stylegan_plugins.run import argument_schema, arguments, identity
 from stylegan_plugins.run.optimizers import load_optimizer
 
@@ -130,7 +131,6 @@ def test_a_plugin_file_of_a_run_from_elsewhere_is_not_executed_before_the_user_a
     file = tmp_path / "mine.py"
     file.write_text(f"open({str(tmp_path / 'was-run')!r}, 'w')\n")
     from stylegan_plugins.cli import cli
-    from stylegan_plugins.manager import recorded
 
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     record = {"active": ["mine"], "options": {}, "files": {"mine": {"path": str(file), "sha256": digest}}}
@@ -270,6 +270,13 @@ def test_labels_count_for_a_run_that_uses_them_and_arguments_of_forks_count(tmp_
         identity.check_identity(info, args[1], False, print)
     with pytest.raises(StateError, match="metrics_of_a_fork is 1 in training_options.json"):
         identity.check_identity(info, args[0] | {"metrics_of_a_fork": 1}, False, print)
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("value", [[[[[]]]], [1], {"a": 1}])
+def test_options_of_plugins_that_are_lists_are_one_line(value):
+    with pytest.raises(OptionError, match="--diffaugment-brightness: .* is no float"):
+        recorded({"active": ["diffaugment"], "options": {"diffaugment": {"brightness": value}}})
 
 
 @pytest.mark.unit
