@@ -51,7 +51,16 @@ setup(
         "report": ["jinja2"],
         # tqdm, imageio and matplotlib are what scripts of the hosts import beside training.
         "demo": ["scikit-image", "tensorboard", "tqdm", "imageio[ffmpeg]", "matplotlib"],
-        "test": ["pytest", "pytest-xdist", "hypothesis", "ruff", "mypy", "types-requests", "types-psutil"],
+        "test": [
+            "pytest",
+            "pytest-xdist",
+            "hypothesis",
+            "ruff",
+            "mypy",
+            "types-requests",
+            "types-psutil",
+            "pillow-heif",
+        ],
     },
     entry_points={"console_scripts": ["stylegan-plugins=stylegan_plugins.cli:main"]},
 )

@@ -81,7 +81,7 @@ class Killed:
         return [path.name for path in states_of(self.run_dir)] if self.run_dir.exists() else []
 
     def output(self) -> str:
-        """What it has said since it was started."""
+        """Return its output since it was started last."""
         with open(self.log, errors="replace") as file:
             file.seek(self.read)
             return file.read()

@@ -141,10 +141,10 @@ def options(command: click.Command) -> click.Command:
             kwargs["outdir"] = os.path.abspath(kwargs["outdir"])  # a run goes on from any folder
         if kwargs.get("data"):
             given = kwargs["data"]
-            kwargs["data"] = prepare.usable(given, how, request.class_names.extend)
-            request.pictures = how.record(given, kwargs["data"])
+            request.data = prepare.prepared(given, how)
+            kwargs["data"] = request.data.path
             without = sorted(explicit & {"crop", "stretch"})
-            if without and not request.pictures:
+            if without and not request.data.pictures:
                 raise OptionError(f"--{without[0]}: {given} is a data set, and used as it is. Leave it out.")
         request.dry_run = bool(kwargs.get("dry_run"))
         context.meta[_META] = request

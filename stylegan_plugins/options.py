@@ -141,7 +141,7 @@ def build(plugin: str, cls: type | None, values: typing.Mapping[str, Any]) -> An
         kind, optional = _type(hints[name])
         convert = _click_type(kind, known[name].metadata).convert
         if isinstance(value, list | tuple | dict):  # of a file that was edited; click does not expect it
-            raise OptionError(f"{flag(plugin, name)}: {value!r:.50} is no {KINDS[kind].lower()}.")
+            raise OptionError(f"{flag(plugin, name)}: expected {KINDS[kind].lower()}, not {value!r:.50}.")
         try:
             checked[name] = None if value is None and optional else convert(value, None, None)
         except click.BadParameter as error:

@@ -94,6 +94,7 @@ KINDS = {
     "web.webp": (bytes_of(CAT, "WEBP", lossless=True), CAT),
     "new.avif": (bytes_of(CAT, "AVIF", quality=95), CAT),
     "bits.bmp": (bytes_of(CAT, "BMP"), CAT),
+    "phone.heic": (bytes_of(CAT, "HEIF", quality=95), CAT),  # prepare has registered it
     "film.jp2": (bytes_of(CAT, "JPEG2000"), CAT),
     "plain.ppm": (bytes_of(CAT, "PPM"), CAT),
     "game.tga": (bytes_of(CAT, "TGA"), CAT),
@@ -270,12 +271,13 @@ def test_links_to_folders_are_followed_once(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("x.zip", b"", "neither a folder nor a zip"),
+        ("x.zip", b"", "an empty file. Give a folder or zip"),
+        ("x.zip", b"words", "neither a folder nor a zip"),
         ("x.zip", b"PK\3\4 cut", "cannot be read as a zip .*truncated. Copy or download it again"),
         ("x.7z", b"7z\xbc\xaf\x27\x1c", "a 7z archive. Unpack it, and give the folder"),
         ("x.rar", b"Rar!\x1a\7", "a RAR archive. Unpack it"),
         ("x.zip", b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS"),
-        ("x.zip", b"<!DOCTYPE html>", "a page of a web site"),
+        ("x.zip", b"<!DOCTYPE html>", "a web page"),
         ("x.tar", b"\0" * 257 + b"ustar\0", "a tar archive. Unpack it"),
     ],
 )
@@ -459,7 +461,7 @@ def test_pictures_are_prepared_once_until_they_change(tmp_path, monkeypatch, cac
 
 def test_a_run_tells_others_how_its_pictures_were_prepared(tmp_path):
     how = How(size=16, crop="pad", colors="gray")
-    pictures = how.record(str(tmp_path / "photos"), "prepared.zip")
+    pictures = how.record(tmp_path / "photos")
     record = {"training_set_kwargs": {"resolution": 16}, "pictures": pictures}
     (tmp_path / "training_options.json").write_text(json.dumps(record))
     assert How.of_run(tmp_path) == how and record["pictures"]["source"] == str(tmp_path / "photos")

@@ -358,8 +358,8 @@ OF_ALL = {
 }
 WITH_SEEDS = {
     "an empty range": (["--seeds=3-1"], "--seeds: the range is empty, so nothing would be drawn."),
-    "a negative seed": (["--seeds=-4"], "--seeds: -4 is no seed. Seeds are 0 to 4294967295."),
-    "a large seed": (["--seeds=4294967296"], "--seeds: 4294967296 is no seed."),
+    "a negative seed": (["--seeds=-4"], "--seeds: seeds are 0 to 4294967295, not -4."),
+    "a large seed": (["--seeds=4294967296"], "--seeds: seeds are 0 to 4294967295, not 4294967296."),
 }
 TO_FOLDER = {
     "a file for a folder": (["--outdir={photograph}"], "--outdir: {photograph} is a file; give a folder."),
@@ -379,7 +379,7 @@ OF_SCRIPT = {
     "style_mixing.py": {
         **OF_ALL,
         **TO_FOLDER,
-        "rows": (["--rows=-1"], "--rows: -1 is no seed."),
+        "rows": (["--rows=-1"], "--rows: seeds are 0 to 4294967295, not -1."),
         "cols": (["--cols=2-1"], "--cols: the range is empty"),
         "a layer too many": (["--styles=0-99"], "--styles: 8 is no layer of this network. Its layers are 0 to 7."),
     },
@@ -389,7 +389,7 @@ OF_SCRIPT = {
         "no target": (["--target={top}/none.png"], "--target: {top}/none.png cannot be read as an image (No such"),
         "a target that is no picture": (["--target={top}/half.pkl"], "half.pkl cannot be read as an image (cannot"),
         "no steps": (["--num-steps=0"], "--num-steps=0: must be 1 or more."),
-        "a negative seed": (["--seed=-1"], "--seed: -1 is no seed."),
+        "a negative seed": (["--seed=-1"], "--seed: seeds are 0 to 4294967295, not -1."),
     },
     "gen_images.py": {
         **OF_ALL,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import IO, Any
 
@@ -13,6 +14,11 @@ import PIL.Image
 import PIL.ImageOps
 
 from stylegan_plugins.files import datasets
+
+with suppress(ImportError):  # HEIC of telephones, whose names count as pictures from here on
+    import pillow_heif  # type: ignore[import-not-found, unused-ignore]
+
+    pillow_heif.register_heif_opener()
 
 FORMATS = (*datasets.FORMATS, "TIFF", "WEBP", "BMP", "DIB", "GIF", "AVIF", "HEIF", "JPEG2000", "PPM", "TGA")
 # Modes of one value a pixel, and how far their values reach: 16 bits, more bits, fractions.
@@ -56,7 +62,9 @@ def _extrema(image: PIL.Image.Image) -> Sequence[tuple[float, float]]:
 
 @dataclass(frozen=True)
 class Form:
-    """What every picture becomes. low, high: the values of deep pictures that become 0 and 255, by mode."""
+    """The form of all pictures in a data set.
+
+    ranges   values of deep pictures that become 0 and 255, by mode"""
 
     side: int
     gray: bool

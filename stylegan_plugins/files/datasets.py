@@ -46,8 +46,8 @@ def check_dataset(path: str | Path) -> tuple[int, int, int]:
 
     Returns the number of images, their side in pixels, and their channels (1 or 3). The cache keeps them while size and
     time of all files stay as they are.
-    Raises DataError, naming the file, for what is no data set of the hosts: a broken archive, a file that is no image,
-    images that are not square, not a power of two in size, not all of one size, neither gray nor RGB, or lie on their
+    Raises DataError, naming the file, where the hosts would fail: a broken archive, a file that cannot be read, images
+    that are not square, not a power of two in size, not all of one size, neither gray nor RGB, or lie on their
     side, and labels that the hosts would not read as they are meant."""
     images, side, channels = _cached(Path(path), _scan)
     return images, side, channels

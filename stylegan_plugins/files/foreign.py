@@ -164,8 +164,8 @@ def _refuse_lacking(name: str, tensors: Tensors) -> None:
     for sign, (program, why) in LACKING.items():
         if sign in tensors:
             raise DataError(
-                f"{name} is of {program}, which no host can be: {why}. Make images with that program, or train "
-                "anew here."
+                f"{name} is of {program}, whose architecture the hosts lack: {why}. Make images with that program, or "
+                "train anew here."
             )
 
 

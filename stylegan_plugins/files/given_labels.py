@@ -8,7 +8,7 @@ import itertools
 import json
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
@@ -72,10 +72,12 @@ def read(source: Source, pictures: Sequence[str]) -> GivenLabels | None:
         if len(files) > 1:
             two = f"{files[0]} and {files[1]}"
             raise DataError(f"--data: {source.path} has {len(files)} files of labels: {two}. Keep one.")
-        if files and (rows := rows_of(source, files[0])):
+        rows, classes = rows_of(source, files[0]) if files else ([], [])
+        if rows:
             where = f"{files[0]} in {source.path}"
             found = _from_rows(_matched(rows, str(PurePosixPath(files[0]).parent), pictures, where), where)
-            return replace(found, classes=found.classes or _names_of_classes(source, files[0], found.counts()))
+            named = len(classes) >= len(found.counts()) > 0
+            return replace(found, classes=classes) if named and not found.classes else found
     return _from_folders(source, pictures)
 
 
@@ -88,13 +90,18 @@ def _content(source: Source, file: str) -> bytes:
         raise DataError(f"--data: {file} in {source.path} cannot be read ({why:.200}). Replace it.") from error
 
 
-def _rows_of_json(source: Source, file: str) -> list[tuple[str, Any]]:
+Rows = list[tuple[str, Any]]  # (name of a picture, label)
+
+
+def _rows_of_json(source: Source, file: str) -> tuple[Rows, list[str]]:
+    """Return rows, and the names of classes that a dataset.json of ours has."""
     where = f"{file} in {source.path}"
     data = _content(source, file)
     try:
         found = json.loads(data.removeprefix(BOM))
         labels = found["labels"] or []
         rows = [(name, label) for name, label in (labels.items() if isinstance(labels, dict) else labels)]
+        classes = found.get("classes")
     except UnicodeDecodeError as error:
         raise DataError(f"--data: {where} is not in UTF-8 (byte {error.start}). Save it in UTF-8.") from None
     except json.JSONDecodeError as error:
@@ -104,19 +111,11 @@ def _rows_of_json(source: Source, file: str) -> list[tuple[str, Any]]:
     wrong = next((name for name, _ in rows if not isinstance(name, str)), None)
     if wrong is not None:
         raise DataError(f"--data: {where} has {_short(wrong)} for the name of a picture. Names are text.")
-    return rows
+    named = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
+    return rows, classes if named else []
 
 
-def _names_of_classes(source: Source, file: str, counts: list[int]) -> Sequence[str]:
-    """Return the names that a dataset.json of ours has; () for others."""
-    if PurePosixPath(file).name.lower() != JSON:
-        return ()
-    names = json.loads(_content(source, file).removeprefix(BOM)).get("classes")
-    good = isinstance(names, list) and len(names) >= len(counts) > 0 and all(isinstance(name, str) for name in names)
-    return names if good else ()
-
-
-def _rows_of_csv(source: Source, file: str) -> list[tuple[str, Any]]:
+def _rows_of_csv(source: Source, file: str) -> tuple[Rows, list[str]]:
     where = f"{file} in {source.path}"
     data = _content(source, file)
     try:
@@ -135,7 +134,7 @@ def _rows_of_csv(source: Source, file: str) -> list[tuple[str, Any]]:
     if wrong is not None:
         line = f"line {wrong[0]} of {where}"
         raise DataError(f"--data: {line} is {_short(wrong[1])}; expected the name and class of a picture.")
-    return [(line[0], line[1]) for _, line in lines]
+    return [(line[0], line[1]) for _, line in lines], []
 
 
 def _from_folders(source: Source, pictures: Sequence[str]) -> GivenLabels | None:
@@ -173,10 +172,9 @@ def _base(name: str) -> str:
     return PurePosixPath(_stem(name)).name
 
 
-def _matched(rows: Iterable[tuple[str, Any]], folder: str, pictures: Sequence[str], where: str) -> dict[str, Any]:
+def _matched(rows: Rows, folder: str, pictures: Sequence[str], where: str) -> dict[str, Any]:
     """Return the label of each picture. Names in rows are as in the source, or as in the folder of their file; if those
     do not fit, letter case, then endings, then folders are not looked at."""
-    rows = list(rows)
     in_folder = {name: _plain(name).removeprefix("" if folder == "." else f"{folder}/") for name in pictures}
     for key in (_plain, _caseless, _stem, _base):
         by_key: dict[str, tuple[str, Any]] = {}

@@ -1,4 +1,4 @@
-"""Kinds of files that hold no network, known by their first bytes, each with what can be done about it."""
+"""Kinds of files, known by their first bytes: what is given in place of a network or of pictures, and a cure."""
 
 from __future__ import annotations
 
@@ -22,16 +22,15 @@ _KINDS = tuple(
         (rb"(\xef\xbb\xbf)?\s*<(!doctype|html|head|\?xml|!--)", "a web page (HTML or XML)", _AGAIN),
         (rb"version https://git-lfs", "a pointer of Git LFS", "Run `git lfs pull` in its repository."),
         (rb"\x1f\x8b", "compressed by gzip", f"{_UNPACK}: gzip -dc FILE > NETWORK.pkl, for a tar: tar xf FILE."),
-        (
-            rb"BZh|\xfd7zXZ\0|\x28\xb5\x2f\xfd|Rar!\x1a|7z\xbc\xaf|.{257}ustar",
-            "a compressed file or archive",
-            f"{_UNPACK}.",
-        ),
+        (rb"BZh|\xfd7zXZ\0|\x28\xb5\x2f\xfd", "compressed", f"{_UNPACK}."),
+        (rb"Rar!\x1a", "a RAR archive", f"{_UNPACK}."),
+        (rb"7z\xbc\xaf", "a 7z archive", f"{_UNPACK}."),
+        (rb".{257}ustar", "a tar archive", f"{_UNPACK}."),
         (rb"\x89PNG|\xff\xd8\xff|GIF8|RIFF....WEBP|BM.{4}\0\0\0\0", "a picture", _PICTURE),
         (
             rb'.{8}\{"__metadata__": \{"tree"',
             "a training state",
-            "Go on with its run: --resume-run=FOLDER; or give a network-snapshot-*.pkl of it.",
+            "Continue its run with --resume-run=FOLDER, or give a network-snapshot-*.pkl of it.",
         ),
         (rb"\x89HDF", "an HDF5 file, as of Keras", _OTHER),
         (rb"\x08[\x01-\x1f][\x12\x1a\x22\x3a\x42]", "an ONNX or TensorFlow file", _OTHER),
@@ -42,11 +41,15 @@ _KINDS = tuple(
 )
 
 
+def kind_of(head: bytes) -> tuple[str, str] | None:
+    """Return what a file with these first bytes is, and the cure where a network is expected; None if not known."""
+    return next(((what, cure) for pattern, what, cure in _KINDS if pattern.match(head)), None)
+
+
 def refuse_other_kinds(name: str, head: bytes) -> None:
     """Raise DataError if these first bytes are of a file that holds no network."""
-    for pattern, what, cure in _KINDS:
-        if pattern.match(head):
-            raise other_kind(name, what, cure)
+    if found := kind_of(head):
+        raise other_kind(name, *found)
 
 
 def refuse_text(name: str, head: bytes) -> None:

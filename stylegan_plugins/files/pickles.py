@@ -1,7 +1,7 @@
 """Read network pickles of the hosts without running anything in them.
 
 A pickle is a program: loading one that a stranger made runs what the stranger wrote, and the hosts' own format carries
-source code that the host executes. Here a pickle may call nothing but what `records.Reachable` lists. In the end
+source code that the host executes. Here a pickle may call nothing but what `pickle_records.Reachable` lists. In the end
 tensors and arrays are made of the records, each within its bytes. Networks come out as tensors and recorded
 arguments."""
 

@@ -11,9 +11,8 @@ import os
 import sys
 import zipfile
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -104,10 +103,9 @@ class How:
         except msgspec.ValidationError as error:
             raise DataError(f"{folder / run_folders.OPTIONS}: pictures: {error}.") from error
 
-    def record(self, data: str, path: str) -> dict[str, Any]:
-        """Return what training_options.json has of it, for `data` that became `path`; {} if it is the same."""
-        source = os.path.abspath(local_data(data))
-        return {} if path == source else {"source": source, **{name: getattr(self, name) for name in RECORDED}}
+    def record(self, source: Path) -> dict[str, Any]:
+        """Return what training_options.json has of it, for the pictures in a folder or zip."""
+        return {"source": os.path.abspath(source), **{name: getattr(self, name) for name in RECORDED}}
 
     def asks_for(self, side: int, channels: int) -> bool:
         """Whether a data set of this side and channels needs to be another."""
@@ -129,11 +127,28 @@ class Notes:
             yield f"  {what}: {len(names)} ({', '.join(names[:3])}{more})"
 
 
-def usable(data: str, how: How = How(), report_classes: Callable[[Sequence[str]], object] = tuple) -> str:
-    """Return the absolute path of a data set of the hosts with the pictures in `data`, a folder, zip, address or name.
+@dataclass(frozen=True)
+class HostData:
+    """A data set of the hosts.
 
-    report_classes   is told the names of classes, in the order of their numbers, if labels are needed
-    Raises DataError or OptionError if there is none in it, or if labels are needed and cannot be meant."""
+    path         absolute
+    pictures     how it was prepared, as `How.record` has it; empty if the given data are used as they are
+    class_names  in the order of class numbers, if labels are needed and have names"""
+
+    path: str
+    pictures: dict[str, Any] = field(default_factory=dict)
+    class_names: list[str] = field(default_factory=list)
+
+
+def usable(data: str, how: How = How()) -> str:
+    """Return the path of `prepared`."""
+    return prepared(data, how).path
+
+
+def prepared(data: str, how: How = How()) -> HostData:
+    """Return a data set of the hosts with the pictures in `data`, a folder, zip, address or name.
+
+    Raises DataError or OptionError if there is none in it, or if labels are needed and are not valid."""
     path = Path(local_data(data))
     try:
         _, side, channels = datasets.check_dataset(path)
@@ -141,8 +156,7 @@ def usable(data: str, how: How = How(), report_classes: Callable[[Sequence[str]]
         pass
     else:
         if not how.asks_for(side, channels):
-            report_classes(_check_labels(path, how, path))
-            return os.path.abspath(path)
+            return HostData(os.path.abspath(path), class_names=_check_labels(path, how, path))
     with opened(path) as source:
         pictures = datasets.image_names(source.files)
         if not pictures:
@@ -154,15 +168,14 @@ def usable(data: str, how: How = How(), report_classes: Callable[[Sequence[str]]
         tell(f"--data={data}: {images} pictures of {side}x{side}, prepared in {file}")
         if how.cond and not datasets.labels_fingerprint(file):
             given_labels.read(source, pictures)  # it says what is wrong with them, if there are some
-    report_classes(_check_labels(file, how, path))
-    return str(file)
+    return HostData(str(file), how.record(path), _check_labels(file, how, path))
 
 
-def _check_labels(path: Path, how: How, given: Path) -> Sequence[str]:
-    """Say what labels are, if they are needed, and return the names of classes. Raises DataError for labels that cannot
-    be meant."""
+def _check_labels(path: Path, how: How, given: Path) -> list[str]:
+    """Print a summary of labels, if they are needed, and return the names of classes. Raises DataError for labels that
+    are not valid."""
     if not how.cond:
-        return ()
+        return []
     with opened(path) as source:
         found = given_labels.read(source, datasets.image_names(source.files))
     if found is None:
@@ -172,7 +185,7 @@ def _check_labels(path: Path, how: How, given: Path) -> Sequence[str]:
         )
     found.check(how.allow_empty_classes)
     tell(found.summary())
-    return found.classes
+    return list(found.classes)
 
 
 def _instead(source: Source) -> str:
@@ -205,10 +218,6 @@ def _prepare(source: Source, pictures: Sequence[str], how: How, file: Path) -> N
     for name in sorted(source.files.keys() - set(pictures)):
         if not _has_labels(name):
             notes.add("files that are no pictures, left out", name)
-    with suppress(ImportError):
-        import pillow_heif  # type: ignore[import-not-found]
-
-        pillow_heif.register_heif_opener()
     seen: dict[str, Seen] = {}
     for name in _shown(pictures, "Looking at pictures"):
         try:

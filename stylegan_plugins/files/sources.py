@@ -12,21 +12,12 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from stylegan_plugins.errors import DataError
+from stylegan_plugins.files import kinds
 
 # Of macOS, Synology's disks and Windows.
 FOLDERS = frozenset({"__macosx", "@eadir", "$recycle.bin", "system volume information"})
 FILES = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"})
 LARGEST = 1 << 30  # bytes of a picture, or of labels
-# First bytes of what is given in place of a zip.
-OTHERS = {
-    b"7z\xbc\xaf": "a 7z archive",
-    b"Rar!": "a RAR archive",
-    b"\x1f\x8b": "a gzip file",
-    b"BZh": "a bzip2 file",
-    b"\xfd7zXZ": "an xz file",
-    b"version https://git-lfs": "a pointer of Git LFS, not the file itself",
-    b"<": "a page of a web site, or XML",
-}
 # Methods of compression that Python's zipfile lacks.
 COMPRESSION = {9: "Deflate64, as Windows' Explorer does with more than 2 GB"}
 
@@ -127,16 +118,15 @@ def open_zip(path: Path) -> zipfile.ZipFile:
 
 
 def _instead(path: Path, error: BaseException) -> str:
+    """Describe a file that is no zip, with the cure."""
     try:
         with open(path, "rb") as file:
-            first = file.read(64)
-            file.seek(257)
-            tar = file.read(5) == b"ustar"
+            first = file.read(kinds.HEAD)
     except OSError as failed:
         return f"cannot be read ({failed.strerror})."
-    found = "a tar archive" if tar else next((what for magic, what in OTHERS.items() if first.startswith(magic)), None)
-    if found is None and first.startswith(b"PK"):
+    if first.startswith(b"PK"):
         reason = " ".join(str(error).split())
         return f"cannot be read as a zip ({reason:.200}); it may be truncated. Copy or download it again."
-    cure = "Unpack it, and give the folder." if found and "archive" in found else "Give a folder or zip of pictures."
-    return f"is {found or 'neither a folder nor a zip'}. {cure}"
+    what, _ = kinds.kind_of(first) or ("neither a folder nor a zip", "")
+    packed = "archive" in what or "compressed" in what
+    return f"is {what}. {'Unpack it, and give the folder.' if packed else 'Give a folder or zip of pictures.'}"

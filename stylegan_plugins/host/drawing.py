@@ -86,7 +86,7 @@ def _check_seeds(flag: str, seeds: Any) -> None:
         raise OptionError(f"{flag}: the range is empty, so nothing would be drawn. Give the lower number first: 0-15.")
     for seed in seeds if several else [seeds]:
         if isinstance(seed, int) and not 0 <= seed <= MOST_SEED:
-            raise OptionError(f"{flag}: {seed} is no seed. Seeds are 0 to {MOST_SEED}.")
+            raise OptionError(f"{flag}: seeds are 0 to {MOST_SEED}, not {seed}.")
 
 
 def _check_grid(flags: Mapping[str, str], given: Mapping[str, Any]) -> None:

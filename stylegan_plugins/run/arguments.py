@@ -39,8 +39,7 @@ class Request:
     explicit  names of all options of the command line that were given, the host's and ours
     extra     options of the other host family, by name
     kept      those of KEPT that were given
-    pictures  how the data set was made of pictures; empty if it was one
-    class_names  in the order of their numbers; empty if they have none"""
+    data      of --data, None without"""
 
     plugins: Plugins = field(default_factory=Plugins)
     given: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -50,8 +49,7 @@ class Request:
     no_workers: bool = False
     dry_run: bool = False
     kept: dict[str, Any] = field(default_factory=dict)
-    pictures: dict[str, Any] = field(default_factory=dict)
-    class_names: list[str] = field(default_factory=list)
+    data: prepare.HostData | None = None
     trust_pickle: bool = False
 
     @classmethod
@@ -186,10 +184,9 @@ def configure(desc: str, args: Any, request: Request) -> tuple[str, Any]:
         args["metrics"] = []  # the default would make 50,000 images at the first tick
     request.check_effects(args)
     args.update(request.kept)
-    if request.pictures:
-        args["pictures"] = request.pictures
-    if request.class_names:
-        args["class_names"] = request.class_names
+    if request.data is not None:
+        recorded_data = {"pictures": request.data.pictures, "class_names": request.data.class_names}
+        args.update({name: value for name, value in recorded_data.items() if value})
     plugins = request.plugins
     if plugins:
         args["plugins"] = plugins.record()

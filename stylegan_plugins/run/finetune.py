@@ -63,7 +63,7 @@ def configure(args: Any, given: frozenset[str], trust: bool, labels_of_plugin: b
     if trust:
         args["trust_pickle"] = True
     if not snapshot.networks:
-        snapshot.network("G")
+        snapshot.network("G")  # its error says what the file has
     lacking = set()
     for key, other in OTHER_G.items():
         if key not in snapshot.networks and other in snapshot.networks:

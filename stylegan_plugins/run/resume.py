@@ -129,9 +129,8 @@ def _change(args: dict[str, Any], new: Mapping[str, Any]) -> None:
                 raise OptionError(f"--{option}={new[option]}: must be 1 or more.")
             args.update(dict.fromkeys(keys, new[option]))
     if "data" in new:
-        how = prepare.How.of_run(Path(args["run_dir"]))
-        args["training_set_kwargs"]["path"] = path = prepare.usable(new["data"], how)
-        args["pictures"] = how.record(new["data"], path) or None
+        data = prepare.prepared(new["data"], prepare.How.of_run(Path(args["run_dir"])))
+        args["training_set_kwargs"]["path"], args["pictures"] = data.path, data.pictures or None
     if "metrics" in new:
         names = new["metrics"]
         if isinstance(names, str):
