@@ -20,6 +20,7 @@ import click
 import torch
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
+from stylegan_plugins.cache import remember_host
 from stylegan_plugins.errors import OptionError, UserError, escape_unencodable, fail
 from stylegan_plugins.files import datasets, prepare, run_folders, states
 from stylegan_plugins.files.atomic import whole
@@ -35,7 +36,7 @@ from stylegan_plugins.host.devices import (  # noqa: F401  # patched files call 
     stream,
 )
 from stylegan_plugins.host.drawing import load_networks, picture, target  # noqa: F401  likewise
-from stylegan_plugins.host.modules import host_module
+from stylegan_plugins.host.modules import host_directory, host_module
 from stylegan_plugins.manager import FAULTS, Plugins, recorded
 from stylegan_plugins.run import arguments, finetune, host_metrics, processes, resume, signals
 from stylegan_plugins.run.checkpoints import Checkpoints
@@ -119,6 +120,7 @@ def options(command: click.Command) -> click.Command:
             if kwargs[name] == "":
                 raise OptionError(f"--{name.replace('_', '-')} is empty. Give a value, or leave it out.")
         values = {name: kwargs.pop(name) for name in list(kwargs) if name not in theirs}
+        remember_host(host_directory())
         chosen = values.pop("device") or "auto"
         devices.choose(chosen)
         run_dir = values.pop("resume_run")
@@ -230,7 +232,7 @@ def run(training_loop: Callable[..., None], rank: int, **args: Any) -> None:
     plugins = recorded(args.pop("plugins", {}))
     host_metrics.register()
     host_metrics.begin(Path(args.get("run_dir", ".")), args.pop("metric_samples", None))
-    for name in ("device", "pictures", "class_names"):
+    for name in ("device", "host", "pictures", "class_names"):
         args.pop(name, None)
     settings = {"minutes": args.pop("state_minutes", 10.0), "keep": args.pop("keep_states", 2)}
     on_nan = args.pop("on_nan", "stop")

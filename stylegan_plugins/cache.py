@@ -1,13 +1,16 @@
-"""The user's cache folder, and which plug-ins that are files were run by the user."""
+"""The user's cache folder, and which hosts and which plug-ins that are files were run by the user."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from stylegan_plugins.errors import PluginError
+
+MOST_HOSTS = 20  # that are remembered
 
 
 def cache_directory() -> Path:
@@ -48,3 +51,26 @@ def _record() -> Path:
 
 def _trusted() -> set[str]:
     return set(_record().read_text(encoding="utf-8").split()) if _record().is_file() else set()
+
+
+def remember_host(directory: Path) -> None:
+    """Note that the user has used a host, for commands that are told none. A cache that cannot be written is no error:
+    --host names the host then."""
+    kept = [directory.resolve(), *(host for host in known_hosts() if host != directory.resolve())][:MOST_HOSTS]
+    if kept == known_hosts():
+        return
+    with suppress(OSError):
+        cache_directory().mkdir(parents=True, exist_ok=True)
+        _hosts().write_text("".join(f"{host}\n" for host in kept), encoding="utf-8", errors="surrogateescape")
+
+
+def known_hosts() -> list[Path]:
+    """Return the folders of hosts that the user has patched, trained with or given, the latest first."""
+    try:
+        return [Path(line) for line in _hosts().read_text("utf-8", errors="surrogateescape").splitlines()]
+    except OSError:
+        return []
+
+
+def _hosts() -> Path:
+    return cache_directory() / "hosts.txt"

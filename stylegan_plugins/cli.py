@@ -10,7 +10,7 @@ import click
 import stylegan_plugins
 from stylegan_plugins import manager
 from stylegan_plugins import options as plugin_options
-from stylegan_plugins.cache import trust
+from stylegan_plugins.cache import remember_host, trust
 from stylegan_plugins.errors import OptionError, PluginError, escape_unencodable, tell
 from stylegan_plugins.host import patch as host_patch
 from stylegan_plugins.host.families import FAMILIES
@@ -152,6 +152,8 @@ def fetch(directory: Path, family: str, source: str) -> None:
 def patch(directory: Path, dry_run: bool) -> None:
     """Turn the host in DIRECTORY into a host for plug-ins."""
     done = host_patch.patch(directory, dry_run)
+    if not dry_run:
+        remember_host(directory)
     if done is None:
         tell(f"{directory} is patched already; nothing was changed.")
         return

@@ -39,7 +39,7 @@ label_option = click.option(
 
 @click.command()
 @run_argument
-@data_option(help="Images to probe with, as for train.py", required=True)
+@data_option(help="Images to probe with  [default: the run's own]")
 @default_option(
     "--task",
     type=click.Choice(["auto", "classes", "omega"]),
@@ -56,7 +56,7 @@ def probe(run_or_pkl: Path, **settings: Any) -> None:
 
 @click.command()
 @run_argument
-@data_option(help="Real images to compare with, as for train.py", required=True)
+@data_option(help="Real images to compare with  [default: the run's own]")
 @default_option("--metrics", default="fid,kid", metavar="NAME,...", help="Some of fid, kid, pr, is")
 @default_option(
     "--features",
@@ -74,7 +74,7 @@ def probe(run_or_pkl: Path, **settings: Any) -> None:
 @click.option("--all", "every", is_flag=True, help="All snapshots of a run, not the newest alone")
 @outdir_option(help="Where results go  [default: beside the pickle]")
 @on_host
-def evaluate(run_or_pkl: Path, data: str, **settings: Any) -> None:
+def evaluate(run_or_pkl: Path, data: str | None, **settings: Any) -> None:
     """Compare images of RUN_OR_PKL with real ones: FID, KID, precision and recall, Inception Score."""
     tell(evaluating.run(run_or_pkl, data, device=devices.device(), report=to_stderr, **settings))
 
@@ -206,7 +206,7 @@ def export(run_or_pkl: Path, classes: int, seed: int, out: Path, host: Path | No
     """Write a stock pickle for the host's generate.py: of a conditioned run, whose classes are drawn labels, or of
     networks of another program."""
     devices.choose("cpu")
-    find.choose_host(host)
+    find.choose_host(host, run_or_pkl)
     sampling.export(run_or_pkl, out, classes, seed)
     tell(out)
 

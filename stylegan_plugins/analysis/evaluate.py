@@ -119,7 +119,7 @@ def floor_of(metric: Metric, reference: Reference | None) -> dict[str, float]:
 
 def results(
     path: Path,
-    data: str,
+    data: str | None,
     *,
     metrics: str,
     features: str,
@@ -145,6 +145,7 @@ def results(
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     pickles = run_folders.snapshots(path) if every else [run_folders.newest_pickle(path)]
     network = extractors.load(features, wanted, device)
+    data = find.data_of(path, data)
     local, dataset = find.open_dataset(data, path)
     count = min(len(dataset), most or len(dataset))
     samples = samples or default_samples(count)
@@ -222,7 +223,7 @@ def _finite_score(
     return results
 
 
-def run(path: Path, data: str, **how: Any) -> str:
+def run(path: Path, data: str | None, **how: Any) -> str:
     """Return a table of `results`, whose arguments it takes, for `stylegan-plugins evaluate`."""
     rows, best, floor, marked = results(path, data, **how)
     end = [] if floor is None else [f"Floor, FID of two halves of the real images: {floor:.5g}"]

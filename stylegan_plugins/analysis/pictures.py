@@ -16,7 +16,7 @@ import torch
 from stylegan_plugins.analysis import sample
 from stylegan_plugins.errors import DataError
 from stylegan_plugins.files import datasets, prepare
-from stylegan_plugins.files.run_folders import read_options
+from stylegan_plugins.host import find
 from stylegan_plugins.vision import backbones
 from stylegan_plugins.vision.extractors import batches_of, extract
 from stylegan_plugins.vision.networks import from_uint8
@@ -24,17 +24,6 @@ from training_ext.diagnostics import nearest, shrunk
 
 PIXELS = "pixels"
 Describe = Callable[[torch.Tensor], torch.Tensor]  # uint8 [n, C, H, W] -> features [n, F]
-
-
-def data_of(run_dir: Path, given: str | None) -> str | None:
-    """Return the images to compare with: the given ones, or those that the run was trained on, if they still exist."""
-    if given is not None:
-        return given
-    try:
-        recorded = (read_options(run_dir) or {})["training_set_kwargs"]["path"]
-    except (DataError, LookupError, TypeError):
-        return None
-    return recorded if Path(recorded).exists() else None
 
 
 def features_by(name: str, device: torch.device) -> Describe:
@@ -132,7 +121,7 @@ def neighbours(run_dir: Path, G: Any, device: torch.device, data: str | None, fe
     none.
 
     Raises DataError if the images do not fit G, OptionError or DataError if the features cannot be had."""
-    path = data_of(run_dir, data)
+    path = data or find.own_data(run_dir)
     if path is None:
         click.echo("Without nearest images: the run's data set is not there; name one with --data.", err=True)
         return None

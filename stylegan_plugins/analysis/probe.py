@@ -232,7 +232,7 @@ def plot(rows: list[LayerAccuracy], path: Path, title: str) -> None:
     figure.savefig(path, dpi=110)
 
 
-def run(pickle: Path, data: str, task: str, outdir: Path | None, max_images: int, device: torch.device) -> str:
+def run(pickle: Path, data: str | None, task: str, outdir: Path | None, max_images: int, device: torch.device) -> str:
     """Probe D of a pickle. Writes a plot and the figures as JSON beside it, or to `outdir`; returns the table."""
     require("sklearn")
     require("matplotlib")
@@ -246,7 +246,7 @@ def run(pickle: Path, data: str, task: str, outdir: Path | None, max_images: int
         task = "omega" if images.classes is None else "classes"
     rows = probe_classes(nets, images) if task == "classes" else probe_omega(nets, images)
     name = f"{(outdir or pickle.parent) / f'probe-{task}-{pickle.stem}'}"
-    record = dict(pickle=str(pickle), data=data, task=task, images=len(images.images), rows=[vars(row) for row in rows])
+    record = dict(pickle=str(pickle), data=path, task=task, images=len(images.images), rows=[vars(row) for row in rows])
     write_json(Path(f"{name}.json"), record)
     plot(rows, Path(f"{name}.png"), f"{pickle.parent.name}/{pickle.name}: {len(images.images)} images")
     accuracy = lambda row: f"{row.accuracy:.3f} ± {row.deviation:.3f}"

@@ -20,14 +20,20 @@ DEFAULT = "clip,dino,dinov2,vgg,swin,efficientnet_lite0"
 
 
 def run(
-    path: Path, data: str, models: str | None, most: int, outdir: Path | None, device: torch.device, report: Callable
+    path: Path,
+    data: str | None,
+    models: str | None,
+    most: int,
+    outdir: Path | None,
+    device: torch.device,
+    report: Callable,
 ) -> str:
     """Return the table of `stylegan-plugins select`. Plot and JSON are written beside the pickle or to `outdir`.
 
     models: None for all of DEFAULT whose weights can be had; report is told of the others."""
     require("matplotlib")
     require("sklearn")
-    _, dataset = find.open_dataset(data, path)
+    data, dataset = find.open_dataset(data, path)
     chosen = models_of(DEFAULT if models is None else models, "--models")
     G, sampler, pickle = sample.load_generator(path, device)
     generator = sample.Generator(G, sampler, dataset)

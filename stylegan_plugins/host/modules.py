@@ -24,6 +24,11 @@ def host_module(name: str) -> types.ModuleType:
     return importlib.import_module(name)
 
 
+def host_directory() -> Path:
+    """Return the folder of the host on `sys.path`. Raises HostError if there is none."""
+    return Path(str(host_module("dnnlib").__file__)).resolve().parents[1]
+
+
 def use_host(directory: Path) -> None:
     """Put a host first on `sys.path`, for programs that are not scripts of that host."""
     path = str(Path(directory).resolve())

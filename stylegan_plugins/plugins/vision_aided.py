@@ -309,7 +309,7 @@ class Method:
 def register_commands(cli: click.Group) -> None:
     @cli.command("select")
     @click.argument("run_or_pkl", type=click.Path(path_type=Path))
-    @find.data_option(help="Real images, as for train.py", required=True)
+    @find.data_option(help="Real images  [default: the run's own]")
     @click.option("--models", metavar="NAME,...", help=f"Backbones, or NAME=FILE  [default: {select.DEFAULT}]")
     @click.option(
         "--max-images", "most", type=click.IntRange(min=ranking.FEWEST), default=ranking.MOST, show_default=True
@@ -318,7 +318,7 @@ def register_commands(cli: click.Group) -> None:
         "--outdir", type=click.Path(path_type=Path), help="Where plot and JSON go  [default: beside the pickle]"
     )
     @find.on_host
-    def select_command(run_or_pkl: Path, data: str, **settings: Any) -> None:
+    def select_command(run_or_pkl: Path, data: str | None, **settings: Any) -> None:
         """Rank frozen networks by how well a linear probe on them tells real from generated images, best first.
 
         The best is the first to give to --vision-aided-models."""

@@ -7,7 +7,6 @@ import importlib
 import inspect
 import sys
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -16,7 +15,7 @@ from msgspec import Meta, Struct, field
 
 from stylegan_plugins.errors import OptionError
 from stylegan_plugins.host.limits import LARGEST
-from stylegan_plugins.host.modules import host_module
+from stylegan_plugins.host.modules import host_directory, host_module
 from stylegan_plugins.manager import Plugins
 
 Count = Annotated[int, Meta(ge=1, le=2**31)]
@@ -144,6 +143,7 @@ class Arguments(Struct, kw_only=True):
     allow_tf32: bool = False
     plugins: PluginArguments = field(default_factory=PluginArguments)
     device: Text = "auto"
+    host: Text = "."
     state_minutes: Positive = 10
     keep_states: Count = 2
     metric_samples: Count | None = None
@@ -231,8 +231,7 @@ def _is_known_class(name: str, plugins: Plugins) -> bool:
     if module_name == "torch.optim":
         cls = getattr(torch.optim, class_name, None)
         return inspect.isclass(cls) and issubclass(cls, torch.optim.Optimizer)
-    host = Path(host_module("dnnlib").__file__).parents[1]  # type: ignore[arg-type]
-    file = host.joinpath(*module_name.split(".")).with_suffix(".py")
+    file = host_directory().joinpath(*module_name.split(".")).with_suffix(".py")
     if not all(part.isidentifier() for part in name.split(".")) or "." not in module_name or not file.is_file():
         return False
     found = getattr(host_module(module_name), class_name, None)

@@ -17,7 +17,7 @@ from stylegan_plugins.cache import trust
 from stylegan_plugins.errors import HostError, OptionError, PluginError, fail, tell
 from stylegan_plugins.files import datasets, prepare
 from stylegan_plugins.host import devices, generators
-from stylegan_plugins.host.modules import host_module
+from stylegan_plugins.host.modules import host_directory, host_module
 from stylegan_plugins.manager import Plugins, catalogue, is_file, recorded, split_names
 from stylegan_plugins.run import argument_schema, finetune, host_metrics, signals
 from training_ext import labels
@@ -173,7 +173,8 @@ def _nothing_else_required(context: click.Context, option: click.Parameter, valu
 def configure(desc: str, args: Any, request: Request) -> tuple[str, Any]:
     """Apply a request to the host's complete arguments. Returns the description of the run directory and the arguments.
 
-    Without plug-ins and without --device no key is added."""
+    Without plug-ins and without --device no key but `host` is added."""
+    args["host"] = str(host_directory())
     _apply_extra(args, request.extra)
     if "subset" in request.extra:
         desc += f"-subset{request.extra['subset']}"
