@@ -47,6 +47,18 @@ def edits(family: Family) -> list[Edit]:
         memory_edit(replace=Call("torch.cuda.reset_peak_memory_stats"), code="bridge.reset_peak_memory(device)"),
         *(_ada_gradients() if family is ADA else []),
         loop_edit(
+            before=Call("save_image_grid", containing="'reals.png'"),
+            optional=True,
+            code="grid_size, images, labels = bridge.previews().grid(grid_size, images, labels, G_ema, D, batch_gpu)",
+            reason="says how long the run takes; on a CPU, image grids are of a size that takes seconds",
+        ),
+        loop_edit(
+            replace=Call("torch.randn", containing="labels.shape[0]"),
+            optional=True,
+            code="bridge.previews().latents({arguments})",
+            reason="a smaller grid must not change the random numbers of training",
+        ),
+        loop_edit(
             before=Assignment("stats_collector"),
             code="bridge.session().attach(G=G, D=D, G_ema=G_ema, augment_pipe=augment_pipe, loss=loss, phases=phases)",
             reason="all networks, the loss and the optimisers exist; stats.jsonl is not yet opened",

@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import wraps
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -21,7 +21,7 @@ import torch
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from stylegan_plugins.cache import remember_host
-from stylegan_plugins.errors import OptionError, UserError, escape_unencodable, fail
+from stylegan_plugins.errors import OptionError, UserError, escape_unencodable, fail, tell
 from stylegan_plugins.files import datasets, prepare, run_folders, states
 from stylegan_plugins.files.atomic import whole
 from stylegan_plugins.host import compat, devices, drawing, generators
@@ -38,9 +38,10 @@ from stylegan_plugins.host.devices import (  # noqa: F401  # patched files call 
 from stylegan_plugins.host.drawing import load_networks, picture, target  # noqa: F401  likewise
 from stylegan_plugins.host.modules import host_directory, host_module
 from stylegan_plugins.manager import FAULTS, Plugins, recorded
-from stylegan_plugins.run import arguments, finetune, host_metrics, processes, resume, signals
+from stylegan_plugins.run import arguments, defaults, finetune, host_metrics, memory, processes, resume, signals
 from stylegan_plugins.run.checkpoints import Checkpoints
 from stylegan_plugins.run.identity import identity_of
+from stylegan_plugins.run.previews import Previews
 from stylegan_plugins.run.progress import Progress
 from stylegan_plugins.run.session import Session
 from training_ext.distributed import TIMEOUT, average_gradients, broadcast  # noqa: F401  # likewise
@@ -73,6 +74,11 @@ def session() -> Session:
 def checkpoints() -> Checkpoints:
     """Return what writes and restores the state of the run in this process."""
     return _run.checkpoints
+
+
+def previews() -> Previews:
+    """Return what shows the run in this process while it goes on."""
+    return _run.checkpoints.previews
 
 
 def generator(host_class: str, **kwargs: Any) -> torch.nn.Module:
@@ -109,53 +115,75 @@ def options(command: click.Command) -> click.Command:
     theirs = {parameter.name for parameter in command.params}
     command.params.extend(ours)
     arguments.take_files(command)
+    incomplete = defaults.relax(command)
     callback: Any = command.callback
 
     @wraps(callback)
     def checked(*args: Any, **kwargs: Any) -> Any:
         host_metrics.register()  # those of plug-ins that are given as files
-        context = click.get_current_context()
-        explicit = frozenset(name for name in kwargs if context.get_parameter_source(name) in _GIVEN)
-        for name in sorted(explicit):
-            if kwargs[name] == "":
-                raise OptionError(f"--{name.replace('_', '-')} is empty. Give a value, or leave it out.")
-        values = {name: kwargs.pop(name) for name in list(kwargs) if name not in theirs}
         remember_host(host_directory())
-        chosen = values.pop("device") or "auto"
-        devices.choose(chosen)
-        run_dir = values.pop("resume_run")
-        if run_dir is not None:
-            run_folders.check_name(run_dir, "--resume-run")
-            folder = run_folders.newest_run(Path(run_dir))
-            if "device" not in explicit:
-                recorded_device = (run_folders.read_options(folder) or {}).get("device")
-                devices.choose(recorded_device if recorded_device in devices.CHOICES else "auto")
-            given = {**kwargs, **values, "device": chosen}
-            resume.resume(command, folder, {name: given[name] for name in given if name in explicit})
-            return _ended()
+        context = click.get_current_context()
+        given = {name: kwargs[name] for name in kwargs if context.get_parameter_source(name) in _GIVEN}
+        for name in sorted(given):
+            if given[name] == "":
+                raise OptionError(f"--{name.replace('_', '-')} is empty. Give a value, or leave it out.")
+        devices.choose(kwargs.pop("device") or "auto")
+        run_dir = kwargs.pop("resume_run")
+        if run_dir not in (None, arguments.AUTO):
+            return _resume(command, Path(run_dir), given)
+        if resumes := arguments.AUTO in (run_dir, kwargs.get("resume")):
+            given.pop("resume_run", None)
+        if kwargs.get("resume") == arguments.AUTO:
+            kwargs["resume"] = given.pop("resume") and None
+        small = devices.device().type == "cpu" and "cfg" not in given
+        if small:
+            kwargs.update(defaults.for_cpu(given))
+        values = {name: kwargs.pop(name) for name in list(kwargs) if name not in theirs}
         how = prepare.How.take(values, cond=bool(kwargs.get("cond")))
-        request = arguments.Request.parse(values, explicit)
-        if kwargs.get("workers") == 0:
-            kwargs["workers"], request.no_workers = None, True
+        if small and not kwargs.get("resume"):
+            how = replace(how, limit=defaults.CPU_SIDE)
+        request = arguments.Request.parse(values, frozenset(given))
+        request.timed = small and "kimg" not in given
         if kwargs.get("outdir") is not None:
             run_folders.check_name(kwargs["outdir"], "--outdir")
             datasets.check_output(kwargs["outdir"])
             kwargs["outdir"] = os.path.abspath(kwargs["outdir"])  # a run goes on from any folder
+            request.resumes = Path(kwargs["outdir"]) if resumes else None
         if kwargs.get("data"):
-            given = kwargs["data"]
-            request.data = prepare.prepared(given, how)
-            kwargs["data"] = request.data.path
-            without = sorted(explicit & {"crop", "stretch"})
+            request.data = prepare.prepared(kwargs["data"], how)
+            without = sorted(given.keys() & {"crop", "stretch"})
             if without and not request.data.pictures:
-                raise OptionError(f"--{without[0]}: {given} is a data set, and used as it is. Leave it out.")
+                raise OptionError(f"--{without[0]}: {kwargs['data']} is a data set, and used as it is. Leave it out.")
+            kwargs["data"] = request.data.path
+            if incomplete:
+                kwargs = defaults.complete(command, given, datasets.check_dataset(Path(kwargs["data"]))[1], kwargs)
+        if kwargs.get("workers") == 0:
+            kwargs["workers"], request.no_workers = None, True
         request.dry_run = bool(kwargs.get("dry_run"))
         context.meta[_META] = request
         signals.forward()
-        callback(*args, **kwargs)
+        try:
+            callback(*args, **kwargs)
+        except resume.Begun as same:
+            try:
+                _resume(command, same.run_dir, {name: given[name] for name in resume.SAME_RUN if name in given})
+            except resume.CompleteError as error:
+                tell(str(error))
         return _ended()
 
     command.callback = _one_line_errors(checked)
     return command
+
+
+def _resume(command: click.Command, run_dir: Path, given: dict[str, Any]) -> None:
+    """Resume a run, on the device that it had unless --device is given."""
+    run_folders.check_name(run_dir, "--resume-run")
+    folder = run_folders.newest_run(run_dir)
+    if "device" not in given:
+        recorded_device = (run_folders.read_options(folder) or {}).get("device")
+        devices.choose(recorded_device if recorded_device in devices.CHOICES else "auto")
+    resume.resume(command, folder, {name: value for name, value in given.items() if name != "resume_run"})
+    _ended()
 
 
 def device_option(command: click.Command) -> click.Command:
@@ -218,7 +246,12 @@ def configure(desc: str, args: Any) -> tuple[str, Any]:
     """The host's arguments are complete: let the plug-ins change them, and record what is active."""
     context = click.get_current_context(silent=True)
     request = context.meta.get(_META) if context is not None else None
-    desc, args = arguments.configure(desc, args, request or arguments.Request())
+    request = request or arguments.Request()
+    desc, args = arguments.configure(desc, args, request)
+    if request.resumes is not None and (run_dir := resume.begun(request.resumes, args)):
+        raise resume.Begun(run_dir)
+    if request.length:
+        tell(request.length)
     return re.sub("[\ud800-\udfff]", "_", desc), args  # it has the name of the data set, which may be no text
 
 
@@ -235,6 +268,7 @@ def run(training_loop: Callable[..., None], rank: int, **args: Any) -> None:
     for name in ("device", "host", "pictures", "class_names"):
         args.pop(name, None)
     settings = {"minutes": args.pop("state_minutes", 10.0), "keep": args.pop("keep_states", 2)}
+    shown = {"minutes": args.pop("image_minutes", None), "pages": not args.pop("no_report", False)}
     on_nan = args.pop("on_nan", "stop")
     trust_pickle = args.pop("trust_pickle", False)
     labels = arguments.use_labels({**args, "plugins": plugins.record()}, plugins)
@@ -254,13 +288,20 @@ def run(training_loop: Callable[..., None], rank: int, **args: Any) -> None:
         states.lock(session.run_dir)  # a resumed run is locked by what started it
     if isinstance(resumed, str):  # each process of several reads it
         resumed = states.read_state(Path(resumed))
-    checkpoints = Checkpoints(session, resumed=resumed, batch=args["batch_size"], identity=identity, **settings)
+    if resumed is not None:
+        shown |= {"begun": resumed["position"]["cur_nimg"], "kept": len(resumed["grid_z"])}
+    previews = Previews(session, **shown)
+    checkpoints = Checkpoints(
+        session, resumed=resumed, batch=args["batch_size"], identity=identity, previews=previews, **settings
+    )
     _run = _Run(session, checkpoints, trust_pickle)
     try:
-        training_loop(rank=rank, **{"progress_fn": session.tick, **args})
+        training_loop(rank=rank, **{"progress_fn": checkpoints.tick, **args})
         checkpoints.finish()
     except signals.Ended:
         checkpoints.say_how_it_goes_on()
+    except torch.OutOfMemoryError as error:
+        raise memory.out_of_memory(args) from error
     except (*FAULTS, *datasets.BROKEN, MemoryError) as error:
         if isinstance(error, UserError):
             raise

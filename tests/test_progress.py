@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stylegan_plugins.run.checkpoints import Checkpoints
-from stylegan_plugins.run.progress import Progress, _duration
+from stylegan_plugins.run.progress import Progress, duration
 
 pytestmark = pytest.mark.unit
 
@@ -96,7 +96,7 @@ def test_output_goes_where_standard_output_is_when_it_is_printed(clock, capsys):
     [(-5, "0m 0s"), (59.9, "0m 59s"), (60, "1m 0s"), (3600, "1h 0m"), (86399, "23h 59m"), (200_000, "2d 7h")],
 )
 def test_durations_have_two_units(seconds, text):
-    assert _duration(seconds) == text
+    assert duration(seconds) == text
 
 
 @given(st.lists(st.tuples(st.floats(0, 100), st.integers(0, 1000)), min_size=1, max_size=80), st.floats(0, 100))

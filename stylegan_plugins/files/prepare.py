@@ -68,6 +68,7 @@ class How:
     crop     center: the middle square; fit: all of the picture, stretched; pad: all of it, on white
     colors   rgb, gray, or auto: gray if all pictures are
     stretch  map the values that 16-bit pictures of the set use to the full range
+    limit    of a size that is not given; None: AUTO, and data sets of any size are used as they are
     cond     labels are needed: what is wrong with them is an error, and else told
     allow_empty_classes  of labels that are needed"""
 
@@ -75,6 +76,7 @@ class How:
     crop: Literal[CROPS] = "center"  # type: ignore[valid-type]
     colors: Literal[COLORS] = "auto"  # type: ignore[valid-type]
     stretch: bool = False
+    limit: int | None = None
     cond: bool = False
     allow_empty_classes: bool = False
 
@@ -109,7 +111,12 @@ class How:
 
     def asks_for(self, side: int, channels: int) -> bool:
         """Whether a data set of this side and channels needs to be another."""
-        return self.size not in (None, side) or self.colors not in ("auto", "gray" if channels == 1 else "rgb")
+        too_large = self.size is None and self.limit is not None and side > self.limit
+        return (
+            too_large
+            or self.size not in (None, side)
+            or self.colors not in ("auto", "gray" if channels == 1 else "rgb")
+        )
 
 
 @dataclass
@@ -284,7 +291,7 @@ def _form(source: Source, seen: dict[str, Seen], how: How, notes: Notes) -> Form
         raise DataError(
             f"--data: pictures in {source.path} are too small: {reached} pixels. Hosts train on {SIDES[0]} or more."
         )
-    side = how.size or max(side for side in SIDES if side <= min(reached, AUTO))
+    side = how.size or max(side for side in SIDES if side <= min(reached, how.limit or AUTO))
     gray = [name for name, one in seen.items() if one.mode in GRAY]
     if gray and len(gray) < len(seen):
         for name in gray:

@@ -99,7 +99,13 @@ def snapshots_in(folder: Path) -> list[Path]:
 
 def newest_run(folder: Path) -> Path:
     """Return a run directory itself, or the run in an --outdir that was begun last."""
-    if (folder / OPTIONS).is_file() or not folder.is_dir():
+    if (folder / OPTIONS).is_file():
         return folder
-    runs = (run for run in folder.iterdir() if RUN.match(run.name) and (run / OPTIONS).is_file())
-    return max(runs, key=lambda run: int(run.name.split("-")[0]), default=folder)
+    return next(reversed(runs(folder)), folder)
+
+
+def runs(folder: Path) -> list[Path]:
+    """Return the runs in an --outdir, the newest last; none if it does not exist."""
+    found = folder.iterdir() if folder.is_dir() else ()
+    kept = (run for run in found if RUN.match(run.name) and (run / OPTIONS).is_file())
+    return sorted(kept, key=lambda run: int(run.name.split("-")[0]))

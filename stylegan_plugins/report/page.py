@@ -299,3 +299,7 @@ def _last_values(runs: Sequence[Run]) -> list[tuple[str, list[tuple[str, str]]]]
         for name in sorted({name for table in tables for name in table.values}):
             rows.append((before + name, [cell_of(table, name) for table in tables]))
     return rows
+
+
+def refresh(run_dir: Path) -> None:
+    write([run_dir], run_dir / "report.html")

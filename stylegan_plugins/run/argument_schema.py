@@ -148,6 +148,8 @@ class Arguments(Struct, kw_only=True):
     keep_states: Count = 2
     metric_samples: Count | None = None
     on_nan: Literal["stop", "warn"] = "stop"
+    image_minutes: NotNegative | None = None
+    no_report: bool = False
     trust_pickle: bool = False
     pictures: PicturesArguments | None = None
     class_names: Annotated[list[Text], Meta(max_length=1 << 16)] = field(default_factory=list)
@@ -171,6 +173,7 @@ FLAGS = {
     "kimg_per_tick": "--tick",
     "image_snapshot_ticks": "--snap",
     "state_minutes": "--state-minutes",
+    "image_minutes": "--image-minutes",
     "G_kwargs.channel_base": "--cbase",
     "G_kwargs.synthesis_kwargs.channel_base": "--cbase",
     "G_kwargs.channel_max": "--cmax",

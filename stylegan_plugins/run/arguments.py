@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import click
@@ -19,7 +20,7 @@ from stylegan_plugins.files import datasets, prepare
 from stylegan_plugins.host import devices, generators
 from stylegan_plugins.host.modules import host_directory, host_module
 from stylegan_plugins.manager import Plugins, catalogue, is_file, recorded, split_names
-from stylegan_plugins.run import argument_schema, finetune, host_metrics, signals
+from stylegan_plugins.run import argument_schema, defaults, finetune, host_metrics, signals
 from training_ext import labels
 from training_ext.gan_losses import GAN_LOSSES
 from training_ext.labels import Labels
@@ -27,7 +28,7 @@ from training_ext.labels import Labels
 HOST_LOSS = "training.loss.StyleGAN2Loss"
 PLUGIN_LOSS = "training_ext.loss.PluginLoss"
 # Options of ours that are arguments of `bridge.run` and may change when a run goes on.
-KEPT = ("state_minutes", "keep_states", "metric_samples", "on_nan")
+KEPT = ("state_minutes", "keep_states", "metric_samples", "on_nan", "image_minutes", "no_report")
 
 
 @dataclass
@@ -39,7 +40,9 @@ class Request:
     explicit  names of all options of the command line that were given, the host's and ours
     extra     options of the other host family, by name
     kept      those of KEPT that were given
-    data      of --data, None without"""
+    data      of --data, None without
+    timed     the length of the run is chosen so that it takes about an hour; length: what is told of it
+    resumes   the folder of runs in which one of the same arguments is looked for, to go on with; None: a new run"""
 
     plugins: Plugins = field(default_factory=Plugins)
     given: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -51,6 +54,9 @@ class Request:
     kept: dict[str, Any] = field(default_factory=dict)
     data: prepare.HostData | None = None
     trust_pickle: bool = False
+    timed: bool = False
+    length: str = ""
+    resumes: Path | None = None
 
     @classmethod
     def parse(cls, values: dict[str, Any], explicit: frozenset[str]) -> Request:
@@ -106,6 +112,14 @@ def take_files(command: click.Command) -> None:
 
 
 COUNT = click.IntRange(min=1)
+AUTO = "auto"  # as --resume and --resume-run: go on with the run of this very command, or begin it
+
+
+class _Run(click.Path):
+    """A folder, or `auto`."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return value if value == AUTO else super().convert(value, param, ctx)
 
 
 def _option(flag: str, help: str, kind: Any = None, metavar: str | None = "INT", **how: Any) -> click.Option:
@@ -132,8 +146,14 @@ def options_for(command: click.Command) -> list[click.Option]:
         _option("--subset", "Train with so many images  [default: all]", COUNT),
     ]
     plugin_help = "Plug-ins to train with, or .py files of them, repeatable; see: stylegan-plugins list"
-    resume_help = "Go on exactly with the run in DIR, or with the newest run in it; needs no other option"
+    resume_help = (
+        "Go on exactly with the run in DIR, or with the newest run in it; needs no other option. auto: with the run "
+        "of this very command, or begin it"
+    )
     minutes_help = "Time between two states that --resume-run can go on from  [default: 10]"
+    grids_help = (
+        "Time between two image grids, beside those of ticks; 0: those alone  [default: 2, after 30 minutes 10]"
+    )
     nan_help = "When weights or losses are not finite: end the run, or say it and go on  [default: stop]"
     accept_help = "Go on with --resume-run although data or arguments of the run have changed"
     trust_help = "Load the pickle of --resume as the host would: it may run any code"
@@ -141,10 +161,12 @@ def options_for(command: click.Command) -> list[click.Option]:
     ours = [
         _option("--plugin", plugin_help, None, "NAME,...", multiple=True),
         DEVICE_OPTION,
-        _option("--resume-run", resume_help, click.Path(exists=True, file_okay=False), "DIR", **resume),
+        _option("--resume-run", resume_help, _Run(exists=True, file_okay=False), "DIR|auto", **resume),
         _option("--state-minutes", minutes_help, click.FloatRange(min=0, min_open=True), "MIN"),
         _option("--keep-states", "States that are kept  [default: 2]", COUNT),
         METRIC_SAMPLES_OPTION,
+        _option("--image-minutes", grids_help, click.FloatRange(min=0), "MIN"),
+        click.Option(["--no-report"], is_flag=True, default=None, help="Do not keep report.html of the run fresh"),
         _option("--on-nan", nan_help, click.Choice(["stop", "warn"]), None),
         click.Option(["--accept-changes"], is_flag=True, help=accept_help),
         click.Option(["--trust-pickle"], is_flag=True, help=trust_help),
@@ -164,7 +186,7 @@ def options_for(command: click.Command) -> list[click.Option]:
 
 def _nothing_else_required(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
     """A resumed run has its options in its directory."""
-    if value is not None:
+    if value not in (None, AUTO):
         for parameter in context.command.params:
             parameter.required = False
     return value
@@ -195,6 +217,8 @@ def configure(desc: str, args: Any, request: Request) -> tuple[str, Any]:
     lacking: set[str] = set()
     if args.get("resume_pkl"):
         lacking = finetune.configure(args, request.explicit, request.trust_pickle, labels is not None, plugins)
+    if request.timed and not request.dry_run:
+        request.length = defaults.set_length(args, request.explicit)
     if "device" in request.explicit:
         args["device"] = os.environ[devices.VARIABLE]
     if plugins or request.gan_loss:
@@ -307,8 +331,7 @@ def adapt(args: dict[str, Any], device: torch.device, of_plugin: Labels | None =
         loader["worker_init_fn"] = begin
     if device.type == "cpu":
         loader["pin_memory"] = False
-        for kwargs in (args["G_kwargs"].get("synthesis_kwargs", args["G_kwargs"]), args["D_kwargs"]):
-            if "num_fp16_res" in kwargs:  # half precision is slow and inexact on a CPU
-                kwargs["num_fp16_res"] = 0
+        for name in ("G_kwargs", "D_kwargs"):
+            defaults.in_single_precision(args[name])
         if args.get("num_gpus", 1) > 1:  # processes share the cores
             torch.set_num_threads(max(1, (os.cpu_count() or 1) // args["num_gpus"]))

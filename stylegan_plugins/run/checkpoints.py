@@ -24,6 +24,7 @@ from stylegan_plugins.manager import FAULTS
 from stylegan_plugins.run import logs, signals
 from stylegan_plugins.run.finite import not_finite
 from stylegan_plugins.run.optimizers import load_optimizer
+from stylegan_plugins.run.previews import Previews
 from stylegan_plugins.run.session import Session
 from training_ext.distributed import agree, gather_objects
 
@@ -40,7 +41,8 @@ class Checkpoints:
     resumed    the state to go on from
     batch      real images of an iteration, of all processes together
     minutes    between two states; keep: so many states are kept
-    identity   what a resumed run must have again: data, arguments and versions, as in `states.Info`"""
+    identity   what a resumed run must have again: data, arguments and versions, as in `states.Info`
+    previews   what is to be seen of the run"""
 
     session: Session | None = None
     resumed: Mapping[str, Any] | None = None
@@ -48,6 +50,7 @@ class Checkpoints:
     minutes: float = 10
     keep: int = 2
     identity: Mapping[str, Any] = field(default_factory=dict)
+    previews: Previews = field(default_factory=Previews)
 
     def __post_init__(self) -> None:
         self._written = 0.0  # when the loop began, then when the newest state was written
@@ -116,6 +119,8 @@ class Checkpoints:
                 print(f"{error} Training goes on.", flush=True)  # the disk may have room again next time
         if stop:
             self.say_how_it_goes_on()
+        else:
+            self.previews.next_batch(loop)
         self._stopped = stop
         return stop
 
@@ -147,6 +152,12 @@ class Checkpoints:
             self._tell_p()
         if self._writes:
             signals.release()
+
+    def tick(self, cur_kimg: int, total_kimg: int) -> None:
+        """The host's progress_fn: called after each tick, and once before training, which is ignored."""
+        if self.session is not None and self.session.batch_idx:
+            self.session.tick()
+            self.previews.page()
 
     def finish(self) -> None:
         """The loop came to its end: a longer run may go on from here."""

@@ -56,10 +56,10 @@ class Progress:
         if now <= start or last <= first:
             return text
         speed = (last - first) / (now - start)
-        return f"{text}  {speed:.1f} images/s  {_duration((self.total - cur_nimg) / speed)} left"
+        return f"{text}  {speed:.1f} images/s  {duration((self.total - cur_nimg) / speed)} left"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     seconds = max(int(seconds), 0)
     if seconds >= 86400:
         return f"{seconds // 86400}d {seconds % 86400 // 3600}h"

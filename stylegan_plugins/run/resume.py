@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import tempfile
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ from stylegan_plugins.host import devices
 from stylegan_plugins.host.modules import host_module
 from stylegan_plugins.manager import recorded
 from stylegan_plugins.run import argument_schema, arguments, host_metrics, logs, signals
-from stylegan_plugins.run.identity import check_identity
+from stylegan_plugins.run.identity import check_identity, identity_of
 
 # Options that may be given anew, and what numbers from 1 on are called among the arguments of the loop.
 COUNTS = {
@@ -26,7 +27,35 @@ COUNTS = {
     "snap": ["image_snapshot_ticks", "network_snapshot_ticks"],
     "tick": ["kimg_per_tick"],
 }
+SAME_RUN = (*COUNTS, *arguments.KEPT, "metrics", "workers", "device", "dry_run")
 CHANGEABLE = (*COUNTS, *arguments.KEPT, "data", "metrics", "workers", "device")
+
+
+class CompleteError(StateError):
+    """A run has come to its end."""
+
+
+class Begun(Exception):
+    """The run of a command is there already. run_dir: its directory"""
+
+    def __init__(self, run_dir: Path) -> None:
+        super().__init__(run_dir)
+        self.run_dir = run_dir
+
+
+def begun(outdir: Path, args: Mapping[str, Any]) -> Path | None:
+    """Return the newest run in a folder of runs that has the data and arguments of `args` and a state to go on from;
+    None if there is none."""
+    identity = identity_of(args)
+    mine = (identity["arguments"], identity["data"], identity["labels"], args.get("resume_pkl"))
+    for run_dir in reversed(run_folders.runs(outdir)):
+        options = run_folders.read_options(run_dir) or {}
+        for path in states.states_of(run_dir):
+            with contextlib.suppress(StateError):  # a damaged one
+                info = states.read_info(path)
+                if (info.arguments, info.data, info.labels, options.get("resume_pkl")) == mine:
+                    return run_dir
+    return None
 
 
 def resume(command: click.Command, run_dir: Path, given: Mapping[str, Any]) -> None:
@@ -35,6 +64,7 @@ def resume(command: click.Command, run_dir: Path, given: Mapping[str, Any]) -> N
     given: the options of this call. Raises OptionError for one that cannot change in the middle of a run, and
     StateError if there is nothing to go on from."""
     with states.locked(run_dir):
+        source = (run_folders.read_options(run_dir) or {}).get("resume_pkl")
         args, path, info, state = _prepared(run_dir, given)
         signals.forward()
         if not given.get("dry_run"):
@@ -42,7 +72,7 @@ def resume(command: click.Command, run_dir: Path, given: Mapping[str, Any]) -> N
             for label in logs.cut(run_dir, info):
                 host_metrics.mark_best_again(run_dir, label)
             if given.keys() & {*CHANGEABLE}:  # what a run was last told is what it goes on with
-                write_json(run_dir / run_folders.OPTIONS, args)
+                write_json(run_dir / run_folders.OPTIONS, {**args, "resume_pkl": source})
             _launch(command, args, path, state)
 
 
@@ -100,7 +130,7 @@ def _prepared(run_dir: Path, given: Mapping[str, Any]) -> tuple[dict[str, Any], 
             "training_options.json was changed. Put it back."
         )
     if info.nimg >= args["total_kimg"] * 1000:
-        raise StateError(
+        raise CompleteError(
             f"--resume-run: the run is complete at {info.nimg / 1000:g} kimg. Give a larger --kimg to train longer."
         )
     click.echo(f"Going on from {path}, at {info.nimg / 1000:.1f} of {args['total_kimg']} kimg.")

@@ -282,10 +282,9 @@ class Session:
             self.progress.update(nimg)
         self._call("batch_end", nimg=nimg, batch_idx=batch_idx)
 
-    def tick(self, cur_kimg: int, total_kimg: int) -> None:
-        """The host's progress_fn: called after each tick, and once before training, which is ignored."""
-        if self.batch_idx:
-            self._call("tick", nimg=self.nimg)
+    def tick(self) -> None:
+        """A tick of training is over."""
+        self._call("tick", nimg=self.nimg)
 
     def snapshot(self, path: str | None, nimg: int) -> None:
         """Called in each tick, before its statistics are collected. path: of a network snapshot, if one was written."""

@@ -1,0 +1,83 @@
+"""How long training takes, measured on copies of its networks, and how much work an image is."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from stylegan_plugins.host.randomness import own_random
+
+REGULARISATION = 1.3  # how much longer an iteration takes with its share of R1 and path lengths
+FORWARDS = 10.0  # passes of G that the main phases take, about
+SECONDS, LONG = 0.1, 10.0  # that short steps are repeated for; a longer one is made once
+
+
+def seconds_per_image(G: Any, D: Any, batch: int) -> float:
+    """Return the time that training takes for one real image, in seconds, without what plug-ins and ADA add.
+
+    G, D    networks of the host on their device; they and random numbers are left as they are
+    batch   images at a time"""
+    device = next(D.parameters()).device
+    latent, label = torch.zeros([1, G.z_dim], device=device), torch.zeros([1, G.c_dim], device=device)
+    with own_random("estimate", 0, device):
+        with torch.no_grad():
+            forward = _timed(lambda: G(latent, label, noise_mode="const"), device)
+        seconds = FORWARDS * forward if forward > 1 else _of_copies(G, D, batch, device)
+    if device.type == "cuda":
+        torch.cuda.empty_cache()  # a run may need all of it
+    return seconds * REGULARISATION
+
+
+def _of_copies(G: Any, D: Any, batch: int, device: torch.device) -> float:
+    G, D = (copy.deepcopy(network).train().requires_grad_(True) for network in (G, D))
+    one = _timed(lambda: _step(G, D, 1), device)
+    return one if one * batch > 10 else _timed(lambda: _step(G, D, batch), device) / batch
+
+
+def _step(G: Any, D: Any, count: int) -> None:
+    """Run the main phases of G and D."""
+    device = next(D.parameters()).device
+    z, c = torch.randn([count, G.z_dim], device=device), torch.zeros([count, G.c_dim], device=device)
+    D(G(z, c), c).mean().backward()
+    with torch.no_grad():
+        images = G(z, c)
+    (D(images, c) - D(images, c)).mean().backward()
+
+
+def _timed(step: Callable[[], None], device: torch.device) -> float:
+    """Return the seconds of the shortest of some steps; the first one also prepares what the others use."""
+    times: list[float] = []
+    while len(times) < 2 or sum(times) < SECONDS:
+        begin = time.perf_counter()
+        step()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - begin)
+        if times[0] > LONG:
+            break
+    return min(times)
+
+
+@torch.no_grad()
+def multiplications(G: Any) -> int:
+    """Return the number of multiplications in G's convolutions for one image, about."""
+    found = 0
+
+    def count(module: torch.nn.Module, inputs: Any, output: Any) -> None:
+        nonlocal found
+        weight = getattr(module, "weight", None)
+        if isinstance(weight, torch.Tensor) and weight.ndim == 4 and isinstance(output, torch.Tensor):
+            found += weight.numel() * output.shape[-1] * output.shape[-2]
+
+    hooks = [module.register_forward_hook(count) for module in G.modules()]
+    try:
+        device = next(G.parameters()).device
+        G(torch.zeros([1, G.z_dim], device=device), torch.zeros([1, G.c_dim], device=device), noise_mode="const")
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found
