@@ -248,6 +248,7 @@ def configure(desc: str, args: Any) -> tuple[str, Any]:
     request = context.meta.get(_META) if context is not None else None
     request = request or arguments.Request()
     desc, args = arguments.configure(desc, args, request)
+    args["host"] = str(host_directory())
     if request.resumes is not None and (run_dir := resume.begun(request.resumes, args)):
         raise resume.Begun(run_dir)
     if request.length:

@@ -18,7 +18,7 @@ from stylegan_plugins.cache import trust
 from stylegan_plugins.errors import HostError, OptionError, PluginError, fail, tell
 from stylegan_plugins.files import datasets, prepare
 from stylegan_plugins.host import devices, generators
-from stylegan_plugins.host.modules import host_directory, host_module
+from stylegan_plugins.host.modules import host_module
 from stylegan_plugins.manager import Plugins, catalogue, is_file, recorded, split_names
 from stylegan_plugins.run import argument_schema, defaults, finetune, host_metrics, signals
 from training_ext import labels
@@ -115,7 +115,7 @@ COUNT = click.IntRange(min=1)
 AUTO = "auto"  # as --resume and --resume-run: go on with the run of this very command, or begin it
 
 
-class _Run(click.Path):
+class _RunFolder(click.Path):
     """A folder, or `auto`."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
@@ -161,7 +161,7 @@ def options_for(command: click.Command) -> list[click.Option]:
     ours = [
         _option("--plugin", plugin_help, None, "NAME,...", multiple=True),
         DEVICE_OPTION,
-        _option("--resume-run", resume_help, _Run(exists=True, file_okay=False), "DIR|auto", **resume),
+        _option("--resume-run", resume_help, _RunFolder(exists=True, file_okay=False), "DIR|auto", **resume),
         _option("--state-minutes", minutes_help, click.FloatRange(min=0, min_open=True), "MIN"),
         _option("--keep-states", "States that are kept  [default: 2]", COUNT),
         METRIC_SAMPLES_OPTION,
@@ -195,8 +195,7 @@ def _nothing_else_required(context: click.Context, option: click.Parameter, valu
 def configure(desc: str, args: Any, request: Request) -> tuple[str, Any]:
     """Apply a request to the host's complete arguments. Returns the description of the run directory and the arguments.
 
-    Without plug-ins and without --device no key but `host` is added."""
-    args["host"] = str(host_directory())
+    Without plug-ins and without --device no key is added."""
     _apply_extra(args, request.extra)
     if "subset" in request.extra:
         desc += f"-subset{request.extra['subset']}"

@@ -1,5 +1,5 @@
-"""Settings that a host's train.py does not have: for a machine without a GPU, on which hosts do not train by themselves,
-and for options that stylegan3 requires.
+"""Settings that a host's train.py does not have: for a machine without a GPU, on which hosts do not train by
+themselves, and for options that stylegan3 requires.
 
 Without --cfg, a CPU gets small networks, small pictures, and a run of about an hour. Whatever is given is taken."""
 

@@ -56,6 +56,7 @@ if __name__ == "__main__":
     if "--stock" in sys.argv:
         torch.Tensor.pin_memory = lambda tensor: tensor
         training_loop.torch = CpuTorch()
+        del args["host"]  # of ours
         arguments.adapt(args, torch.device("cpu"))
         training_loop.training_loop(rank=0, **args)
     else:
