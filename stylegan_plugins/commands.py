@@ -90,6 +90,12 @@ def evaluate(run_or_pkl: Path, data: str | None, **settings: Any) -> None:
 @default_option("--metric", default="fid", help="What is compared, as in evaluate")
 @default_option("--features", default="inception", metavar="NAME", help="As in evaluate")
 @click.option("--samples", type=COUNT, help="Generated images, as in evaluate")
+@click.option(
+    "--vary",
+    multiple=True,
+    metavar="NAME=A,B,...",
+    help="Values of an option of train.py or of a plug-in, as further rows; repeatable: all pairs of values",
+)
 @find.picture_options
 @outdir_option(help="Where runs and the table go; what is there is not done again", required=True)
 @host_option
@@ -98,8 +104,8 @@ def evaluate(run_or_pkl: Path, data: str | None, **settings: Any) -> None:
 def compare(host: Path | None, device: str, outdir: Path, arguments: tuple[str, ...], **settings: Any) -> None:
     """Train combinations of plug-ins in turn with the same budget, and make a table of them.
 
-    ARGUMENTS after -- go to every train.py, options of plug-ins to the combinations that have them. Interrupted, the
-    same command goes on where it was."""
+    ARGUMENTS after -- go to every train.py, options of plug-ins to the combinations that have them. After an
+    interruption the same command continues where it was."""
     devices.choose(device)
     settings |= dict(more=arguments, pictures=prepare.How.take(settings), device=devices.device(), report=to_stderr)
     tell(comparing.run(find.choose_host(host), outdir, **settings))
@@ -138,7 +144,7 @@ def sample(run_or_pkl: Path, seeds: str, trunc: float, like: Path | None, label:
 
 def pictures_options(command: Callable) -> Callable:
     """Add what `interpolate` and `sheet` share."""
-    near = "What near means: pixels, or a backbone, such as efficientnet_lite0, clip or dinov2"
+    near = "What near means: pixels, l1, lpips, or a backbone, such as efficientnet_lite0, clip or dinov2"
     command = outdir_option(help="Where the pictures go", required=True)(on_host(command))
     command = label_option(command)
     command = default_option("--features", default="pixels", metavar="NAME", help=near)(command)

@@ -2,48 +2,59 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
+import shlex
 import signal
+import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.hosts import ADA
 from support.images import color_crops, write_zip
 from support.runs import TINY
-from support.scripts import invoke
+from support.scripts import DRIVERS, invoke, run_script, start_script
 
-from stylegan_plugins.analysis import compare
-from stylegan_plugins.analysis.compare import Cell
+from stylegan_plugins.analysis import cells, compare, metrics, tables
+from stylegan_plugins.analysis.cells import Cell
+from stylegan_plugins.analysis.tables import Measured, Results
 from stylegan_plugins.errors import DataError, OptionError
+
+HOST = Path("/host")
+QUICK = str(DRIVERS / "quick_compare.py")
 
 
 @pytest.mark.unit
 def test_combinations_and_fractions():
-    assert compare.combinations_of("none, augself,diffaugment+freezed,none") == [
+    assert cells.combinations_of("none, augself,diffaugment+freezed,none") == [
         "none",
         "augself",
         "diffaugment,freezed",
     ]
-    assert compare.fractions_of("1.0,0.2") == [1.0, 0.2]
+    assert cells.fractions_of("1.0,0.2") == [1.0, 0.2]
     for text in ("0", "1.5", "x", "0.2,,1"):
         with pytest.raises(OptionError, match="--fraction"):
-            compare.fractions_of(text)
+            cells.fractions_of(text)
     with pytest.raises(OptionError, match="--plugins"):
-        compare.combinations_of(" , ")
+        cells.combinations_of(" , ")
 
 
 @pytest.mark.unit
 @settings(deadline=None, max_examples=30)  # the first time plug-ins are imported
 @given(st.sampled_from(["none", "augself", "disp,freezed"]), st.floats(0.01, 1), st.integers(1, 10_000))
 def test_a_share_of_the_data_is_as_many_images_as_it_says(plugins, share, images):
-    found = compare.command(Cell(plugins, share, 3), "d.zip", images, 5, Path("runs"), ["--batch=8"])
+    found = cells.command(Cell(plugins, share, 3), HOST, "d.zip", images, 5, Path("runs"), ["--batch=8"])
     subset = [int(part.partition("=")[2]) for part in found if part.startswith("--subset=")]
     assert subset == ([] if share == 1 else [max(round(share * images), 1)])
     assert ("--plugin=none" not in found) and (f"--plugin={plugins}" in found) is (plugins != "none")
@@ -54,62 +65,278 @@ def test_a_share_of_the_data_is_as_many_images_as_it_says(plugins, share, images
 def test_options_of_a_plugin_go_to_the_combinations_that_have_it():
     given = ["--gamma=1", "--contrad-warmup=50", "--snap", "9", "--diffaugment-cutout", "0.2", "--mirror=1", "--x-y=1"]
     rest = ["--gamma=1", "--snap", "9", "--mirror=1", "--x-y=1"]
-    assert compare.arguments_for([], given) == rest
-    assert compare.arguments_for(["contrad"], given) == [rest[0], "--contrad-warmup=50", *rest[1:]]
+    assert cells.arguments_for([], given) == rest
+    assert cells.arguments_for(["contrad"], given) == [rest[0], "--contrad-warmup=50", *rest[1:]]
     # augself brings diffaugment along.
-    assert compare.arguments_for(["augself"], given) == [*rest[:3], "--diffaugment-cutout", "0.2", *rest[3:]]
+    assert cells.arguments_for(["augself"], given) == [*rest[:3], "--diffaugment-cutout", "0.2", *rest[3:]]
 
 
 @pytest.mark.unit
-def test_the_table_has_means_and_deviations():
-    values = {Cell("none", 1.0, 0): 10.0, Cell("none", 1.0, 1): 14.0, Cell("a,b", 1.0, 0): 3.0}
-    text = compare.as_markdown(["none", "a,b"], [1.0], values)
-    assert text.splitlines()[0] == "| plug-ins | 100% of the data |"
-    assert text.splitlines()[2:] == ["| none | 12 ± 2.83 |", "| a + b | 3 |"]
+def test_varied_options_are_rows_of_the_combinations_that_have_them():
+    varied = cells.variations_of(["gamma=0.1,1", "--contrad-warmup=5"])
+    found = cells.cells_of(["none", "contrad"], varied, [1.0, 0.2], 2)
+    assert list(dict.fromkeys(cell.row for cell in found)) == [
+        *[("none", (("gamma", value),)) for value in ("0.1", "1")],
+        *[("contrad", (("gamma", value), ("contrad-warmup", "5"))) for value in ("0.1", "1")],
+    ]
+    assert len(set(found)) == len(found) == 4 * 2 * 2
+    assert [(cell.fraction, cell.seed) for cell in found[:2]] == [(1.0, 0), (1.0, 1)]
+    command = cells.command(found[6], HOST, "d.zip", 64, 5, Path("runs"), ["--batch=8", "--contrad-x=2"])
+    assert command[1] == "/host/train.py" and command[-3:] == ["--contrad-x=2", "--gamma=1", "--contrad-warmup=5"]
+
+
+NAMES = st.sampled_from(["gamma", "cmax", "contrad-warmup", "b2"])
+VALUES = st.text("ab09.-+/=", min_size=1, max_size=4)
+
+
+@pytest.mark.unit
+@settings(max_examples=30)
+@given(st.dictionaries(NAMES, st.lists(VALUES, min_size=1, max_size=4, unique=True), max_size=3), st.sampled_from(",;"))
+def test_variations_are_read_as_they_are_written(wanted, separator):
+    written = [f"{name}={separator.join(values)}" for name, values in wanted.items()]
+    assert cells.variations_of(written) == wanted
+    assert cells.variations_of(["a-b=c;d,e"]) == {"a-b": ["c", "d,e"]}
+
+
+@pytest.mark.unit
+@settings(max_examples=50)
+@given(st.text(max_size=12))
+def test_any_text_is_a_variation_or_one_line(text):
+    try:
+        assert all(values and all(values) for values in cells.variations_of([text]).values())
+    except OptionError as error:
+        assert str(error).startswith(f"--vary={text}")
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    "vary, more, message",
+    [
+        (["gamma"], [], "--vary=gamma: give an option"),
+        (["gamma=1,,2"], [], "--vary=gamma=1,,2: give an option"),
+        (["gamma=1", "gamma=2"], [], "gamma is varied twice"),
+        (["gamma=1,2"], ["--gamma=1"], "--vary=gamma: --gamma is among the other arguments"),
+        (["gamma=1,2"], ["--gamma", "1"], "--vary=gamma: --gamma is among the other arguments"),
+        (["seed=1,2"], [], "--seed: compare gives this option to train.py itself. Use --seeds of compare."),
+        ([], ["--kimg=5"], "--kimg: compare gives this option to train.py itself. Use --kimg of compare."),
+        ([], ["--resume-run", "x"], "--resume-run: compare gives .* Leave it out."),
+        (["contrad-warmup=1,2"], [], "--contrad-warmup=1 has no effect"),
+    ],
+)
+def test_a_variation_that_cannot_be_is_one_line(vary, more, message):
+    with pytest.raises(OptionError, match=message):
+        cells.check_arguments(["none", "augself"], more, cells.variations_of(vary))
+
+
+# What is written. ---------------------------------------------------------------------------------
+
+
+def results(values: dict[Cell, float], planned: list[Cell] | None = None, **how) -> Results:
+    """What a comparison measured. Runs of the plug-in `b` have no ADA."""
+    known = dict(metric="fid", key="fid_clean", higher=False, features="inception", kimg=1000, samples=50, real=100)
+    runs = [Measured(cell, "folder", value, "off" if cell.plugins == "b" else "on") for cell, value in values.items()]
+    return Results(**{**known, "floor": 7.25, **how}, planned=planned or list(values), runs=runs)
+
+
+def by_seed(**rows: Sequence[float]) -> dict[Cell, float]:
+    return {Cell(name, 1.0, seed): value for name, values in rows.items() for seed, value in enumerate(values)}
+
+
+@pytest.mark.unit
+def test_the_table_says_what_is_compared():
+    text = tables.as_markdown(results(by_seed(none=(10, 14), **{"a,b": (3, 3.5)})))
+    assert text.splitlines()[:4] == [
+        "FID ↓ (fid_clean), lower is better; features: inception.",
+        "1000 kimg a run, 50 generated and 100 real images.",
+        "Split-half floor, one half of the real images against the other: 7.25.",
+        "ADA: on.",
+    ]
+    head = ["| plug-ins | FID ↓ |", "| --- | --- |"]
+    assert text.splitlines()[-4:] == [*head, "| none | 12 ± 2.83 |", "| a + b | **3.25 ± 0.354** |"]
+    one = results({Cell("none", 0.5, 0): 10, Cell("b", 0.5, 0): 14}, metric="pr", higher=True, floor=None)
+    text = tables.as_markdown(one)
+    assert "One seed, so differences may be chance" in text and "floor" not in text and "ADA:" not in text
+    assert "| plug-ins | ADA | F-score of precision and recall ↑, 50% of the data |" in text
+    assert text.splitlines()[-1] == "| b | off | **14** |"
+
+
+@pytest.mark.unit
+def test_rows_that_are_not_distinguished_from_the_best_say_so():
+    _, rows = results(by_seed(a=(1, 2), c=(1.5, 3), d=(8, 8.1), e=(1, 9))).table()
+    marks = [(row[0].text, row[-1].best, row[-1].tied) for row in rows]
+    assert marks == [("a", True, False), ("c", False, True), ("d", False, False), ("e", False, True)]
+    _, rows = results(by_seed(a=[2], c=[2])).table()
+    assert not any(entry.best or entry.tied for row in rows for entry in row)  # nothing is better than anything
+    part = tables.as_markdown(results(by_seed(a=[2]), [Cell("a", 1.0, 0), Cell("c", 1.0, 0)]))
+    assert "1 of 2 runs so far" in part and part.splitlines()[-1] == "| c | – |"
+
+
+@pytest.mark.unit
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.lists(st.floats(-1e6, 1e6), min_size=3, max_size=3), min_size=2, max_size=4), st.booleans())
+def test_the_best_mean_is_bold_and_no_tie_is_farther_than_a_deviation(table, higher):
+    _, rows = results(by_seed(**{f"p{i}": row for i, row in enumerate(table)}), higher=higher).table()
+    means, spread = [statistics.fmean(row) for row in table], [statistics.stdev(row) for row in table]
+    best = [i for i, row in enumerate(rows) if row[-1].best]
+    assert len(best) == (len(set(means)) > 1)
+    for i in best:
+        assert means[i] == (max if higher else min)(means)
+        near = [abs(mean - means[i]) <= max(one, spread[i]) for mean, one in zip(means, spread)]
+        assert [row[-1].tied for row in rows] == [near[k] and k != i for k in range(len(rows))]
+
+
+@pytest.mark.unit
+def test_all_formats_have_the_same_figures_and_nothing_of_a_name_is_markup(tmp_path):
+    varied = [(("gamma", value),) for value in ("0.1", "1", "10")]
+    planned = [Cell(name, 1.0, seed, row) for name in ("none", "<b>x$y$.py") for row in varied for seed in (0, 1)]
+    planned.append(Cell("b", 1.0, 0))
+    found = results({cell: 5.0 + index for index, cell in enumerate(planned)}, planned)
+    text = tables.write(found, tmp_path, {"data": "d.zip"})
+    assert "![FID ↓](compare.svg)" in text and "| none | 0.1 | on | **5.5 ± 0.707** |" in text
+    assert (tmp_path / "compare.md").read_text() == f"{text}\n"
+    page = (tmp_path / "compare.html").read_text()
+    assert "<strong>5.5 ± 0.707</strong>" in page and "&lt;b&gt;x" in page and "<b>" not in page
+    assert not re.search(r"""(src|href)=["'](?!data:)""", page) and "<script" not in page
+    with open(tmp_path / "compare.csv", newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == 13 and lines[0]["gamma"] == "0.1" and (lines[-1]["gamma"], lines[-1]["ada"]) == ("", "off")
+    assert [float(line["fid_clean"]) for line in lines] == [5.0 + index for index in range(13)]
+    record = json.loads((tmp_path / "compare.json").read_text())
+    assert record["cells"][2]["varied"] == {"gamma": "1"} and (record["floor"], record["data"]) == (7.25, "d.zip")
+    assert ElementTree.parse(tmp_path / "compare.svg").getroot().tag.endswith("svg")
+    # An option with words makes no figure, and that of another comparison does not stay.
+    words = results({Cell("none", 1.0, 0, (("mode", value),)): 1.0 for value in ("a", "b")})
+    assert "svg" not in tables.write(words, tmp_path, {}) and not (tmp_path / "compare.svg").exists()
+
+
+@pytest.mark.unit
+def test_the_figure_has_a_line_for_each_combination_and_a_level_for_one_without_the_option(monkeypatch):
+    from matplotlib.axes import Axes
+
+    drawn, levels, plot = [], [], Axes.errorbar
+    level = lambda self, y, **how: levels.append((y, how["label"]))
+
+    def line(self, x, y, deviation, **how):
+        drawn.append((x, y, deviation, how["label"]))
+        return plot(self, x, y, deviation, **how)
+
+    monkeypatch.setattr(Axes, "errorbar", line)
+    monkeypatch.setattr(Axes, "axhline", level)
+    rows = [(("gamma", gamma), ("kind", kind)) for gamma in ("10", "0.1") for kind in "ab"]
+    values = {Cell("none", 1.0, seed, row): float(row[0][1]) + seed for row in rows for seed in (0, 1)}
+    assert b"<svg" in tables.as_figure(results(values | {Cell("c", 1.0, 0): 4.0}))
+    assert [label for *_, label in drawn] == ["none, kind a", "none, kind b"] and levels == [(4.0, "c")]
+    x, y, deviation, _ = drawn[0]
+    assert x == [0.1, 10.0] and [*y, *deviation] == pytest.approx([0.6, 10.5, 0.5**0.5, 0.5**0.5])
+
+
+@pytest.mark.unit
+def test_the_floor_of_fid_is_that_of_evaluate_and_a_small_set_has_none():
+    reference = metrics.Reference(np.random.default_rng(0).normal(size=[40, 3]).astype(np.float32))
+    assert metrics.split_half(metrics.METRICS["fid"], reference) == pytest.approx(reference.floor, rel=1e-5)
+    assert metrics.split_half(metrics.METRICS["kid"], reference) is not None
+    assert metrics.split_half(metrics.METRICS["fid"], metrics.Reference(np.zeros([7, 3], np.float32))) is None
+
+
+@pytest.mark.unit
+def test_ada_is_read_from_the_run(tmp_path):
+    pipe = {"augment_kwargs": {"class_name": "x"}}
+    cases = [({}, "off"), (pipe, "off"), (pipe | {"ada_target": 0.6}, "on"), (pipe | {"augment_p": 0.2}, "p = 0.2")]
+    cases += [({"augment_kwargs": None, "ada_target": 0.6}, "off"), (pipe | {"augment_p": "x"}, "off")]
+    for options, ada in cases:
+        (tmp_path / "training_options.json").write_text(json.dumps(options))
+        assert compare.ada_of(tmp_path) == ada
+
+
+# Progress. ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.unit
+def test_the_estimate_is_of_kimg_and_of_evaluations():
+    clock = compare.Clock()
+    clock.count(10, training=100, evaluating=5)
+    clock.count(30, training=300, evaluating=15)
+    assert clock.seconds([20.0, 4.0]) == 24 * 10 + 2 * 10 and clock.seconds([]) == 0
+
+
+@pytest.mark.unit
+def test_progress_of_a_run_is_told_once_a_minute_if_it_is_new(tmp_path):
+    log, told = tmp_path / "train.log", []
+    log.write_text("progress: of an earlier run\n")
+    relay = compare.Relay(log, log.stat().st_size, "2 of 6", told.append)
+    relay()
+    assert told == []
+    with open(log, "a") as file:
+        file.write("tick 0\nprogress: 0.5 of 1.0 kimg (50%)  5m 2s left\nprogress: not yet who")
+    for _ in range(2):
+        relay()
+    assert told == ["2 of 6: 0.5 of 1.0 kimg (50%)  5m 2s left"]
+    with open(log, "a") as file:
+        file.write("le\nprogress: 0.6 of\n")
+    relay()
+    assert len(told) == 1
+    relay._at -= compare.LINES_SECONDS
+    relay()
+    assert told[1:] == ["2 of 6: 0.6 of"]
 
 
 @pytest.mark.run
 def test_combinations_are_trained_and_after_ctrl_c_the_same_command_goes_on(ada_host, small_zip, tmp_path):
-    """The run that it ends has its state written; what is done is not done again."""
+    """The run that it ends has its state written; what is done is not done again. The folder is not the host's."""
     tiny = [flag for flag in TINY[ADA] if not flag.startswith(("--kimg", "--snap"))]
-    flags = ["--plugins=none,diffaugment", f"--data={small_zip}", "--kimg=1", "--fraction=0.5", f"--outdir={tmp_path}"]
-    flags += ["--features=efficientnet_lite0", "--samples=16", "--metric=kid", "--", *tiny]
-    flags += ["--batch=32", "--device=cpu", "--snap=9"]
-    command = [sys.executable, "-c", "from stylegan_plugins.cli import main; main()", "compare", *flags]
-    how = {"env": {**os.environ, "OMP_NUM_THREADS": "1"}, "preexec_fn": with_ctrl_c}
-    running = subprocess.Popen(command, cwd=ada_host, stderr=subprocess.PIPE, text=True, **how)
+    out = tmp_path / "out"
+    flags = ["--plugins=none,diffaugment", f"--data={small_zip}", "--kimg=1", "--fraction=0.5", f"--outdir={out}"]
+    flags += [f"--host={ada_host}", "--features=efficientnet_lite0", "--samples=16", "--metric=kid", "--", *tiny]
+    flags += ["--batch=128", "--device=cpu", "--snap=9"]
+    running = start_script(tmp_path, QUICK, *flags)
     deadline = time.monotonic() + 300
-    while not any("tick 0" in log.read_text() for log in tmp_path.glob("none-0.5-seed0-*/train.log")):
+    while not any("tick 0" in log.read_text() for log in out.glob("none-0.5-seed0-*/train.log")):
         assert running.poll() is None and time.monotonic() < deadline
-        time.sleep(0.1)
+        time.sleep(0.05)
     os.kill(running.pid, signal.SIGINT)
-    _, said = running.communicate(timeout=120)
+    said, _ = running.communicate(timeout=120)
     assert running.returncode == 128 + signal.SIGINT and "Traceback" not in said
-    (first,) = tmp_path.glob("none-0.5-seed0-*")
+    (first,) = out.glob("none-0.5-seed0-*")
     run_dir, seen = compare.progress_of(first)
     assert run_dir is not None and 0 <= seen < 1000
     assert not list(run_dir.glob("*.tmp"))
 
-    done = invoke(ada_host, "compare", *flags)
+    done = run_script(tmp_path, QUICK, *flags, check=False)
     assert done.returncode == 0, done.stderr
     assert f"1 of 2: {first.name}, from {seen / 1000:g} of 1 kimg" in done.stderr
+    assert "1 of 2: 1.0 of 1.0 kimg (100%)" in done.stderr
+    assert re.search(r"1 of 2: kid_efficientnet_lite0 [\d.]+; about .+ left for all", done.stderr)
     assert [path.name for path in first.glob("0*")] == [run_dir.name]
-    record = json.loads((tmp_path / "compare.json").read_text())
-    assert [(cell["plugins"], cell["seed"]) for cell in record["cells"]] == [("none", 0), ("diffaugment", 0)]
-    assert all(cell["value"] > 0 for cell in record["cells"]) and "| diffaugment | " in done.stdout
-    options = next(tmp_path.glob("diffaugment-0.5-seed0-*/0*/training_options.json"))
+    record = json.loads((out / "compare.json").read_text())
+    runs = [(cell["plugins"], cell["seed"], cell["ada"]) for cell in record["cells"]]
+    assert runs == [("none", 0, "on"), ("diffaugment", 0, "off")]
+    assert all(cell["value"] > record["floor"] for cell in record["cells"])
+    assert "| diffaugment | off | " in done.stdout and "16 generated and 64 real images" in done.stdout
+    options = next(out.glob("diffaugment-0.5-seed0-*/0*/training_options.json"))
     saved = json.loads(options.read_text())
     assert saved["training_set_kwargs"]["max_size"] == 32 and saved["plugins"]["active"] == ["diffaugment"]
 
     kept = next(first.glob("0*/network-snapshot-*.pkl"))
     before = kept.stat().st_mtime
-    again = invoke(ada_host, "compare", *flags)
+    again = run_script(tmp_path, QUICK, *flags, check=False)
     assert again.returncode == 0 and " of 2: " not in again.stderr and kept.stat().st_mtime == before
-    assert json.loads((tmp_path / "compare.json").read_text())["cells"] == record["cells"]
+    assert json.loads((out / "compare.json").read_text())["cells"] == record["cells"]
 
-    kept.rename(kept.with_suffix(".moved"))  # an older snapshot would be that of a shorter run
-    done = invoke(ada_host, "compare", *flags)
-    assert done.returncode == 2 and f"{kept} is missing, the snapshot at the end of the run" in done.stderr
+
+@pytest.mark.unit
+def test_a_run_without_its_last_snapshot_or_its_state_is_not_evaluated(tmp_path, monkeypatch):
+    """An older snapshot would be that of a shorter run."""
+    trained = lambda: compare._trained([], tmp_path, 2, "", print)
+    monkeypatch.setattr(compare, "progress_of", lambda folder: (folder, 2016))
+    (tmp_path / "network-snapshot-000001.pkl").touch()
+    with pytest.raises(DataError, match="network-snapshot-000002.pkl is missing, the snapshot at the end of the run"):
+        trained()
+    (tmp_path / "network-snapshot-000002.pkl").touch()
+    assert trained() == tmp_path / "network-snapshot-000002.pkl"
+    monkeypatch.setattr(compare, "progress_of", lambda folder: (None, 0))
+    monkeypatch.setattr(compare, "call", lambda *args: None)
+    with pytest.raises(DataError, match="the run has left no state"):
+        trained()
 
 
 @pytest.mark.unit
@@ -122,10 +349,12 @@ def test_a_cell_is_its_arguments_its_data_its_files_and_the_versions(tmp_path, m
     images = color_crops(6, side=16)
     data = str(write_zip(tmp_path / "a.zip", images, [0, 1] * 3))
 
+    monkeypatch.chdir(host)  # where x.pkl is
+
     def folder(cell: Cell = cell, data: str = data, kimg: int = 5, more: tuple[str, ...] = ("--resume=x.pkl",)) -> str:
-        compare.code_of.cache_clear()
-        arguments = compare.command(cell, data, 6, kimg, Path("runs"), more)[2:]
-        return cell.folder(compare.identity_of(cell, arguments, host, data))
+        cells.code_of.cache_clear()
+        arguments = cells.command(cell, host, data, 6, kimg, Path("runs"), more)[2:]
+        return cell.folder(cells.identity_of(cell, arguments, host, data))
 
     names = [folder(), folder(more=("--gamma=2",)), folder(more=("--cbase=8",)), folder(kimg=4)]
     names += [folder(cell=Cell("diffaugment", 0.5, 1)), folder(cell=Cell("none", 0.5, 0))]
@@ -138,10 +367,29 @@ def test_a_cell_is_its_arguments_its_data_its_files_and_the_versions(tmp_path, m
     names.append(folder())
     (host / "training/loss.py").write_text("a = 2")
     names.append(folder())
-    monkeypatch.setattr(compare.stylegan_plugins, "__version__", "99")
-    names.append(folder())
-    assert len(set(names)) == len(names) == 11
-    assert "/" not in Cell("../a.py", 1, 0).folder({})
+    monkeypatch.setattr(cells.stylegan_plugins, "__version__", "99")
+    names += [folder(), folder(cell=replace(cell, varied=(("gamma", "2"),)))]
+    assert re.fullmatch(r"diffaugment-gamma2-0.5-seed0-[0-9a-f]{8}", names[-1])
+    assert len(set(names)) == len(names) == 12
+    assert "/" not in Cell("../a.py", 1, 0, (("x", "/"),)).folder({})
+    monkeypatch.chdir(tmp_path)  # where there is no x.pkl
+    assert folder() not in names
+
+
+@pytest.mark.unit
+def test_a_comparison_without_varied_options_keeps_its_folders(tmp_path, monkeypatch):
+    """Names and identities are those of versions without --vary."""
+    monkeypatch.setattr(cells, "code_of", lambda host: "c")
+    monkeypatch.setattr(cells, "versions_of", lambda cell: {})
+    monkeypatch.setattr(cells.stylegan_plugins, "__version__", "1")
+    data = str(write_zip(tmp_path / "a.zip", color_crops(6, side=16)))
+    cell = Cell("diffaugment,freezed", 0.2, 3)
+    arguments = cells.command(cell, HOST, data, 60, 5, Path("runs"), ["--batch=8"])[2:]
+    identity = cells.identity_of(cell, arguments, HOST, data)
+    known = ["--outdir=runs", f"--data={data}", "--kimg=5", "--seed=3", "--plugin=diffaugment,freezed", "--subset=12"]
+    assert identity.pop("arguments") == [*known, "--batch=8"] and list(identity.pop("data")) == ["images", "labels"]
+    assert identity == {"files": {}, "versions": {"stylegan_plugins": "1", "host": "c"}}
+    assert cell.folder({"a": 1}) == "diffaugment+freezed-0.2-seed3-f9d86028"
 
 
 @pytest.mark.unit
@@ -160,8 +408,8 @@ def test_a_folder_that_holds_another_cell_is_refused(tmp_path):
 def test_the_error_of_a_run_is_its_own_and_not_that_of_an_earlier_one(tmp_path):
     log = tmp_path / "train.log"
     for code, why in (("print('Error: too dark.'); raise SystemExit(2)", "too dark."), ("1 / 0", "it ended with 1")):
-        with pytest.raises(DataError, match=rf": {why} \(.*train.log\). Do this"):
-            compare.call([sys.executable, "-c", code], tmp_path, log, "Do this.")
+        with pytest.raises(DataError, match=rf": {why} \(.*train.log\). Do this. The command was: .* -c "):
+            compare.call([sys.executable, "-c", code], log, "Do this.")
     assert "too dark" in log.read_text() and "ZeroDivisionError" in log.read_text()
 
 
@@ -192,15 +440,14 @@ def test_a_signal_is_handed_on_and_a_second_one_ends_all_processes(first, tmp_pa
     wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
 
 
-def with_ctrl_c() -> None:
-    """What a shell starts in the background ignores it."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
 @pytest.mark.run
 def test_what_cannot_be_trained_is_said_before_anything_is(ada_host, small_zip, tmp_path):
-    flags = ["--plugins=none,freezed", f"--data={small_zip}", "--kimg=1", f"--outdir={tmp_path / 'out'}"]
-    done = invoke(ada_host, "compare", *flags, "--features=efficientnet_lite0", "--", *TINY[ADA][:2], "--device=cpu")
+    """The folder is not the host's, train.py is a process of its own, and the command that is said can be pasted."""
+    flags = ["--plugins=freezed", f"--data={small_zip}", "--kimg=1", f"--outdir={tmp_path / 'out'}"]
+    flags += [f"--host={ada_host}", "--features=efficientnet_lite0", "--", *TINY[ADA][:2], "--device=cpu"]
+    done = invoke(tmp_path, "compare", *flags)
     assert done.returncode == 2
     assert "nothing pretrained is being frozen" in done.stderr and "Traceback" not in done.stderr
     assert not list((tmp_path / "out").glob("*seed*"))
+    command = shlex.split(done.stderr.splitlines()[-1].partition("The command was: ")[2])
+    assert Path(command[1]) == ada_host / "train.py" and command[-1] == "--dry-run"

@@ -19,7 +19,7 @@ from support.scripts import run_many, run_script
 
 from stylegan_plugins import CountsWith, Preset
 from stylegan_plugins import options as plugin_options
-from stylegan_plugins.analysis import compare
+from stylegan_plugins.analysis import cells
 from stylegan_plugins.cli import cli
 from stylegan_plugins.errors import OptionError, PluginError
 from stylegan_plugins.manager import builtin, catalogue
@@ -279,9 +279,10 @@ def test_options_of_train_py_without_effect_are_refused_in_one_line(family, patc
 
 @pytest.mark.unit
 def test_options_of_a_plugin_in_no_combination_are_refused_by_compare():
-    compare.check_arguments(["none", "augself"], ["--gamma=1", "--diffaugment-cutout", "0.2", "--augself-d-weight=0"])
+    given = ["--gamma=1", "--diffaugment-cutout", "0.2", "--augself-d-weight=0"]
+    cells.check_arguments(["none", "augself"], given, {})
     with pytest.raises(OptionError, match="^--contrad-warmup=5 has no effect: its plug-in is in no combination"):
-        compare.check_arguments(["none", "augself"], ["--gamma=1", "--contrad-warmup=5"])
+        cells.check_arguments(["none", "augself"], ["--gamma=1", "--contrad-warmup=5"], {})
 
 
 @pytest.mark.unit
@@ -293,7 +294,7 @@ def test_a_device_is_refused_by_a_report_that_generates_nothing(tmp_path):
 @pytest.mark.unit
 @pytest.mark.parametrize("line", ["interpolate --features=clip", "sheet --features=pixels", "sheet --pairs=4"])
 def test_what_is_of_nearest_images_is_refused_without_images(tmp_path, monkeypatch, line):
-    monkeypatch.setattr("stylegan_plugins.host.find.choose_host", lambda host: host)
+    monkeypatch.setattr("stylegan_plugins.host.find.choose_host", lambda host, run: host)
     monkeypatch.setattr("stylegan_plugins.analysis.sample.load_generator", lambda *_: (None, None, tmp_path / "n.pkl"))
     name, flag = line.split()
     done = CliRunner().invoke(cli, [name, str(tmp_path), f"--outdir={tmp_path}", "--device=cpu", flag])

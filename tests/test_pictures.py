@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import time
+import warnings
+from pathlib import Path
+
 import numpy as np
 import PIL.Image
 import pytest
@@ -13,8 +17,13 @@ from support.images import color_crops, write_zip
 from support.pickles import make_pickle
 from support.scripts import invoke
 
-from stylegan_plugins.analysis import pictures, sample
-from stylegan_plugins.errors import OptionError
+from stylegan_plugins.analysis import pictures, sample, streamed
+from stylegan_plugins.errors import DataError, OptionError
+from stylegan_plugins.vision import perceptual
+from stylegan_plugins.vision.networks import from_uint8
+from training_ext.resize import area
+
+CPU = torch.device("cpu")
 
 
 @pytest.mark.unit
@@ -60,14 +69,127 @@ def test_distances_of_pixels_are_root_mean_squares(crops):
     assert distance == pytest.approx(min(every), rel=1e-3)
 
 
+@pytest.fixture(scope="session")
+def trunk(shared):
+    """Random weights of AlexNet, as torchvision names them; the package's own measure with the same weights."""
+    lpips, torchvision = pytest.importorskip("lpips"), pytest.importorskip("torchvision")
+
+    def fill(top: Path) -> None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            torch.save(torchvision.models.alexnet(weights=None).features.state_dict(), top / "alexnet.pth")
+
+    file = shared("alexnet", fill) / "alexnet.pth"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torchvision
+        package = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
+    state = torch.load(file, weights_only=True)
+    parts = [part for piece in package.net.children() for part in piece.children()]
+    torch.nn.Sequential(*parts).load_state_dict(state)
+    named = file.with_name("named.pth")  # torchvision's file has a classifier, too
+    torch.save(
+        {f"features.{name}": value for name, value in state.items()} | {"classifier.1.bias": parts[0].bias}, named
+    )
+    return named, package
+
+
+def noise(count: int, channels: int, side: int) -> torch.Tensor:
+    return torch.randint(0, 256, [count, channels, side, side], dtype=torch.uint8)
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("channels, side, seen", [(3, 16, 32), (1, 32, 32), (3, 80, 80), (3, 256, 256), (3, 512, 256)])
+def test_lpips_of_features_is_the_packages_own(trunk, channels, side, seen):
+    file, package = trunk
+    network = perceptual.Perceptual(str(file), CPU)
+    one, other = noise(2, channels, side), noise(3, channels, side)
+    with torch.no_grad():
+        found = streamed.squared(network(one), network(other))
+        resized = [from_uint8(images, CPU).expand(-1, 3, -1, -1) for images in (one, other)]
+        if seen < side:
+            resized = [area(images, seen) for images in resized]
+        elif seen > side:
+            resized = [torch.nn.functional.interpolate(x, (seen, seen), mode="bilinear") for x in resized]
+        pairs = [package(a[None], b[None]) for a in resized[0] for b in resized[1]]
+    expected = torch.stack(pairs).reshape(2, 3)
+    # Sums of up to 640,000 products, in another order, of values of about 0.1.
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    assert streamed.squared(network(one), network(one)).diagonal().max() == 0
+
+
+@pytest.mark.unit
+def test_nearest_images_by_l1_and_lpips_are_those_of_all_pairs(trunk, crops, monkeypatch):
+    images, data = crops
+    file, package = trunk
+    rng = np.random.default_rng(0)
+    samples = [np.clip(images[k] + rng.integers(-20, 20, images[k].shape), 0, 255).astype(np.uint8) for k in (4, 0, 7)]
+    samples.append(images[5])
+    tensors = [from_uint8(torch.from_numpy(np.stack(these)).permute(0, 3, 1, 2), CPU) for these in (samples, images)]
+    l1 = lambda a, b: (a - b).abs().mean()
+    for name, measure in (("l1", l1), (f"lpips={file}", lambda a, b: package(a[None], b[None]).squeeze())):
+        with torch.no_grad():
+            table = torch.stack([torch.stack([measure(a, b) for b in tensors[1]]) for a in tensors[0]])
+        near = streamed.StreamedNeighbours(data, *streamed.by_name(name, CPU), "")
+        found, distances = near.nearest(samples)
+        best = table.argmin(dim=1)
+        assert all(np.array_equal(image, images[k]) for image, k in zip(found, best, strict=True))
+        np.testing.assert_allclose(distances, table.amin(dim=1), rtol=0, atol=1e-5)
+        assert distances[3] == 0
+        monkeypatch.setattr(streamed, "MEMORY", 1)  # one sample at a time
+        again, same = near.nearest(samples)
+        monkeypatch.undo()
+        assert all(map(np.array_equal, again, found)) and np.allclose(same, distances, rtol=0, atol=1e-6)
+
+
+@pytest.mark.unit
+@settings(deadline=None, max_examples=20)
+@given(st.integers(1, 4), st.integers(1, 4), st.integers(1, 40), st.integers(1, 9))
+def test_distances_in_pieces_are_those_of_whole_vectors(count, others, width, piece):
+    one, other = torch.rand([count, width]), torch.rand([others, width])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(streamed, "PIECE", piece)
+        difference = one[:, None] - other
+        torch.testing.assert_close(streamed.absolute(one, other), difference.abs().mean(dim=2))
+        torch.testing.assert_close(streamed.squared(one, other), difference.square().sum(dim=2))
+
+
+@pytest.mark.unit
+def test_weights_of_lpips_that_cannot_be_used_are_one_line(trunk, tmp_path, monkeypatch):
+    other = tmp_path / "other.pth"
+    torch.save({"features.0.weight": torch.zeros(2)}, other)
+    (tmp_path / "text.pth").write_text("no weights")
+    for text, error, message in (
+        ("lpips=", OptionError, "--features=lpips=: give l1, lpips, or lpips=FILE"),
+        ("l1=x", OptionError, "--features=l1=x: give l1"),
+        (f"lpips={tmp_path / 'no.pth'}", DataError, "there is no file of weights"),
+        (f"lpips={other}", DataError, "has the weights of another network: features.0.weight differs"),
+        (f"lpips={tmp_path / 'text.pth'}", DataError, "cannot be read as weights"),
+    ):
+        with pytest.raises(error, match=message):
+            streamed.by_name(text, CPU)
+    assert streamed.by_name("pixels", CPU) is None
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr(perceptual, "TRUNK", "http://127.0.0.1:9/alexnet-owt-7be5be79.pth")
+    began = time.monotonic()
+    with pytest.raises(DataError) as caught:
+        streamed.by_name("lpips", CPU)
+    assert time.monotonic() - began < 10 and "or give a file of them: --features=lpips=FILE." in str(caught.value)
+    for folder in ("torch/hub/checkpoints", "cache/backbones"):  # of torch, and ours
+        monkeypatch.setenv("STYLEGAN_PLUGINS_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setenv("TORCH_HOME", str(tmp_path / folder.partition("/")[0]))
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "alexnet-owt-7be5be79.pth").write_bytes(trunk[0].read_bytes())
+        assert streamed.by_name("lpips", CPU) is not None
+
+
 def picture(path) -> np.ndarray:
     with PIL.Image.open(path) as image:
         return np.array(image)
 
 
 @pytest.mark.run
-@pytest.mark.parametrize("family", [ADA, STYLEGAN3])
-def test_pictures_of_a_pickle(fetched, pickles, crops, tmp_path, family):
+@pytest.mark.parametrize("family, features", [(ADA, "pixels"), (STYLEGAN3, "l1")])
+def test_pictures_of_a_pickle(fetched, pickles, crops, tmp_path, family, features):
     common = [str(pickles[family]), f"--data={crops[1]}", f"--outdir={tmp_path}"]
     done = invoke(fetched[family], "interpolate", *common, "--seeds=3,5,8", "--frames=4", "--columns=5")
     assert done.returncode == 0, done.stderr
@@ -77,15 +199,19 @@ def test_pictures_of_a_pickle(fetched, pickles, crops, tmp_path, family):
     assert all(any(np.array_equal(row, image) for image in crops[0]) for row in rows)
     with PIL.Image.open(tmp_path / "interpolation.gif") as animation:
         assert animation.n_frames == 12 and animation.size == (32, 32)
-    done = invoke(fetched[family], "sheet", *common, "--seeds=3,5,8,9", "--trunc=0.5", "--pairs=2")
+    done = invoke(
+        fetched[family], "sheet", *common, "--seeds=3,5,8,9", "--trunc=0.5", "--pairs=2", f"--features={features}"
+    )
     assert done.returncode == 0, done.stderr
+    assert f"nearest training image, {features}: median" in done.stdout
     assert "median" in done.stdout and "(seed " in done.stdout
     full = picture(tmp_path / "sheet-full.png")
     assert np.array_equal(full[:32, :32], strip[:32, :32])  # seed 3 is the strip's first frame
     assert not np.array_equal(full, picture(tmp_path / "sheet-trunc0.5.png"))
     worst, nearest = (picture(tmp_path / f"sheet-{name}.png") for name in ("worst", "nearest"))
     assert worst.shape == nearest.shape == (64, 64, 3)
-    distance = lambda pair: float(np.mean((pair[:32].astype(float) - pair[32:]) ** 2))
+    power = 1 if features == "l1" else 2
+    distance = lambda pair: float(np.mean(np.abs(pair[:32].astype(float) - pair[32:]) ** power))
     assert distance(worst[:, :32]) >= distance(worst[:, 32:]) >= distance(nearest[:, 32:]) >= distance(nearest[:, :32])
 
 

@@ -5,153 +5,32 @@ deviation over seeds. A run is used again only if arguments, contents of data an
 
 from __future__ import annotations
 
-import functools
-import hashlib
-import importlib.metadata
-import importlib.util
-import json
 import os
 import re
-import statistics
+import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
-import stylegan_plugins
-from stylegan_plugins import options as plugin_options
-from stylegan_plugins.analysis import evaluate, markdown, programs, records
-from stylegan_plugins.errors import DataError, OptionError
-from stylegan_plugins.files import datasets, json_lines, prepare, states
-from stylegan_plugins.files.atomic import whole, write_json
-from stylegan_plugins.files.checksums import digest_of
-from stylegan_plugins.manager import catalogue, split_names
+from stylegan_plugins.analysis import cells, evaluate, metrics, programs, tables
+from stylegan_plugins.analysis.cells import Cell
+from stylegan_plugins.analysis.tables import Measured, Results
+from stylegan_plugins.errors import DataError, OptionError, printable
+from stylegan_plugins.files import datasets, json_lines, prepare, run_folders, states
+from stylegan_plugins.files.atomic import write_json
+from stylegan_plugins.host import find
+from stylegan_plugins.host.modules import host_module
 from stylegan_plugins.vision import extractors
 
 LOG = "train.log"
 CELL = "cell.json"  # beside the run of a cell: its identity
-LIBRARIES = ("torch", "numpy", "timm")  # whose versions may change what a run computes
-HOST_FOLDERS = ("training", "torch_utils", "dnnlib")
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One run. plugins: with commas, or `none`; fraction: of the data set, in (0, 1]."""
-
-    plugins: str
-    fraction: float
-    seed: int
-
-    def folder(self, identity: Mapping[str, Any]) -> str:
-        """Return the name of its folder, which ends in a hash of its identity."""
-        names = re.sub(r"[^\w.+-]", "_", self.plugins.replace(",", "+"))[:100]
-        digest = records.short_hash(json.dumps(identity, sort_keys=True).encode(), 8)
-        return f"{names}-{self.fraction:g}-seed{self.seed}-{digest}"
-
-
-def combinations_of(text: str) -> list[str]:
-    """Read `none,diffaugment,diffaugment+freezed` as combinations, whose plug-ins are joined by commas. Raises
-    OptionError."""
-    found = list(
-        dict.fromkeys(",".join(split_names(part.split("+"))) or "none" for part in text.split(",") if part.strip())
-    )
-    if not found:
-        raise OptionError(f"--plugins={text}: nothing to compare. Give, for example, none,diffaugment,augself.")
-    return found
-
-
-def fractions_of(text: str) -> list[float]:
-    """Read `1.0,0.2` as shares of the data. Raises OptionError."""
-    try:
-        found = [float(part) for part in text.split(",")]
-    except ValueError as error:
-        raise OptionError(f"--fraction={text}: numbers, with commas.") from error
-    if not all(0 < part <= 1 for part in found):
-        raise OptionError(f"--fraction={text}: shares of the data, above 0 and at most 1.")
-    return list(dict.fromkeys(found))
-
-
-def arguments_for(plugins: Sequence[str], arguments: Sequence[str]) -> list[str]:
-    """Return the arguments of train.py without options of plug-ins that are not active, which it would refuse."""
-    found_plugins = catalogue()
-    active = found_plugins.activate(plugins, {}).names
-    others = {
-        plugin_options.flag(name, field_name)
-        for name, field_name in found_plugins.parameters().values()
-        if name not in active
-    }
-    found: list[str] = []
-    left_out = False
-    for argument in arguments:
-        is_flag = argument.startswith("--")
-        if is_flag:
-            left_out = argument.partition("=")[0] in others
-        if not left_out:
-            found.append(argument)
-        left_out = left_out and is_flag and "=" not in argument  # its value comes next
-    return found
-
-
-def check_arguments(combinations: Sequence[str], arguments: Sequence[str]) -> None:
-    """Raise OptionError for an option of a plug-in that is in no combination."""
-    kept = {argument for names in combinations for argument in arguments_for(split_names([names]), arguments)}
-    for argument in arguments:
-        if argument not in kept:
-            raise OptionError(
-                f"{argument} has no effect: its plug-in is in no combination of --plugins. Name it there, or leave the "
-                "option out."
-            )
-
-
-def command(cell: Cell, data: str, images: int, kimg: int, outdir: Path, more: Sequence[str]) -> list[str]:
-    """Return the command line of one run, for the host's folder."""
-    found = [sys.executable, "train.py"]
-    found += [f"--outdir={outdir}", f"--data={data}", f"--kimg={kimg}", f"--seed={cell.seed}"]
-    if cell.plugins != "none":
-        found.append(f"--plugin={cell.plugins}")
-    if cell.fraction < 1:
-        found.append(f"--subset={max(round(cell.fraction * images), 1)}")
-    return [*found, *arguments_for(split_names([cell.plugins]), more)]
-
-
-def identity_of(cell: Cell, arguments: Sequence[str], host: Path, data: str) -> dict[str, Any]:
-    """Return the identity of a run, JSON. It is another run if anything here differs.
-
-    arguments   of train.py, without its output folder
-    data        path of a folder or zip"""
-    parts = {part for argument in arguments for part in re.split("[=,]", argument)}
-    files = {part: digest_of(host / part) for part in sorted(parts) if part != data and os.path.isfile(host / part)}
-    return {
-        "arguments": list(arguments),
-        "data": {"images": datasets.fingerprint(data), "labels": datasets.labels_fingerprint(data)},
-        "files": files,
-        "versions": {"stylegan_plugins": stylegan_plugins.__version__, "host": code_of(host), **versions_of(cell)},
-    }
-
-
-@functools.cache
-def code_of(host: Path) -> str:
-    """Return a hash of the source files by which a host trains."""
-    files = [*host.glob("*.py"), *(file for top in HOST_FOLDERS for file in (host / top).rglob("*") if file.is_file())]
-    code = {file.relative_to(host).as_posix(): file for file in files if file.suffix in (".py", ".cu", ".cpp", ".h")}
-    digest = hashlib.sha256()
-    for name in sorted(code):
-        digest.update(f"{name}\0{digest_of(code[name])}\0".encode())
-    return digest.hexdigest()[:16]
-
-
-def versions_of(cell: Cell) -> dict[str, str]:
-    """Return versions by name, of libraries and of the packages that a cell's plug-ins come from."""
-    found = {name: importlib.metadata.version(name) for name in LIBRARIES if importlib.util.find_spec(name)}
-    for name in catalogue().activate(split_names([cell.plugins]), {}).names:
-        source = catalogue().sources.get(name)
-        if isinstance(source, importlib.metadata.EntryPoint) and source.dist is not None:
-            found[source.dist.name] = source.dist.version
-    return found
+LINES_SECONDS = 60.0  # between two lines about a run, where they are not rewritten in place
 
 
 def claim(folder: Path, identity: Mapping[str, Any]) -> None:
@@ -178,19 +57,87 @@ def progress_of(folder: Path) -> tuple[Path | None, int]:
     return run_dir, seen
 
 
-def call(arguments: Sequence[str], host: Path, log: Path, advice: str) -> None:
-    """Run train.py, its output to a file. Ctrl-C and SIGTERM end it with its state written, and then this process.
+@dataclass
+class Relay:
+    """The progress of a run, read from its log and told to the user: on a terminal in one line that is rewritten, else
+    in a line a minute.
+
+    begin    bytes of the log that were there before
+    about    the run, before each line"""
+
+    log: Path
+    begin: int
+    about: str
+    report: Callable[[str], None]
+    _told: str = ""
+    _at: float = field(default_factory=time.monotonic)
+
+    def __call__(self) -> None:
+        """Tell the newest line of progress, if there is a new one."""
+        with open(self.log, "rb") as file:
+            file.seek(max(self.begin, os.path.getsize(self.log) - 10_000))
+            lines = re.findall(rb"progress: ([^\r\n]*)[\r\n]", file.read())
+        line = lines[-1].decode(errors="replace") if lines else ""
+        in_place = sys.stderr.isatty()
+        if line in ("", self._told) or (self._told and not in_place and time.monotonic() - self._at < LINES_SECONDS):
+            return
+        self._told, self._at = line, time.monotonic()
+        if in_place:
+            print(f"\r{printable(self.about)}: {printable(line)}\033[K", end="\r", file=sys.stderr, flush=True)
+        else:
+            self.report(f"{self.about}: {line}")
+
+
+def call(
+    arguments: Sequence[str], log: Path, advice: str, about: str = "", report: Callable[[str], None] = lambda line: None
+) -> None:
+    """Run train.py, its output to a file, and its progress to `report`, after `about`. Ctrl-C and SIGTERM end it with
+    its state written, and then this process.
 
     Raises DataError, with train.py's own error, and what to do, if it fails."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "ab") as out:
         begin = out.seek(0, os.SEEK_END)
-        code = programs.run(arguments, cwd=host, stdout=out, stderr=subprocess.STDOUT)
+        watch = Relay(log, begin, about, report)
+        code = programs.run(arguments, watch, stdout=out, stderr=subprocess.STDOUT)
+    if sys.stderr.isatty():
+        print("\033[K", end="", file=sys.stderr, flush=True)  # the last line of progress
     if code:
         output = log.read_bytes()[begin:].decode(errors="replace")
         said = re.findall(r"^Error: (.*)$", output, re.MULTILINE)
         why = said[-1] if said else f"it ended with {code}"
-        raise DataError(f"train.py {' '.join(arguments[2:])}: {why} ({log}). {advice}")
+        raise DataError(f"train.py: {why} ({log}). {advice} The command was: {shlex.join(arguments)}")
+
+
+@dataclass
+class Clock:
+    """How long the runs that are left will take, by those that were done: kimg trained, and seconds of training and of
+    evaluation."""
+
+    kimg: float = 0.0
+    runs: int = 0
+    training: float = 0.0
+    evaluating: float = 0.0
+
+    def count(self, kimg: float, training: float, evaluating: float) -> None:
+        """Count a run that was trained by `kimg` thousand images. Times are in seconds."""
+        self.kimg, self.runs = self.kimg + kimg, self.runs + 1
+        self.training, self.evaluating = self.training + training, self.evaluating + evaluating
+
+    def seconds(self, left: Sequence[float]) -> float:
+        """Return how long runs will take, of which so many kimg are left each."""
+        return sum(left) * self.training / self.kimg + len(left) * self.evaluating / self.runs
+
+
+def ada_of(run_dir: Path) -> str:
+    """Return whether a run had the host's ADA: `on`, `off`, or the fixed probability of its augmentations."""
+    options = run_folders.read_options(run_dir) or {}
+    fixed = options.get("augment_p")
+    if not isinstance(options.get("augment_kwargs"), dict):
+        return "off"
+    if options.get("ada_target") is not None:
+        return "on"
+    return f"p = {fixed:g}" if isinstance(fixed, int | float) and fixed else "off"
 
 
 def run(
@@ -209,69 +156,83 @@ def run(
     more: Sequence[str],
     device: torch.device,
     report: Callable[[str], None],
+    vary: Sequence[str] = (),
 ) -> str:
-    """Train and evaluate what is not done yet. Return the table, also written to `outdir` as compare.md and .json.
+    """Train and evaluate what is not done yet. Return the table, also written to `outdir` as compare.md, .html, .csv
+    and .json, after each run.
 
-    The reference of metrics is the whole data set, whatever share a run trains on. Raises OptionError or DataError."""
-    combinations, shares = combinations_of(plugins), fractions_of(fractions)
+    vary: options of train.py with several values, `gamma=0.1,1,10`. The reference of metrics is the whole data set,
+    whatever share a run trains on. Raises OptionError or DataError."""
+    combinations, shares = cells.combinations_of(plugins), cells.fractions_of(fractions)
+    variations = cells.variations_of(vary)
     chosen = evaluate.metrics_of(metric, "--metric")
     if len(chosen) > 1:
         raise OptionError(f"--metric={metric}: one metric at a time makes a table.")
-    check_arguments(combinations, more)
+    ((metric, computed),) = chosen.items()
+    cells.check_arguments(combinations, more, variations)
     evaluate.require_libraries()
-    extractors.load(features, {found.reads for found in chosen.values()}, device)  # or it would fail after training
+    tables.require_libraries()
+    network = extractors.load(features, {computed.reads}, device)  # or it would fail after training
     path = str(Path(prepare.usable(data, pictures)).resolve())
     images, _, _ = datasets.check_dataset(path)
-    evaluate.check_numbers(chosen, "--metric", images, samples or evaluate.default_samples(images))
+    samples = samples or evaluate.default_samples(images)
+    evaluate.check_numbers(chosen, "--metric", images, samples)
     datasets.check_output(outdir)
     outdir = outdir.resolve()
-    cells = [Cell(names, share, seed) for share in shares for names in combinations for seed in range(seeds)]
+    planned = cells.cells_of(combinations, variations, shares, seeds)
+
+    def command(cell: Cell, folder: Path) -> list[str]:
+        return cells.command(cell, host, path, images, kimg, folder, more)
+
     identities: dict[Cell, dict[str, Any]] = {}
-    for cell in cells:
-        plain = [part for part in command(cell, path, images, kimg, outdir, more)[2:] if part != f"--outdir={outdir}"]
-        identities[cell] = identity_of(cell, plain, host, path)
+    for cell in planned:
+        plain = [part for part in command(cell, outdir)[2:] if part != f"--outdir={outdir}"]
+        identities[cell] = cells.identity_of(cell, plain, host, path)
     folders = {cell: cell.folder(identity) for cell, identity in identities.items()}
-    missing = {(cell.plugins, cell.fraction): cell for cell in cells if not (outdir / folders[cell] / CELL).exists()}
-    for cell in missing.values():  # before hours of training
-        tried = [*command(cell, path, images, kimg, outdir, more), "--dry-run"]
-        call(tried, host, outdir / "dry-run.log", "Nothing was trained.")
-    values: dict[Cell, float] = {}
-    for number, cell in enumerate(cells, 1):
-        folder = outdir / folders[cell]
+    missing = {(*cell.row, cell.fraction): cell for cell in planned if not (outdir / folders[cell] / CELL).exists()}
+    for number, cell in enumerate(missing.values(), 1):  # before hours of training
+        report(f"Trying the options, {number} of {len(missing)}: {folders[cell]}")
+        call([*command(cell, outdir), "--dry-run"], outdir / "dry-run.log", "Nothing was trained.")
+    left = {cell: kimg - progress_of(outdir / folders[cell])[1] / 1000 for cell in planned}
+    left = {cell: part for cell, part in left.items() if part > 0}
+    clock, text, floor = Clock(), "", None
+    measured: list[Measured] = []
+    for number, cell in enumerate(planned, 1):
+        folder, about, start = outdir / folders[cell], f"{number} of {len(planned)}", time.monotonic()
         claim(folder, identities[cell])
+        last = _trained(command(cell, folder), folder, kimg, about, report)
+        trained = time.monotonic()
+        how: dict[str, Any] = dict(features=features, network=network, samples=samples, device=device, report=report)
+        value, line = evaluate.figure_of(last, path, metric=metric, **how)
+        if cell in left:
+            clock.count(left.pop(cell), trained - start, time.monotonic() - trained)
+            time_left = host_module("dnnlib").util.format_time(clock.seconds(list(left.values())))
+            report(f"{about}: {line['metric']} {value:.4g}" + (f"; about {time_left} left for all" if left else ""))
+        if not measured and computed.reads == "features":
+            dataset = find.open_dataset(path, last)[1]
+            reference = evaluate.Comparison(network, dataset, line["of"]["data"], images, samples).reference
+            floor = metrics.split_half(computed, reference)
+        measured.append(Measured(cell, folders[cell], value, ada_of(last.parent)))
+        of: dict[str, Any] = dict(key=line["metric"], higher=computed.higher, features=features, kimg=kimg)
+        of |= dict(samples=samples, real=images, floor=floor)
+        results = Results(metric, **of, planned=planned, runs=measured)
+        text = tables.write(results, outdir, {"data": data, "arguments": list(more)})
+    return f"{text}\n\n{outdir / tables.NAME}.md, .html, .csv"
+
+
+def _trained(arguments: Sequence[str], folder: Path, kimg: int, about: str, report: Callable[[str], None]) -> Path:
+    """Return the snapshot at the end of a run, which is trained or resumed if it has not come so far. arguments: of a
+    new run. Raises DataError."""
+    run_dir, seen = progress_of(folder)
+    if seen < kimg * 1000:
+        report(f"{about}: {folder.name}, from {seen / 1000:g} of {kimg} kimg; all that it prints: {folder / LOG}")
+        if run_dir is not None:
+            arguments = [*arguments[:2], f"--resume-run={run_dir}"]
+        call(arguments, folder / LOG, "The same command of compare continues from here.", about, report)
         run_dir, seen = progress_of(folder)
-        if seen < kimg * 1000:
-            report(f"{number} of {len(cells)}: {folder.name}, from {seen / 1000:g} of {kimg} kimg")
-            arguments = command(cell, path, images, kimg, folder, more)
-            if run_dir is not None:
-                arguments = [*arguments[:2], f"--resume-run={run_dir}"]
-            call(arguments, host, folder / LOG, "The same command goes on from here.")
-            run_dir, seen = progress_of(folder)
-        if run_dir is None:
-            raise DataError(f"{folder}: the run has left no state. Look at {folder / LOG}.")
-        last = run_dir / f"network-snapshot-{seen // 1000:06d}.pkl"
-        if not last.is_file():  # an older one is of a shorter run
-            raise DataError(f"{last} is missing, the snapshot at the end of the run. Remove {folder}, and start again.")
-        values[cell] = evaluate.value_of(
-            last, path, metric=metric, features=features, samples=samples, device=device, report=report
-        )
-    made = as_markdown(combinations, shares, values)
-    record = {"metric": metric, "features": features, "kimg": kimg, "data": data, "arguments": list(more)}
-    record["cells"] = [{**asdict(cell), "folder": folders[cell], "value": value} for cell, value in values.items()]
-    with whole(outdir / "compare.md") as out:
-        out.write(f"{made}\n".encode(errors="backslashreplace"))
-    write_json(outdir / "compare.json", record)
-    return f"{made}\n\n{outdir / 'compare.md'}"
-
-
-def as_markdown(combinations: Sequence[str], shares: Sequence[float], values: dict[Cell, float]) -> str:
-    """Return a table of mean ± standard deviation (of a sample) over seeds; one seed has no deviation."""
-
-    def cell_of(names: str, share: float) -> str:
-        found = [value for cell, value in values.items() if (cell.plugins, cell.fraction) == (names, share)]
-        spread = f" ± {statistics.stdev(found):.3g}" if len(found) > 1 else ""
-        return f"{statistics.fmean(found):.4g}{spread}"
-
-    head = ["plug-ins", *(f"{share:.0%} of the data" for share in shares)]
-    rows = ([names.replace(",", " + "), *(cell_of(names, share) for share in shares)] for names in combinations)
-    return markdown.table(head, rows)
+    if run_dir is None:
+        raise DataError(f"{folder}: the run has left no state. Look at {folder / LOG}.")
+    last = run_dir / f"network-snapshot-{seen // 1000:06d}.pkl"
+    if not last.is_file():  # an older one is of a shorter run
+        raise DataError(f"{last} is missing, the snapshot at the end of the run. Remove {folder}, and start again.")
+    return last

@@ -129,6 +129,7 @@ def results(
     outdir: Path | None,
     device: torch.device,
     report: Callable[[str], None],
+    network: Extractor | None = None,
 ) -> tuple[dict[str, dict[str, Result]], dict[str, Result], float | None, Path]:
     """Return the results by name of pickle and by metric, the best by metric, the floor, and best.json. All are written
     beside the pickles or to `outdir`.
@@ -136,6 +137,7 @@ def results(
     samples, most   numbers of generated images, and of real ones at most; None: `default_samples`, and all
     every           of all snapshots of a run; else of the newest one
     report          is told what goes on
+    network         that of `features`, if it was loaded already
 
     Raises DataError or OptionError."""
     chosen = metrics_of(metrics)
@@ -144,7 +146,7 @@ def results(
     # As the hosts' loops do it: figures of training and of this command are the same.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     pickles = run_folders.snapshots(path) if every else [run_folders.newest_pickle(path)]
-    network = extractors.load(features, wanted, device)
+    network = network or extractors.load(features, wanted, device)
     data = find.data_of(path, data)
     local, dataset = find.open_dataset(data, path)
     count = min(len(dataset), most or len(dataset))
@@ -230,11 +232,12 @@ def run(path: Path, data: str | None, **how: Any) -> str:
     return "\n".join([as_markdown(rows, best), "", *end, str(marked)])
 
 
-def value_of(path: Path, data: str, *, metric: str, **how: Any) -> float:
-    """Return the figure of one metric by which snapshots are ranked, of the newest one. Arguments as of `results`."""
+def figure_of(path: Path, data: str, *, metric: str, **how: Any) -> tuple[float, Result]:
+    """Return the figure of one metric by which snapshots are ranked, of the newest one, and its line of results.
+    Arguments as of `results`."""
     rows, *_ = results(path, data, metrics=metric, most=None, every=False, outdir=None, **how)
     ((name, line),) = next(iter(rows.values())).items()
-    return line["results"][line["metric"] + metrics.known()[name].decides]
+    return line["results"][line["metric"] + metrics.known()[name].decides], line
 
 
 def check_numbers(chosen: Mapping[str, Metric], flag: str, real: int, generated: int) -> None:

@@ -5,6 +5,7 @@ Installed plug-ins may have more (`register_metrics`)."""
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -120,3 +121,13 @@ def score(metric: Metric, label: str, reference: Reference | None, generated: Ou
     """Return a metric's figures by name: `label`, with an end, as in the host's metrics."""
     found = metric.compute(reference, torch.from_numpy(generated[metric.reads]))  # type: ignore[arg-type]
     return {label + end: found[end] for end in metric.ends}
+
+
+def split_half(metric: Metric, reference: Reference) -> float | None:
+    """Return the figure that decides, of one half of the real images against the other: what a perfect generator would
+    get with so many. None if there are too few images, or it is not finite."""
+    half = len(reference.features) // 2
+    if half < max(metric.real, metric.generated):
+        return None
+    value = metric.compute(Reference(reference.features[:half].numpy()), reference.features[half : 2 * half])
+    return value[metric.decides] if math.isfinite(value[metric.decides]) else None

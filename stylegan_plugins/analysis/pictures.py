@@ -13,7 +13,8 @@ import click
 import numpy as np
 import torch
 
-from stylegan_plugins.analysis import sample
+from stylegan_plugins.analysis import sample, streamed
+from stylegan_plugins.analysis.streamed import StreamedNeighbours
 from stylegan_plugins.errors import DataError
 from stylegan_plugins.files import datasets, prepare
 from stylegan_plugins.host import find
@@ -27,13 +28,14 @@ Describe = Callable[[torch.Tensor], torch.Tensor]  # uint8 [n, C, H, W] -> featu
 
 
 def features_by(name: str, device: torch.device) -> Describe:
-    """Return the features that images are compared by: pooled features of a backbone, or `pixels`: those of the image
-    at 32x32 or less.
+    """Return the features that images are compared by: pooled features of a backbone, NAME or NAME=FILE of its weights,
+    or `pixels`: those of the image at 32x32 or less.
 
     Raises OptionError or DataError as `backbones.load` does."""
     if name == PIXELS:
         return pixels
-    backbone = backbones.load(name, flag="--features").to(device)
+    name, _, file = map(str.strip, name.partition("="))
+    backbone = backbones.load(name, file or None).to(device)
     return lambda images: backbone(from_uint8(images, device))
 
 
@@ -66,6 +68,9 @@ class Neighbours:
         return shown, (means * self.known.shape[1] ** 0.5).numpy()
 
 
+Near = Neighbours | StreamedNeighbours
+
+
 def between(ws: Sequence[torch.Tensor], steps: int, closed: bool) -> list[torch.Tensor]:
     """Return `steps` points from each w to the next, evenly spaced and without the next itself; closed: from the last
     to the first, too, otherwise the last is added."""
@@ -75,7 +80,13 @@ def between(ws: Sequence[torch.Tensor], steps: int, closed: bool) -> list[torch.
 
 
 def interpolation(
-    G: Any, ws: Sequence[torch.Tensor], outdir: Path, *, frames: int, columns: int, near: Neighbours | None
+    G: Any,
+    ws: Sequence[torch.Tensor],
+    outdir: Path,
+    *,
+    frames: int,
+    columns: int,
+    near: Near | None,
 ) -> list[Path]:
     """Write interpolation.gif, which goes from seed to seed and back to the first, and interpolation.png, a strip of
     `columns` frames from the first to the last, with the nearest image of the data set under each."""
@@ -93,7 +104,7 @@ def interpolation(
 
 
 def sheets(
-    made: dict[str, list[np.ndarray]], outdir: Path, *, near: Neighbours | None, pairs: int
+    made: dict[str, list[np.ndarray]], outdir: Path, *, near: Near | None, pairs: int
 ) -> tuple[list[Path], np.ndarray | None]:
     """Write sheet-<name>.png for each list of samples and, of the first, sheet-worst.png: the `pairs` samples that are
     farthest from any image of the data set, farthest first, each above its nearest image; and the other way round
@@ -116,9 +127,9 @@ def sheets(
     return files, distances
 
 
-def neighbours(run_dir: Path, G: Any, device: torch.device, data: str | None, features: str) -> Neighbours | None:
+def neighbours(run_dir: Path, G: Any, device: torch.device, data: str | None, features: str) -> Near | None:
     """Return the nearest images of `data`, or of the run's own data set; None, with a line that says so, if there is
-    none.
+    none. features: `l1`, `lpips`, `lpips=FILE`, or as of `features_by`.
 
     Raises DataError if the images do not fit G, OptionError or DataError if the features cannot be had."""
     path = data or find.own_data(run_dir)
@@ -132,4 +143,8 @@ def neighbours(run_dir: Path, G: Any, device: torch.device, data: str | None, fe
             f"--data: images in {path} have {side} pixels and {channels} channels, the generator makes "
             f"{G.img_resolution} and {G.img_channels}."
         )
-    return Neighbours(local, features_by(features, device), f"Images: {features}")
+    label = f"Images: {features}"
+    large = streamed.by_name(features, device)
+    return (
+        StreamedNeighbours(local, *large, label) if large else Neighbours(local, features_by(features, device), label)
+    )

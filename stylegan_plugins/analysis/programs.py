@@ -6,18 +6,20 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, *((signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()))
+WATCH_SECONDS = 1.0
 
 
-def run(arguments: Sequence[str], **how: Any) -> int:
+def run(arguments: Sequence[str], watch: Callable[[], None] = lambda: None, **how: Any) -> int:
     """Run a program that ends, in good order, at SIGTERM, in a session of its own. A signal to this process, a closed
     terminal's among them, is handed on as that, a second one ends all of its processes; when it has ended, this process
     ends, too.
 
-    how: as of Popen. Returns the exit code."""
+    watch: called every WATCH_SECONDS, and at the end; how: as of Popen. Returns the exit code."""
     asked: list[int] = []
     program: subprocess.Popen | None = None
 
@@ -38,7 +40,11 @@ def run(arguments: Sequence[str], **how: Any) -> int:
         program = subprocess.Popen(arguments, start_new_session=True, **how)
         if asked:  # before there was a program
             program.terminate()
-        code = program.wait()
+        code = None
+        while code is None:
+            with suppress(subprocess.TimeoutExpired):
+                code = program.wait(WATCH_SECONDS)
+            watch()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

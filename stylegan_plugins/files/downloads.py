@@ -62,12 +62,10 @@ def download(
     What is there already is used as it is. A download that was broken off, even by a kill, is taken up where it
     stopped, unless the file has changed on the server. `check` raises DataError for a file that is not what it should
     be: it is removed then, and nothing is left under the final name."""
-    name = PurePosixPath(unquote(urlsplit(address).path)).name or "data"
-    if not name.lower().endswith(suffix):
-        name += suffix
-    final = folder / hashlib.sha256(address.encode(errors="surrogateescape")).hexdigest()[:12] / name
+    final = place_of(address, folder, suffix)
     if final.exists():
         return final
+    name = final.name
     partial = final.with_name(name + ".part")
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
@@ -95,6 +93,14 @@ def download(
             "folder."
         ) from error
     return final
+
+
+def place_of(address: str, folder: Path, suffix: str) -> Path:
+    """Return where `download` puts a file."""
+    name = PurePosixPath(unquote(urlsplit(address).path)).name or "data"
+    if not name.lower().endswith(suffix):
+        name += suffix
+    return folder / hashlib.sha256(address.encode(errors="surrogateescape")).hexdigest()[:12] / name
 
 
 def check_zip(path: Path) -> None:

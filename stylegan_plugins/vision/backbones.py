@@ -196,9 +196,10 @@ def _silence(address: str) -> str | None:
     return found[0]
 
 
-def _fill(model: torch.nn.Module, file: Path, what: str) -> None:
-    """Load weights by name, or in their order: packages of the same network name its layers in other ways."""
-    import safetensors.torch  # timm needs it
+def read_weights(file: Path, what: str) -> dict[str, torch.Tensor]:
+    """Read a state dict of torch.save or a safetensors file. what: the option and its value, which errors name. Raises
+    DataError."""
+    import safetensors.torch
 
     damage = (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError, safetensors.SafetensorError)
     try:
@@ -208,9 +209,14 @@ def _fill(model: torch.nn.Module, file: Path, what: str) -> None:
             state = torch.load(file, map_location="cpu", weights_only=True)
     except damage as error:
         raise DataError(f"{what}: {file} cannot be read as weights ({type(error).__name__}).") from error
-    expected = model.state_dict()
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise DataError(f"{what}: {file} holds no tensors by name.")
+    return state
+
+
+def _fill(model: torch.nn.Module, file: Path, what: str) -> None:
+    """Load weights by name, or in their order: packages of the same network name its layers in other ways."""
+    state, expected = read_weights(file, what), model.state_dict()
     if not set(expected) <= set(state):
         pairs: Iterable = zip(expected.items(), state.items(), strict=False)
         same = all(a.shape == b.shape and x.split(".")[-1] == y.split(".")[-1] for (x, a), (y, b) in pairs)

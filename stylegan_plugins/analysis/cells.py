@@ -1,0 +1,206 @@
+"""The runs of `stylegan-plugins compare`: combinations of plug-ins, varied options, shares of the data, seeds; and what
+identifies each run."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.metadata
+import importlib.util
+import itertools
+import json
+import os
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import stylegan_plugins
+from stylegan_plugins import options as plugin_options
+from stylegan_plugins.analysis import records
+from stylegan_plugins.errors import OptionError
+from stylegan_plugins.files import datasets
+from stylegan_plugins.files.checksums import digest_of
+from stylegan_plugins.manager import catalogue, split_names
+
+LIBRARIES = ("torch", "numpy", "timm")  # whose versions may change what a run computes
+HOST_FOLDERS = ("training", "torch_utils", "dnnlib")
+OWN = {  # options of train.py that compare sets itself, and its option for them
+    **{"outdir": "--outdir", "data": "--data", "kimg": "--kimg", "seed": "--seeds", "subset": "--fraction"},
+    **{"plugin": "--plugins", "resume-run": None, "dry-run": None},
+}
+Varied = tuple[tuple[str, str], ...]  # names and values of options of train.py, in the order of --vary
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run.
+
+    plugins    with commas, or `none`
+    fraction   of the data set, in (0, 1]
+    varied     options that take several values in the comparison, and that this combination has"""
+
+    plugins: str
+    fraction: float
+    seed: int
+    varied: Varied = ()
+
+    @property
+    def row(self) -> tuple[str, Varied]:
+        """Return what makes a row of the table: runs of one row differ in data and seed alone."""
+        return self.plugins, self.varied
+
+    def folder(self, identity: Mapping[str, Any]) -> str:
+        """Return the name of its folder, which ends in a hash of its identity."""
+        words = [self.plugins.replace(",", "+"), *(name + value for name, value in self.varied)]
+        names = re.sub(r"[^\w.+-]", "_", "-".join(words))[:100]
+        digest = records.short_hash(json.dumps(identity, sort_keys=True).encode(), 8)
+        return f"{names}-{self.fraction:g}-seed{self.seed}-{digest}"
+
+
+def combinations_of(text: str) -> list[str]:
+    """Read `none,diffaugment,diffaugment+freezed` as combinations, whose plug-ins are joined by commas. Raises
+    OptionError."""
+    found = list(
+        dict.fromkeys(",".join(split_names(part.split("+"))) or "none" for part in text.split(",") if part.strip())
+    )
+    if not found:
+        raise OptionError(f"--plugins={text}: nothing to compare. Give, for example, none,diffaugment,augself.")
+    return found
+
+
+def fractions_of(text: str) -> list[float]:
+    """Read `1.0,0.2` as shares of the data. Raises OptionError."""
+    try:
+        found = [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise OptionError(f"--fraction={text}: numbers, with commas.") from error
+    if not all(0 < part <= 1 for part in found):
+        raise OptionError(f"--fraction={text}: shares of the data, above 0 and at most 1.")
+    return list(dict.fromkeys(found))
+
+
+def variations_of(texts: Iterable[str]) -> dict[str, list[str]]:
+    """Read `gamma=0.1,1,10` and others as values by the name of an option of train.py. A value with commas needs `;`
+    between values: `diffaugment-policy=color;color,translation`. Raises OptionError."""
+    found: dict[str, list[str]] = {}
+    for text in texts:
+        name, _, given = text.partition("=")
+        name = name.strip().removeprefix("--")
+        values = list(dict.fromkeys(map(str.strip, given.split(";" if ";" in given else ","))))
+        if not re.fullmatch(r"[A-Za-z][\w-]*", name) or "" in values:
+            raise OptionError(f"--vary={text}: give an option of train.py and its values, such as gamma=0.1,1,10.")
+        if name in found:
+            raise OptionError(f"--vary={text}: {name} is varied twice. Give all of its values in one --vary.")
+        found[name] = values
+    return found
+
+
+def cells_of(
+    combinations: Sequence[str], variations: Mapping[str, Sequence[str]], shares: Sequence[float], seeds: int
+) -> list[Cell]:
+    """Return all runs, by share of the data, row and seed. An option of a plug-in varies in the combinations that have
+    it; the others are one row."""
+    rows: dict[Cell, None] = {}
+    for names in combinations:
+        mine = [
+            [(name, value) for value in values]
+            for name, values in variations.items()
+            if arguments_for(split_names([names]), [f"--{name}={values[0]}"])
+        ]
+        rows |= dict.fromkeys(Cell(names, 1.0, 0, chosen) for chosen in itertools.product(*mine))
+    return [replace(row, fraction=share, seed=seed) for share in shares for row in rows for seed in range(seeds)]
+
+
+def arguments_for(plugins: Sequence[str], arguments: Sequence[str]) -> list[str]:
+    """Return the arguments of train.py without options of plug-ins that are not active, which it would refuse."""
+    found_plugins = catalogue()
+    active = found_plugins.activate(plugins, {}).names
+    others = {
+        plugin_options.flag(name, field_name)
+        for name, field_name in found_plugins.parameters().values()
+        if name not in active
+    }
+    found: list[str] = []
+    left_out = False
+    for argument in arguments:
+        is_flag = argument.startswith("--")
+        if is_flag:
+            left_out = argument.partition("=")[0] in others
+        if not left_out:
+            found.append(argument)
+        left_out = left_out and is_flag and "=" not in argument  # its value comes next
+    return found
+
+
+def check_arguments(
+    combinations: Sequence[str], arguments: Sequence[str], variations: Mapping[str, Sequence[str]]
+) -> None:
+    """Raise OptionError for an option of a plug-in that is in no combination, one that compare sets itself, and one
+    that is given and varied."""
+    given = {argument.partition("=")[0][2:] for argument in arguments if argument.startswith("--")}
+    for name in [*given, *variations]:
+        if name in OWN:
+            advice = f"Use {OWN[name]} of compare." if OWN[name] else "Leave it out."
+            raise OptionError(f"--{name}: compare gives this option to train.py itself. {advice}")
+    for name in sorted(given & variations.keys()):
+        raise OptionError(f"--vary={name}: --{name} is among the other arguments of train.py, too. Leave one out.")
+    more = [*arguments, *(f"--{name}={values[0]}" for name, values in variations.items())]
+    kept = {argument for names in combinations for argument in arguments_for(split_names([names]), more)}
+    for argument in more:
+        if argument not in kept:
+            raise OptionError(
+                f"{argument} has no effect: its plug-in is in no combination of --plugins. Name it there, or leave the "
+                "option out."
+            )
+
+
+def command(cell: Cell, host: Path, data: str, images: int, kimg: int, outdir: Path, more: Sequence[str]) -> list[str]:
+    """Return the command line of one run, for any folder. host: absolute."""
+    found = [sys.executable, str(host / "train.py")]
+    found += [f"--outdir={outdir}", f"--data={data}", f"--kimg={kimg}", f"--seed={cell.seed}"]
+    if cell.plugins != "none":
+        found.append(f"--plugin={cell.plugins}")
+    if cell.fraction < 1:
+        found.append(f"--subset={max(round(cell.fraction * images), 1)}")
+    varied = [f"--{name}={value}" for name, value in cell.varied]
+    return [*found, *arguments_for(split_names([cell.plugins]), more), *varied]
+
+
+def identity_of(cell: Cell, arguments: Sequence[str], host: Path, data: str) -> dict[str, Any]:
+    """Return the identity of a run, JSON. It is another run if anything here differs. Paths among the arguments count
+    from the current folder, as in train.py.
+
+    arguments   of train.py, without its output folder
+    data        path of a folder or zip"""
+    parts = {part for argument in arguments for part in re.split("[=,]", argument)}
+    files = {part: digest_of(part) for part in sorted(parts) if part != data and os.path.isfile(part)}
+    return {
+        "arguments": list(arguments),
+        "data": {"images": datasets.fingerprint(data), "labels": datasets.labels_fingerprint(data)},
+        "files": files,
+        "versions": {"stylegan_plugins": stylegan_plugins.__version__, "host": code_of(host), **versions_of(cell)},
+    }
+
+
+@functools.cache
+def code_of(host: Path) -> str:
+    """Return a hash of the source files by which a host trains."""
+    files = [*host.glob("*.py"), *(file for top in HOST_FOLDERS for file in (host / top).rglob("*") if file.is_file())]
+    code = {file.relative_to(host).as_posix(): file for file in files if file.suffix in (".py", ".cu", ".cpp", ".h")}
+    digest = hashlib.sha256()
+    for name in sorted(code):
+        digest.update(f"{name}\0{digest_of(code[name])}\0".encode())
+    return digest.hexdigest()[:16]
+
+
+def versions_of(cell: Cell) -> dict[str, str]:
+    """Return versions by name, of libraries and of the packages that a cell's plug-ins come from."""
+    found = {name: importlib.metadata.version(name) for name in LIBRARIES if importlib.util.find_spec(name)}
+    for name in catalogue().activate(split_names([cell.plugins]), {}).names:
+        source = catalogue().sources.get(name)
+        if isinstance(source, importlib.metadata.EntryPoint) and source.dist is not None:
+            found[source.dist.name] = source.dist.version
+    return found

@@ -1,0 +1,97 @@
+"""Nearest images of a data set by distances whose features are too large to be kept: pixel-wise L1, and LPIPS."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+
+from stylegan_plugins.errors import OptionError
+from stylegan_plugins.files import datasets
+from stylegan_plugins.vision import perceptual
+from stylegan_plugins.vision.extractors import batches_of, extract
+from stylegan_plugins.vision.perceptual import Perceptual
+
+L1 = "l1"
+MEMORY = 1 << 30  # bytes of features that are held: of samples, not of the data set
+PIECE = 4096  # features of a vector that are summed at once
+Features = Callable[[torch.Tensor], torch.Tensor]  # uint8 [n, C, H, W] -> [n, F]
+Distances = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # [n, F], [m, F] -> [n, m]
+
+
+def absolute(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Return the means of absolute differences."""
+    return torch.stack([torch.cdist(a, b, p=1) for a, b in _pieces(one, other)]).sum(dim=0) / one.shape[1]
+
+
+def squared(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Return squared Euclidean distances. They are not taken from products, so that a copy has 0."""
+    how = "donot_use_mm_for_euclid_dist"
+    return torch.stack([torch.cdist(a, b, compute_mode=how).square() for a, b in _pieces(one, other)]).sum(dim=0)
+
+
+def _pieces(one: torch.Tensor, other: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yield pieces of all vectors: cdist adds up one number after another, and loses digits of long sums."""
+    return zip(one.split(PIECE, dim=1), other.split(PIECE, dim=1), strict=True)
+
+
+def by_name(text: str, device: torch.device, flag: str = "--features") -> tuple[Features, Distances] | None:
+    """Return features and distances of `l1`, `lpips` or `lpips=FILE`; None for any other name.
+
+    Raises OptionError or DataError, if weights cannot be had."""
+    name, equals, file = (part.strip() for part in text.partition("="))
+    if equals and (name == L1 or (name == perceptual.NAME and not file)):
+        raise OptionError(f"{flag}={text}: give l1, lpips, or lpips=FILE with AlexNet's weights.")
+    if name == L1:
+        return lambda images: images.to(device).float().flatten(1) / 127.5, absolute
+    return (Perceptual(file or None, device, flag), squared) if name == perceptual.NAME else None
+
+
+class StreamedNeighbours:
+    """Nearest images of a data set, which is read again for each search, and of which one batch is held.
+
+    data    path of a folder or zip, as hosts take it
+    label   of progress"""
+
+    def __init__(self, data: str, features: Features, distances: Distances, label: str) -> None:
+        self.data, self.features, self.distances, self.label = data, features, distances, label
+
+    def nearest(self, images: Sequence[np.ndarray]) -> tuple[list[np.ndarray], np.ndarray]:
+        """For images uint8 [H, W, C], the nearest of the data set each, and the distances to them [n]."""
+        names, _ = datasets.read_images(self.data)
+        least, found = [], []
+        start = 0
+        while start < len(images):
+            first = self._of(images[start : start + 1])
+            count = max(MEMORY // (first.shape[1] * first.element_size()), 1)
+            distances, indices = self._search(self._of(images[start : start + count]), len(names))
+            least.append(distances)
+            found.append(indices)
+            start += count
+        chosen = [names[int(index)] for index in torch.cat(found)]
+        shown = [image.transpose(1, 2, 0) for image in datasets.read_named(self.data, chosen)]
+        return shown, torch.cat(least).numpy()
+
+    def _of(self, images: Sequence[np.ndarray]) -> torch.Tensor:
+        with torch.no_grad():
+            batches = batches_of(image.transpose(2, 0, 1) for image in images)
+            return torch.cat([self.features(batch) for batch in batches])
+
+    def _search(self, samples: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the distances of samples [n, F] to the nearest image, and the indices of these, on the CPU."""
+        _, images = datasets.read_images(self.data)
+        best = samples.new_full([len(samples)], math.inf)
+        found = torch.zeros([len(samples)], dtype=torch.int64, device=samples.device)
+        seen = 0
+
+        def compare(batch: torch.Tensor) -> dict[str, torch.Tensor]:
+            nonlocal best, found, seen
+            values, index = self.distances(samples, self.features(batch)).min(dim=1)
+            found = torch.where(values < best, index + seen, found)
+            best, seen = torch.minimum(values, best), seen + len(batch)
+            return {"": torch.zeros([0])}
+
+        extract(compare, batches_of(images), count, self.label)
+        return best.cpu(), found.cpu()

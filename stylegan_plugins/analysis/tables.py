@@ -1,0 +1,260 @@
+"""The results of `stylegan-plugins compare`: one table as Markdown, HTML and CSV, and a figure of a varied option."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import functools
+import io
+import itertools
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from stylegan_plugins.analysis import markdown
+from stylegan_plugins.analysis.cells import Cell, Varied
+from stylegan_plugins.errors import require
+from stylegan_plugins.files.atomic import whole, write_json
+
+TITLES = {"fid": "FID", "kid": "KID", "pr": "F-score of precision and recall", "is": "Inception Score"}
+NAME = "compare"  # of the files, with their endings
+Row = tuple[str, Varied]
+
+
+def require_libraries() -> None:
+    """Raise DataError if what makes the page and the figure is not installed."""
+    for package in ("jinja2", "matplotlib"):
+        require(package, "metrics")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A run and its figure. folder: of its cell, by name; ada: `on`, `off`, or the fixed probability of ADA's
+    augmentations."""
+
+    cell: Cell
+    folder: str
+    value: float
+    ada: str
+
+
+@dataclass(frozen=True)
+class TableCell:
+    """A cell of the table. tied: not distinguished from the best of its column."""
+
+    text: str
+    best: bool = False
+    tied: bool = False
+
+
+@dataclass(frozen=True)
+class Results:
+    """What was measured so far.
+
+    metric, key        its name in --metric, and the name of its figure
+    higher             more of it is better
+    floor              the figure of one half of the real images against the other; None if there is none
+    samples, real      numbers of generated and of real images
+    planned            all runs of the comparison, in the order of the table"""
+
+    metric: str
+    key: str
+    higher: bool
+    features: str
+    kimg: int
+    samples: int
+    real: int
+    floor: float | None
+    planned: Sequence[Cell]
+    runs: Sequence[Measured]
+
+    @property
+    def title(self) -> str:
+        """Return the metric with an arrow to where it is better."""
+        return f"{TITLES.get(self.metric, self.metric)} {'↑' if self.higher else '↓'}"
+
+    @functools.cached_property
+    def rows(self) -> list[Row]:
+        return list(dict.fromkeys(cell.row for cell in self.planned))
+
+    @functools.cached_property
+    def shares(self) -> list[float]:
+        return list(dict.fromkeys(cell.fraction for cell in self.planned))
+
+    @functools.cached_property
+    def options(self) -> list[str]:
+        """Return the names of varied options."""
+        return list(dict.fromkeys(name for cell in self.planned for name, _ in cell.varied))
+
+    @property
+    def seeds(self) -> int:
+        return len({cell.seed for cell in self.planned})
+
+    @functools.cached_property
+    def ada(self) -> dict[Row, str]:
+        return {run.cell.row: run.ada for run in self.runs}
+
+    def values(self, row: Row, share: float) -> list[float]:
+        return [run.value for run in self.runs if run.cell.row == row and run.cell.fraction == share]
+
+    def caption(self) -> list[str]:
+        """Return what a reader of the table must know, in sentences."""
+        far = "" if len(self.runs) == len(self.planned) else f" {len(self.runs)} of {len(self.planned)} runs so far."
+        found = [
+            f"{self.title} ({self.key}), {'higher' if self.higher else 'lower'} is better; features: {self.features}.",
+            f"{self.kimg} kimg a run, {self.samples} generated and {self.real} real images.{far}",
+        ]
+        if self.floor is not None:
+            found.append(f"Split-half floor, one half of the real images against the other: {self.floor:.4g}.")
+        if len(set(self.ada.values())) == 1:
+            found.append(f"ADA: {next(iter(self.ada.values()))}.")
+        if self.seeds == 1:
+            found.append("One seed, so differences may be chance. Bold: the best of a column.")
+        else:
+            found.append(
+                f"Mean ± standard deviation over {self.seeds} seeds. Bold: the best mean of a column. ≈: not "
+                "distinguished from it, which means no farther from it than the larger of the two standard deviations."
+            )
+        return found
+
+    def table(self) -> tuple[list[str], list[list[TableCell]]]:
+        """Return the head and the rows."""
+        differ = len(set(self.ada.values())) > 1
+        name = lambda share: self.title if self.shares == [1] else f"{self.title}, {100 * share:g}% of the data"
+        columns = [self._column(share) for share in self.shares]
+        rows = []
+        for row in self.rows:
+            plugins, chosen = row[0].replace(",", " + "), dict(row[1])
+            words = [plugins, *(chosen.get(option, "–") for option in self.options)]
+            words += [self.ada.get(row, "")] if differ else []
+            rows.append([*map(TableCell, words), *(column[row] for column in columns)])
+        head = ["plug-ins", *self.options, *(["ADA"] if differ else []), *map(name, self.shares)]
+        return head, rows
+
+    def _column(self, share: float) -> dict[Row, TableCell]:
+        found = {row: values for row in self.rows if (values := self.values(row, share))}
+        means = {row: statistics.fmean(values) for row, values in found.items()}
+        spread = {row: statistics.stdev(values) if len(values) > 1 else 0.0 for row, values in found.items()}
+        best = (max if self.higher else min)(means, key=lambda row: means[row], default=None)
+        if len(set(means.values())) < 2:
+            best = None
+        column = {}
+        for row in self.rows:
+            if row not in found:
+                column[row] = TableCell("–")
+                continue
+            text = f"{means[row]:.4g}" + (f" ± {spread[row]:.3g}" if len(found[row]) > 1 else "")
+            near = best is not None and abs(means[row] - means[best]) <= max(spread[row], spread[best])
+            column[row] = TableCell(text, row == best, near and row != best and self.seeds > 1)
+        return column
+
+
+def as_markdown(results: Results, figure: bool = False) -> str:
+    """Return the table with its caption. figure: name compare.svg beside it."""
+    head, rows = results.table()
+    mark = lambda entry: f"**{entry.text}**" if entry.best else f"{entry.text}{' ≈' * entry.tied}"
+    table = markdown.table(head, [[mark(entry) for entry in row] for row in rows])
+    caption = "\n".join(results.caption())
+    return "\n\n".join([caption, table, *([f"![{results.title}]({NAME}.svg)"] if figure else [])])
+
+
+def as_csv(results: Results) -> str:
+    """Return a line for each run."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    head = ["plugins", *results.options, "fraction", "seed", "ada", "kimg", "samples", "real", results.key, "folder"]
+    writer.writerow(head)
+    for run in results.runs:
+        chosen = dict(run.cell.varied)
+        words = [run.cell.plugins, *(chosen.get(name, "") for name in results.options), run.cell.fraction]
+        words += [run.cell.seed, run.ada, results.kimg, results.samples, results.real, run.value, run.folder]
+        writer.writerow(words)
+    return out.getvalue()
+
+
+def as_html(results: Results, figure: bytes | None) -> str:
+    """Return a page that loads nothing. figure: SVG."""
+    from jinja2 import StrictUndefined, Template
+
+    layout = Path(__file__).with_name("compare.html.jinja").read_text(encoding="utf-8")
+    template = Template(layout, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    head, rows = results.table()
+    drawn = None if figure is None else base64.b64encode(figure).decode()
+    return template.render(results=results, head=head, rows=rows, figure=drawn)
+
+
+def as_figure(results: Results) -> bytes | None:
+    """Draw the metric over the first varied option whose values are numbers, as SVG: a line for each combination, other
+    option and share of the data, with the deviation over seeds. A combination without the option is a dashed line. None
+    without such an option."""
+    option = next((name for name in results.options if _is_numeric(results, name)), None)
+    if option is None:
+        return None
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4), layout="constrained")
+    axes = figure.subplots()
+    marks = itertools.cycle("os^Dvp*h")
+    lines: dict[tuple[Any, ...], list[tuple[float, list[float]]]] = {}
+    for (plugins, varied), share in itertools.product(results.rows, results.shares):
+        if values := results.values((plugins, varied), share):
+            others = tuple(f"{name} {value}" for name, value in varied if name != option)
+            place = float(dict(varied).get(option, "nan"))
+            data = [] if results.shares == [1] else [f"{100 * share:g}% of the data"]
+            lines.setdefault((plugins.replace(",", " + "), *others, *data), []).append((place, values))
+    with matplotlib.rc_context({"svg.hashsalt": NAME, "text.parse_math": False}):
+        for words, points in lines.items():
+            means = [statistics.fmean(values) for _, values in points]
+            if math.isnan(points[0][0]):
+                axes.axhline(means[0], linestyle="--", color=f"C{len(axes.lines) % 10}", label=", ".join(words))
+                continue
+            spread = [statistics.stdev(values) if len(values) > 1 else 0.0 for _, values in points]
+            order = sorted(range(len(points)), key=lambda i: points[i][0])
+            x, y, deviation = ([values[i] for i in order] for values in ([at for at, _ in points], means, spread))
+            errors = deviation if results.seeds > 1 else None
+            axes.errorbar(x, y, errors, marker=next(marks), capsize=3, label=", ".join(words))
+        places = sorted({place for points in lines.values() for place, _ in points if not math.isnan(place)})
+        if len(places) > 1 and places[0] > 0 and places[-1] >= 8 * places[0]:
+            axes.set_xscale("log")
+        axes.set_xticks(places, [f"{place:g}" for place in places])
+        axes.set_xticks([], minor=True)
+        axes.set(xlabel=option, ylabel=f"{results.title} ({results.key})")
+        axes.grid(axis="y", color="0.9")
+        axes.legend(frameon=False)
+        out = io.BytesIO()
+        figure.savefig(out, format="svg", metadata={"Date": None})
+    return out.getvalue()
+
+
+def _is_numeric(results: Results, option: str) -> bool:
+    """Tell whether an option has several values, which are finite numbers."""
+    texts = {value for cell in results.planned for name, value in cell.varied if name == option}
+    try:
+        return len({number for text in texts if math.isfinite(number := float(text))}) == len(texts) > 1
+    except ValueError:
+        return False
+
+
+def write(results: Results, outdir: Path, more: dict[str, Any]) -> str:
+    """Write compare.md, .csv, .html, .json, and .svg if there is a figure. more: what else the JSON has. Returns the
+    Markdown."""
+    figure = as_figure(results) if results.runs else None
+    text = as_markdown(results, figure is not None)
+    contents = {"md": f"{text}\n".encode(errors="backslashreplace"), "csv": as_csv(results).encode(errors="replace")}
+    contents["html"] = as_html(results, figure).encode(errors="replace")
+    if figure is None:
+        (outdir / f"{NAME}.svg").unlink(missing_ok=True)
+    else:
+        contents["svg"] = figure
+    for ending, content in contents.items():
+        with whole(outdir / f"{NAME}.{ending}") as out:
+            out.write(content)
+    cells = [{**asdict(run.cell), "varied": dict(run.cell.varied), "folder": run.folder} for run in results.runs]
+    measured = [cell | {"ada": run.ada, "value": run.value} for cell, run in zip(cells, results.runs, strict=True)]
+    known = {name: getattr(results, name) for name in ("metric", "key", "features", "kimg", "samples", "real", "floor")}
+    write_json(outdir / f"{NAME}.json", {**known, **more, "cells": measured})
+    return text
