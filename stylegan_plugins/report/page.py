@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import datetime
+import functools
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,7 +22,8 @@ from stylegan_plugins.errors import DataError, OptionError, UserError, require
 from stylegan_plugins.files.atomic import whole
 from stylegan_plugins.report import charts, history, thumbnails
 from stylegan_plugins.report.charts import Chart, Line
-from stylegan_plugins.report.history import Run, Table
+from stylegan_plugins.report.curves import Table, number
+from stylegan_plugins.report.history import Run
 from stylegan_plugins.report.thumbnails import Picture
 
 HERE = Path(__file__).parent
@@ -93,11 +95,7 @@ def write(paths: Sequence[Path], out: Path, with_generator: bool = False) -> int
 
 def render(runs: Sequence[Run], with_generator: bool = False) -> str:
     """Return the page. with_generator: a host is in use, from which generators can be made."""
-    from jinja2 import StrictUndefined, Template
-
-    script = (HERE / "report.js").read_text(encoding="utf-8")
-    layout = (HERE / "report.html.jinja").read_text(encoding="utf-8")
-    template = Template(layout, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template, script = _layout()
     entries = [_entry(index, run, runs, with_generator) for index, run in enumerate(runs)]
     tables = [run.diagnostics for run in runs]
     names = dict.fromkeys(name for table in tables for name in table.values)
@@ -120,6 +118,16 @@ def render(runs: Sequence[Run], with_generator: bool = False) -> str:
         # The page may run this script and no other, whatever gets into it.
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
+
+
+@functools.cache
+def _layout() -> tuple[Any, str]:
+    """Return the template, which takes a quarter of a second to compile, and the script of the page."""
+    from jinja2 import StrictUndefined, Template
+
+    layout = (HERE / "report.html.jinja").read_text(encoding="utf-8")
+    template = Template(layout, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return template, (HERE / "report.js").read_text(encoding="utf-8")
 
 
 def _stat_groups(runs: Sequence[Run]) -> list[Group]:
@@ -178,7 +186,7 @@ def _facts(run: Run, main: Mapping[str, str]) -> dict[str, tuple[str, str]]:
     """Return the table at the top: by heading a value, and a remark on it. main: keys of the results that rank."""
     last = lambda name: charts.written(run.stats.last(name))
     setting = lambda name: shown(run.settings[name]) if name in run.settings else "–"
-    seconds, total = run.stats.last("Timing/total_sec"), history.number(run.settings.get("total_kimg"))
+    seconds, total = run.stats.last("Timing/total_sec"), number(run.settings.get("total_kimg"))
     state = ", not complete" if total is not None and (run.kimg or 0) < total else ""
     result = {
         "Plug-ins": (", ".join(run.plugins) or "none", ""),
