@@ -31,8 +31,9 @@ from stylegan_plugins.analysis import records, sample
 from stylegan_plugins.cli import cli
 from stylegan_plugins.errors import DataError, OptionError
 from stylegan_plugins.files import datasets
-from stylegan_plugins.report import charts, history, thumbnails
+from stylegan_plugins.report import charts, history, tables, thumbnails
 from stylegan_plugins.report import page as report_page
+from stylegan_plugins.report.configurations import configurations
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 NAMES = [
@@ -215,8 +216,8 @@ def test_a_run_has_one_color_everywhere(page):
 @pytest.mark.unit
 def test_only_what_differs_is_in_the_first_table_of_settings(three):
     runs = [history.read(folder) for folder in three]
-    assert report_page.differing(runs) == [("batch_size", ["8", "16", "32"])]
-    assert report_page.differing(runs[:1] * 2) == []
+    assert tables.differing(configurations(runs)) == [("batch_size", ["8", "16", "32"])]
+    assert tables.differing(configurations(runs[:1] * 2)) == []
 
 
 @pytest.mark.unit
@@ -621,7 +622,7 @@ def test_results_of_other_images_are_curves_of_their_own_and_never_the_best(tmp_
     runs = [history.read(folder), history.read(other)]
     keys = {samples: records.key_of({"of": {**of, "samples": samples}}) for samples in (8, 5000)}
     assert runs[0].metrics["fid_clean"][keys[5000]].points("fid_clean") == [(0, 90.0), (200, 30.0)]
-    first, second = report_page._metrics(runs)
+    first, second = tables.metrics(configurations(runs), tables.main_keys(runs))
     assert (first["name"], second["name"]) == ("fid_clean", f"fid_clean:{keys[8]}")
     assert second["runs"] == [0, 1] and not any(best for _, cells in second["rows"] for _, best, _ in cells)
     text = re.sub(r"\s+", " ", page_of(folder, other).text)

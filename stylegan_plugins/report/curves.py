@@ -76,7 +76,7 @@ class Log:
         self._broken, self._last_is_broken, self._nowhere = 0, False, 0
 
     def read(self) -> bool:
-        """Read what is new in the file, and return whether there was anything. Raises DataError if it cannot be read."""
+        """Read what is new in the file, and return whether anything is. Raises DataError if it cannot be read."""
         try:
             stat = self.path.stat()
             now: tuple[int, int] | None = (stat.st_size, stat.st_mtime_ns)

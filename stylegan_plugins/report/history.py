@@ -9,6 +9,7 @@ import itertools
 import math
 import os
 import re
+import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from stylegan_plugins.report.curves import MOST_NAMES, Log, Table, flattened, nu
 MOST_RESULTS = 100_000  # of metrics
 REALS = "reals.png"  # the host's sheet of training images
 METRIC = re.compile(r"metric-.*\.jsonl", re.DOTALL)
+TICKS = 10  # the last ones, by which the speed of a run is judged
 SHEET = re.compile(r"fakes(\d+|_init)\.(?:png|jpg)")
 # Words in names of metrics of which more is better; `f` and `score` are precision and recall in one.
 OTHER_WAY = {"precision", "recall", "density", "coverage", "accuracy", "score"}
@@ -56,6 +58,30 @@ class Run:
     def kimg(self) -> float | None:
         """Return how far the run has come, in thousands of images."""
         return self.stats.kimg[-1] if self.stats.kimg else None
+
+    @property
+    def total_kimg(self) -> float | None:
+        """Return how far the run is to come, in thousands of images."""
+        return number(self.settings.get("total_kimg"))
+
+    @property
+    def is_complete(self) -> bool:
+        """Tell whether the run has come to its end. Statistics are in float32, so that 6.4 kimg may be 6.3999999."""
+        return self.kimg is not None and self.total_kimg is not None and self.kimg >= self.total_kimg * (1 - 1e-6)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Return for how long the run goes on after its last tick, at the median speed of its last ticks, with what it
+        does between them; None if it is complete, or one tick is all that is known: the first takes longer."""
+        if self.is_complete or self.kimg is None or self.total_kimg is None or self.total_kimg <= 0:
+            return None
+        kimg, seconds = self.stats.kimg[-TICKS - 1 :], self.stats.values.get("Timing/total_sec", [])[-TICKS - 1 :]
+        steps = [
+            (end - begin) / (after - before)
+            for (before, begin), (after, end) in itertools.pairwise(zip(kimg, seconds, strict=False))
+            if begin is not None and end is not None and end > begin  # less after a resume
+        ]
+        return statistics.median(steps) * (self.total_kimg - self.kimg) if steps else None
 
     @functools.cached_property
     def metrics(self) -> dict[str, dict[str, Table]]:
@@ -92,7 +118,9 @@ class Folder:
         if self._run is not None and seen == self._seen:
             return self._run
         if not seen.keys() & {"stats.jsonl", OPTIONS}:
-            raise DataError(f"{path} is no run directory: it has neither stats.jsonl nor training_options.json.")
+            raise DataError(
+                f"{path} is no run directory: it has neither stats.jsonl nor training_options.json, nor runs in it."
+            )
         files = [path / name for name in seen]
         for log in self._logs:
             log.read()
@@ -130,6 +158,26 @@ def is_read(name: str) -> bool:
     return name in ("stats.jsonl", "diagnostics.jsonl", OPTIONS, REALS) or bool(
         METRIC.fullmatch(name) or SHEET.fullmatch(name)
     )
+
+
+def runs_in(path: Path) -> list[Path]:
+    """Return the run directories in an --outdir, or in the cells of one of `compare`, in the order of their names; none
+    if the path is a run directory itself, or no folder."""
+    folders = _folders_in(path) if path.is_dir() and not _is_run(path) else []
+    return [
+        run for folder in folders for run in ([folder] if _is_run(folder) else filter(_is_run, _folders_in(folder)))
+    ]
+
+
+def _is_run(folder: Path) -> bool:
+    return any(os.path.lexists(folder / name) for name in ("stats.jsonl", OPTIONS))
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    try:
+        return sorted(inner for inner in folder.iterdir() if inner.is_dir())
+    except OSError:  # one that may not be looked into
+        return []
 
 
 def read(path: Path) -> Run:

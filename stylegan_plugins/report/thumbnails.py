@@ -19,7 +19,6 @@ from stylegan_plugins.report.curves import number
 from stylegan_plugins.report.history import Run
 
 MOST_PICTURES = 6  # sheets of samples of a run
-PHOTOGRAPHS = "Photographs that it was trained on"
 MOST_BYTES = 80_000  # of a picture: with them all, a run stays under 1 MB
 SHOWN = (8, 4)  # images of a sheet, across and down
 SIDE = 128  # pixels of an image in it, at most
@@ -44,25 +43,30 @@ class Picture:
     caption: str
 
 
-def sheets(run: Run, name: str, notes: list[str]) -> list[Picture]:
-    """Return excerpts of a run's sheets: of photographs, then of samples. One that cannot be read becomes a note."""
-    last, count = len(run.sheets) - 1, min(len(run.sheets), MOST_PICTURES)
-    chosen = [run.sheets[round(index * last / max(count - 1, 1))] for index in range(count)]  # evenly spread
+def sheets(run: Run, name: str, notes: list[str], newest: str | None = None) -> list[Picture]:
+    """Return excerpts of a run's sheets: of photographs, then of samples. One that cannot be read becomes a note.
+
+    newest: show the newest samples alone, with this before their caption"""
+    count = min(len(run.sheets), MOST_PICTURES if newest is None else 1)
+    last = len(run.sheets) - 1
+    chosen = [run.sheets[round(last - index * last / max(count - 1, 1))] for index in reversed(range(count))]
     recorded = number(run.settings.get("training_set_kwargs.resolution"))
     side = None if recorded is None else int(recorded)
+    captions = [(file, "before training" if kimg is None else f"{kimg} kimg") for kimg, file in chosen]
+    shown = [(file, f"Samples of {name}, {when}", when) for file, when in captions]
+    if newest is not None:
+        shown = [(file, alt, f"{newest}, {when}") for file, alt, when in shown]
+    elif run.photographs is not None:
+        shown.insert(0, (run.photographs, f"Photographs of {name}", "Photographs that it is trained on"))
     found = []
-    shown = [(file, "samples", "before training" if kimg is None else f"{kimg} kimg") for kimg, file in chosen]
-    if run.photographs is not None:
-        shown.insert(0, (run.photographs, "photographs", PHOTOGRAPHS))
-    for file, what, when in shown:
+    for file, alt, caption in shown:
         try:
             stat = file.stat()
-            encoded = _read(file.absolute(), stat.st_size, stat.st_mtime_ns, side)
+            image = _read(file.absolute(), stat.st_size, stat.st_mtime_ns, side)
         except BROKEN as error:
             notes.append(f"{file.name} cannot be read as an image and was left out ({' '.join(str(error).split())}).")
             continue
-        alt = f"Photographs of {name}" if what == "photographs" else f"Samples of {name}, {when}"
-        found.append(Picture(encoded, alt, when))
+        found.append(Picture(image, alt, caption))
     return found
 
 
