@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from stylegan_plugins.analysis import metrics, records
-from stylegan_plugins.errors import DataError
+from stylegan_plugins.errors import DataError, NotYetError
 from stylegan_plugins.files import json_lines
 from stylegan_plugins.files.run_folders import OPTIONS, SNAPSHOT, read_options
 from stylegan_plugins.report.curves import MOST_NAMES, Log, Table, flattened, number
@@ -132,7 +132,7 @@ class Folder:
         sheets = _sheets(files)
         if not stats.kimg:
             if not (sheets or results or diagnostics.kimg):
-                raise DataError(
+                raise NotYetError(
                     f"{path}: stats.jsonl is missing or empty; there is one after the first tick of training."
                 )
             notes.append("There are no statistics: stats.jsonl is missing or empty. It gets a line at every tick.")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from stylegan_plugins import __version__
-from stylegan_plugins.errors import DataError, OptionError, UserError, require
+from stylegan_plugins.errors import DataError, NotYetError, OptionError, UserError, require
 from stylegan_plugins.files.atomic import whole
 from stylegan_plugins.report import charts, history, tables, thumbnails
 from stylegan_plugins.report.charts import Chart, Line
@@ -92,10 +92,6 @@ class Entry:
     notes: list[str]
 
 
-class NotYet(DataError):
-    """There are runs, but none of them has had a tick."""
-
-
 def refresh(run_dir: Path) -> None:
     """Write report.html into a run directory. Meant to be called at each tick of training: only what is new is read, no
     random numbers are drawn, and no host is needed.
@@ -135,7 +131,7 @@ def write(
 def read(paths: Sequence[Path], known: dict[Path, history.Folder]) -> tuple[list[Run], list[str]]:
     """Return the runs that paths stand for, and notes on those that were left out: of a folder, runs without a tick.
 
-    Raises DataError if a path is no run, NotYet if it is a folder of runs of which none can be read."""
+    Raises DataError if a path is no run, NotYetError if it is a folder of runs of which none can be read."""
     runs: dict[Path, Run] = {}
     notes = []
     for path in paths:
@@ -150,7 +146,7 @@ def read(paths: Sequence[Path], known: dict[Path, history.Folder]) -> tuple[list
                     raise
                 errors.append(error.message)
         if errors and len(errors) == len(inner):
-            raise NotYet(f"{path}: not one of its {len(inner)} runs can be read yet. {errors[0]}")
+            raise NotYetError(f"{path}: not one of its {len(inner)} runs can be read yet. {errors[0]}")
         notes += [f"A run is left out. {error}" for error in errors]
     return list(runs.values()), notes
 

@@ -49,7 +49,8 @@ def sheets(run: Run, name: str, notes: list[str], newest: str | None = None) -> 
     newest: show the newest samples alone, with this before their caption"""
     count = min(len(run.sheets), MOST_PICTURES if newest is None else 1)
     last = len(run.sheets) - 1
-    chosen = [run.sheets[round(last - index * last / max(count - 1, 1))] for index in reversed(range(count))]
+    # Evenly spread, the newest first, beside the photographs.
+    chosen = [run.sheets[round(last - index * last / max(count - 1, 1))] for index in range(count)]
     recorded = number(run.settings.get("training_set_kwargs.resolution"))
     side = None if recorded is None else int(recorded)
     captions = [(file, "before training" if kimg is None else f"{kimg} kimg") for kimg, file in chosen]

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from stylegan_plugins.errors import NotYetError
 from stylegan_plugins.report import history, page
 from stylegan_plugins.report.history import Run
 
@@ -16,8 +17,8 @@ CELL, TABLE = "cell.json", "compare.json"  # of `compare`: in the folder of each
 def watch(
     paths: Sequence[Path], out: Path, with_generator: bool, report: Callable[[str], None], seconds: float = SECONDS
 ) -> None:
-    """Write the page, and again when files of its runs change, until all runs are complete or Ctrl-C is pressed. A
-    folder whose runs have no tick yet is waited for.
+    """Write the page, and again when files of its runs change, until all runs are complete or Ctrl-C is pressed. Runs
+    without a tick are waited for.
 
     seconds     between looks
     report      gets a line at the beginning and at the end
@@ -30,9 +31,9 @@ def watch(
         while True:
             try:
                 found = page.read(paths, known)
-            except page.NotYet as error:
+            except NotYetError as error:
                 if not waits:
-                    report(f"{error.message} It is waited for; Ctrl-C ends this.")
+                    report(f"{error.message} The page is written then. Ctrl-C ends this.")
                 waits = True
                 time.sleep(seconds)
                 continue
