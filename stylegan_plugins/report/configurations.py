@@ -104,7 +104,7 @@ def grouped(runs: Iterable[Run]) -> list[list[Run]]:
     for run in runs:
         seed, settings = seed_of(run), json.dumps(_compared(run), sort_keys=True)
         turn = 0
-        while any(seed is None or seed_of(other) == seed for other in found.get((settings, turn), [])):
+        while any(seed is None or seed_of(other) in (None, seed) for other in found.get((settings, turn), [])):
             turn += 1
         found.setdefault((settings, turn), []).append(run)
     return [sorted(these, key=lambda run: seed_of(run) or 0) for these in found.values()]

@@ -113,46 +113,38 @@ def _leaking(of: Configuration) -> list[Sentence]:
 
 
 def _memorising(of: Configuration) -> list[Sentence]:
-    """Say whether D over-fits and G copies, from diagnostics.jsonl."""
-    table = of.diagnostics
-    if not table.measured("r_v") and not table.measured("nearest/held_out"):
-        return []
+    """Say whether D over-fits and G copies, from diagnostics.jsonl, or that there is no sign of either."""
+    r_v, copies = _told_apart(of.diagnostics), _ratios(of.diagnostics)
     held_out = number(of.settings.get("plugins.options.diagnostics.holdout"))
-    if held_out is None or held_out < LEAST_HELD_OUT:
+    if not of.diagnostics.kimg or held_out is None or held_out < LEAST_HELD_OUT:
         return []
-    images, kimg = number(of.settings.get("training_set_kwargs.max_size")), of.kimg
-    shown = 0.0 if not images or images <= 0 or kimg is None else 1000 * kimg / images
-    r_v, copies = _told_apart(table), _ratios(table)
-    early = kimg is None or kimg < LEAST_KIMG or shown < LEAST_SHOWN
-    if early or (len(r_v) < IN_A_ROW and len(copies) < IN_A_ROW):
+    images, kimg = number(of.settings.get("training_set_kwargs.max_size")) or 0.0, of.kimg or 0.0
+    is_young = kimg < LEAST_KIMG or images <= 0 or 1000 * kimg / images < LEAST_SHOWN
+    if is_young or max(len(r_v), len(copies)) < IN_A_ROW:
         return [Sentence(NEUTRAL, "early", "Too early to tell whether it memorises training images.")]
+    copies = copies if kimg >= COPIES_KIMG else []
     found = []
-    over_fits = _streak(r_v, lambda value: value >= OVER_FITS)
-    if len(over_fits) >= IN_A_ROW:
+    if over_fits := _streak(r_v, lambda value: value >= OVER_FITS):
         text = (
             f"D over-fits since {over_fits[0][0]:.6g} kimg: it scores held-out images more like samples than like "
             f"training images (r_v {charts.written(over_fits[-1][1])})."
         )
         found.append(Sentence(BAD, "over-fits", text))
-    is_old = kimg is not None and kimg >= COPIES_KIMG
-    near = _streak(copies, lambda value: value <= COPIES) if is_old else []
-    if len(near) >= IN_A_ROW:
+    if near := _streak(copies, lambda value: value <= COPIES):
         text = (
-            f"G copies training images since {near[0][0]:.6g} kimg: samples are nearer to them than held-out images "
-            f"are, by a factor of {charts.written(near[-1][1])}."
+            f"G copies training images since {near[0][0]:.6g} kimg: the distance from samples to the nearest of them "
+            f"is {charts.written(near[-1][1])} times that from held-out images."
         )
         found.append(Sentence(BAD, "copies", text))
-    far = len(_streak(copies, lambda value: value >= NO_COPIES)) >= IN_A_ROW if is_old else False
-    fits = _streak(r_v, lambda value: value <= FITS)
-    if len(fits) >= IN_A_ROW and not near and (far or not is_old or not copies):
-        distance = (
-            f", and samples are no nearer to these than held-out images are (ratio {charts.written(copies[-1][1])})"
-        )
+    far = _streak(copies, lambda value: value >= NO_COPIES)
+    if (fits := _streak(r_v, lambda value: value <= FITS)) and (far or not copies):
         text = (
-            "No sign of memorising: D scores held-out images like training images "
-            f"(r_v {charts.written(fits[-1][1])}){distance if far else ''}."
+            f"No sign of memorising: D scores held-out images like training images (r_v {charts.written(fits[-1][1])})"
         )
-        found.append(Sentence(GOOD, "fits", text))
+        if far:
+            ratio = charts.written(far[-1][1])
+            text += f", and samples are no nearer to training images than held-out images are (ratio {ratio})"
+        found.append(Sentence(GOOD, "fits", f"{text}."))
     return found
 
 
@@ -185,5 +177,7 @@ def _rows(table: Table, *names: str) -> Iterator[tuple[Any, ...]]:
 
 
 def _streak(points: Sequence[tuple[float, float]], holds: Callable[[float], bool]) -> list[tuple[float, float]]:
-    """Return the last points, as far back as something holds for their values."""
-    return list(itertools.takewhile(lambda point: holds(point[1]), reversed(points)))[::-1]
+    """Return the last points, as far back as something holds for their values; none if these are less than
+    IN_A_ROW."""
+    found = list(itertools.takewhile(lambda point: holds(point[1]), reversed(points)))[::-1]
+    return found if len(found) >= IN_A_ROW else []
