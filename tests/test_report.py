@@ -622,7 +622,10 @@ def test_three_runs_are_told_apart_by_the_color_blind(kind, theme):
 @pytest.mark.parametrize("width", [390, 1280])
 def test_in_a_browser_the_page_fits_the_window_and_values_appear_under_the_pointer(width, three, tmp_path):
     out = tmp_path / "report.html"
-    report_page.write(three, out)
+    method = {"active": ["a-method-with-a-long-name"] * 4, "options": {}}
+    names = [f"{'long-name-' * 9}{seed}" for seed in range(2)]
+    seeds = [make_run(tmp_path / name, ticks=3, random_seed=seed, plugins=method) for seed, name in enumerate(names)]
+    report_page.write([*three, *seeds], out)
     driver = """
       const plot = document.querySelector("svg.plot"), box = plot.getBoundingClientRect();
       plot.dispatchEvent(new PointerEvent("pointermove", {clientX: box.left + box.width / 2, clientY: box.top + 9}));

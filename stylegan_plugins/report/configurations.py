@@ -124,7 +124,7 @@ def names_of(groups: Sequence[Sequence[Run]]) -> list[str]:
     differ = [name for name in SHORT if len({json.dumps(one.get(name)) for one in compared}) > 1]
     found = []
     for run, mine in zip(firsts, compared, strict=True):
-        of_run = [f"{SHORT[name]} {_written(name, mine.get(name))}" for name in differ]
+        of_run = [_named(name, mine.get(name)) for name in differ]
         found.append(", ".join([" + ".join(run.plugins) or "no plug-ins", *of_run]))
     for name in {name for name in found if found.count(name) > 1}:
         alike = [index for index, other in enumerate(found) if other == name]
@@ -139,6 +139,11 @@ def names_of(groups: Sequence[Sequence[Run]]) -> list[str]:
         name if cut.count(name) == 1 else f"{name} ({run.path.resolve().name})"
         for name, run in zip(cut, firsts, strict=True)
     ]
+
+
+def _named(name: str, value: Any) -> str:
+    """Return a well-known setting as it stands in a name."""
+    return "no ADA" if name == "ada_target" and value is None else f"{SHORT[name]} {_written(name, value)}"
 
 
 def _written(name: str, value: Any) -> str:
