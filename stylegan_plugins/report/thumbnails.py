@@ -51,8 +51,7 @@ def sheets(run: Run, name: str, notes: list[str], newest: str | None = None) -> 
     last = len(run.sheets) - 1
     # Evenly spread, the newest first, beside the photographs.
     chosen = [run.sheets[round(last - index * last / max(count - 1, 1))] for index in range(count)]
-    recorded = number(run.settings.get("training_set_kwargs.resolution"))
-    side = None if recorded is None else int(recorded)
+    side = side_in(run)
     captions = [(file, "before training" if kimg is None else f"{kimg} kimg") for kimg, file in chosen]
     shown = [(file, f"Samples of {name}, {when}", when) for file, when in captions]
     if newest is not None:
@@ -71,9 +70,20 @@ def sheets(run: Run, name: str, notes: list[str], newest: str | None = None) -> 
     return found
 
 
+def side_in(run: Run) -> int | None:
+    """Return the pixels of one image as a run records them."""
+    recorded = number(run.settings.get("training_set_kwargs.resolution"))
+    return None if recorded is None else int(recorded)
+
+
 @functools.lru_cache(maxsize=256)  # of up to 107 KB each: a page is written at each tick, and sheets stay as they are
 def _read(file: Path, size: int, mtime: int, side: int | None) -> Encoded:
-    """Return `excerpt` of a file of this size and time, encoded. Raises one of BROKEN."""
+    """Return `opened` of a file of this size and time, encoded. Raises one of BROKEN."""
+    return _encoded(*opened(file, side))
+
+
+def opened(file: Path, side: int | None) -> tuple[PIL.Image.Image, bool]:
+    """Return `excerpt` of a file. side: pixels of one image in it, None if it is not known. Raises one of BROKEN."""
     if not file.is_file():
         raise OSError("it is no regular file")
     with warnings.catch_warnings():
@@ -81,7 +91,7 @@ def _read(file: Path, size: int, mtime: int, side: int | None) -> Encoded:
         with PIL.Image.open(file, formats=FORMATS) as sheet:
             if sheet.width * sheet.height > MOST_PIXELS:
                 raise ValueError(f"{sheet.width}x{sheet.height} pixels are more than a sheet has")
-            return _encoded(*excerpt(sheet, side))
+            return excerpt(sheet, side)
 
 
 def side_of(size: tuple[int, int], recorded: int | None) -> int | None:
