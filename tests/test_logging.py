@@ -156,10 +156,18 @@ def test_wandb_gets_settings_statistics_metrics_and_grids_over_kimg(tmp_path):
 
 @pytest.mark.unit
 def test_a_resumed_run_has_the_id_of_its_state():
-    method, again = (wandb_plugin.Method(session(Path("run")), wandb_plugin.WandbOptions()) for _ in range(2))
-    assert re.fullmatch(r"[0-9a-f]{8}", method.id) and method.id != again.id
-    again.load_state_dict(json.loads(json.dumps(method.state_dict())))
-    assert again.id == method.id
+    begun = []
+    run = types.SimpleNamespace(define_metric=lambda *names, **how: None)
+    service = types.SimpleNamespace(init=lambda **how: begun.append(how["id"]) or run, Settings=lambda **how: None)
+    for state in (None, None, {"id": "00c0ffee", "kimg": 3}):
+        method = wandb_plugin.Method(session(Path("run")), wandb_plugin.WandbOptions())
+        assert method.state_dict() == {"id": None, "kimg": -1}
+        if state is not None:
+            method.load_state_dict(state)
+        method._begin(service)
+        assert method.state_dict()["id"] == begun[-1]
+    assert all(re.fullmatch(r"[0-9a-f]{8}", identity) for identity in begun)
+    assert begun[0] != begun[1] and begun[2] == "00c0ffee"
 
 
 @pytest.mark.unit

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stylegan_plugins import DataError, Session, hookimpl, option
+from stylegan_plugins import CountsWith, DataError, Session, hookimpl, option
 from stylegan_plugins.errors import require
 from stylegan_plugins.files import run_folders
 from stylegan_plugins.report.news import News
@@ -17,13 +17,14 @@ from stylegan_plugins.report.news import News
 PAPER = "none: it logs what training writes, see https://docs.wandb.ai"
 SAMPLES = "samples"
 MODES = ("online", "offline", "disabled")
+LOGS = CountsWith("mode", lambda mode: mode != "disabled", "offline")
 
 
 @dataclass(frozen=True)
 class WandbOptions:
-    project: str = option("stylegan-plugins", "project that the run belongs to", metavar="NAME")
+    project: str = option("stylegan-plugins", "project that the run belongs to", metavar="NAME", counts=(LOGS,))
     mode: str = option("online", "offline: into the run directory, for `wandb sync`; disabled: nowhere", choices=MODES)
-    name: str | None = option(None, "name of the run, none = that of its directory", metavar="NAME")
+    name: str | None = option(None, "name of the run, none = that of its directory", metavar="NAME", counts=(LOGS,))
 
 
 OPTIONS = WandbOptions
@@ -60,7 +61,7 @@ class Method:
     def __init__(self, session: Session, options: WandbOptions) -> None:
         require("wandb", "wandb")
         self.session, self.options = session, options
-        self.id = secrets.token_hex(4)  # of the system's random numbers: no seed of the run has a part in it
+        self.id: str | None = None  # of the run there, once it has begun
         self.news = News(session.run_dir)
         self.run: Any = None
 
@@ -87,6 +88,8 @@ class Method:
             self.run = False
 
     def _begin(self, wandb: Any) -> Any:
+        # Of the system's random numbers: those of training are left alone, and no seed gives two runs one id.
+        self.id = self.id or secrets.token_hex(4)
         run = wandb.init(
             project=self.options.project,
             name=self.options.name or self.session.run_dir.name,
