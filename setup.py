@@ -50,6 +50,8 @@ setup(
         "metrics": ["torch-fidelity", "clean-fid", "lpips>=0.1.4", "torchvision", "jinja2", "matplotlib"],
         "analysis": ["scikit-learn", "matplotlib"],
         "report": ["jinja2"],
+        "tensorboard": ["tensorboard"],
+        "wandb": ["wandb>=0.31"],  # of which `wandb.login(prompt=False)` is
         # tqdm, imageio and matplotlib are what scripts of the hosts import beside training.
         "demo": ["scikit-image", "tensorboard", "tqdm", "imageio[ffmpeg]", "matplotlib"],
         "test": [
@@ -61,6 +63,8 @@ setup(
             "types-requests",
             "types-psutil",
             "pillow-heif",
+            "tensorboard",
+            "wandb>=0.31",
         ],
     },
     entry_points={"console_scripts": ["stylegan-plugins=stylegan_plugins.cli:main"]},

@@ -21,7 +21,9 @@ from stylegan_plugins.files import datasets, prepare, run_folders
 from stylegan_plugins.host import devices, find
 from stylegan_plugins.host.find import data_option, device_option, host_option, on_host
 from stylegan_plugins.options import refuse_given
-from stylegan_plugins.report import page
+from stylegan_plugins.report import history, page
+from stylegan_plugins.report import watch as watching
+from stylegan_plugins.report.watch import SECONDS as WATCH
 
 Directory = click.Path(path_type=Path)
 COUNT = click.IntRange(min=1)
@@ -217,23 +219,43 @@ def export(run_or_pkl: Path, classes: int, seed: int, out: Path, host: Path | No
     tell(out)
 
 
-@click.command()
+class Watchable(click.Command):
+    """A command whose `--watch` may have a value, after `=` alone: what comes after a plain one is a run."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, [f"--watch={WATCH:g}" if arg == "--watch" else arg for arg in args])
+
+
+@click.command(cls=Watchable)
 @click.argument("runs_", metavar="RUN...", nargs=-1, required=True, type=Directory)
 @default_option("--out", type=Directory, default=Path("report.html"), metavar="HTML")
 @click.option(
-    "--host", type=Directory, help="The host, to make newest samples and an interpolation with  [default: none]"
+    "--watch",
+    type=click.FloatRange(min=0.1, max=86400),
+    metavar="[=SECONDS]",
+    help=f"Write the page again while the runs go on, if they have changed after so many seconds  [{WATCH:g}]",
 )
-@device_option(help="With --host")
-def report(runs_: tuple[Path, ...], out: Path, host: Path | None, device: str) -> None:
-    """Write one HTML file about the run directories: settings, curves, samples, metrics, several runs side by side.
+@click.option("--generate", is_flag=True, help="Add newest samples and an interpolation, made with the host")
+@host_option
+@device_option(help="With --generate")
+def report(
+    runs_: tuple[Path, ...], out: Path, watch: float | None, generate: bool, host: Path | None, device: str
+) -> None:
+    """Write one HTML file about runs: a verdict, settings, curves, samples, metrics, several runs side by side.
 
-    It loads nothing from elsewhere and can be sent to others. Runs may still be going on."""
-    if host is None:
-        refuse_given("device", "without --host, as nothing is generated")
-    else:
+    RUN is a run directory, or a folder of runs: an --outdir of train.py or of compare. Runs that differ in their seed
+    alone are shown as one, with mean and deviation. The page loads nothing from elsewhere and can be sent to others.
+    Runs may still be going on."""
+    if generate:
         devices.choose(device)
-        find.choose_host(host)
-    size = page.write(runs_, out, with_generator=host is not None)
+        find.choose_host(host, next(iter(history.runs_in(runs_[0])), runs_[0]))
+    else:
+        refuse_given("host", "without --generate, as nothing is generated")
+        refuse_given("device", "without --generate, as nothing is generated")
+    if watch is not None:
+        watching.watch(runs_, out, generate, tell, watch)
+        return
+    size = page.write(runs_, out, with_generator=generate)
     tell(f"{out} ({size / 1e6:.1f} MB)")
 
 

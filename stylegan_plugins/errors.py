@@ -38,6 +38,10 @@ class DataError(UserError):
     """A data set cannot be read by the host: a broken archive, a file that is no image, mixed or odd sizes."""
 
 
+class NotYetError(DataError):
+    """Nothing is known about a run yet: there is something after its first tick."""
+
+
 class StateError(UserError):
     """A run cannot go on: its state is missing, cannot be read or written, or the run is complete."""
 

@@ -26,7 +26,7 @@ from support.images import color_crops, write_zip
 from support.runs import TINY
 from support.scripts import DRIVERS, invoke, run_script, start_script
 
-from stylegan_plugins.analysis import cells, compare, metrics, tables
+from stylegan_plugins.analysis import cells, compare, comparison, metrics
 from stylegan_plugins.analysis.cells import Cell
 from stylegan_plugins.analysis.tables import Measured, Results
 from stylegan_plugins.errors import DataError, OptionError
@@ -144,7 +144,7 @@ def by_seed(**rows: Sequence[float]) -> dict[Cell, float]:
 
 @pytest.mark.unit
 def test_the_table_says_what_is_compared():
-    text = tables.as_markdown(results(by_seed(none=(10, 14), **{"a,b": (3, 3.5)})))
+    text = comparison.as_markdown(results(by_seed(none=(10, 14), **{"a,b": (3, 3.5)})))
     assert text.splitlines()[:4] == [
         "FID ↓ (fid_clean), lower is better; features: inception.",
         "1000 kimg a run, 50 generated and 100 real images.",
@@ -154,7 +154,7 @@ def test_the_table_says_what_is_compared():
     head = ["| plug-ins | FID ↓ |", "| --- | --- |"]
     assert text.splitlines()[-4:] == [*head, "| none | 12 ± 2.83 |", "| a + b | **3.25 ± 0.354** |"]
     one = results({Cell("none", 0.5, 0): 10, Cell("b", 0.5, 0): 14}, metric="pr", higher=True, floor=None)
-    text = tables.as_markdown(one)
+    text = comparison.as_markdown(one)
     assert "One seed, so differences may be chance" in text and "floor" not in text and "ADA:" not in text
     assert "| plug-ins | ADA | F-score of precision and recall ↑, 50% of the data |" in text
     assert text.splitlines()[-1] == "| b | off | **14** |"
@@ -167,7 +167,7 @@ def test_rows_that_are_not_distinguished_from_the_best_say_so():
     assert marks == [("a", True, False), ("c", False, True), ("d", False, False), ("e", False, True)]
     _, rows = results(by_seed(a=[2], c=[2])).table()
     assert not any(entry.best or entry.tied for row in rows for entry in row)  # nothing is better than anything
-    part = tables.as_markdown(results(by_seed(a=[2]), [Cell("a", 1.0, 0), Cell("c", 1.0, 0)]))
+    part = comparison.as_markdown(results(by_seed(a=[2]), [Cell("a", 1.0, 0), Cell("c", 1.0, 0)]))
     assert "1 of 2 runs so far" in part and part.splitlines()[-1] == "| c | – |"
 
 
@@ -191,7 +191,7 @@ def test_all_formats_have_the_same_figures_and_nothing_of_a_name_is_markup(tmp_p
     planned = [Cell(name, 1.0, seed, row) for name in ("none", "<b>x$y$.py") for row in varied for seed in (0, 1)]
     planned.append(Cell("b", 1.0, 0))
     found = results({cell: 5.0 + index for index, cell in enumerate(planned)}, planned)
-    text = tables.write(found, tmp_path, {"data": "d.zip"})
+    text = comparison.write(found, tmp_path, {"data": "d.zip"})
     assert "![FID ↓](compare.svg)" in text and "| none | 0.1 | on | **5.5 ± 0.707** |" in text
     assert (tmp_path / "compare.md").read_text() == f"{text}\n"
     page = (tmp_path / "compare.html").read_text()
@@ -206,7 +206,7 @@ def test_all_formats_have_the_same_figures_and_nothing_of_a_name_is_markup(tmp_p
     assert ElementTree.parse(tmp_path / "compare.svg").getroot().tag.endswith("svg")
     # An option with words makes no figure, and that of another comparison does not stay.
     words = results({Cell("none", 1.0, 0, (("mode", value),)): 1.0 for value in ("a", "b")})
-    assert "svg" not in tables.write(words, tmp_path, {}) and not (tmp_path / "compare.svg").exists()
+    assert "svg" not in comparison.write(words, tmp_path, {}) and not (tmp_path / "compare.svg").exists()
 
 
 @pytest.mark.unit
@@ -224,7 +224,7 @@ def test_the_figure_has_a_line_for_each_combination_and_a_level_for_one_without_
     monkeypatch.setattr(Axes, "axhline", level)
     rows = [(("gamma", gamma), ("kind", kind)) for gamma in ("10", "0.1") for kind in "ab"]
     values = {Cell("none", 1.0, seed, row): float(row[0][1]) + seed for row in rows for seed in (0, 1)}
-    assert b"<svg" in tables.as_figure(results(values | {Cell("c", 1.0, 0): 4.0}))
+    assert b"<svg" in comparison.as_figure(results(values | {Cell("c", 1.0, 0): 4.0}))
     assert [label for *_, label in drawn] == ["none, kind a", "none, kind b"] and levels == [(4.0, "c")]
     x, y, deviation, _ = drawn[0]
     assert x == [0.1, 10.0] and [*y, *deviation] == pytest.approx([0.6, 10.5, 0.5**0.5, 0.5**0.5])

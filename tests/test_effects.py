@@ -48,6 +48,8 @@ IDLE = {  # an option, and others with which it has no effect
     "--vision-aided-sure=0.5": "--vision-aided-auto=0",
     "--vision-aided-target=0.8": "--vision-aided-loss=hinge",
     "--vision-aided-warmup-heads=true": "--vision-aided-auto=1",
+    "--wandb-name=first": "--wandb-mode=disabled",
+    "--wandb-project=gardens": "--wandb-mode=disabled",
 }
 # They have an effect in every run. A factor of 0 is one of a sweep's values, not a reason to refuse the others.
 ALWAYS = {
@@ -57,7 +59,7 @@ ALWAYS = {
     *("--diagnostics-holdout", "--diagnostics-images", "--diagnostics-nearest", "--diffaugment-policy"),
     *("--disp-features", "--disp-sampling", "--freezed-layers", "--transfergan-lr", "--transfergan-beta2"),
     *(f"--vision-aided-{name}" for name in ("models", "auto", "warmup-kimg", "weight", "loss", "augment")),
-    *("--vision-aided-precision", "--vision-aided-resize"),
+    *("--vision-aided-precision", "--vision-aided-resize", "--wandb-mode"),
 }
 HOSTS = ["--gpus", "--mirror"]
 
@@ -288,13 +290,13 @@ def test_options_of_a_plugin_in_no_combination_are_refused_by_compare():
 @pytest.mark.unit
 def test_a_device_is_refused_by_a_report_that_generates_nothing(tmp_path):
     done = CliRunner().invoke(cli, ["report", str(tmp_path), f"--out={tmp_path / 'r.html'}", "--device=cpu"])
-    assert done.exit_code == 2 and "--device=cpu has no effect without --host" in done.output
+    assert done.exit_code == 2 and "--device=cpu has no effect without --generate" in done.output
 
 
 @pytest.mark.unit
 @pytest.mark.parametrize("line", ["interpolate --features=clip", "sheet --features=pixels", "sheet --pairs=4"])
 def test_what_is_of_nearest_images_is_refused_without_images(tmp_path, monkeypatch, line):
-    monkeypatch.setattr("stylegan_plugins.host.find.choose_host", lambda host, run: host)
+    monkeypatch.setattr("stylegan_plugins.host.find.choose_host", lambda *_: None)
     monkeypatch.setattr("stylegan_plugins.analysis.sample.load_generator", lambda *_: (None, None, tmp_path / "n.pkl"))
     name, flag = line.split()
     done = CliRunner().invoke(cli, [name, str(tmp_path), f"--outdir={tmp_path}", "--device=cpu", flag])

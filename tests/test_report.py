@@ -21,112 +21,32 @@ import numpy as np
 import PIL.EpsImagePlugin
 import PIL.Image
 import pytest
-from click.testing import CliRunner
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support.report_mutants import FILES, mutate
+from support.reports import (
+    NAMES,
+    Page,
+    add_diagnostics,
+    add_metric,
+    command,
+    decoded,
+    line_of,
+    make_run,
+    page_of,
+    statistic,
+)
 from support.scripts import run_script
 
 from stylegan_plugins.analysis import records, sample
-from stylegan_plugins.cli import cli
 from stylegan_plugins.errors import DataError, OptionError
 from stylegan_plugins.files import datasets
-from stylegan_plugins.report import charts, history, thumbnails
+from stylegan_plugins.report import charts, history, tables, thumbnails
 from stylegan_plugins.report import page as report_page
+from stylegan_plugins.report.configurations import configurations
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-NAMES = [
-    *["Loss/scores/fake", "Loss/signs/fake", "Loss/G/loss", "Loss/pl_penalty", "Loss/G/reg", "Loss/scores/real"],
-    *["Loss/signs/real", "Loss/D/loss", "Loss/r1_penalty", "Loss/D/reg", "Progress/tick", "Progress/augment"],
-    *["Timing/total_sec", "Timing/sec_per_tick", "Timing/sec_per_kimg", "Resources/cpu_mem_gb"],
-    *["Method/error/color/real", "Method/error/color/generated", "Method/share"],
-]
 FEW = settings(max_examples=60, deadline=None)
-
-
-def statistic(mean: float, num: int = 16) -> dict:
-    return {"num": num, "mean": mean, "std": 0.5}
-
-
-def line_of(kimg: float, random: np.random.RandomState) -> dict:
-    values = {name: statistic(float(value)) for name, value in zip(NAMES, random.randn(len(NAMES)))}
-    return {**values, "Progress/kimg": statistic(kimg), "timestamp": 1795313915.9}
-
-
-def make_run(folder: Path, ticks: int = 5, sheets: int = 2, side: int = 32, **options) -> Path:
-    """A run directory in the host's formats, of made-up values."""
-    folder.mkdir(parents=True)
-    random = np.random.RandomState(len(folder.name))
-    with open(folder / "stats.jsonl", "w") as file:
-        for tick in range(ticks):
-            file.write(json.dumps(line_of(tick * 4.0, random)) + "\n")
-    known = {"total_kimg": 25000, "batch_size": 16, "training_set_kwargs": {"resolution": side, "max_size": 100}}
-    plugins = {"active": ["method"], "options": {"method": {"weight": 1.0}}}
-    (folder / "training_options.json").write_text(json.dumps({**known, "plugins": plugins, **options}))
-    for index in range(sheets):  # noise: nothing is larger when it is compressed
-        noise = PIL.Image.fromarray(random.randint(256, size=(5 * side, 9 * side, 3)).astype(np.uint8))
-        noise.save(folder / f"fakes{index * 200:06d}.png", compress_level=0)
-    return folder
-
-
-def add_metric(folder: Path, name: str, values: dict[int, float], metric: str = "fid50k_full") -> None:
-    with open(folder / f"metric-{metric}.jsonl", "a") as file:
-        for kimg, value in values.items():
-            snapshot = f"network-snapshot-{kimg:06d}.pkl"
-            file.write(json.dumps({"results": {name: value}, "metric": metric, "snapshot_pkl": snapshot}) + "\n")
-
-
-def add_diagnostics(folder: Path, ticks: int) -> None:
-    with open(folder / "diagnostics.jsonl", "w") as file:
-        for tick in range(ticks):
-            three = {"train": 0.1 * tick, "held_out": -0.1 * tick, "generated": -1.0}
-            nearest = {"samples": None if tick == 0 else 0.5 + tick, "held_out": 0.7}
-            line = {"kimg": tick * 4.0, "scores": three, "r_t": 0.1 * tick, "r_v": None, "accuracy": three}
-            file.write(json.dumps({**line, "nearest": nearest}) + "\n")
-
-
-def command(*args: object):
-    return CliRunner().invoke(cli, ["report", *map(str, args)])
-
-
-class Page(html.parser.HTMLParser):
-    """Tags, their attributes, and text of a page."""
-
-    VOID = frozenset(["meta", "img", "br", "input", "wbr", "path", "circle"])
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str]]] = []
-        self.text = ""
-        self.open: list[str] = []
-        self.feed(text)
-        self.close()
-        assert not self.open, f"not closed: {self.open}"
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text += data
-
-    def all(self, tag: str) -> list[dict[str, str]]:
-        return [attributes for name, attributes in self.tags if name == tag]
-
-
-def decoded(image: dict[str, str]) -> PIL.Image.Image:
-    return PIL.Image.open(io.BytesIO(base64.b64decode(image["src"].split(",")[1])))
-
-
-def page_of(*folders: Path) -> Page:
-    return Page(report_page.render([history.read(folder) for folder in folders]))
 
 
 @pytest.fixture(scope="module")
@@ -215,8 +135,8 @@ def test_a_run_has_one_color_everywhere(page):
 @pytest.mark.unit
 def test_only_what_differs_is_in_the_first_table_of_settings(three):
     runs = [history.read(folder) for folder in three]
-    assert report_page.differing(runs) == [("batch_size", ["8", "16", "32"])]
-    assert report_page.differing(runs[:1] * 2) == []
+    assert tables.differing(configurations(runs)) == [("batch_size", ["8", "16", "32"])]
+    assert tables.differing(configurations(runs[:1] * 2)) == []
 
 
 @pytest.mark.unit
@@ -323,10 +243,14 @@ def test_runs_of_the_same_name_are_told_apart_and_one_given_twice_is_shown_once(
         (lambda top: top / "none", "is no folder"),
         (lambda top: (top / "file").write_text("x") and top / "file", "is no folder"),
         (lambda top: (top / "empty").mkdir() or top / "empty", "neither stats.jsonl nor training_options.json"),
-        (lambda top: make_run(top / "runs" / "00000-a") and top / "runs", "There is one in it: .*00000-a"),
+        (
+            lambda top: (top / "a/b/c").mkdir(parents=True) or top,
+            "neither stats.jsonl nor training_options.json, nor runs",
+        ),
+        (lambda top: make_run(top / "runs/00000-a", ticks=0, sheets=0).parent, "not one of its 1 runs can be read yet"),
         (lambda top: make_run(top / "young", ticks=0, sheets=0), "after the first tick"),
     ],
-    ids=["missing", "file", "empty", "outdir", "young"],
+    ids=["missing", "file", "empty", "folders", "outdir", "young"],
 )
 def test_what_is_no_run_is_one_line(make, message, tmp_path):
     done = command(make(tmp_path), f"--out={tmp_path / 'report.html'}")
@@ -344,8 +268,8 @@ def test_a_run_without_statistics_beside_another_is_a_note(tmp_path):
     assert "There are no statistics" in page.text and "fakes000000.png cannot be read" in page.text
     assert "training_options.json is no JSON" in page.text
     assert [image["alt"] for image in page.all("img")] == [
-        "Samples of old, before training",
         "Samples of old, 200 kimg",
+        "Samples of old, before training",
     ]
 
 
@@ -355,8 +279,9 @@ def test_an_output_that_cannot_be_written_is_one_line(tmp_path, monkeypatch):
     for out in (tmp_path, ".", folder / "stats.jsonl" / "report.html"):
         done = command(folder, f"--out={out}")
         assert done.exit_code == 2 and done.stderr.startswith("Error: ") and done.stderr.count("\n") == 1
-    with pytest.raises(OptionError, match="9 runs are too many"):
-        report_page.write([tmp_path / str(index) for index in range(9)], tmp_path / "report.html")
+    folders = [make_run(tmp_path / str(index), ticks=1, sheets=0, batch_size=index) for index in range(9)]
+    with pytest.raises(OptionError, match="9 different runs are too many"):
+        report_page.write(folders, tmp_path / "report.html")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(DataError, match=r"needs jinja2: pip install 'stylegan-plugins\[report\]'"):
         report_page.write([folder], tmp_path / "report.html")
@@ -364,8 +289,12 @@ def test_an_output_that_cannot_be_written_is_one_line(tmp_path, monkeypatch):
 
 @pytest.mark.unit
 def test_a_folder_that_is_no_host_is_one_line(tmp_path):
-    done = command(make_run(tmp_path / "run"), f"--host={tmp_path}", f"--out={tmp_path / 'report.html'}")
+    folder, out = make_run(tmp_path / "run"), f"--out={tmp_path / 'report.html'}"
+    done = command(folder, f"--host={tmp_path}", "--generate", out)
     assert done.exit_code == 2 and "No host in" in done.stderr
+    for flag in (f"--host={tmp_path}", "--device=cpu"):
+        done = command(folder, flag, out)
+        assert done.exit_code == 2 and f"{flag} has no effect without --generate" in done.stderr
 
 
 @pytest.mark.run
@@ -374,7 +303,7 @@ def test_with_a_host_there_are_newest_samples_and_an_interpolation(family, fetch
     shutil.copy(pickles[family], folder / "network-snapshot-000016.pkl")
     other = make_run(tmp_path / "no-pickle", sheets=1)
     code = "import sys; from stylegan_plugins.cli import main; sys.argv[0] = 'stylegan-plugins'; main()"
-    args = [folder, other, f"--host={fetched[family]}", f"--out={out}", "--device=cpu"]
+    args = [folder, other, "--generate", f"--host={fetched[family]}", f"--out={out}", "--device=cpu"]
     run_script(Path.cwd(), "-c", code, "report", *args)
     page = Page(out.read_text())
     newest, strip = [image for image in page.all("img") if "images of run, 16 kimg" in image["alt"]]
@@ -529,7 +458,7 @@ def test_lone_surrogates_and_control_characters_are_no_traceback(tmp_path):
     done = command(folder, f"--out={out}")
     assert done.exit_code == 0, done.output
     assert "run-?" in Page(out.read_text(encoding="utf-8")).text
-    make_run(tmp_path / "runs" / "00000-\x1b[2J\nError", sheets=0)
+    make_run(tmp_path / "runs" / "00000-\x1b[2J\nError", ticks=0, sheets=0)
     done = command(tmp_path / "runs", f"--out={out}")
     assert done.exit_code == 2 and done.stderr.count("\n") == 1 and "\x1b" not in done.stderr
 
@@ -621,7 +550,7 @@ def test_results_of_other_images_are_curves_of_their_own_and_never_the_best(tmp_
     runs = [history.read(folder), history.read(other)]
     keys = {samples: records.key_of({"of": {**of, "samples": samples}}) for samples in (8, 5000)}
     assert runs[0].metrics["fid_clean"][keys[5000]].points("fid_clean") == [(0, 90.0), (200, 30.0)]
-    first, second = report_page._metrics(runs)
+    first, second = tables.metrics(configurations(runs), tables.main_keys(runs))
     assert (first["name"], second["name"]) == ("fid_clean", f"fid_clean:{keys[8]}")
     assert second["runs"] == [0, 1] and not any(best for _, cells in second["rows"] for _, best, _ in cells)
     text = re.sub(r"\s+", " ", page_of(folder, other).text)
@@ -693,7 +622,10 @@ def test_three_runs_are_told_apart_by_the_color_blind(kind, theme):
 @pytest.mark.parametrize("width", [390, 1280])
 def test_in_a_browser_the_page_fits_the_window_and_values_appear_under_the_pointer(width, three, tmp_path):
     out = tmp_path / "report.html"
-    report_page.write(three, out)
+    method = {"active": ["a-method-with-a-long-name"] * 4, "options": {}}
+    names = [f"{'long-name-' * 9}{seed}" for seed in range(2)]
+    seeds = [make_run(tmp_path / name, ticks=3, random_seed=seed, plugins=method) for seed, name in enumerate(names)]
+    report_page.write([*three, *seeds], out)
     driver = """
       const plot = document.querySelector("svg.plot"), box = plot.getBoundingClientRect();
       plot.dispatchEvent(new PointerEvent("pointermove", {clientX: box.left + box.width / 2, clientY: box.top + 9}));

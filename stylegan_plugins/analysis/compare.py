@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from stylegan_plugins.analysis import cells, evaluate, metrics, programs, tables
+from stylegan_plugins.analysis import cells, comparison, evaluate, metrics, programs
 from stylegan_plugins.analysis.cells import Cell
 from stylegan_plugins.analysis.tables import Measured, Results
 from stylegan_plugins.errors import DataError, OptionError, printable
@@ -171,7 +171,7 @@ def run(
     ((metric, computed),) = chosen.items()
     cells.check_arguments(combinations, more, variations)
     evaluate.require_libraries()
-    tables.require_libraries()
+    comparison.require_libraries()
     network = extractors.load(features, {computed.reads}, device)  # or it would fail after training
     path = str(Path(prepare.usable(data, pictures)).resolve())
     images, _, _ = datasets.check_dataset(path)
@@ -216,8 +216,8 @@ def run(
         of: dict[str, Any] = dict(key=line["metric"], higher=computed.higher, features=features, kimg=kimg)
         of |= dict(samples=samples, real=images, floor=floor)
         results = Results(metric, **of, planned=planned, runs=measured)
-        text = tables.write(results, outdir, {"data": data, "arguments": list(more)})
-    return f"{text}\n\n{outdir / tables.NAME}.md, .html, .csv"
+        text = comparison.write(results, outdir, {"data": data, "arguments": list(more)})
+    return f"{text}\n\n{outdir / comparison.NAME}.md, .html, .csv"
 
 
 def _trained(arguments: Sequence[str], folder: Path, kimg: int, about: str, report: Callable[[str], None]) -> Path:

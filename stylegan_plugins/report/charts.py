@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 import math
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 WIDTH, HEIGHT = 360, 210  # of the drawing; on a phone it is shown at about this size
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 10, 32
@@ -19,28 +19,38 @@ SOURCES = {  # kinds of images of which one thing was measured: one chart, told 
     "samples": "6 4",
     "held_out": "1 4",
 }
-LETTERS = "ABCDEFGH"  # short names of runs, by their number
+LETTERS = "ABCDEFGH"  # short names of configurations, by their number
 Point = tuple[float, float | None]
 
 
 @dataclass(frozen=True)
 class Line:
-    """A curve: `run` is the number of its run, `source` a key of SOURCES or "". `dots`: mark every point."""
+    """A curve: `run` is the number of its configuration, `source` a key of SOURCES or "". `dots`: mark every point.
+    `spread`: by kimg the standard deviation of a point that is a mean; a band is as wide on both sides."""
 
     run: int
     source: str
     points: Sequence[Point]
     dots: bool = False
+    spread: Mapping[float, float] = field(default_factory=dict)
+
+    def ends(self) -> Iterator[float]:
+        """Yield all values that are drawn, of line and band."""
+        for x, y in self.points:
+            if y is not None:
+                deviation = self.spread.get(x, 0.0)
+                yield from {y, *(end for end in (y - deviation, y + deviation) if math.isfinite(end))}
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """A line in the coordinates of the drawing. values: what is drawn, for a pointer: "kimg value;..."; dense: of so
-    many points that a thinner line shows more."""
+    """A line in the coordinates of the drawing. band: a path around it, "" without one; values: what is drawn, for a
+    pointer: "kimg value;..."; dense: of so many points that a thinner line shows more."""
 
     run: int
     source: str
     path: str
+    band: str
     end: tuple[float, float]
     dots: list[tuple[float, float]]
     values: str
@@ -108,7 +118,7 @@ def written(value: float | None) -> str:
 
 def is_constant(lines: Iterable[Line]) -> float | None:
     """Return the value that all lines have everywhere, if there is one and it was measured more than once."""
-    values = [value for line in lines for _, value in line.points if value is not None]
+    values = [end for line in lines for end in line.ends()]
     return values[0] if len(values) > 1 and min(values) == max(values) else None
 
 
@@ -120,7 +130,7 @@ def chart(title: str, key: str, lines: Sequence[Line], text: str = "") -> Chart 
     if not lines:
         return None
     xs = [x for line in lines for x, _ in line.points]
-    ys = [y for line in lines for _, y in line.points if y is not None]
+    ys = [end for line in lines for end in line.ends()]
     logarithmic = min(ys) > 0 and max(ys) / 1000 > min(ys)
     scale = math.log10 if logarithmic else float
     x_low, x_high = 0.0 if 0 <= min(xs) <= 0.5 * max(xs) else min(xs), max(xs)
@@ -162,15 +172,31 @@ def chart(title: str, key: str, lines: Sequence[Line], text: str = "") -> Chart 
 
 
 def _drawn(line: Line, place: Callable[[float, float], tuple[float, float]]) -> Drawn:
-    path, placed = "", []
-    for is_gap, stretch in itertools.groupby(line.points, lambda point: point[1] is None):
+    path, band, placed = "", "", []
+    for is_gap, points in itertools.groupby(line.points, lambda point: point[1] is None):
         if not is_gap:
+            stretch = list(points)
             here = [place(x, y) for x, y in stretch if y is not None]
             path += f"M{'L'.join(f'{x:g} {y:g}' for x, y in here)}{'h0' if len(here) == 1 else ''}"
             placed += here
-    values = ";".join(f"{x:.6g} {y:.4g}" for x, y in line.points if y is not None)
+            band += _band([(x, y, line.spread.get(x, 0.0)) for x, y in stretch if y is not None], place)
+    values = ";".join(
+        f"{x:.6g} {y:.4g}" + (f"±{line.spread[x]:.2g}" if x in line.spread else "")
+        for x, y in line.points
+        if y is not None
+    )
     dots = placed if line.dots else []
-    return Drawn(line.run, line.source, path, placed[-1], dots, values, len(placed) > 60)
+    return Drawn(line.run, line.source, path, band, placed[-1], dots, values, len(placed) > 60)
+
+
+def _band(points: Sequence[tuple[float, float, float]], place: Callable[[float, float], tuple[float, float]]) -> str:
+    """Return the outline of a band around points (x, y, deviation); "" without deviations."""
+    ends = [(x, y, y - d, y + d) for x, y, d in points]
+    if len(points) < 2 or not any(d for *_, d in points):
+        return ""
+    upper = [place(x, high if math.isfinite(high) else y) for x, y, _, high in ends]
+    lower = [place(x, low if math.isfinite(low) else y) for x, y, low, _ in ends]
+    return f"M{'L'.join(f'{x:g} {y:g}' for x, y in [*upper, *reversed(lower)])}Z"
 
 
 def _described(title: str, lines: Sequence[Line]) -> str:

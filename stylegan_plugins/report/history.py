@@ -7,57 +7,29 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+import os
 import re
-from collections import Counter
+import statistics
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from stylegan_plugins.analysis import metrics, records
-from stylegan_plugins.errors import DataError
+from stylegan_plugins.errors import DataError, NotYetError
 from stylegan_plugins.files import json_lines
 from stylegan_plugins.files.run_folders import OPTIONS, SNAPSHOT, read_options
+from stylegan_plugins.report.curves import MOST_NAMES, Log, Table, flattened, number
 
-KIMG = "Progress/kimg"
-MOST_NAMES = 1000  # of statistics, and of settings: a page of more is of no use, and a file from elsewhere may have any
-MOST_VALUES = 5_000_000  # in a table; 25,000 kimg of the hosts are 500,000
 MOST_RESULTS = 100_000  # of metrics
+REALS = "reals.png"  # the host's sheet of training images
+METRIC = re.compile(r"metric-.*\.jsonl", re.DOTALL)
+TICKS = 10  # the last ones, by which the speed of a run is judged
 SHEET = re.compile(r"fakes(\d+|_init)\.(?:png|jpg)")
 # Words in names of metrics of which more is better; `f` and `score` are precision and recall in one.
 OTHER_WAY = {"precision", "recall", "density", "coverage", "accuracy", "score"}
 # First words of names: Inception Score, and equivariance in stylegan3, a PSNR; distances and path lengths.
 HIGHER, LOWER = r"is(\d+k)?|inception|eq[tr](\d+k)?", r"(fid|kid|ppl)(\d.*)?"
-Curve = list[float | None]  # None: not measured
-
-
-@dataclass
-class Table:
-    """Curves with a common axis: kimg [N], rising, and by name N values, None where there is none."""
-
-    kimg: list[float] = field(default_factory=list)
-    values: dict[str, Curve] = field(default_factory=dict)
-
-    def add(self, kimg: float, row: dict[str, float | None]) -> None:
-        """Append a row. What was there from this place on is dropped: the run went back, and did it again."""
-        while self.kimg and self.kimg[-1] >= kimg:
-            self.kimg.pop()
-            for values in self.values.values():
-                values.pop()
-        for name in row:
-            self.values.setdefault(name, [None] * len(self.kimg))
-        self.kimg.append(kimg)
-        for name, values in self.values.items():
-            values.append(row.get(name))
-
-    def points(self, name: str) -> list[tuple[float, float | None]]:
-        return list(zip(self.kimg, self.values[name], strict=True))
-
-    def measured(self, name: str) -> list[float]:
-        return [value for value in self.values.get(name, []) if value is not None]
-
-    def last(self, name: str) -> float | None:
-        return next(reversed(self.measured(name)), None)
 
 
 @dataclass
@@ -68,7 +40,9 @@ class Run:
     stats       means of stats.jsonl; diagnostics: of diagnostics.jsonl
     results     lines of metric-*.jsonl, each with its kimg
     sheets      (kimg, file), in order; kimg is None for the one from before training
-    notes       what a reader should know about these files, in whole sentences"""
+    notes       what a reader should know about these files, in whole sentences
+    last_time   when the last tick ended, in seconds since 1970
+    photographs the host's sheet of training images"""
 
     path: Path
     settings: dict[str, Any]
@@ -77,11 +51,37 @@ class Run:
     results: list[dict[str, Any]]
     sheets: list[tuple[int | None, Path]]
     notes: list[str]
+    last_time: float | None = None
+    photographs: Path | None = None
 
     @property
     def kimg(self) -> float | None:
         """Return how far the run has come, in thousands of images."""
         return self.stats.kimg[-1] if self.stats.kimg else None
+
+    @property
+    def total_kimg(self) -> float | None:
+        """Return how far the run is to come, in thousands of images."""
+        return number(self.settings.get("total_kimg"))
+
+    @property
+    def is_complete(self) -> bool:
+        """Tell whether the run has come to its end. Statistics are in float32, so that 6.4 kimg may be 6.3999999."""
+        return self.kimg is not None and self.total_kimg is not None and self.kimg >= self.total_kimg * (1 - 1e-6)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Return for how long the run goes on after its last tick, at the median speed of its last ticks, with what it
+        does between them; None if it is complete, or one tick is all that is known: the first takes longer."""
+        if self.is_complete or self.kimg is None or self.total_kimg is None or self.total_kimg <= 0:
+            return None
+        kimg, seconds = self.stats.kimg[-TICKS - 1 :], self.stats.values.get("Timing/total_sec", [])[-TICKS - 1 :]
+        steps = [
+            (end - begin) / (after - before)
+            for (before, begin), (after, end) in itertools.pairwise(zip(kimg, seconds, strict=False))
+            if begin is not None and end is not None and end > begin  # less after a resume
+        ]
+        return statistics.median(steps) * (self.total_kimg - self.kimg) if steps else None
 
     @functools.cached_property
     def metrics(self) -> dict[str, dict[str, Table]]:
@@ -94,45 +94,95 @@ class Run:
         return [str(name) for name in active] if isinstance(active, list) else []
 
 
-def read(path: Path) -> Run:
-    """Read a run directory. Raises DataError if it is none, or nothing is known about the run yet."""
-    if not path.is_dir():
-        raise DataError(f"{path} is no folder; give a run directory, such as runs/00000-faces-auto1.")
+class Folder:
+    """A run directory that may be read again and again, while the run goes on."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._logs = [Log(path / name) for name in ("stats.jsonl", "diagnostics.jsonl")]
+        self._seen: dict[str, tuple[int, int]] = {}
+        self._run: Run | None = None
+
+    def read(self) -> Run:
+        """Read what is new. Returns the same object as before if nothing is.
+
+        Raises DataError if this is no run directory, or nothing is known about the run yet."""
+        path = self.path
+        if not path.is_dir():
+            raise DataError(f"{path} is no folder; give a run directory, such as runs/00000-faces-auto1.")
+        try:
+            names = sorted(name for name in os.listdir(path) if is_read(name))
+        except OSError as error:
+            raise DataError(f"{path} cannot be read ({error.strerror or error}).") from error
+        seen = {name: _stamp(path / name) for name in names}
+        if self._run is not None and seen == self._seen:
+            return self._run
+        if not seen.keys() & {"stats.jsonl", OPTIONS}:
+            raise DataError(
+                f"{path} is no run directory: it has neither stats.jsonl nor training_options.json, nor runs in it."
+            )
+        files = [path / name for name in seen]
+        for log in self._logs:
+            log.read()
+        stats, diagnostics = (log.table for log in self._logs)
+        notes: list[str] = []
+        settings = _settings(path, notes)
+        notes += [note for log in self._logs for note in log.notes]
+        results = _results(files, notes)
+        sheets = _sheets(files)
+        if not stats.kimg:
+            if not (sheets or results or diagnostics.kimg):
+                raise NotYetError(
+                    f"{path}: stats.jsonl is missing or empty; there is one after the first tick of training."
+                )
+            notes.append("There are no statistics: stats.jsonl is missing or empty. It gets a line at every tick.")
+        photographs = path / REALS if REALS in seen else None
+        self._run = Run(
+            path, settings, stats, diagnostics, results, sheets, notes, self._logs[0].last_time, photographs
+        )
+        self._seen = seen
+        return self._run
+
+
+def _stamp(file: Path) -> tuple[int, int]:
+    """Return size and time of a file, by which a change is seen."""
     try:
-        files = sorted(path.iterdir())
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror or error}).") from error
-    if not {file.name for file in files} & {"stats.jsonl", OPTIONS}:
-        inner = [folder for folder in files if (folder / OPTIONS).is_file()]
-        hint = f" There is one in it: {inner[0]}." if inner else ""
-        raise DataError(f"{path} is no run directory: it has neither stats.jsonl nor training_options.json.{hint}")
-    notes: list[str] = []
-    run = Run(
-        path=path,
-        settings=_settings(path, notes),
-        stats=_table(path / "stats.jsonl", notes),
-        diagnostics=_table(path / "diagnostics.jsonl", notes),
-        results=_results(files, notes),
-        sheets=_sheets(files),
-        notes=notes,
+        stat = file.stat()
+    except OSError:  # a link to nothing, or a file that is gone since
+        return (-1, -1)
+    return (stat.st_size, stat.st_mtime_ns)
+
+
+def is_read(name: str) -> bool:
+    """Tell whether a file of a run directory is part of a report."""
+    return name in ("stats.jsonl", "diagnostics.jsonl", OPTIONS, REALS) or bool(
+        METRIC.fullmatch(name) or SHEET.fullmatch(name)
     )
-    if not run.stats.kimg:
-        if not (run.sheets or run.results or run.diagnostics.kimg):
-            raise DataError(f"{path}: stats.jsonl is missing or empty; there is one after the first tick of training.")
-        notes.append("There are no statistics: stats.jsonl is missing or empty. It gets a line at every tick.")
-    return run
 
 
-def number(value: Any) -> float | None:
-    """Return a finite number, of a statistic of the host ({"num", "mean", "std"}) the mean; None for all else."""
-    if isinstance(value, dict):
-        value = value.get("mean")
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
+def runs_in(path: Path) -> list[Path]:
+    """Return the run directories in an --outdir, or in the cells of one of `compare`, in the order of their names; none
+    if the path is a run directory itself, or no folder."""
+    folders = _folders_in(path) if path.is_dir() and not _is_run(path) else []
+    return [
+        run for folder in folders for run in ([folder] if _is_run(folder) else filter(_is_run, _folders_in(folder)))
+    ]
+
+
+def _is_run(folder: Path) -> bool:
+    return any(os.path.lexists(folder / name) for name in ("stats.jsonl", OPTIONS))
+
+
+def _folders_in(folder: Path) -> list[Path]:
     try:
-        return float(value) if math.isfinite(value) else None
-    except OverflowError:  # an integer of more than 308 digits
-        return None
+        return sorted(inner for inner in folder.iterdir() if inner.is_dir())
+    except OSError:  # one that may not be looked into
+        return []
+
+
+def read(path: Path) -> Run:
+    """Read a run directory once. Raises DataError as `Folder.read`."""
+    return Folder(path).read()
 
 
 def is_higher_better(metric: str) -> bool | None:
@@ -149,15 +199,6 @@ def is_higher_better(metric: str) -> bool | None:
         if metric.startswith(f"{name}_") and metric.endswith(known.decides):
             return known.higher
     return None
-
-
-def flattened(value: Any, name: str = "", separator: str = ".") -> Iterator[tuple[str, Any]]:
-    """Yield ("a.b", 1) for {"a": {"b": 1}}."""
-    if isinstance(value, dict) and value:
-        for key, inner in value.items():
-            yield from flattened(inner, f"{name}{separator}{key}" if name else str(key), separator)
-    else:
-        yield name, value
 
 
 def lines(path: Path, notes: list[str]) -> Iterator[dict[str, Any]]:
@@ -207,58 +248,11 @@ def _settings(path: Path, notes: list[str]) -> dict[str, Any]:
     return settings
 
 
-def _table(path: Path, notes: list[str]) -> Table:
-    """Read statistics over kimg, from the host's format or plain, nested numbers."""
-    table = Table()
-    odd: Counter[str] = Counter()
-    names: set[str] = set()
-    nowhere = 0
-    for line in lines(path, notes):
-        kimg = number(line.get(KIMG, line.get("kimg")))
-        if kimg is None:
-            nowhere += 1
-            continue
-        row: dict[str, float | None] = {}
-        for name, value in line.items():
-            if name in ("timestamp", "kimg"):
-                continue
-            is_leaf = isinstance(value, dict) and "mean" in value
-            for leaf, inner in [(name, value)] if is_leaf else flattened(value, name, "/"):
-                if leaf not in names:
-                    if len(names) >= MOST_NAMES:
-                        continue
-                    names.add(leaf)
-                row[leaf] = number(inner)
-                if row[leaf] is None and _is_odd(inner):
-                    odd[leaf] += 1
-        table.add(kimg, row)
-        if len(table.kimg) * len(names) > MOST_VALUES:
-            notes.append(f"{path.name} has more than {MOST_VALUES} values; those after {kimg:.6g} kimg are left out.")
-            break
-    if len(names) >= MOST_NAMES:
-        notes.append(f"{path.name} has {MOST_NAMES} statistics or more; the others are left out.")
-    if nowhere:
-        notes.append(f"{nowhere} lines of {path.name} have no kimg and were left out.")
-    if odd:
-        listed = ", ".join(f"{name} ({count})" for name, count in odd.most_common(5)) + (
-            ", ..." if len(odd) > 5 else ""
-        )
-        notes.append(f"Values that are no finite number, and are gaps in the curves: {listed}.")
-    return table
-
-
-def _is_odd(value: Any) -> bool:
-    """Return whether a measured value is NaN. The hosts also write NaN for a statistic that was not measured."""
-    if isinstance(value, dict):
-        return bool(value) and value.get("num") != 0
-    return value is not None
-
-
 def _results(files: list[Path], notes: list[str]) -> list[dict[str, Any]]:
     """Read the results of all metrics that name a snapshot of a run; `kimg` is added to each."""
     found: list[dict[str, Any]] = []
     for file in files:
-        if not (file.name.startswith("metric-") and file.suffix == ".jsonl"):
+        if not METRIC.fullmatch(file.name):
             continue
         unplaced = 0
         for line in lines(file, notes):

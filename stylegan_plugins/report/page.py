@@ -1,13 +1,14 @@
 """One HTML file about one or several runs: it holds all that it shows, opens from disk, and loads nothing.
 
-history.py reads the runs, charts.py draws curves, thumbnails.py makes pictures small, report.html.jinja lays the
-page out. The template escapes whatever comes from files, and is complete without report.js, which only shows values
-under a pointer."""
+history.py reads the runs, configurations.py joins seeds, verdict.py judges, tables.py and charts.py say what is written
+and drawn where, thumbnails.py makes pictures small, report.html.jinja lays the page out. The template escapes whatever
+comes from files, and is complete without report.js, which only shows values under a pointer."""
 
 from __future__ import annotations
 
 import base64
 import datetime
+import functools
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,16 +17,19 @@ from pathlib import Path
 from typing import Any
 
 from stylegan_plugins import __version__
-from stylegan_plugins.analysis import records
-from stylegan_plugins.errors import DataError, OptionError, UserError, require
+from stylegan_plugins.errors import DataError, NotYetError, OptionError, UserError, require
 from stylegan_plugins.files.atomic import whole
-from stylegan_plugins.report import charts, history, thumbnails
+from stylegan_plugins.report import charts, history, tables, thumbnails
 from stylegan_plugins.report.charts import Chart, Line
-from stylegan_plugins.report.history import Run, Table
+from stylegan_plugins.report.configurations import Configuration, configurations, seed_of
+from stylegan_plugins.report.curves import Table
+from stylegan_plugins.report.history import Run
+from stylegan_plugins.report.tables import Facts
 from stylegan_plugins.report.thumbnails import Picture
+from stylegan_plugins.report.verdict import Sentence, verdict
 
 HERE = Path(__file__).parent
-COLORS = [  # on light and on dark ground, and a mark at the end of lines: no run is told apart by color alone
+COLORS = [  # on light and on dark ground, and a mark at the end of lines: no line is told apart by color alone
     ("#0067b1", "#5aa9f0", "M-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0z"),
     ("#c94f00", "#ff9350", "M-3.5-3.5h7v7h-7z"),
     ("#00805c", "#3ecf9f", "M0-4.6L4.4 3.4H-4.4z"),
@@ -35,11 +39,9 @@ COLORS = [  # on light and on dark ground, and a mark at the end of lines: no ru
     ("#5b5b5b", "#c0c0c0", "M-4.5-2.5h9v5h-9z"),
     ("#7b2d12", "#e0a090", "M-2.5-4.5h5v9h-5z"),
 ]
-MOST_ROWS = 12  # of a run in a table of metrics
-MOST_METRICS = 200
-MOST_LETTERS = 300  # of a setting
-
 EARLY = 200  # kimg; statistics.json has other texts for runs that have not come so far
+RELOAD = 30  # seconds, after which a page of a run that goes on loads itself anew
+PAGE = "report.html"  # of a run, in its directory
 
 # By name a heading, what it says, and what may be said of an early run: of what the hosts write, and of diagnostics.
 STATISTICS: dict[str, dict[str, list[str]]] = json.loads((HERE / "statistics.json").read_text(encoding="utf-8"))
@@ -62,58 +64,132 @@ class Group:
 
 
 @dataclass(frozen=True)
+class Stage:
+    """How far a run is. name: of its folder; done: in [0, 1], None if it is not known; text: in words."""
+
+    name: str
+    done: float | None
+    text: str
+
+
+@dataclass(frozen=True)
 class Entry:
-    """A run on the page. letter: its short name; made: pictures made with its generator, if that was asked for."""
+    """A configuration on the page.
+
+    letter      its short name
+    name        of the folder of its only run; of several runs, the name of the configuration
+    label       plug-ins, settings that differ, seeds
+    made        pictures made with its generator, if that was asked for"""
 
     letter: str
     name: str
-    run: Run
+    label: str
+    verdict: list[Sentence]
+    progress: list[Stage]
     pictures: list[Picture]
     made: list[Picture]
-    facts: dict[str, tuple[str, str]]
+    facts: Facts
     notes: list[str]
 
 
-def write(paths: Sequence[Path], out: Path, with_generator: bool = False) -> int:
-    """Write the report of `stylegan-plugins report`, and return its number of bytes. Arguments as of `render`.
+def refresh(run_dir: Path) -> None:
+    """Write report.html into a run directory. Meant to be called at each tick of training: only what is new is read, no
+    random numbers are drawn, and no host is needed.
+
+    Raises DataError if it cannot be written, or nothing is known about the run yet."""
+    try:
+        write([run_dir], run_dir / PAGE, live=True, known=_KNOWN)
+    except OSError as error:
+        raise DataError(f"{run_dir / PAGE} cannot be written ({error.strerror or error}).") from error
+
+
+_KNOWN: dict[Path, history.Folder] = {}  # of the run that this process trains
+
+
+def write(
+    paths: Sequence[Path],
+    out: Path,
+    with_generator: bool = False,
+    live: bool = False,
+    known: dict[Path, history.Folder] | None = None,
+) -> int:
+    """Write the report of `stylegan-plugins report`, and return its number of bytes.
+
+    paths           run directories, or folders that runs are in
+    with_generator  a host is in use, from which generators can be made
+    live            the page is written again and again, so it loads itself anew while a run goes on
+    known           what earlier calls have read, by folder; this call adds to it
 
     Raises DataError if a path is no run or `out` cannot be written, OptionError for too many runs."""
     require("jinja2", "report")
     if out.is_dir():
         raise DataError(f"--out: {out} is a folder; give the name of a file.")
-    paths = list({path.resolve(): path for path in paths}.values())
-    if len(paths) > len(COLORS):
-        raise OptionError(f"{len(paths)} runs are too many: more than {len(COLORS)} lines cannot be told apart.")
-    runs = [history.read(path) for path in paths]
-    page = render(runs, with_generator).encode(errors="replace")  # "?" for lone surrogates, which no page may have
+    runs, notes = read(paths, {} if known is None else known)
+    return save(runs, notes, out, with_generator, live)
+
+
+def read(paths: Sequence[Path], known: dict[Path, history.Folder]) -> tuple[list[Run], list[str]]:
+    """Return the runs that paths stand for, and notes on those that were left out: of a folder, runs without a tick.
+
+    Raises DataError if a path is no run, NotYetError if it is a folder of runs of which none can be read."""
+    runs: dict[Path, Run] = {}
+    notes = []
+    for path in paths:
+        inner = history.runs_in(path)
+        errors = []
+        for folder in inner or [path]:
+            at = folder.resolve()
+            try:
+                runs[at] = known.setdefault(at, history.Folder(folder)).read()
+            except DataError as error:
+                if not inner:
+                    raise
+                errors.append(error.message)
+        if errors and len(errors) == len(inner):
+            raise NotYetError(f"{path}: not one of its {len(inner)} runs can be read yet. {errors[0]}")
+        notes += [f"A run is left out. {error}" for error in errors]
+    return list(runs.values()), notes
+
+
+def save(runs: Sequence[Run], notes: Sequence[str], out: Path, with_generator: bool, live: bool) -> int:
+    """Write the page of runs that were read, and return its number of bytes. Arguments and errors as of `write`."""
+    page = render(runs, with_generator, live, notes)
+    content = page.encode(errors="replace")  # "?" for lone surrogates, which no page may have
     with whole(out) as file:
-        file.write(page)
-    return len(page)
+        file.write(content)
+    return len(content)
 
 
-def render(runs: Sequence[Run], with_generator: bool = False) -> str:
-    """Return the page. with_generator: a host is in use, from which generators can be made."""
-    from jinja2 import StrictUndefined, Template
-
-    script = (HERE / "report.js").read_text(encoding="utf-8")
-    layout = (HERE / "report.html.jinja").read_text(encoding="utf-8")
-    template = Template(layout, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    entries = [_entry(index, run, runs, with_generator) for index, run in enumerate(runs)]
-    tables = [run.diagnostics for run in runs]
-    names = dict.fromkeys(name for table in tables for name in table.values)
-    diagnostics = _group("Over-fitting", tables, names, STATISTICS["diagnostics"])
+def render(runs: Sequence[Run], with_generator: bool = False, live: bool = False, notes: Sequence[str] = ()) -> str:
+    """Return the page. Raises OptionError if there are more configurations than colors. Arguments as of `write`."""
+    shown = configurations(runs)
+    if len(shown) > len(COLORS):
+        raise OptionError(
+            f"{len(shown)} different runs are too many: more than {len(COLORS)} lines cannot be told apart. Name some "
+            "of the runs; those that differ in their seed alone count as one."
+        )
+    template, script = _layout()
+    main = tables.main_keys(runs)
+    entries = [_entry(index, shown, main, with_generator) for index in range(len(shown))]
+    logs = [one.diagnostics for one in shown]
+    names = dict.fromkeys(name for table in logs for name in table.values)
+    diagnostics = _group("Over-fitting", logs, names, STATISTICS["diagnostics"])
+    many = f"{len(shown)} runs" if len(runs) == len(shown) else f"{len(shown)} configurations, {len(runs)} runs"
     return template.render(
-        title=entries[0].name if len(runs) == 1 else f"{len(runs)} runs",
+        title=entries[0].name if len(shown) == 1 else many,
         entries=entries,
+        notes=notes,
         colors=COLORS,
         charts=charts,
-        metrics=_metrics(runs),
+        metrics=tables.metrics(shown, main),
         diagnostics=diagnostics if diagnostics.charts or diagnostics.constant else None,
-        groups=_stat_groups(runs),
-        differing=differing(runs),
-        settings=_settings(runs),
-        statistics=_last_values(runs),
+        groups=_stat_groups(shown),
+        has_seeds=len(runs) > len(shown),
+        differing=tables.differing(shown),
+        settings=tables.settings(shown),
+        statistics=tables.last_values(shown),
         with_generator=with_generator,
+        reload=RELOAD if live and not all(run.is_complete for run in runs) else None,
         made=f"{datetime.datetime.now():%Y-%m-%d %H:%M}",
         version=__version__,
         script=script,
@@ -122,33 +198,44 @@ def render(runs: Sequence[Run], with_generator: bool = False) -> str:
     )
 
 
-def _stat_groups(runs: Sequence[Run]) -> list[Group]:
+@functools.cache
+def _layout() -> tuple[Any, str]:
+    """Return the template, which takes a quarter of a second to compile, and the script of the page."""
+    from jinja2 import StrictUndefined, Template
+
+    layout = (HERE / "report.html.jinja").read_text(encoding="utf-8")
+    template = Template(layout, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return template, (HERE / "report.js").read_text(encoding="utf-8")
+
+
+def _stat_groups(of: Sequence[Configuration]) -> list[Group]:
     """Return charts of stats.jsonl: the host's losses, D's judgement, then what plug-ins wrote, by the first word of
     its name, and time and memory at the end."""
     names: dict[str, list[str]] = {"Losses": [], "What D thinks": []}
-    for name in sorted({name for run in runs for name in run.stats.values}):
+    for name in sorted({name for one in of for name in one.stats.values}):
         heading = next((HEADINGS[start] for start in HEADINGS if name.startswith(start)), name.split("/")[0])
         if heading is not None:
             names.setdefault(heading, []).append(name)
     names["Time and memory"] = names.pop("Time and memory", [])
-    tables = [run.stats for run in runs]
-    groups = [_group(heading, tables, these, STATISTICS["host"]) for heading, these in names.items()]
+    logs = [one.stats for one in of]
+    groups = [_group(heading, logs, these, STATISTICS["host"]) for heading, these in names.items()]
     return [group for group in groups if group.charts or group.further or group.constant]
 
 
-def _group(title: str, tables: Sequence[Table], names: Iterable[str], known: dict[str, list[str]]) -> Group:
+def _group(title: str, logs: Sequence[Table], names: Iterable[str], known: dict[str, list[str]]) -> Group:
     """Draw one chart for each statistic; what was measured on several kinds of images shares one."""
     lines: dict[str, list[Line]] = {}
-    for index, table in enumerate(tables):
+    for index, table in enumerate(logs):
         for name in names:
             if name not in table.values:
                 continue
             key, _, source = name.rpartition("/")
             if source not in charts.SOURCES or not key:
                 key, source = name, ""
-            lines.setdefault(key, []).append(Line(index, source, table.points(name)))
+            line = Line(index, source, table.points(name), spread=table.spread(name))
+            lines.setdefault(key, []).append(line)
     group = Group(title, [], [], [])
-    early = max((table.kimg[-1] for table in tables if table.kimg), default=0.0) < EARLY
+    early = max((table.kimg[-1] for table in logs if table.kimg), default=0.0) < EARLY
     for key in sorted(lines, key=[*known, *sorted(lines)].index):
         if (value := charts.is_constant(lines[key])) is not None:
             group.constant.append((key, charts.written(value)))
@@ -160,146 +247,53 @@ def _group(title: str, tables: Sequence[Table], names: Iterable[str], known: dic
     return group
 
 
-def _entry(index: int, run: Run, runs: Sequence[Run], with_generator: bool) -> Entry:
-    path, names = run.path.resolve(), [other.path.resolve().name for other in runs]
-    name = path.name if names.count(path.name) == 1 else f"{path.parent.name}/{path.name}"
-    notes = list(run.notes)
-    pictures = thumbnails.sheets(run, name, notes)
+def _entry(index: int, of: Sequence[Configuration], main: Mapping[str, str], with_generator: bool) -> Entry:
+    mine = of[index]
+    folders = [run.path.resolve() for one in of for run in one.runs]
+    known = [folder.name for folder in folders]
+    names = [
+        folder.name if known.count(folder.name) == 1 else f"{folder.parent.name}/{folder.name}"
+        for folder in (run.path.resolve() for run in mine.runs)
+    ]
+    name = names[0] if len(names) == 1 else mine.name
+    notes = [*mine.notes]
+    pictures: list[Picture] = []
     made: list[Picture] = []
-    if with_generator:
-        try:
-            made = thumbnails.generated(run, name)
-        except UserError as error:
-            notes.append(f"No images were made with the generator: {error}")
-    return Entry(charts.LETTERS[index], name, run, pictures, made, _facts(run, _main_keys(runs)), notes)
+    for run, folder in zip(mine.runs, names, strict=True):
+        before = f"{folder}: " if len(names) > 1 else ""
+        found = list(run.notes)
+        is_first = run is mine.runs[0]  # the others show their newest samples alone
+        pictures += thumbnails.sheets(run, folder, found, None if is_first else f"Seed {seed_of(run)}")
+        if with_generator and is_first:
+            try:
+                made = thumbnails.generated(run, folder)
+            except UserError as error:
+                found.append(f"No images were made with the generator: {error}")
+        notes += [before + note for note in found]
+    progress = [_progress(run, folder) for run, folder in zip(mine.runs, names, strict=True)]
+    letter = charts.LETTERS[index]
+    label = mine.label
+    return Entry(letter, name, label, verdict(mine, main), progress, pictures, made, tables.facts(mine, main), notes)
 
 
-def _facts(run: Run, main: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-    """Return the table at the top: by heading a value, and a remark on it. main: keys of the results that rank."""
-    last = lambda name: charts.written(run.stats.last(name))
-    setting = lambda name: shown(run.settings[name]) if name in run.settings else "–"
-    seconds, total = run.stats.last("Timing/total_sec"), history.number(run.settings.get("total_kimg"))
-    state = ", not complete" if total is not None and (run.kimg or 0) < total else ""
-    result = {
-        "Plug-ins": (", ".join(run.plugins) or "none", ""),
-        "Images": (setting("training_set_kwargs.max_size"), ""),
-        "Batch": (setting("batch_size"), ""),
-        "kimg": (
-            "–" if run.kimg is None else f"{run.kimg:.6g}",
-            f"of {'?' if total is None else f'{total:.6g}'}{state}",
-        ),
-        "Time": ("–" if seconds is None else duration(seconds), ""),
-        "Sec/kimg": (last("Timing/sec_per_kimg"), ""),
-        "Loss G, D": (f"{last('Loss/G/loss')}, {last('Loss/D/loss')}", ""),
-        "Signs real, generated": (f"{last('Loss/signs/real')}, {last('Loss/signs/fake')}", ""),
-        "ADA's p": (last("Progress/augment"), ""),
-    }
-    for name, by_key in list(run.metrics.items())[:MOST_METRICS]:
-        table = by_key.get(main[name])
-        if table is not None and (best := best_of(table.points(name), name)) is not None:
-            result[f"Best {name}"] = (charts.written(best[1]), f"at {best[0]:.6g} kimg")
-    return result
+def _progress(run: Run, name: str) -> Stage:
+    """Say how far a run is, for how long it goes on after its last tick, and when that was."""
+    total, kimg = run.total_kimg, run.kimg or 0.0
+    if total is None or total <= 0:
+        return Stage(name, None, f"{kimg:.6g} kimg")
+    done = min(max(kimg / total, 0.0), 1.0)
+    if run.is_complete:
+        return Stage(name, 1.0, f"complete, {kimg:.6g} kimg")
+    text = f"{kimg:.6g} of {total:.6g} kimg, {100 * done:.0f}%"
+    if (left := run.seconds_left) is not None:
+        text += f", about {tables.duration(left)} left"
+    if (last := _clock(run.last_time)) is not None:
+        text += f"; last tick on {last}"
+    return Stage(name, done, text)
 
 
-def best_of(points: Iterable[charts.Point], metric: str) -> tuple[float, float] | None:
-    """Return (kimg, value) of the best; None if there are no values or the metric is not ranked. Of equals, the
-    earliest."""
-    higher = history.is_higher_better(metric)
-    measured = [(kimg, value) for kimg, value in points if value is not None]
-    if higher is None or not measured:
+def _clock(seconds: float | None) -> str | None:
+    try:
+        return None if seconds is None else f"{datetime.datetime.fromtimestamp(seconds):%Y-%m-%d at %H:%M}"
+    except (ValueError, OverflowError, OSError):  # a number that is no time
         return None
-    return min(measured, key=lambda point: -point[1] if higher else point[1])
-
-
-def duration(seconds: float) -> str:
-    minutes, rest = divmod(max(0, round(min(seconds, 1e12))), 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    if days:
-        return f"{days} d {hours} h"
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
-
-
-def _main_keys(runs: Sequence[Run]) -> dict[str, str]:
-    """Return by the name of a figure the key of the results that rank snapshots, the same for all runs."""
-    by_name: dict[str, list[dict[str, Any]]] = {}
-    for run in runs:
-        for line in run.results:
-            for name in line["results"]:
-                by_name.setdefault(name, []).append(line)
-    return {name: key for name, these in by_name.items() if (key := records.main_key(these)) is not None}
-
-
-def _metrics(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """Return a chart and a table of snapshots and runs for each metric, and for each key of its results. The best of
-    each run is marked where the key ranks snapshots."""
-    main = _main_keys(runs)
-    described = {records.key_of(line): records.described(line) for run in runs for line in run.results}
-    keys = {(name, key): key != main[name] for run in runs for name, these in run.metrics.items() for key in these}
-    found = []
-    for name, key in sorted(keys, key=lambda this: (this[0], keys[this], this[1]))[:MOST_METRICS]:
-        tables = {index: run.metrics.get(name, {}).get(key) for index, run in enumerate(runs)}
-        points = {index: table.points(name) for index, table in tables.items() if table is not None}
-        ranked = key == main[name]
-        best = {index: best_of(these, name) if ranked else None for index, these in points.items()}
-        best_of_all = best_of([point for point in best.values() if point], name)
-        rows = []
-        for kimg in sorted({kimg for these in points.values() for kimg, _ in charts.thin(these, MOST_ROWS)}):
-            cells = []
-            for index, these in points.items():
-                value = dict(these).get(kimg)
-                is_best = best[index] == (kimg, value)
-                is_best_of_all = is_best and best_of_all is not None and value == best_of_all[1]
-                cells.append((charts.written(value), is_best, is_best_of_all))
-            rows.append((f"{kimg:.6g}", cells))
-        lines = [Line(index, "", these, dots=len(these) <= 40) for index, these in points.items()]
-        direction = {True: "higher is better", False: "lower is better", None: ""}[history.is_higher_better(name)]
-        title = name if ranked else f"{name}:{key or 'unknown'}"
-        other = "" if ranked else "not of the images, samples or weights by which snapshots are ranked: none is marked"
-        found.append(
-            {
-                "name": title,
-                "remarks": [text for text in (direction, described[key], other) if text],
-                "chart": charts.chart(title, name, lines, described[key]),
-                "runs": list(points),
-                "rows": rows,
-                "left_out": len({kimg for these in points.values() for kimg, _ in these}) - len(rows),
-            }
-        )
-    return found
-
-
-def shown(value: Any) -> str:
-    """Write a setting as text, cut if it is long."""
-    text = value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= MOST_LETTERS else f"{text[:MOST_LETTERS]} ..."
-
-
-def _settings(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
-    names = dict.fromkeys(name for run in runs for name in run.settings)
-    return [(name, [shown(run.settings[name]) if name in run.settings else "–" for run in runs]) for name in names]
-
-
-def differing(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
-    """Return the settings that are not the same in all runs, but for the folder of the run, which never is."""
-    return [(name, values) for name, values in _settings(runs) if len(set(values)) > 1 and name != "run_dir"]
-
-
-def _last_values(runs: Sequence[Run]) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Return every statistic of stats.jsonl and diagnostics.jsonl: the last value and the range, for each run."""
-
-    def cell_of(table: Table, name: str) -> tuple[str, str]:
-        ends = [charts.written(end(values)) for end in (min, max) if (values := table.measured(name))]
-        return charts.written(table.last(name)), " … ".join(ends)
-
-    rows = []
-    for before, tables in (("", [run.stats for run in runs]), ("diagnostics: ", [run.diagnostics for run in runs])):
-        for name in sorted({name for table in tables for name in table.values}):
-            rows.append((before + name, [cell_of(table, name) for table in tables]))
-    return rows
-
-
-def refresh(run_dir: Path) -> None:
-    write([run_dir], run_dir / "report.html")

@@ -1,5 +1,16 @@
-// Values under the pointer. The page is complete without it.
+// Values under the pointer, and a page that looks the same after it has loaded itself anew. It is complete without both.
 "use strict";
+try {
+  const key = `view of ${location.pathname}`;
+  const parts = [...document.querySelectorAll("details, .legend input")];
+  const seen = JSON.parse(sessionStorage.getItem(key));
+  if (seen && seen.parts.length === parts.length) {
+    parts.forEach((part, index) => { part["open" in part ? "open" : "checked"] = seen.parts[index]; });
+    scrollTo(0, seen.y);
+  }
+  const keep = () => ({ y: scrollY, parts: parts.map((part) => ("open" in part ? part.open : part.checked)) });
+  addEventListener("pagehide", () => sessionStorage.setItem(key, JSON.stringify(keep())));
+} catch { /* a browser that keeps nothing for this page */ }
 for (const plot of document.querySelectorAll("svg.plot")) {
   const figure = plot.parentElement;
   const [left, top, right, bottom] = plot.dataset.box.split(" ").map(Number);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import io
 import warnings
 from dataclasses import dataclass
@@ -11,14 +12,13 @@ from typing import Any
 
 import PIL.Image
 
-from stylegan_plugins.analysis import pictures, sample
 from stylegan_plugins.files.datasets import BROKEN, FORMATS
 from stylegan_plugins.files.run_folders import SNAPSHOT
 from stylegan_plugins.host import devices
-from stylegan_plugins.report import history
+from stylegan_plugins.report.curves import number
 from stylegan_plugins.report.history import Run
 
-MOST_PICTURES = 6  # sheets of a run
+MOST_PICTURES = 6  # sheets of samples of a run
 MOST_BYTES = 80_000  # of a picture: with them all, a run stays under 1 MB
 SHOWN = (8, 4)  # images of a sheet, across and down
 SIDE = 128  # pixels of an image in it, at most
@@ -27,34 +27,63 @@ MOST_PIXELS = 7 * 4 * 2048**2  # of a sheet: that of images of 2048 pixels
 
 
 @dataclass(frozen=True)
-class Picture:
+class Encoded:
+    """An image within the page. pixelated: so small that its pixels should be seen."""
+
     src: str
-    alt: str
-    caption: str
     width: int
     height: int
     pixelated: bool
 
 
-def sheets(run: Run, name: str, notes: list[str]) -> list[Picture]:
-    """Return excerpts of a run's sheets of samples; a sheet that cannot be read becomes a note."""
-    last, count = len(run.sheets) - 1, min(len(run.sheets), MOST_PICTURES)
-    chosen = [run.sheets[round(index * last / max(count - 1, 1))] for index in range(count)]  # evenly spread
-    side = history.number(run.settings.get("training_set_kwargs.resolution"))
+@dataclass(frozen=True)
+class Picture:
+    image: Encoded
+    alt: str
+    caption: str
+
+
+def sheets(run: Run, name: str, notes: list[str], newest: str | None = None) -> list[Picture]:
+    """Return excerpts of a run's sheets: of photographs, then of samples. One that cannot be read becomes a note.
+
+    newest: show the newest samples alone, with this before their caption"""
+    count = min(len(run.sheets), MOST_PICTURES if newest is None else 1)
+    last = len(run.sheets) - 1
+    # Evenly spread, the newest first, beside the photographs.
+    chosen = [run.sheets[round(last - index * last / max(count - 1, 1))] for index in range(count)]
+    side = side_in(run)
+    captions = [(file, "before training" if kimg is None else f"{kimg} kimg") for kimg, file in chosen]
+    shown = [(file, f"Samples of {name}, {when}", when) for file, when in captions]
+    if newest is not None:
+        shown = [(file, alt, f"{newest}, {when}") for file, alt, when in shown]
+    elif run.photographs is not None:
+        shown.insert(0, (run.photographs, f"Photographs of {name}", "Photographs that it is trained on"))
     found = []
-    for kimg, file in chosen:
-        when = "before training" if kimg is None else f"{kimg} kimg"
+    for file, alt, caption in shown:
         try:
-            image, small = _read(file, None if side is None else int(side))
+            stat = file.stat()
+            image = _read(file.absolute(), stat.st_size, stat.st_mtime_ns, side)
         except BROKEN as error:
             notes.append(f"{file.name} cannot be read as an image and was left out ({' '.join(str(error).split())}).")
             continue
-        found.append(_encoded(image, f"Samples of {name}, {when}", when, small))
+        found.append(Picture(image, alt, caption))
     return found
 
 
-def _read(file: Path, side: int | None) -> tuple[PIL.Image.Image, bool]:
-    """Return `excerpt` of a file. Raises one of BROKEN."""
+def side_in(run: Run) -> int | None:
+    """Return the pixels of one image as a run records them."""
+    recorded = number(run.settings.get("training_set_kwargs.resolution"))
+    return None if recorded is None else int(recorded)
+
+
+@functools.lru_cache(maxsize=256)  # of up to 107 KB each: a page is written at each tick, and sheets stay as they are
+def _read(file: Path, size: int, mtime: int, side: int | None) -> Encoded:
+    """Return `opened` of a file of this size and time, encoded. Raises one of BROKEN."""
+    return _encoded(*opened(file, side))
+
+
+def opened(file: Path, side: int | None) -> tuple[PIL.Image.Image, bool]:
+    """Return `excerpt` of a file. side: pixels of one image in it, None if it is not known. Raises one of BROKEN."""
     if not file.is_file():
         raise OSError("it is no regular file")
     with warnings.catch_warnings():
@@ -95,7 +124,7 @@ def _plain(image: PIL.Image.Image) -> PIL.Image.Image:
     return image.copy() if image.mode in ("L", "RGB") else image.convert("RGB")
 
 
-def _encoded(image: PIL.Image.Image, alt: str, caption: str, pixelated: bool) -> Picture:
+def _encoded(image: PIL.Image.Image, pixelated: bool) -> Encoded:
     """Encode as WebP: without loss if it is small, else at a lower quality, then smaller."""
     ways: list[dict[str, Any]] = [{"quality": 90}, {"quality": 75}, {"quality": 50}]
     if image.width * image.height * len(image.getbands()) <= 2 * MOST_BYTES:
@@ -105,12 +134,14 @@ def _encoded(image: PIL.Image.Image, alt: str, caption: str, pixelated: bool) ->
         image.save(data, "webp", method=2, **options)
         if data.tell() <= MOST_BYTES:
             source = f"data:image/webp;base64,{base64.b64encode(data.getvalue()).decode()}"
-            return Picture(source, alt, caption, *image.size, pixelated)
-    return _encoded(image.reduce(2), alt, caption, pixelated)
+            return Encoded(source, *image.size, pixelated)
+    return _encoded(image.reduce(2), pixelated)
 
 
 def generated(run: Run, name: str) -> list[Picture]:
     """Return samples of the newest snapshot, and walks between some of them in w. Raises UserError if that fails."""
+    from stylegan_plugins.analysis import pictures, sample  # and backbones, which no page without a generator needs
+
     G, sampler, file = sample.load_generator(run.path, devices.device())
     columns, rows = SHOWN
     label = 0 if G.c_dim and sampler is None else None
@@ -124,5 +155,5 @@ def generated(run: Run, name: str) -> list[Picture]:
     for ws, what in ((drawn, "Seeds 0 to 31"), (walks, "From seed 0 to 1, and from 1 to 2, in w")):
         images = [sample.render(G, w) for w in ws]
         image, small = excerpt(sample.grid(images, columns), images[0].shape[1])
-        made.append(_encoded(image, f"{what}: images of {name}, {whose}", f"{what}, {whose}", small))
+        made.append(Picture(_encoded(image, small), f"{what}: images of {name}, {whose}", f"{what}, {whose}"))
     return made

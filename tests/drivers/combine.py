@@ -31,6 +31,7 @@ def options(folder: Path) -> dict[str, dict[str, object]]:
         "vision-aided": {"models": f"test_vit={folder / 'test_vit.pth'}", "warmup_kimg": 0.0},
         "minegan": {"stage1_kimg": 0.0},
         "apa": {"kimg": 0.1},
+        "wandb": {"mode": "disabled"},
     }
 
 

@@ -1,0 +1,58 @@
+"""`stylegan-plugins report --watch`: the page is written again whenever the files of its runs have changed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from stylegan_plugins.errors import NotYetError
+from stylegan_plugins.report import history, page
+from stylegan_plugins.report.history import Run
+
+SECONDS = 10.0  # between looks at the files
+CELL, TABLE = "cell.json", "compare.json"  # of `compare`: in the folder of each run, and when all are done
+
+
+def watch(
+    paths: Sequence[Path], out: Path, with_generator: bool, report: Callable[[str], None], seconds: float = SECONDS
+) -> None:
+    """Write the page, and again when files of its runs change, until all runs are complete or Ctrl-C is pressed. Runs
+    without a tick are waited for.
+
+    seconds     between looks
+    report      gets a line at the beginning and at the end
+
+    Raises DataError or OptionError, as `page.write`."""
+    known: dict[Path, history.Folder] = {}
+    shown: tuple[list[Run], list[str]] | None = None
+    waits = False
+    try:
+        while True:
+            try:
+                found = page.read(paths, known)
+            except NotYetError as error:
+                if not waits:
+                    report(f"{error.message} The page is written then. Ctrl-C ends this.")
+                waits = True
+                time.sleep(seconds)
+                continue
+            runs, notes = found
+            is_new = shown is None or notes != shown[1] or [*map(id, runs)] != [*map(id, shown[0])]
+            is_over = not notes and all(run.is_complete for run in runs) and not any(map(goes_on, paths))
+            if is_new:
+                page.save(runs, notes, out, with_generator, live=not is_over)
+            if is_over:
+                report(f"{out}: all {len(runs)} runs are complete.")
+                return
+            if shown is None:
+                report(f"{out} is written anew when the runs in it go on, until they are complete. Ctrl-C ends this.")
+            shown = found
+            time.sleep(seconds)
+    except KeyboardInterrupt:
+        return
+
+
+def goes_on(folder: Path) -> bool:
+    """Return whether a folder is that of a `compare` which has not written its table: more runs will come."""
+    return any(folder.glob(f"*/{CELL}")) and not (folder / TABLE).exists()
