@@ -49,6 +49,8 @@ setup(
         "metrics": ["torch-fidelity", "clean-fid"],
         "analysis": ["scikit-learn", "matplotlib"],
         "report": ["jinja2"],
+        "share": ["onnx", "onnxruntime", "onnxscript", "imageio[ffmpeg]"],  # export, and videos of interpolate
+        "explore": ["gradio>=5", "scikit-learn"],
         # tqdm, imageio and matplotlib are what scripts of the hosts import beside training.
         "demo": ["scikit-image", "tensorboard", "tqdm", "imageio[ffmpeg]", "matplotlib"],
         "test": [
@@ -60,6 +62,8 @@ setup(
             "types-requests",
             "types-psutil",
             "pillow-heif",
+            "nbclient",  # with ipykernel: the notebook of docs/
+            "ipykernel",
         ],
     },
     entry_points={"console_scripts": ["stylegan-plugins=stylegan_plugins.cli:main"]},

@@ -30,16 +30,18 @@ def picture_options(command: Callable) -> Callable:
     return command
 
 
-def on_host(command: Callable) -> Callable:
+def on_host(command: Callable, takes_onnx: bool = False) -> Callable:
     """Add --host and --device, both of which are in use when the command runs. A command with `run_or_pkl` takes the
-    host of the run."""
+    host of the run, and none for ONNX if it `takes_onnx`."""
 
     @host_option
     @device_option()
     @wraps(command)
     def wrapped(host: Path | None, device: str, **arguments: Any) -> None:
         devices.choose(device)
-        choose_host(host, arguments.get("run_or_pkl"))
+        run = arguments.get("run_or_pkl")
+        if run is None or not (takes_onnx and run_folders.is_onnx(run)):
+            choose_host(host, run)
         command(**arguments)
 
     return wrapped
