@@ -98,14 +98,19 @@ def evaluate(run_or_pkl: Path, data: str | None, **settings: Any) -> None:
 @host_option
 @device_option(help="Of metrics")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-def compare(host: Path | None, device: str, outdir: Path, arguments: tuple[str, ...], **settings: Any) -> None:
+def compare(**settings: Any) -> None:
     """Train combinations of plug-ins in turn with the same budget, and make a table of them.
 
     ARGUMENTS after -- go to every train.py, options of plug-ins to the combinations that have them. Interrupted, the
     same command goes on where it was."""
+    tell(compared(**settings))
+
+
+def compared(host: Path | None, device: str, outdir: Path, arguments: tuple[str, ...], **settings: Any) -> str:
+    """Return the table of `compare`, whose parameters it takes."""
     devices.choose(device)
     settings |= dict(more=arguments, pictures=prepare.How.take(settings), device=devices.device(), report=to_stderr)
-    tell(comparing.run(find.choose_host(host), outdir, **settings))
+    return comparing.run(find.choose_host(host), outdir, **settings)
 
 
 def _load(run_or_pkl: Path, outdir: Path, seeds: str, fewest: int = 1) -> tuple[list[int], LoadedGenerator]:

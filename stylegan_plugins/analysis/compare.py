@@ -188,8 +188,7 @@ def call(arguments: Sequence[str], host: Path, log: Path, advice: str) -> None:
         code = programs.run(arguments, cwd=host, stdout=out, stderr=subprocess.STDOUT)
     if code:
         output = log.read_bytes()[begin:].decode(errors="replace")
-        said = re.findall(r"^Error: (.*)$", output, re.MULTILINE)
-        why = said[-1] if said else f"it ended with {code}"
+        why = programs.error_in(output.splitlines()) or f"it ended with {code}"
         raise DataError(f"train.py {' '.join(arguments[2:])}: {why} ({log}). {advice}")
 
 

@@ -53,6 +53,15 @@ def choose_host(directory: Path | None, run: Path | None = None) -> Path:
 
     run: a run directory or a file in it. Its host is taken only if the user has used it here: the folder may be from
     elsewhere, and the code of a host is executed. Raises HostError if there is no host."""
+    found = host_folder(directory, run)
+    use_host(found)
+    if directory is not None:
+        remember_host(found)
+    return found
+
+
+def host_folder(directory: Path | None, run: Path | None = None) -> Path:
+    """Return the folder that `choose_host` would use, whose arguments and errors it has."""
     if directory is not None:
         candidates = [directory]
     else:
@@ -61,9 +70,6 @@ def choose_host(directory: Path | None, run: Path | None = None) -> Path:
         candidates = [*own, *([Path(named)] if named else []), Path(), *known]
     for candidate in candidates:
         if (candidate / "torch_utils").is_dir() and (candidate / "dnnlib").is_dir():
-            use_host(candidate)
-            if directory is not None:
-                remember_host(candidate)
             return candidate.resolve()
     raise HostError(
         f"No host in {directory or 'the current folder'}: networks are made from the host's code. Give its folder with "
