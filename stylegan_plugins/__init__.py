@@ -1,6 +1,6 @@
 """Plug-ins for NVIDIA's StyleGAN2-ADA and StyleGAN3 training code. The whole contract for authors of plug-ins is here:
-`from stylegan_plugins import Head, Term, hookimpl, option`; and for notebooks and scripts `load`, `train`, `evaluate` and
-`compare`. Importing it imports no torch."""
+`from stylegan_plugins import Head, Term, hookimpl, option`. For notebooks and scripts there are `load`, `train`,
+`evaluate` and `compare`. Importing it imports no torch."""
 
 # ruff: noqa: F401  # what is imported here is the contract
 import importlib

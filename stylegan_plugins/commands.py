@@ -13,12 +13,13 @@ import numpy as np
 
 from stylegan_plugins.analysis import compare as comparing
 from stylegan_plugins.analysis import evaluate as evaluating
-from stylegan_plugins.analysis import loading, pictures
+from stylegan_plugins.analysis import explore_page, loading, pictures
 from stylegan_plugins.analysis import probe as probing
 from stylegan_plugins.analysis import sample as sampling
 from stylegan_plugins.analysis import share as sharing
+from stylegan_plugins.analysis.explorer import Explorer
 from stylegan_plugins.analysis.loading import LoadedGenerator
-from stylegan_plugins.errors import OptionError, tell
+from stylegan_plugins.errors import OptionError, require, tell
 from stylegan_plugins.files import datasets, prepare, run_folders
 from stylegan_plugins.host import devices, find
 from stylegan_plugins.host.find import data_option, device_option, host_option, on_host
@@ -30,6 +31,7 @@ COUNT = click.IntRange(min=1)
 default_option = partial(click.option, show_default=True)
 outdir_option = partial(click.option, "--outdir", type=Directory)
 WITHOUT_IMAGES = "without images to look for nearest ones among"
+NEAR = "What near means: pixels, or a backbone, such as efficientnet_lite0, clip or dinov2"
 to_stderr = partial(tell, err=True)
 seeds_option = partial(default_option, "--seeds")
 trunc_option = partial(default_option, "--trunc", type=click.FloatRange(min=0), default=sampling.TRUNCATION)
@@ -143,10 +145,9 @@ def sample(run_or_pkl: Path, seeds: str, trunc: float, like: Path | None, label:
 
 def pictures_options(command: Callable) -> Callable:
     """Add what `interpolate` and `sheet` share."""
-    near = "What near means: pixels, or a backbone, such as efficientnet_lite0, clip or dinov2"
     command = outdir_option(help="Where the pictures go", required=True)(on_host_or_onnx(command))
     command = label_option(command)
-    command = default_option("--features", default="pixels", metavar="NAME", help=near)(command)
+    command = default_option("--features", default="pixels", metavar="NAME", help=NEAR)(command)
     command = data_option(help="Images to find nearest ones in  [default: the run's own]")(command)
     return run_argument(command)
 
@@ -267,4 +268,24 @@ def report(runs_: tuple[Path, ...], out: Path, host: Path | None, device: str) -
     tell(f"{out} ({size / 1e6:.1f} MB)")
 
 
-COMMANDS = (probe, evaluate, sample, compare, interpolate, sheet, export, report)
+@click.command()
+@run_argument
+@default_option("--port", type=click.IntRange(1, 65535), default=7860)
+@default_option("--address", default="127.0.0.1", help="Who may open the page: 127.0.0.1 this machine, 0.0.0.0 all")
+@default_option("--features", default="pixels", metavar="NAME", help=NEAR)
+@data_option(help="Images to find nearest ones in  [default: the run's own]")
+@on_host_or_onnx
+def explore(run_or_pkl: Path, port: int, address: str, data: str | None, features: str) -> None:
+    """Open a web page to look around in the latent space of RUN_OR_PKL: seeds, truncation, directions, walks, nearest
+    training images.
+
+    It runs on this machine, sends nothing elsewhere, and ends with Ctrl-C."""
+    require("gradio", "explore")
+    G = loading.loaded(run_or_pkl)
+    near = pictures.neighbours(G.file.parent, G.network, devices.device(), data, features)
+    page, url = explore_page.serve(Explorer(G, near), address, port)
+    tell(f"{url} (Ctrl-C ends it)")
+    page.block_thread()
+
+
+COMMANDS = (probe, evaluate, sample, compare, interpolate, sheet, export, explore, report)

@@ -71,6 +71,16 @@ class Neighbours:
         shown = [image.transpose(1, 2, 0) for image in datasets.read_named(self.data, names)]
         return shown, (means * self.known.shape[1] ** 0.5).numpy()
 
+    def closest(self, image: np.ndarray, count: int) -> list[tuple[np.ndarray, float]]:
+        """For one image uint8 [H, W, C], the nearest `count` images of the data set with their distances, nearest
+        first."""
+        features = self._of([image.transpose(2, 0, 1)], 1)
+        distances = torch.cdist(features, self.known)[0]
+        values, indices = distances.topk(min(count, len(distances)), largest=False)
+        names = [self.names[int(index)] for index in indices]
+        shown = [found.transpose(1, 2, 0) for found in datasets.read_named(self.data, names)]
+        return list(zip(shown, values.tolist(), strict=True))
+
 
 def between(ws: Sequence[torch.Tensor], steps: int, closed: bool) -> list[torch.Tensor]:
     """Return `steps` points from each w to the next, evenly spaced and without the next itself; closed: from the last
