@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -34,7 +35,8 @@ class Page:
             options.add_argument(flag)
         options.add_experimental_option("prefs", {"download.default_directory": str(folder)})
         options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
-        self.browser = webdriver.Chrome(options=options)
+        driver = shutil.which("chromedriver")
+        self.browser = webdriver.Chrome(options, webdriver.ChromeService(driver) if driver else None)
         self.url, self.folder = url, folder
 
     def find(self, selector: str) -> list[WebElement]:
@@ -100,7 +102,7 @@ def main(url: str, folder: Path, picture: str | None = None) -> None:
     page.changes("random seed", lambda: page.click("#random"))
     page.changes("truncation", lambda: page.write("#psi input[type=number]", "1"))
     if page.find("#class input"):
-        page.changes("class", lambda: page.write("#class input", page_class(page)))
+        page.changes("class", lambda: choose_class(page))
     for k in range(1, 7):
         page.changes(f"direction {k}", lambda k=k: page.write(f"#direction{k} input[type=number]", "2"))
     page.changes("first layer", lambda: page.write("#first input[type=number]", "2"))
@@ -146,11 +148,11 @@ def main(url: str, folder: Path, picture: str | None = None) -> None:
     print("All controls work; nothing was asked of another machine.")
 
 
-def page_class(page: Page) -> str:
-    """Choose the second class."""
+def choose_class(page: Page) -> None:
+    """Choose the last class."""
     page.click("#class input")
-    page.wait("classes", lambda: len(page.find("#class li, ul.options li")) > 1)
-    return page.find("#class li, ul.options li")[1].text.strip()
+    page.wait("classes", lambda: len(page.find("[role=option]")) > 1)
+    page.find("[role=option]")[-1].click()
 
 
 if __name__ == "__main__":

@@ -189,7 +189,7 @@ def build(explorer: Explorer) -> Any:
         with gr.Row():
             with gr.Column(min_width=300):
                 gr.Markdown("#### Kept samples and the walk between them")
-                gallery = gr.Gallery(label="Kept", columns=3, height="auto", elem_id="kept", buttons=[])
+                gallery = gr.Gallery(label="Kept", columns=3, height=240, elem_id="kept", buttons=[])
                 with gr.Row():
                     frames = gr.Slider(
                         2, 96, 24, step=1, label="Frames from one to the next", elem_id="frames", min_width=150
@@ -206,7 +206,7 @@ def build(explorer: Explorer) -> Any:
                 gr.Markdown("#### Nearest training images")
                 look = gr.Button("Find nearest", elem_id="look", interactive=explorer.near is not None)
                 near = gr.Gallery(
-                    label="Nearest, with distances", columns=2, height="auto", elem_id="nearest", buttons=[]
+                    label="Nearest, with distances", columns=2, height=600, elem_id="nearest", buttons=[]
                 )
 
         inputs = [seed, psi, label, like, *sliders, first, last]
