@@ -52,6 +52,8 @@ setup(
         "report": ["jinja2"],
         "tensorboard": ["tensorboard"],
         "wandb": ["wandb>=0.31"],  # of which `wandb.login(prompt=False)` is
+        "share": ["onnx", "onnxruntime", "onnxscript", "imageio[ffmpeg]"],  # export, and videos of interpolate
+        "explore": ["gradio>=5", "scikit-learn"],
         # tqdm, imageio and matplotlib are what scripts of the hosts import beside training.
         "demo": ["scikit-image", "tensorboard", "tqdm", "imageio[ffmpeg]", "matplotlib"],
         "test": [
@@ -65,6 +67,8 @@ setup(
             "pillow-heif",
             "tensorboard",
             "wandb>=0.31",
+            "nbclient",  # with ipykernel: the notebook of docs/
+            "ipykernel",
         ],
     },
     entry_points={"console_scripts": ["stylegan-plugins=stylegan_plugins.cli:main"]},

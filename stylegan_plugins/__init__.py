@@ -1,5 +1,6 @@
 """Plug-ins for NVIDIA's StyleGAN2-ADA and StyleGAN3 training code. The whole contract for authors of plug-ins is here:
-`from stylegan_plugins import Head, Term, hookimpl, option`. Importing it imports no torch."""
+`from stylegan_plugins import Head, Term, hookimpl, option`. For notebooks and scripts there are `load`, `train`,
+`evaluate` and `compare`. Importing it imports no torch."""
 
 # ruff: noqa: F401  # what is imported here is the contract
 import importlib
@@ -12,8 +13,10 @@ from stylegan_plugins.options import CountsWith, Preset, option
 from training_ext.parts import Augmentation, Average, Batch, Critic, Head, Images, Pass, Source, Step, Term, View
 
 if TYPE_CHECKING:
+    from stylegan_plugins.analysis.loading import LoadedGenerator, load
     from stylegan_plugins.analysis.metrics import Metric
     from stylegan_plugins.analysis.sample import Sampler
+    from stylegan_plugins.api import Evaluation, compare, evaluate, train
     from stylegan_plugins.run.session import Session
     from stylegan_plugins.vision.backbones import Recipe
     from training_ext.ada import AdaptiveProbability
@@ -39,6 +42,7 @@ _LATER = {
     "Sampler": "stylegan_plugins.analysis.sample",
     "Session": "stylegan_plugins.run.session",
     "read": "training_ext.passes",
+    **dict.fromkeys(("Evaluation", "LoadedGenerator", "compare", "evaluate", "load", "train"), "stylegan_plugins.api"),
 }
 
 

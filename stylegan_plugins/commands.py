@@ -13,10 +13,13 @@ import numpy as np
 
 from stylegan_plugins.analysis import compare as comparing
 from stylegan_plugins.analysis import evaluate as evaluating
-from stylegan_plugins.analysis import pictures
+from stylegan_plugins.analysis import explore_page, loading, pictures
 from stylegan_plugins.analysis import probe as probing
 from stylegan_plugins.analysis import sample as sampling
-from stylegan_plugins.errors import tell
+from stylegan_plugins.analysis import share as sharing
+from stylegan_plugins.analysis.explorer import Explorer
+from stylegan_plugins.analysis.loading import LoadedGenerator
+from stylegan_plugins.errors import OptionError, require, tell
 from stylegan_plugins.files import datasets, prepare, run_folders
 from stylegan_plugins.host import devices, find
 from stylegan_plugins.host.find import data_option, device_option, host_option, on_host
@@ -30,9 +33,11 @@ COUNT = click.IntRange(min=1)
 default_option = partial(click.option, show_default=True)
 outdir_option = partial(click.option, "--outdir", type=Directory)
 WITHOUT_IMAGES = "without images to look for nearest ones among"
+NEAR = "What near means: pixels, l1, lpips, or a backbone, such as efficientnet_lite0, clip or dinov2"
 to_stderr = partial(tell, err=True)
 seeds_option = partial(default_option, "--seeds")
-trunc_option = partial(default_option, "--trunc", type=click.FloatRange(min=0))
+trunc_option = partial(default_option, "--trunc", type=click.FloatRange(min=0), default=sampling.TRUNCATION)
+on_host_or_onnx = partial(on_host, takes_onnx=True)
 run_argument = click.argument("run_or_pkl", type=Directory)
 label_option = click.option(
     "--class", "label", metavar="INT|NAME", help="The class, for labelled data: its number, or its name in the run"
@@ -103,40 +108,42 @@ def evaluate(run_or_pkl: Path, data: str | None, **settings: Any) -> None:
 @host_option
 @device_option(help="Of metrics")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-def compare(host: Path | None, device: str, outdir: Path, arguments: tuple[str, ...], **settings: Any) -> None:
+def compare(**settings: Any) -> None:
     """Train combinations of plug-ins in turn with the same budget, and make a table of them.
 
     ARGUMENTS after -- go to every train.py, options of plug-ins to the combinations that have them. After an
     interruption the same command continues where it was."""
+    tell(compared(**settings))
+
+
+def compared(host: Path | None, device: str, outdir: Path, arguments: tuple[str, ...], **settings: Any) -> str:
+    """Return the table of `compare`, whose parameters it takes."""
     devices.choose(device)
     settings |= dict(more=arguments, pictures=prepare.How.take(settings), device=devices.device(), report=to_stderr)
-    tell(comparing.run(find.choose_host(host), outdir, **settings))
+    return comparing.run(find.choose_host(host), outdir, **settings)
 
 
-def _load(
-    run_or_pkl: Path, outdir: Path, seeds: str, label: str | None, fewest: int = 1
-) -> tuple[list[int], int | None, Any, Any, Path]:
-    """Return seeds, class, G_ema, its sampler and its pickle, after what can be checked before was checked."""
+def _load(run_or_pkl: Path, outdir: Path, seeds: str, fewest: int = 1) -> tuple[list[int], LoadedGenerator]:
+    """Return seeds and the generator, after what can be checked before was checked."""
     datasets.check_output(outdir)
-    folder = run_or_pkl if run_or_pkl.is_dir() else run_or_pkl.parent
-    number = None if label is None else run_folders.class_number(folder, label)
-    return sampling.seeds_of(seeds, fewest), number, *sampling.load_generator(run_or_pkl, devices.device())
+    numbers = sampling.seeds_of(seeds, fewest)
+    return numbers, loading.loaded(run_or_pkl)
 
 
 @click.command()
 @run_argument
 @seeds_option(default="0-15", help="Numbers and ranges, as 0-15,20; one image each")
-@trunc_option(default=1.0, help="Truncation psi")
+@trunc_option(help="Truncation psi; 1 is none")
 @click.option("--like", type=Directory, metavar="IMAGE", help="Variants of a picture: of its high-level content")
 @label_option
 @outdir_option(help="Where the images go", required=True)
-@on_host
+@on_host_or_onnx
 def sample(run_or_pkl: Path, seeds: str, trunc: float, like: Path | None, label: str | None, outdir: Path) -> None:
     """Make images with the generator of RUN_OR_PKL, and a sheet of them. No data set is needed."""
-    numbers, number, G, sampler, _ = _load(run_or_pkl, outdir, seeds, label)
-    given = None if like is None else sampling.read_image(like, G)
-    with click.progressbar(numbers, label="Images", file=sys.stderr) as bar:
-        made = sampling.images(G, bar, sampler=sampler, truncation=trunc, like=given, label=number)
+    numbers, G = _load(run_or_pkl, outdir, seeds)
+    ws = list(G.latents(numbers, truncation=trunc, class_=label, like=like))
+    with click.progressbar(ws, label="Images", file=sys.stderr) as bar:
+        made = [sampling.render(G.network, w) for w in bar]
     outdir.mkdir(parents=True, exist_ok=True)
     for seed, image in zip(numbers, made, strict=True):
         sampling.picture_of(image).save(outdir / f"seed{seed:04d}.png")
@@ -146,10 +153,9 @@ def sample(run_or_pkl: Path, seeds: str, trunc: float, like: Path | None, label:
 
 def pictures_options(command: Callable) -> Callable:
     """Add what `interpolate` and `sheet` share."""
-    near = "What near means: pixels, l1, lpips, or a backbone, such as efficientnet_lite0, clip or dinov2"
-    command = outdir_option(help="Where the pictures go", required=True)(on_host(command))
+    command = outdir_option(help="Where the pictures go", required=True)(on_host_or_onnx(command))
     command = label_option(command)
-    command = default_option("--features", default="pixels", metavar="NAME", help=near)(command)
+    command = default_option("--features", default="pixels", metavar="NAME", help=NEAR)(command)
     command = data_option(help="Images to find nearest ones in  [default: the run's own]")(command)
     return run_argument(command)
 
@@ -157,40 +163,63 @@ def pictures_options(command: Callable) -> Callable:
 @click.command()
 @seeds_option(default="0-5", help="Numbers and ranges, as 0-5,20")
 @default_option("--frames", type=COUNT, default=24, help="From one seed to the next")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0, min_open=True, max=3600),
+    help="Length of video and GIF  [default: as --frames and --fps give]",
+)
+@default_option("--fps", type=click.IntRange(min=1, max=120), default=24, help="Frames in a second")
+@default_option("--loop/--no-loop", default=True, help="Back to the first seed at the end")
+@click.option(
+    "--size",
+    type=click.IntRange(min=16, max=4096),
+    help="Side of the video in pixels, even  [default: that of the images, enlarged to 256 or more]",
+)
 @default_option("--columns", type=click.IntRange(min=2), default=12, help="Frames in the strip")
-@trunc_option(default=1.0, help="Truncation psi")
+@trunc_option(help="Truncation psi; 1 is none")
 @pictures_options
 def interpolate(
-    run_or_pkl: Path, outdir: Path, seeds: str, frames: int, columns: int, trunc: float, label: str | None, **near: str
+    run_or_pkl: Path,
+    outdir: Path,
+    seeds: str,
+    columns: int,
+    trunc: float,
+    label: str | None,
+    data: str | None,
+    features: str,
+    **video: Any,
 ) -> None:
-    """Walk from seed to seed in w: a GIF, and a strip with the nearest training image under each frame.
+    """Walk from seed to seed in w: a video (MP4 and GIF), and a strip with the nearest training image under each frame.
 
     If frames jump from one training image to the next, the generator has memorised them."""
-    numbers, number, G, sampler, pickle = _load(run_or_pkl, outdir, seeds, label, fewest=2)
-    known = pictures.neighbours(pickle.parent, G, devices.device(), **near)
+    if video["seconds"] is not None:
+        refuse_given("frames", "with --seconds")
+    numbers, G = _load(run_or_pkl, outdir, seeds, fewest=2)
+    movie = pictures.Video.of(G.resolution, len(numbers), **video)
+    known = pictures.neighbours(G.file.parent, G.network, devices.device(), data, features)
     if known is None:
         refuse_given("features", WITHOUT_IMAGES)
-    ws = list(sampling.latents(G, numbers, sampler=sampler, truncation=trunc, label=number))
-    for file in pictures.interpolation(G, ws, outdir, frames=frames, columns=columns, near=known):
+    ws = list(G.latents(numbers, truncation=trunc, class_=label))
+    for file in pictures.interpolation(G.network, ws, outdir, video=movie, columns=columns, near=known):
         tell(file)
 
 
 @click.command()
 @seeds_option(default="0-63", help="Numbers and ranges, as 0-63; one sample each")
-@trunc_option(default=0.7, help="psi of the second sheet")
+@trunc_option(help="psi of the second sheet")
 @default_option("--pairs", type=COUNT, default=16, help="Samples on a ranked sheet")
 @pictures_options
 def sheet(run_or_pkl: Path, outdir: Path, seeds: str, trunc: float, pairs: int, label: str | None, **near: str) -> None:
     """Sample sheets: without truncation, with it, and, beside their nearest training images, the worst samples first.
 
     The worst are those farthest from any training image; sheet-nearest.png has those nearest to one."""
-    numbers, number, G, sampler, pickle = _load(run_or_pkl, outdir, seeds, label)
-    known = pictures.neighbours(pickle.parent, G, devices.device(), **near)
+    numbers, G = _load(run_or_pkl, outdir, seeds)
+    known = pictures.neighbours(G.file.parent, G.network, devices.device(), **near)
     if known is None:
         refuse_given("features", WITHOUT_IMAGES)
         refuse_given("pairs", WITHOUT_IMAGES)
     made = {
-        name: sampling.images(G, numbers, sampler=sampler, truncation=psi, label=number)
+        name: G.sample(numbers, truncation=psi, class_=label, as_="array")
         for name, psi in (("full", 1.0), (f"trunc{trunc:g}", trunc))
     }
     files, distances = pictures.sheets(made, outdir, near=known, pairs=pairs)
@@ -206,17 +235,25 @@ def sheet(run_or_pkl: Path, outdir: Path, seeds: str, trunc: float, pairs: int, 
 
 @click.command()
 @run_argument
-@default_option("--classes", type=COUNT, default=64, help="Number of drawn labels")
+@default_option("--classes", type=COUNT, default=64, help="Number of drawn labels, of a run that a plug-in conditions")
 @default_option("--seed", type=click.IntRange(min=0), default=0, help="Class k is `sample` of SEED + k")
-@click.option("--out", type=Directory, required=True, metavar="PKL")
+@outdir_option(help="Folder to share: pickle, safetensors, ONNX, samples and a model card")
+@click.option("--out", type=Directory, metavar="PKL", help="One pickle instead, of a conditioned run")
 @host_option
-def export(run_or_pkl: Path, classes: int, seed: int, out: Path, host: Path | None) -> None:
-    """Write a stock pickle for the host's generate.py: of a conditioned run, whose classes are drawn labels, or of
-    networks of another program."""
+def export(run_or_pkl: Path, classes: int, seed: int, outdir: Path | None, out: Path | None, host: Path | None) -> None:
+    """Write a generator for others, to a folder or as one stock pickle.
+
+    The pickle is for the host's own scripts. With --out it is of a run that a plug-in conditions, whose classes are
+    drawn labels, or of networks of another program. Others are such pickles already."""
+    if (outdir is None) == (out is None):
+        raise OptionError("export: give --outdir=FOLDER, or --out=PKL for one pickle alone.")
     devices.choose("cpu")
     find.choose_host(host, run_or_pkl)
-    sampling.export(run_or_pkl, out, classes, seed)
-    tell(out)
+    if outdir is not None:
+        sharing.write_folder(run_or_pkl, outdir, classes, seed, to_stderr)
+    elif out is not None:
+        sharing.write_pickle(run_or_pkl, out, classes, seed)
+    tell(outdir or out)
 
 
 class Watchable(click.Command):
@@ -259,4 +296,24 @@ def report(
     tell(f"{out} ({size / 1e6:.1f} MB)")
 
 
-COMMANDS = (probe, evaluate, sample, compare, interpolate, sheet, export, report)
+@click.command()
+@run_argument
+@default_option("--port", type=click.IntRange(1, 65535), default=7860)
+@default_option("--address", default="127.0.0.1", help="Who may open the page: 127.0.0.1 this machine, 0.0.0.0 all")
+@default_option("--features", default="pixels", metavar="NAME", help=NEAR)
+@data_option(help="Images to find nearest ones in  [default: the run's own]")
+@on_host_or_onnx
+def explore(run_or_pkl: Path, port: int, address: str, data: str | None, features: str) -> None:
+    """Open a web page to look around in the latent space of RUN_OR_PKL: seeds, truncation, directions, walks, nearest
+    training images.
+
+    It runs on this machine, sends nothing elsewhere, and ends with Ctrl-C."""
+    require("gradio", "explore")
+    G = loading.loaded(run_or_pkl)
+    near = pictures.neighbours(G.file.parent, G.network, devices.device(), data, features)
+    page, url = explore_page.serve(Explorer(G, near), address, port)
+    tell(f"{url} (Ctrl-C ends it)")
+    page.block_thread()
+
+
+COMMANDS = (probe, evaluate, sample, compare, interpolate, sheet, export, explore, report)

@@ -28,7 +28,7 @@ from support.scripts import DRIVERS, invoke, run_script, start_script
 
 from stylegan_plugins.analysis import cells, compare, comparison, metrics
 from stylegan_plugins.analysis.cells import Cell
-from stylegan_plugins.analysis.tables import Measured, Results
+from stylegan_plugins.analysis.comparison import Measured, Results
 from stylegan_plugins.errors import DataError, OptionError
 
 HOST = Path("/host")

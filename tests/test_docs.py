@@ -4,6 +4,7 @@ somewhere."""
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import subprocess
 import sys
@@ -63,9 +64,12 @@ def test_every_plugin_has_a_page_that_mentions_every_option(name):
 
 @PAGE
 def test_every_example_on_a_page_is_a_piece_of_a_tested_file(page):
-    """Python and TOML on a page stand in the examples, in a plug-in or in the tests, to the letter."""
+    """Python and TOML on a page stand in the examples, in a plug-in, in the tests or in the notebook that they execute,
+    to the letter."""
     files = [*ROOT.glob("examples/**/*"), *ROOT.glob("stylegan_plugins/plugins/*.py"), *ROOT.glob("tests/*.py")]
     sources = [file.read_text(encoding="utf-8") for file in files if file.suffix in (".py", ".toml")]
+    notebook = json.loads((ROOT / "docs/notebook.ipynb").read_text(encoding="utf-8"))
+    sources += ["".join(cell["source"]) + "\n" for cell in notebook["cells"]]
     for language, block in BLOCK.findall(page.read_text(encoding="utf-8")):
         if language in ("python", "toml"):
             assert any(block in source for source in sources), f"in no tested file:\n{block}"

@@ -135,6 +135,10 @@ def test_nearest_images_by_l1_and_lpips_are_those_of_all_pairs(trunk, crops, mon
         assert all(np.array_equal(image, images[k]) for image, k in zip(found, best, strict=True))
         np.testing.assert_allclose(distances, table.amin(dim=1), rtol=0, atol=1e-5)
         assert distances[3] == 0
+        ranked = near.closest(samples[0], 3)
+        order = table[0].argsort(stable=True)[:3]
+        assert all(np.array_equal(shown, images[k]) for (shown, _), k in zip(ranked, order, strict=True))
+        np.testing.assert_allclose([distance for _, distance in ranked], table[0][order], rtol=0, atol=1e-5)
         monkeypatch.setattr(streamed, "MEMORY", 1)  # one sample at a time
         again, same = near.nearest(samples)
         monkeypatch.undo()

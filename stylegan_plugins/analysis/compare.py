@@ -20,7 +20,7 @@ import torch
 
 from stylegan_plugins.analysis import cells, comparison, evaluate, metrics, programs
 from stylegan_plugins.analysis.cells import Cell
-from stylegan_plugins.analysis.tables import Measured, Results
+from stylegan_plugins.analysis.comparison import Measured, Results
 from stylegan_plugins.errors import DataError, OptionError, printable
 from stylegan_plugins.files import datasets, json_lines, prepare, run_folders, states
 from stylegan_plugins.files.atomic import write_json
@@ -104,8 +104,7 @@ def call(
         print("\033[K", end="", file=sys.stderr, flush=True)  # the last line of progress
     if code:
         output = log.read_bytes()[begin:].decode(errors="replace")
-        said = re.findall(r"^Error: (.*)$", output, re.MULTILINE)
-        why = said[-1] if said else f"it ended with {code}"
+        why = programs.error_in(output.splitlines()) or f"it ended with {code}"
         raise DataError(f"train.py: {why} ({log}). {advice} The command was: {shlex.join(arguments)}")
 
 

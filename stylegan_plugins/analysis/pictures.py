@@ -3,20 +3,24 @@ of samples, the worst first."""
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
+import PIL.Image
 import torch
 
 from stylegan_plugins.analysis import sample, streamed
 from stylegan_plugins.analysis.streamed import StreamedNeighbours
-from stylegan_plugins.errors import DataError
+from stylegan_plugins.errors import DataError, OptionError
 from stylegan_plugins.files import datasets, prepare
+from stylegan_plugins.files.atomic import whole
 from stylegan_plugins.host import find
 from stylegan_plugins.vision import backbones
 from stylegan_plugins.vision.extractors import batches_of, extract
@@ -24,6 +28,8 @@ from stylegan_plugins.vision.networks import from_uint8
 from training_ext.diagnostics import nearest, shrunk
 
 PIXELS = "pixels"
+SMALLEST = 256  # side of a video, which players show in its own size
+FASTEST = 20  # milliseconds of a frame of a GIF; browsers take less for 100
 Describe = Callable[[torch.Tensor], torch.Tensor]  # uint8 [n, C, H, W] -> features [n, F]
 
 
@@ -67,6 +73,16 @@ class Neighbours:
         shown = [image.transpose(1, 2, 0) for image in datasets.read_named(self.data, names)]
         return shown, (means * self.known.shape[1] ** 0.5).numpy()
 
+    def closest(self, image: np.ndarray, count: int) -> list[tuple[np.ndarray, float]]:
+        """For one image uint8 [H, W, C], the nearest `count` images of the data set with their distances, nearest
+        first."""
+        features = self._of([image.transpose(2, 0, 1)], 1)
+        distances = torch.cdist(features, self.known)[0]
+        values, indices = distances.topk(min(count, len(distances)), largest=False)
+        names = [self.names[int(index)] for index in indices]
+        shown = [found.transpose(1, 2, 0) for found in datasets.read_named(self.data, names)]
+        return list(zip(shown, values.tolist(), strict=True))
+
 
 Near = Neighbours | StreamedNeighbours
 
@@ -79,28 +95,79 @@ def between(ws: Sequence[torch.Tensor], steps: int, closed: bool) -> list[torch.
     return made if closed else [*made, ws[-1]]
 
 
+@dataclass(frozen=True)
+class Video:
+    """Settings of interpolation.mp4 and .gif.
+
+    fps     frames in a second
+    frames  from one seed to the next
+    loop    back to the first seed at the end
+    side    width and height of the MP4 in pixels, even"""
+
+    fps: int
+    frames: int
+    loop: bool
+    side: int
+
+    @classmethod
+    def of(
+        cls, resolution: int, seeds: int, *, fps: int, frames: int, seconds: float | None, loop: bool, size: int | None
+    ) -> Video:
+        """Read options of `interpolate`. seconds: length of the whole, None: as `frames` says; size: None: that of the
+        images, enlarged to 256 pixels or more. Raises OptionError."""
+        if size is not None and size % 2:
+            raise OptionError(f"--size={size}: H.264 needs an even number.")
+        if seconds is not None:
+            frames = max(round(seconds * fps / (seeds if loop else seeds - 1)), 1)
+        return cls(fps, frames, loop, size or resolution * max(-(-SMALLEST // resolution), 1))
+
+
 def interpolation(
-    G: Any,
-    ws: Sequence[torch.Tensor],
-    outdir: Path,
-    *,
-    frames: int,
-    columns: int,
-    near: Near | None,
+    G: Any, ws: Sequence[torch.Tensor], outdir: Path, *, video: Video, columns: int, near: Near | None
 ) -> list[Path]:
-    """Write interpolation.gif, which goes from seed to seed and back to the first, and interpolation.png, a strip of
-    `columns` frames from the first to the last, with the nearest image of the data set under each."""
+    """Write interpolation.mp4 and .gif, which go from seed to seed, and interpolation.png, a strip of `columns` frames
+    from the first to the last, with the nearest image of the data set under each."""
     outdir.mkdir(parents=True, exist_ok=True)
-    moving = between(ws, frames, closed=True)
+    moving = between(ws, video.frames, closed=video.loop)
     with click.progressbar(moving, label="Frames", file=sys.stderr) as bar:
         shown = [sample.picture_of(sample.render(G, w)) for w in bar]
-    animation, strip = outdir / "interpolation.gif", outdir / "interpolation.png"
-    shown[0].save(animation, save_all=True, append_images=shown[1:], duration=60, loop=0)
-    path = between(ws, frames, closed=False)
+    movie, animation, strip = (outdir / f"interpolation.{ending}" for ending in ("mp4", "gif", "png"))
+    written = [strip, animation]
+    if importlib.util.find_spec("imageio_ffmpeg") is None:
+        click.echo(f"Without {movie.name}: pip install 'stylegan-plugins[share]'.", err=True)
+    else:
+        write_video(shown, movie, video)
+        written.append(movie)
+    pause = max(1000 // video.fps, FASTEST)
+    repeats: dict[str, Any] = {"loop": 0} if video.loop else {}  # without, a GIF is played once
+    shown[0].save(animation, save_all=True, append_images=shown[1:], duration=pause, **repeats)
+    path = between(ws, video.frames, closed=False)
     chosen = [path[round(k * (len(path) - 1) / (columns - 1))] for k in range(columns)]
     row = [sample.render(G, w) for w in chosen]
     sample.grid(row if near is None else [*row, *near.nearest(row)[0]], columns).save(strip)
-    return [strip, animation]
+    return written
+
+
+def write_video(shown: Iterable[PIL.Image.Image], file: Path, video: Video) -> None:
+    """Write images of one size as MP4 that browsers play: H.264, yuv420p, the index in front. Raises DataError."""
+    import imageio_ffmpeg
+
+    with whole(file) as out:
+        writer = imageio_ffmpeg.write_frames(
+            out.name,
+            (video.side, video.side),
+            fps=video.fps,
+            quality=8,
+            macro_block_size=2,
+            output_params=["-f", "mp4", "-movflags", "+faststart"],
+        )
+        writer.send(None)
+        try:
+            for image in shown:
+                scaled = image.convert("RGB").resize((video.side, video.side), PIL.Image.Resampling.BICUBIC)
+                writer.send(scaled.tobytes())
+        finally:
+            writer.close()
 
 
 def sheets(

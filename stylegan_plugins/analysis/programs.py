@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -14,12 +14,25 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, *((signal.SIGHUP,) if hasattr(signal, 
 WATCH_SECONDS = 1.0
 
 
-def run(arguments: Sequence[str], watch: Callable[[], None] = lambda: None, **how: Any) -> int:
+def error_in(lines: Iterable[str]) -> str | None:
+    """Return the last error in the output of train.py, without `Error: `; None without one."""
+    return next((line.removeprefix("Error: ") for line in reversed(list(lines)) if line.startswith("Error: ")), None)
+
+
+def run(
+    arguments: Sequence[str],
+    watch: Callable[[], None] = lambda: None,
+    show: Callable[[str], None] | None = None,
+    **how: Any,
+) -> int:
     """Run a program that ends, in good order, at SIGTERM, in a session of its own. A signal to this process, a closed
     terminal's among them, is handed on as that, a second one ends all of its processes; when it has ended, this process
     ends, too.
 
-    watch: called every WATCH_SECONDS, and at the end; how: as of Popen. Returns the exit code."""
+    watch: called every WATCH_SECONDS, and at the end; show: called with each line that it prints; how: as of Popen.
+    Returns the exit code."""
+    if show is not None:
+        how |= dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8", errors="replace")
     asked: list[int] = []
     program: subprocess.Popen | None = None
 
@@ -40,6 +53,9 @@ def run(arguments: Sequence[str], watch: Callable[[], None] = lambda: None, **ho
         program = subprocess.Popen(arguments, start_new_session=True, **how)
         if asked:  # before there was a program
             program.terminate()
+        for line in program.stdout or ():
+            if show is not None:
+                show(line.rstrip("\n"))
         code = None
         while code is None:
             with suppress(subprocess.TimeoutExpired):

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-import dataclasses
 import math
-import pickle
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,17 +14,17 @@ import PIL.Image
 import PIL.ImageOps
 import torch
 
+from stylegan_plugins.analysis.onnx_networks import OnnxNetwork
 from stylegan_plugins.errors import DataError, OptionError
 from stylegan_plugins.files import datasets, run_folders
-from stylegan_plugins.files.atomic import whole
-from stylegan_plugins.host import generators, networks
-from stylegan_plugins.host.networks import load_network, open_pickle
+from stylegan_plugins.host.networks import load_network
 from stylegan_plugins.manager import recorded
 from training_ext.labels import map_embedded
 
 MOST_SEEDS = 100_000
 BATCH = 8  # figures of metrics depend on it in their last digits
 SEED = 0  # of the images of metrics
+TRUNCATION = 0.7  # psi, the default of all commands and of the Python API
 
 
 @dataclass(frozen=True)
@@ -69,11 +66,12 @@ def seeds_of(text: str, fewest: int = 1) -> list[int]:
     return seeds
 
 
-def read_image(file: Path, G: Any) -> torch.Tensor:
+def read_image(file: str | Path | PIL.Image.Image, G: Any) -> torch.Tensor:
     """Read a picture as the data set would have it: its middle square, upright, at G's resolution and colors, what is
     transparent on white, [1, C, H, W]. Raises DataError."""
+    opens = lambda: file.copy() if isinstance(file, PIL.Image.Image) else PIL.Image.open(file, formats=datasets.FORMATS)
     try:
-        with PIL.Image.open(file, formats=datasets.FORMATS) as opened:
+        with opens() as opened:
             picture = PIL.ImageOps.exif_transpose(opened).convert("RGBA")
     except PIL.UnidentifiedImageError as error:
         raise DataError(f"--like: {file} is neither PNG nor JPEG. Convert it.") from error
@@ -123,18 +121,25 @@ def latents(
             "--like: this generator was not trained on features of images (--plugin=disp), or its pickle does not "
             "lie in the directory of its run."
         )
-    if G.c_dim and (label is None or not label < G.c_dim):
+    c = one_hot(G, label)
+    for seed in seeds:
+        yield G.mapping(z_of(seed), c, truncation_psi=truncation)
+
+
+def one_hot(G: Any, label: int | None) -> torch.Tensor:
+    """Return a class as G takes it, [1, c_dim]. Raises OptionError if G has no such class, or has classes and none is
+    given."""
+    if G.c_dim and (label is None or not 0 <= label < G.c_dim):
         raise OptionError(
             f"--class: this generator has {G.c_dim} classes; give one of 0 to {G.c_dim - 1}. If a plug-in gave it "
             "its labels, the pickle must lie in the directory of its run."
         )
     if not G.c_dim and label is not None:
         raise OptionError(f"--class={label}: this generator has no classes.")
-    c = torch.zeros([1, G.c_dim], device=device)
+    c = torch.zeros([1, G.c_dim], device=next(G.parameters()).device)
     if label is not None:
         c[:, label] = 1
-    for seed in seeds:
-        yield G.mapping(z_of(seed), c, truncation_psi=truncation)
+    return c
 
 
 @torch.no_grad()
@@ -164,8 +169,10 @@ def picture_of(image: np.ndarray) -> PIL.Image.Image:
 
 
 def load_generator(path: Path, device: torch.device) -> tuple[Any, Sampler | None, Path]:
-    """Return G_ema of a run or pickle, its sampler, and the pickle."""
+    """Return G_ema of a run or pickle, its sampler, and the pickle; also of a generator that is shared as ONNX."""
     file = run_folders.newest_pickle(path)
+    if file.suffix == ".onnx":
+        return OnnxNetwork(file), None, file
     return load_network(file, "G_ema").to(device), sampler_of(file.parent), file
 
 
@@ -218,38 +225,3 @@ class Generator:
                 torch.manual_seed(SEED + start)
                 images = G.synthesis(ws)
             yield (images * 127.5 + 128).clamp(0, 255).to(torch.uint8)
-
-
-def export(path: Path, out: Path, classes: int, seed: int = 0) -> None:
-    """Write a stock pickle whose classes are drawn labels: class k is what `sample` draws for seed + k.
-
-    The layer that embeds labels takes one-hot classes in it; all else is as in the pickle. Networks of another program
-    are written as they were converted. Raises DataError if neither is the case, or the pickle cannot be written."""
-    G, sampler, file = load_generator(path, torch.device("cpu"))
-    snapshot = open_pickle(file)
-    source = snapshot.network("G_ema")
-    if sampler is not None and G.c_dim:
-        drawn = [sampler.draw(G, np.random.RandomState([seed + k, 1])) for k in range(classes)]
-        embedded = torch.stack(drawn).float().cpu()  # [K, E]
-        layer = {  # the hosts' is y = W c / sqrt(K) + b
-            "mapping.embed.weight": embedded.T.contiguous() * math.sqrt(classes),
-            "mapping.embed.bias": torch.zeros_like(source.tensors["mapping.embed.bias"]),
-        }
-        labelled = dataclasses.replace(
-            source, init_kwargs={**source.init_kwargs, "c_dim": classes}, tensors={**source.tensors, **layer}
-        )
-        made = networks.build(labelled, f"G_ema of {file}", generators.with_module_of_run(source, file))
-        first = copy.deepcopy(made)
-    elif snapshot.notes:
-        made, first = (
-            networks.build(network, f"G of {file}") for network in (source, snapshot.networks.get("G", source))
-        )
-    else:
-        raise DataError(
-            f"{file}: this generator is not conditioned by a plug-in, and stock tools take it as it is; or its pickle "
-            "does not lie in the directory of its run."
-        )
-    D = networks.build(snapshot.network("D"), f"D of {file}")
-    data = dict(G=first, D=D, G_ema=made, training_set_kwargs=None, augment_pipe=None)
-    with whole(out) as file_out:
-        pickle.dump(data, file_out)

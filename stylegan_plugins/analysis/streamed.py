@@ -74,6 +74,17 @@ class StreamedNeighbours:
         shown = [image.transpose(1, 2, 0) for image in datasets.read_named(self.data, chosen)]
         return shown, torch.cat(least).numpy()
 
+    def closest(self, image: np.ndarray, count: int) -> list[tuple[np.ndarray, float]]:
+        """For one image uint8 [H, W, C], the nearest `count` images of the data set with their distances, nearest
+        first."""
+        names, images = datasets.read_images(self.data)
+        sample = self._of([image])
+        distances_to = lambda batch: {"": self.distances(self.features(batch), sample)}
+        distances = extract(distances_to, batches_of(images), len(names), self.label)[""][:, 0]
+        order = np.argsort(distances, kind="stable")[:count]
+        shown = datasets.read_named(self.data, [names[index] for index in order])
+        return [(found.transpose(1, 2, 0), float(d)) for found, d in zip(shown, distances[order], strict=True)]
+
     def _of(self, images: Sequence[np.ndarray]) -> torch.Tensor:
         with torch.no_grad():
             batches = batches_of(image.transpose(2, 0, 1) for image in images)

@@ -18,10 +18,9 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load
 
 from stylegan_plugins.errors import DataError
-from stylegan_plugins.files import foreign, kinds, torch_files
+from stylegan_plugins.files import foreign, kinds, portable, torch_files
 from stylegan_plugins.files.pickle_records import (
     ADVICE,
     ArrayRecord,
@@ -51,7 +50,12 @@ def read_pickle(path: str | Path) -> Snapshot:
             file = Clipped(raw, length)
             head = file.peek(kinds.HEAD)[: kinds.HEAD]
             kinds.refuse_other_kinds(name, head)
-            return _snapshot(*_read(name, file, head, Allowance(4 * length + (16 << 20))))
+            allowance = Allowance(4 * length + (16 << 20))
+            if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < length:
+                tensors, network = portable.network_in(file.read())
+                table = Reachable(name, allowance)
+                return _snapshot(table, tensors) if network is None else Snapshot(name, {"G_ema": network}, {})
+            return _snapshot(*_read(name, file, head, allowance))
     except DataError:
         raise
     except OSError as error:
@@ -81,8 +85,6 @@ def _read(name: str, file: Clipped, head: bytes, allowance: Allowance) -> tuple[
     if head.startswith(torch_files.LEGACY_START):
         return torch_files.read_legacy(name, file, allowance)
     table = Reachable(name, allowance)
-    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < file.length:
-        return table, load(file.read())  # it checks the header against the length of the data
     return table, table.run(file)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from pickle import STOP
 from typing import Any
@@ -11,12 +12,13 @@ from typing import Any
 import click
 
 from stylegan_plugins.errors import DataError
-from stylegan_plugins.files import json_lines
+from stylegan_plugins.files import json_lines, portable
 from stylegan_plugins.files.checksums import check_checksum
 
 RUN = re.compile(r"\d{5,}-")  # how the hosts number the runs of an --outdir
 SNAPSHOT = re.compile(r"network-snapshot-(\d+)\.pkl")
 OPTIONS = "training_options.json"
+SHARED = ("network.pkl", portable.FILE, "G_ema.onnx")  # what `export` writes into a folder, the first is preferred
 
 
 def read_options(run_dir: Path) -> dict[str, Any] | None:
@@ -46,24 +48,44 @@ def check_name(path: str | Path, flag: str) -> None:
         ) from error
 
 
-def class_number(run_dir: Path, given: str) -> int:
-    """Return the number of a class, given by it or by its name in a run. Raises DataError for neither."""
-    recorded = (read_options(run_dir) or {}).get("class_names")
-    names = recorded if isinstance(recorded, list) else []
+def class_names(path: Path) -> tuple[str, ...]:
+    """Return the names of classes that a run, or the folder of a shared generator, records; empty if it records none.
+
+    path: the folder, or a file in it. Raises DataError if its training_options.json cannot be read."""
+    folder = path if path.is_dir() else path.parent
+    recorded = (read_options(folder) or {}).get("class_names")
+    if isinstance(recorded, list):
+        return tuple(map(str, recorded))
+    about = portable.description_of(path if path.suffix == ".safetensors" else folder / portable.FILE)
+    return () if about is None else about.classes
+
+
+def class_number(names: Sequence[str], given: str) -> int:
+    """Return the number of a class, given by it or by its name. Raises DataError for neither."""
     if given in names:
-        return names.index(given)
+        return list(names).index(given)
     if given.isdecimal() and len(given) < 7:
         return int(given)
-    known = f"one of {', '.join(map(str, names[:20]))}, or a" if names else "a"
+    known = f"one of {', '.join(names[:20])}, or a" if names else "a"
     raise DataError(f"--class={given}: must be {known} number from 0.")
 
 
+def is_onnx(path: Path) -> bool:
+    """Return whether a path names a generator as ONNX: the file, or a folder that has nothing else."""
+    return (newest_pickle(path) if path.is_dir() and (path / SHARED[-1]).is_file() else path).suffix == ".onnx"
+
+
 def newest_pickle(path: Path) -> Path:
-    """Return the pickle itself, or the newest snapshot of a run directory. Raises DataError if there is none."""
+    """Return the file itself, or the newest snapshot of a run directory, or the first file of a shared generator.
+
+    Raises DataError if there is none."""
     if path.is_file():
         return path
     if not path.is_dir():
         raise DataError(f"{path} does not exist; give a run directory or a network pickle.")
+    shared = [path / name for name in SHARED if (path / name).is_file()]
+    if shared and not snapshots_in(path):
+        return shared[0]
     for file in reversed(found := snapshots(path)):
         if _is_whole(file):
             return file

@@ -30,16 +30,18 @@ def picture_options(command: Callable) -> Callable:
     return command
 
 
-def on_host(command: Callable) -> Callable:
+def on_host(command: Callable, takes_onnx: bool = False) -> Callable:
     """Add --host and --device, both of which are in use when the command runs. A command with `run_or_pkl` takes the
-    host of the run."""
+    host of the run, and none for ONNX if it `takes_onnx`."""
 
     @host_option
     @device_option()
     @wraps(command)
     def wrapped(host: Path | None, device: str, **arguments: Any) -> None:
         devices.choose(device)
-        choose_host(host, arguments.get("run_or_pkl"))
+        run = arguments.get("run_or_pkl")
+        if run is None or not (takes_onnx and run_folders.is_onnx(run)):
+            choose_host(host, run)
         command(**arguments)
 
     return wrapped
@@ -51,6 +53,15 @@ def choose_host(directory: Path | None, run: Path | None = None) -> Path:
 
     run: a run directory or a file in it. Its host is taken only if the user has used it here: the folder may be from
     elsewhere, and the code of a host is executed. Raises HostError if there is no host."""
+    found = host_folder(directory, run)
+    use_host(found)
+    if directory is not None:
+        remember_host(found)
+    return found
+
+
+def host_folder(directory: Path | None, run: Path | None = None) -> Path:
+    """Return the folder that `choose_host` would use, whose arguments and errors it has."""
     if directory is not None:
         candidates = [directory]
     else:
@@ -59,9 +70,6 @@ def choose_host(directory: Path | None, run: Path | None = None) -> Path:
         candidates = [*own, *([Path(named)] if named else []), Path(), *known]
     for candidate in candidates:
         if (candidate / "torch_utils").is_dir() and (candidate / "dnnlib").is_dir():
-            use_host(candidate)
-            if directory is not None:
-                remember_host(candidate)
             return candidate.resolve()
     raise HostError(
         f"No host in {directory or 'the current folder'}: networks are made from the host's code. Give its folder with "

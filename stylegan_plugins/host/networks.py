@@ -222,13 +222,27 @@ def load_network(file: Path, key: str) -> torch.nn.Module:
     """Make a network of a pickle from the host's classes: G, D or G_ema."""
     network = open_pickle(file, keys=[key]).network(key)
     if devices.device().type == "cpu":  # half precision is for GPUs
-        network = dataclasses.replace(network, init_kwargs=_in_single_precision(network.init_kwargs))
+        network = in_single_precision(network)
     return build(network, f"{key} of {file}", generators.with_module_of_run(network, file))
 
 
-def _in_single_precision(kwargs: dict[str, Any]) -> dict[str, Any]:
-    found = {key: _in_single_precision(value) if isinstance(value, dict) else value for key, value in kwargs.items()}
+def in_single_precision(network: Network) -> Network:
+    """Return a network without layers in half precision."""
+    return dataclasses.replace(network, init_kwargs=_without_half(network.init_kwargs))
+
+
+def _without_half(kwargs: dict[str, Any]) -> dict[str, Any]:
+    found = {key: _without_half(value) if isinstance(value, dict) else value for key, value in kwargs.items()}
     return {**found, **({"num_fp16_res": 0} if "num_fp16_res" in found else {})}
+
+
+def host_family() -> str:
+    """Return the family of the host in use. Raises HostError if there is none, or it has networks of neither."""
+    host_module("dnnlib")
+    for family in HOSTS.values():
+        if importlib.util.find_spec(family.networks[0]) is not None:
+            return family.name
+    raise HostError(f"This host has neither {' nor '.join(STYLEGAN2_MODULES)}.")
 
 
 def layers_above(side: int, resolution: int, architecture: str) -> int:

@@ -1,0 +1,90 @@
+"""A generator as safetensors, with its architecture in the metadata: G_ema.safetensors of `stylegan-plugins export`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load, save
+
+from stylegan_plugins.errors import DataError
+from stylegan_plugins.files import json_lines
+from stylegan_plugins.files.snapshots import Network
+
+KEY = "stylegan_plugins"  # of the metadata, and of that of ONNX files
+FILE = "G_ema.safetensors"
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a shared generator says of itself beside its weights.
+
+    family   of the host that it was trained with
+    classes  names of its classes in the order of their numbers; empty if they have none"""
+
+    family: str
+    classes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, found: Mapping[str, Any]) -> Description:
+        """Read it from metadata, which may be a stranger's."""
+        names = found.get("classes")
+        return cls(str(found.get("family", "")), tuple(map(str, names)) if isinstance(names, list) else ())
+
+
+def dump(network: Network, about: Description) -> bytes:
+    """Return a network and its description as a file of safetensors."""
+    described = {
+        **{"family": about.family, "classes": list(about.classes), "class_name": network.class_name},
+        **{"init_args": list(network.init_args), "init_kwargs": network.init_kwargs},
+        "buffers": sorted(network.tensors.keys() - network.parameters),
+    }
+    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in network.tensors.items()}
+    return save(tensors, {"format": "pt", KEY: json.dumps(described, default=_plain)})
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    raise DataError(f"The generator was made with an argument that JSON cannot hold ({type(value).__name__}).")
+
+
+def network_in(content: bytes) -> tuple[dict[str, torch.Tensor], Network | None]:
+    """Return the tensors of a file of safetensors, and the network they are if the file describes one.
+
+    Raises SafetensorError or ValueError for a damaged file."""
+    tensors = load(content)  # it checks the header against the length of the data
+    described = _described(content)
+    if described is None:
+        return tensors, None
+    name, kwargs, args = (described.get(key) for key in ("class_name", "init_kwargs", "init_args"))
+    buffers = described.get("buffers")
+    if not (
+        isinstance(name, str) and isinstance(kwargs, dict) and isinstance(args, list) and isinstance(buffers, list)
+    ):
+        raise ValueError(f"its metadata {KEY} is not what `stylegan-plugins export` writes")
+    return tensors, Network(name, tuple(args), kwargs, tensors, frozenset(tensors.keys() - set(map(str, buffers))))
+
+
+def description_of(file: Path) -> Description | None:
+    """Return the description in a file of safetensors; None if there is no such file, or none in it."""
+    try:
+        with open(file, "rb") as opened:
+            length = opened.read(8)
+            header = opened.read(min(int.from_bytes(length, "little"), json_lines.MOST_LETTERS))
+        found = _described(length + header)
+    except (OSError, ValueError):
+        return None
+    return None if found is None else Description.of(found)
+
+
+def _described(content: bytes) -> dict[str, Any] | None:
+    length = int.from_bytes(content[:8], "little")
+    metadata = json_lines.parse(content[8 : 8 + length].decode()).get("__metadata__")
+    text = metadata.get(KEY) if isinstance(metadata, dict) else None
+    return json_lines.parse(text) if isinstance(text, str) else None
