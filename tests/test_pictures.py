@@ -191,11 +191,56 @@ def picture(path) -> np.ndarray:
         return np.array(image)
 
 
+def read_video(file) -> tuple[dict, list[np.ndarray]]:
+    """What a video says of itself, and its frames, uint8 [H, W, 3]."""
+    import imageio_ffmpeg
+
+    assert b"moov" in file.read_bytes()[:200]  # the index is in front, so that browsers play it while they load it
+    reader = imageio_ffmpeg.read_frames(str(file))
+    video = next(reader)
+    width, height = video["source_size"]
+    return video, [np.frombuffer(frame, np.uint8).reshape(height, width, 3) for frame in reader]
+
+
+@pytest.mark.unit
+@settings(deadline=None, max_examples=60)
+@given(
+    st.sampled_from([8, 32, 256, 1024]),
+    st.integers(2, 9),
+    st.integers(1, 120),
+    st.none() | st.floats(0.01, 100),
+    st.booleans(),
+    st.none() | st.integers(16, 4096),
+)
+def test_any_settings_of_a_video_are_even_and_as_long_as_asked_or_refused(side, seeds, fps, seconds, loop, size):
+    how = dict(fps=fps, frames=24, seconds=seconds, loop=loop, size=size)
+    if size is not None and size % 2:
+        with pytest.raises(OptionError, match=f"--size={size}: H.264 needs an even number"):
+            pictures.Video.of(side, seeds, **how)
+        return
+    video = pictures.Video.of(side, seeds, **how)
+    assert video.side % 2 == 0 and video.side >= (size or max(side, 256)) and video.frames >= 1
+    if seconds is not None:
+        parts = seeds if loop else seeds - 1
+        assert abs(video.frames * parts - seconds * fps) <= parts / 2 + 1e-6 or video.frames == 1
+
+
+@pytest.mark.unit
+def test_a_video_that_cannot_be_written_is_one_line_and_leaves_nothing(tmp_path):
+    (tmp_path / "file").write_text("")
+    video = pictures.Video(24, 2, True, 64)
+    with pytest.raises(DataError, match="cannot be written"):
+        pictures.write_video([PIL.Image.new("L", (16, 16))], tmp_path / "file" / "x.mp4", video)
+    pictures.write_video([PIL.Image.new("L", (16, 16))] * 3, tmp_path / "x.mp4", video)
+    assert len(read_video(tmp_path / "x.mp4")[1]) == 3
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["file", "x.mp4"]
+
+
 @pytest.mark.run
 @pytest.mark.parametrize("family, features", [(ADA, "pixels"), (STYLEGAN3, "l1")])
 def test_pictures_of_a_pickle(fetched, pickles, crops, tmp_path, family, features):
     common = [str(pickles[family]), f"--data={crops[1]}", f"--outdir={tmp_path}"]
-    done = invoke(fetched[family], "interpolate", *common, "--seeds=3,5,8", "--frames=4", "--columns=5")
+    done = invoke(fetched[family], "interpolate", *common, "--seeds=3,5,8", "--frames=4", "--columns=5", "--trunc=1")
     assert done.returncode == 0, done.stderr
     strip = picture(tmp_path / "interpolation.png")
     assert strip.shape == (64, 160, 3)
@@ -232,6 +277,8 @@ def test_pictures_without_the_data_set_have_no_nearest_images(fetched, tmp_path)
     "arguments, message",
     [
         (["interpolate", "--seeds=1"], "--seeds=1: 2 or more"),
+        (["interpolate", "--seconds=2", "--frames=3"], "--frames=3 has no effect with --seconds"),
+        (["interpolate", "--size=301"], "--size=301: H.264 needs an even number"),
         (["interpolate", "--class=0"], "--class=0: this generator has no classes"),
         (["sheet", "--features=nosuch"], "--features=nosuch: there is no such backbone"),
         (["sheet", "--data={small}"], "have 16 pixels and 3 channels"),
