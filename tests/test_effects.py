@@ -297,7 +297,8 @@ def test_a_device_is_refused_by_a_report_that_generates_nothing(tmp_path):
 @pytest.mark.parametrize("line", ["interpolate --features=clip", "sheet --features=pixels", "sheet --pairs=4"])
 def test_what_is_of_nearest_images_is_refused_without_images(tmp_path, monkeypatch, line):
     monkeypatch.setattr("stylegan_plugins.host.find.choose_host", lambda *_: None)
-    monkeypatch.setattr("stylegan_plugins.analysis.sample.load_generator", lambda *_: (None, None, tmp_path / "n.pkl"))
+    found = SimpleNamespace(img_resolution=16), None, tmp_path / "n.pkl"
+    monkeypatch.setattr("stylegan_plugins.analysis.sample.load_generator", lambda *_: found)
     name, flag = line.split()
     done = CliRunner().invoke(cli, [name, str(tmp_path), f"--outdir={tmp_path}", "--device=cpu", flag])
     assert done.exit_code == 2 and f"{flag} has no effect without images to look for nearest ones" in done.output
