@@ -205,9 +205,7 @@ def build(explorer: Explorer) -> Any:
             with gr.Column(min_width=300):
                 gr.Markdown("#### Nearest training images")
                 look = gr.Button("Find nearest", elem_id="look", interactive=explorer.near is not None)
-                near = gr.Gallery(
-                    label="Nearest, with distances", columns=2, height=600, elem_id="nearest", buttons=[]
-                )
+                near = gr.Gallery(label="Nearest, with distances", columns=2, height=600, elem_id="nearest", buttons=[])
 
         inputs = [seed, psi, label, like, *sliders, first, last]
         outputs = [image, w, file]
