@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, fields
+from types import SimpleNamespace
 from typing import Any
 
 import click
