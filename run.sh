@@ -68,6 +68,7 @@ case ${1:-demo} in
     run=$(find "$here/runs" -mindepth 1 -maxdepth 1 -type d -name '[0-9]*-*' | sort | tail -n 1)
     pickle=$(find "$run" -name 'network-snapshot-*.pkl' | sort | tail -n 1)
     say "Done: $run"
+    echo "  page         $run/report.html"
     echo "  samples      $(find "$run" -name 'fakes0*.png' | sort | tail -n 1)"
     echo "  photographs  $run/reals.png"
     echo "  network      $pickle"
@@ -75,7 +76,7 @@ case ${1:-demo} in
     printf '\nGo on training, exactly from there:\n  '
     printf '%q ' "$here/run.sh" train --resume-run="$run" --kimg=100
     printf '\n\nYour own images, a folder of pictures of any size and kind:\n  '
-    printf '%q ' "$here/run.sh" train --plugin=diffaugment --data=PICTURES --outdir="$here/runs"
+    printf '%q ' "$here/run.sh" train --plugin=diffaugment --data=PICTURES --outdir="$here/runs" --resume=auto
     echo
     ;;
   *)
