@@ -35,7 +35,7 @@ def seconds_per_image(G: Any, D: Any, batch: int) -> float:
 def _of_copies(G: Any, D: Any, batch: int, device: torch.device) -> float:
     G, D = (copy.deepcopy(network).train().requires_grad_(True) for network in (G, D))
     one = _timed(lambda: _step(G, D, 1), device)
-    return one if one * batch > 10 else _timed(lambda: _step(G, D, batch), device) / batch
+    return one if one * batch > 40 else _timed(lambda: _step(G, D, batch), device) / batch
 
 
 def _step(G: Any, D: Any, count: int) -> None:
