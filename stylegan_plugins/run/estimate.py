@@ -13,7 +13,7 @@ from stylegan_plugins.host.randomness import own_random
 
 REGULARISATION = 1.3  # how much longer an iteration takes with its share of R1 and path lengths
 FORWARDS = 10.0  # passes of G that the main phases take, about
-SECONDS, LONG = 0.1, 10.0  # that short steps are repeated for; a longer one is made once
+STEPS, SECONDS, LONG = 5, 0.1, 6.0  # so many steps, and for so long, but not longer than that
 
 
 def seconds_per_image(G: Any, D: Any, batch: int) -> float:
@@ -51,13 +51,13 @@ def _step(G: Any, D: Any, count: int) -> None:
 def _timed(step: Callable[[], None], device: torch.device) -> float:
     """Return the seconds of the shortest of some steps; the first one also prepares what the others use."""
     times: list[float] = []
-    while len(times) < 2 or sum(times) < SECONDS:
+    while len(times) < STEPS or sum(times) < SECONDS:
         begin = time.perf_counter()
         step()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         times.append(time.perf_counter() - begin)
-        if times[0] > LONG:
+        if sum(times) > LONG:
             break
     return min(times)
 
