@@ -217,6 +217,8 @@ def configure(desc: str, args: Any, request: Request) -> tuple[str, Any]:
     if args.get("resume_pkl"):
         lacking = finetune.configure(args, request.explicit, request.trust_pickle, labels is not None, plugins)
     if request.timed and not request.dry_run:
+        argument_schema.check(args)
+        _check_groups(args, request.explicit)
         request.length = defaults.set_length(args, request.explicit)
     if "device" in request.explicit:
         args["device"] = os.environ[devices.VARIABLE]

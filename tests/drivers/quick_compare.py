@@ -20,6 +20,8 @@ from stylegan_plugins.cli import main
 class Forked:
     """What programs.run uses of subprocess.Popen."""
 
+    stdout = None  # its output goes to a file
+
     def __init__(self, arguments, start_new_session, stdout, stderr):
         assert start_new_session and stderr == subprocess.STDOUT
         self.code = None
