@@ -132,10 +132,9 @@ def test_a_training_loop_that_runs_out_of_memory_ends_with_that_line(tmp_path, m
 
 
 @pytest.mark.run
-def test_the_same_command_goes_on_with_its_run_until_it_is_complete(family, training_hosts, small_zip, tmp_path):
-    of_family = [flag for flag in TINY[family] if not flag.startswith(("--cfg", "--gpus", "--gamma", "--map-depth"))]
+def test_the_same_command_goes_on_with_its_run_until_it_is_complete(ada_host, small_zip, tmp_path):
     command = ["train.py", f"--data={small_zip}", f"--outdir={tmp_path}", "--plugin=diffaugment", "--resume=auto"]
-    run = lambda *more, **how: run_script(training_hosts[family], *command, *of_family, *more, **how)
+    run = lambda *more, **how: run_script(ada_host, *command, *TINY[ADA], *more, **how)
     first = run("--image-minutes=0.0001", "--batch=16")
     assert first.stdout.startswith("No GPU: pictures of at most 32x32 (--size). ") and "\nAbout " in first.stdout
     run_dir = last_run(tmp_path)
