@@ -13,7 +13,8 @@ from stylegan_plugins.host.randomness import own_random
 
 REGULARISATION = 1.3  # how much longer an iteration takes with its share of R1 and path lengths
 FORWARDS = 10.0  # passes of G that the main phases take, about
-STEPS, SECONDS, LONG = 5, 0.1, 6.0  # so many steps, and for so long, but not longer than that
+STEPS, LONG = 5, 6.0  # that are timed, if they do not take longer than so many seconds
+LONGEST = 60.0  # seconds of a step; images are timed alone if it would take longer
 
 
 def seconds_per_image(G: Any, D: Any, batch: int) -> float:
@@ -25,17 +26,17 @@ def seconds_per_image(G: Any, D: Any, batch: int) -> float:
     latent, label = torch.zeros([1, G.z_dim], device=device), torch.zeros([1, G.c_dim], device=device)
     with own_random("estimate", 0, device):
         with torch.no_grad():
-            forward = _timed(lambda: G(latent, label, noise_mode="const"), device)
-        seconds = FORWARDS * forward if forward > 1 else _of_copies(G, D, batch, device)
+            forward = _timed(lambda: G(latent, label, noise_mode="const"), device, steps=2)
+        few = 1 if forward * FORWARDS * batch > LONGEST else batch
+        seconds = FORWARDS * forward if forward > 1 else _of_copies(G, D, few, device)
     if device.type == "cuda":
         torch.cuda.empty_cache()  # a run may need all of it
     return seconds * REGULARISATION
 
 
-def _of_copies(G: Any, D: Any, batch: int, device: torch.device) -> float:
+def _of_copies(G: Any, D: Any, count: int, device: torch.device) -> float:
     G, D = (copy.deepcopy(network).train().requires_grad_(True) for network in (G, D))
-    one = _timed(lambda: _step(G, D, 1), device)
-    return one if one * batch > 40 else _timed(lambda: _step(G, D, batch), device) / batch
+    return _timed(lambda: _step(G, D, count), device) / count
 
 
 def _step(G: Any, D: Any, count: int) -> None:
@@ -48,10 +49,10 @@ def _step(G: Any, D: Any, count: int) -> None:
     (D(images, c) - D(images, c)).mean().backward()
 
 
-def _timed(step: Callable[[], None], device: torch.device) -> float:
+def _timed(step: Callable[[], None], device: torch.device, steps: int = STEPS) -> float:
     """Return the seconds of the shortest of some steps; the first one also prepares what the others use."""
     times: list[float] = []
-    while len(times) < STEPS or sum(times) < SECONDS:
+    while len(times) < steps:
         begin = time.perf_counter()
         step()
         if device.type == "cuda":

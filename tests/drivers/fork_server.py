@@ -25,6 +25,7 @@ import types
 import click  # noqa: F401
 import filelock  # noqa: F401
 import imagehash  # noqa: F401
+import jinja2  # noqa: F401
 import libcst.matchers  # noqa: F401
 import matplotlib.figure  # noqa: F401
 import msgspec  # noqa: F401
