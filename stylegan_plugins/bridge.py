@@ -134,7 +134,8 @@ def options(command: click.Command) -> click.Command:
         if resumes := arguments.AUTO in (run_dir, kwargs.get("resume")):
             given.pop("resume_run", None)
         if kwargs.get("resume") == arguments.AUTO:
-            kwargs["resume"] = given.pop("resume") and None
+            kwargs["resume"] = None
+            given.pop("resume", None)
         small = devices.device().type == "cpu" and "cfg" not in given
         if small:
             kwargs.update(defaults.for_cpu(given))
@@ -290,7 +291,8 @@ def run(training_loop: Callable[..., None], rank: int, **args: Any) -> None:
     if isinstance(resumed, str):  # each process of several reads it
         resumed = states.read_state(Path(resumed))
     if resumed is not None:
-        shown |= {"begun": resumed["position"]["cur_nimg"], "kept": len(resumed["grid_z"])}
+        grid = resumed["grid_z"]  # None: of a host whose loop has no grid
+        shown |= {"begun": resumed["position"]["cur_nimg"], "kept": len(grid) if isinstance(grid, torch.Tensor) else 0}
     previews = Previews(session, **shown)
     checkpoints = Checkpoints(
         session, resumed=resumed, batch=args["batch_size"], identity=identity, previews=previews, **settings

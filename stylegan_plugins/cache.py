@@ -56,8 +56,9 @@ def _trusted() -> set[str]:
 def remember_host(directory: Path) -> None:
     """Note that the user has used a host, for commands that are told none. A cache that cannot be written is no error:
     --host names the host then."""
-    kept = [directory.resolve(), *(host for host in known_hosts() if host != directory.resolve())][:MOST_HOSTS]
-    if kept == known_hosts():
+    directory, known = directory.resolve(), known_hosts()
+    kept = [directory, *(host for host in known if host != directory)][:MOST_HOSTS]
+    if kept == known:
         return
     with suppress(OSError):
         cache_directory().mkdir(parents=True, exist_ok=True)

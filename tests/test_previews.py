@@ -15,6 +15,7 @@ from support.scripts import DRIVERS, run_script
 
 from stylegan_plugins.errors import DataError
 from stylegan_plugins.run import previews
+from stylegan_plugins.run.checkpoints import Checkpoints
 from stylegan_plugins.run.previews import Previews
 
 ON_CPU = torch.nn.Linear(1, 1)
@@ -114,6 +115,18 @@ def test_the_page_is_written_now_and_then_and_at_the_end_and_never_ends_a_run(tm
     monkeypatch.setattr(previews.page, "refresh", full)
     shown.page(end=True)
     assert "report.html was not written: report.html cannot be written (No space" in capsys.readouterr().out
+
+
+@pytest.mark.unit
+def test_the_last_tick_of_a_run_always_gets_its_page(tmp_path, monkeypatch):
+    written: list[int] = []
+    run = session(tmp_path, batch_idx=1, tick=lambda: None)
+    shown = Previews(run, clock=lambda: 100.0)
+    monkeypatch.setattr(previews.page, "refresh", lambda run_dir: written.append(run.nimg))
+    checkpoints = Checkpoints(run, previews=shown)
+    for run.nimg in (1000, 2000, 9000):
+        checkpoints.tick(run.nimg // 1000, 9)
+    assert written == [1000, 9000]
 
 
 @pytest.mark.host

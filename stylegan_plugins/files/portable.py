@@ -22,7 +22,7 @@ FILE = "G_ema.safetensors"
 
 @dataclass(frozen=True)
 class Description:
-    """What a shared generator says of itself beside its weights.
+    """The metadata of a shared generator.
 
     family   of the host that it was trained with
     classes  names of its classes in the order of their numbers; empty if they have none"""

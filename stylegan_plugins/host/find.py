@@ -66,7 +66,8 @@ def host_folder(directory: Path | None, run: Path | None = None) -> Path:
         candidates = [directory]
     else:
         named, known = os.environ.get("STYLEGAN_HOST"), known_hosts()
-        own = [host for host in known if run is not None and host == _recorded_host(run)]
+        recorded = None if run is None else _recorded_host(run)
+        own = [host for host in known if host == recorded]
         candidates = [*own, *([Path(named)] if named else []), Path(), *known]
     for candidate in candidates:
         if (candidate / "torch_utils").is_dir() and (candidate / "dnnlib").is_dir():

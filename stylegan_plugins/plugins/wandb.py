@@ -55,8 +55,8 @@ def setup(session: Session, options: WandbOptions) -> Method:
 
 
 class Method:
-    """The run of Weights & Biases, which a resumed run goes on with: it begins at the first tick, when the state of a
-    resumed run is known."""
+    """A run of Weights & Biases, which a resumed run continues. It begins at the first tick, when the state is
+    known."""
 
     def __init__(self, session: Session, options: WandbOptions) -> None:
         require("wandb", "wandb")

@@ -157,7 +157,7 @@ class Checkpoints:
         """The host's progress_fn: called after each tick, and once before training, which is ignored."""
         if self.session is not None and self.session.batch_idx:
             self.session.tick()
-            self.previews.page()
+            self.previews.page(end=self.session.nimg >= self.session.total_nimg)
 
     def finish(self) -> None:
         """The loop came to its end: a longer run may go on from here."""
