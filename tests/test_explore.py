@@ -13,7 +13,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support.images import color_crops, write_zip
 
@@ -121,12 +121,13 @@ def test_a_walk_of_one_sample_is_refused_and_one_of_two_is_written():
 @pytest.mark.unit
 @settings(deadline=None, max_examples=30)
 @given(st.none() | st.floats(allow_nan=False) | st.integers(), st.floats(0, 2), st.none() | st.text(max_size=3))
+@example(float("inf"), 0.7, None)
 def test_any_values_of_controls_are_drawn_or_refused_in_one_line(seed, psi, label):
     actions = explore_page.Actions(explorer(c_dim=3, names=("cat", "cup", "rose")))
     try:
         image, w, file = actions.show(seed, psi, label, None, *[0] * DIRECTIONS, 0, WS - 1)
-    except (UserError, OverflowError) as error:
-        assert isinstance(error, UserError)
+    except UserError:
+        pass
     else:
         assert image.width >= 256 and w.shape == (1, WS, WIDTH) and Path(file).is_file()
 

@@ -79,9 +79,9 @@ class Actions:
     ) -> tuple[Any, ...]:
         """Return the image on the page, w, and the file to download. rest: amounts, first and last layer."""
         *amounts, first, last = rest
+        if not 0 <= (seed or 0) <= MOST_SEED:  # infinity, too, has no integer
+            raise OptionError(f"Seed {seed}: expected 0 to {MOST_SEED}.")
         number = int(seed or 0)
-        if not 0 <= number <= MOST_SEED:
-            raise OptionError(f"Seed {number}: expected 0 to {MOST_SEED}.")
         w = self.explorer.latent(number, psi, label or None, like, amounts, (int(first), int(last)))
         image = self.explorer.picture(w)
         moved = "".join(f"_{k}{amount:+g}" for k, amount in enumerate(amounts, 1) if amount)
