@@ -42,6 +42,7 @@ def test_gan_losses_equal_their_equations():
     log_sigmoid = lambda x: -(1 / (1 + (-x).exp())).log()
     expected = {
         "nonsaturating": (log_sigmoid(logits), log_sigmoid(-logits), log_sigmoid(logits)),
+        "minimax": (log_sigmoid(logits), log_sigmoid(-logits), -log_sigmoid(-logits)),
         "hinge": (torch.maximum(0 * one, one - logits), torch.maximum(0 * one, one + logits), -logits),
         "lsgan": ((logits - 1) ** 2 / 2, logits**2 / 2, (logits - 1) ** 2 / 2),
         "wgan": (-logits, logits, -logits),

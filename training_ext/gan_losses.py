@@ -17,12 +17,14 @@ class GanLoss:
 
     real, generated  D's loss on a, and on b
     generator        G's loss on b
-    paired           they take pairs: D's loss is `real`(a, b), G's is `generator`(b, a), `generated` is not used"""
+    paired           they take pairs: D's loss is `real`(a, b), G's is `generator`(b, a), `generated` is not used
+    signed           whether the sign of a logit says real or generated, as ADA reads it"""
 
     real: Loss
     generated: Loss
     generator: Loss
     paired: bool = False
+    signed: bool = True
 
 
 _half_square: Loss = lambda distance: distance.square() / 2
@@ -31,12 +33,14 @@ _below: Loss = lambda ours, theirs: softplus(theirs - ours)
 GAN_LOSSES: dict[str, GanLoss] = {
     # Goodfellow et al. 2014 with the non-saturating G loss; what the hosts train with: -log sigmoid(l).
     "nonsaturating": GanLoss(lambda a: softplus(-a), softplus, lambda b: softplus(-b)),
+    # The same with the original G loss, log(1 - sigmoid(b)), which saturates where D is sure.
+    "minimax": GanLoss(lambda a: softplus(-a), softplus, lambda b: -softplus(b)),
     # Lim and Ye 2017, Miyato et al. 2018.
     "hinge": GanLoss(lambda a: relu(1 - a), lambda b: relu(1 + b), lambda b: -b),
     # Mao et al. 2017, equation (9): targets 1, 0 and 1.
-    "lsgan": GanLoss(lambda a: _half_square(a - 1), _half_square, lambda b: _half_square(b - 1)),
-    # Arjovsky et al. 2017; the Lipschitz constraint is left to R1.
-    "wgan": GanLoss(lambda a: -a, lambda b: b, lambda b: -b),
+    "lsgan": GanLoss(lambda a: _half_square(a - 1), _half_square, lambda b: _half_square(b - 1), signed=False),
+    # Arjovsky et al. 2017; the Lipschitz constraint is left to R1, the gradient penalty or spectral normalisation.
+    "wgan": GanLoss(lambda a: -a, lambda b: b, lambda b: -b, signed=False),
     # Jolicoeur-Martineau 2018, the pairs of R3GAN (Huang et al. 2024, arXiv:2501.05441): sp(b - a), for G sp(a - b).
-    "relativistic": GanLoss(_below, _below, _below, paired=True),
+    "relativistic": GanLoss(_below, _below, _below, paired=True, signed=False),
 }

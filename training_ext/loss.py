@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -14,6 +15,8 @@ from stylegan_plugins.host.modules import host_module
 from training_ext.gan_losses import GAN_LOSSES
 from training_ext.parts import HOST_CRITIC, Images, Pass, Source, Step, Term, View
 from training_ext.passes import for_term, make_pass, reading
+from training_ext.penalties import one_centred, zero_centred
+from training_ext.spectral_norm import SpectralNorm
 
 host_loss: Any = host_module("training.loss")
 training_stats = host_module("torch_utils.training_stats")
@@ -34,21 +37,36 @@ class _StandIn(torch.nn.Module):
 
 
 class PluginLoss(host_loss.StyleGAN2Loss):
-    """The host's StyleGAN2 loss with the parts of a session; takes the host's arguments and `gan_loss`.
+    """The host's StyleGAN2 loss with the parts of a session; takes the host's arguments and those below.
 
     Without parts, and with terms of weight 0, it makes the gradients of the host's loss bit for bit. Path-length
     regularisation stays the host's. With ADA on, D sees T(ADA(x); omega): omega describes T alone, and the clean image
     is ADA(x).
 
-    gan_loss  a key of GAN_LOSSES
-    session   the parts of the active methods, and the position of the run; set when the session is attached"""
+    gan_loss          a key of GAN_LOSSES
+    r2_gamma          weight of R2, R1's counterpart on generated images; 0: none
+    gradient_penalty  weight of WGAN-GP's penalty; 0: none
+    d_spectral_norm   whether D is spectrally normalised
+    session           the parts of the active methods, and the position of the run; set when the session is attached
+
+    R2 and the gradient penalty are taken when the host takes R1: lazily, in Dreg, or in every step, in Dboth."""
 
     D: Any
     augment_pipe: Any
 
-    def __init__(self, *args: Any, gan_loss: str = "nonsaturating", **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        gan_loss: str = "nonsaturating",
+        r2_gamma: float = 0,
+        gradient_penalty: float = 0,
+        d_spectral_norm: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
         self.gan_loss = GAN_LOSSES[gan_loss]
+        self.r2_gamma, self.gradient_penalty = r2_gamma, gradient_penalty
+        self.spectral_norm = SpectralNorm(self.D) if d_spectral_norm else None
         self.session: Any = None
         # ada's methods take `sync`, stylegan3's `cur_nimg`, `update_emas` and `blur_sigma`.
         self._is_ada = "sync" in inspect.signature(host_loss.StyleGAN2Loss.run_D).parameters
@@ -67,24 +85,43 @@ class PluginLoss(host_loss.StyleGAN2Loss):
         labels, [N, z_dim] latents; `gain` multiplies the loss. Gradients are added to `.grad`."""
         session = self.session
         if session.begin(phase):
-            real_c = session.labels(real_c)
-            paired = (session.critic.loss or self.gan_loss).paired
-            labels = real_c if paired else gen_c  # a pair has one label
-            real, generated = (real_img, real_c), (gen_z, labels)
-            main, reg = phase[1:] in ("main", "both"), phase[1:] in ("reg", "both")
-            if phase[0] == "G":
-                if main:
-                    self._generator(phase, real, generated, gain, main=True, reg=False)
-                if reg and session.regularises_G():
-                    super().accumulate_gradients("Greg", real_img, real_c, gen_z, labels, gain=gain, **host)
-                if reg and session.terms("G", phase, main=False, reg=True):
-                    self._generator(phase, real, generated, gain, main=False, reg=True)
-            elif main and reg and session.critic is not HOST_CRITIC:  # R1 may need other gradients than its loss
-                self._discriminator("Dmain", real, generated, gain, main=True, reg=False)
-                self._discriminator("Dreg", real, generated, gain, main=False, reg=True)
-            else:
-                self._discriminator(phase, real, generated, gain, main, reg)
+            with self.normalised_D():
+                self._round(phase, real_img, session.labels(real_c), gen_z, gen_c, gain, host)
         session.round += 1
+
+    def normalised_D(self) -> Any:
+        """Return a context in which D has the weights that it is trained with."""
+        return nullcontext() if self.spectral_norm is None else self.spectral_norm.applied()
+
+    def _round(
+        self,
+        phase: str,
+        real_img: torch.Tensor,
+        real_c: torch.Tensor,
+        gen_z: torch.Tensor,
+        gen_c: torch.Tensor,
+        gain: float,
+        host: Mapping[str, Any],
+    ) -> None:
+        session = self.session
+        main, reg = phase[1:] in ("main", "both"), phase[1:] in ("reg", "both")
+        paired = (session.critic.loss or self.gan_loss).paired or (
+            phase[0] == "D" and reg and self.gradient_penalty != 0
+        )
+        labels = real_c if paired else gen_c  # a pair, and a line between two images, has one label
+        real, generated = (real_img, real_c), (gen_z, labels)
+        if phase[0] == "G":
+            if main:
+                self._generator(phase, real, generated, gain, main=True, reg=False)
+            if reg and session.regularises_G():
+                super().accumulate_gradients("Greg", real_img, real_c, gen_z, labels, gain=gain, **host)
+            if reg and session.terms("G", phase, main=False, reg=True):
+                self._generator(phase, real, generated, gain, main=False, reg=True)
+        elif main and reg and session.critic is not HOST_CRITIC:  # R1 may need other gradients than its loss
+            self._discriminator("Dmain", real, generated, gain, main=True, reg=False)
+            self._discriminator("Dreg", real, generated, gain, main=False, reg=True)
+        else:
+            self._discriminator(phase, real, generated, gain, main, reg)
 
     def _generator(self, phase: str, real: Tensors, generated: Tensors, gain: float, main: bool, reg: bool) -> None:
         """Make the gradients of G: its adversarial loss on generated images, and its terms."""
@@ -129,14 +166,15 @@ class PluginLoss(host_loss.StyleGAN2Loss):
         both = [term for term in terms if term.on == "both"]
         alone = {source: [t for t in terms if t not in both and t.reads(source)] for source in ("generated", "real")}
         r1 = critic.r1 if reg and self.r1_gamma != 0 and critic.weight != 0 else None
+        r2 = critic.r1 if reg and self.r2_gamma != 0 and critic.weight != 0 else None
         made: dict[str, Made] = {}
         loss: Any = 0
         loss_generated: Any = 0
 
-        if main or both or alone["generated"]:
+        if main or r2 or both or alone["generated"]:
             with record_function(f"{phase}_generated_forward"):
                 # Draw, augment, run D.
-                made["generated"] = self._pass("generated", phase, generated, alone["generated"] + both)
+                made["generated"] = self._pass("generated", phase, generated, alone["generated"] + both, r2)
                 shown = made["generated"][0]
 
                 # Adversarial loss and terms of generated images.
@@ -147,6 +185,12 @@ class PluginLoss(host_loss.StyleGAN2Loss):
                     loss = critic.weight * _rows(loss_generated)
                 loss = self._add_terms(loss, alone["generated"], phase, generated=made["generated"])
                 session.observe(self._step(phase, generated=shown))
+
+                # R2: gamma/2 * ||d sum(logits) / d images||^2 for each image, [N].
+                if r2:
+                    penalty = zero_centred(shown.gradients[r2])
+                    training_stats.report("Loss/r2_penalty", penalty)
+                    loss = loss + penalty * (self.r2_gamma / 2)
             if not (both or (main and gan.paired)):
                 with record_function(f"{phase}_generated_backward"):
                     self._backward(loss, gain)
@@ -175,21 +219,43 @@ class PluginLoss(host_loss.StyleGAN2Loss):
 
                 # R1 (Mescheder et al. 2018): gamma/2 * ||d sum(logits) / d images||^2 for each image, [N].
                 if r1:
-                    penalty = shown.gradients[r1].square().sum([1, 2, 3])
+                    penalty = zero_centred(shown.gradients[r1])
                     training_stats.report("Loss/r1_penalty", penalty)
                     penalty = penalty * (self.r1_gamma / 2)
                     training_stats.report("Loss/D/reg", penalty)
                     loss = loss + penalty
             with record_function(f"{phase}_real_backward"):
                 self._backward(loss, gain)
+        if reg and self.gradient_penalty != 0 and critic.weight != 0:
+            with record_function(f"{phase}_line"):
+                made.clear()
+                self._backward(self._on_lines(phase, real, generated), gain)
         self._backward(self._add_terms(0, [t for t in terms if t.on == "nothing"], phase), gain)
+
+    def _on_lines(self, phase: str, real: Tensors, generated: Tensors) -> torch.Tensor:
+        """Return WGAN-GP's penalty, weight * (||d D / d T(x')||_2 - 1)^2, [N, 1], at x' = e x + (1 - e) G(z), e uniform
+        in [0, 1] for each pair (Gulrajani et al. 2017, arXiv:1704.00028, equation (3)).
+
+        x' passes blur, ADA and augmentations as a real image does, in one draw: as T is affine in the image (all of
+        ADA's transformations and DiffAugment's are), it is on the line between T(x) and T(G(z))."""
+        raw, labels = self.session.real_images(*real, phase)
+        with torch.no_grad():
+            between = self.session.generate(generated[0], labels)
+            between.lerp_(raw, torch.rand([len(raw), 1, 1, 1], device=raw.device))
+        clean, kwargs = self.clean(between, labels)
+        shown, omega = self.augmented(clean, "real", phase)
+        images = Images("real", phase, between, clean, shown.detach().requires_grad_(True), labels, omega)
+        made, _ = make_pass(self.D, self.session.critic, images, (), ("shown",), kwargs, no_weight_gradients)
+        penalty = one_centred(made.gradients["shown"])
+        training_stats.report("Loss/gradient_penalty", penalty)
+        return penalty.unsqueeze(1) * self.gradient_penalty
 
     # Draw and augment. ----------------------------------------------------------------------------
 
     def _pass(self, source: Source, phase: str, given: Tensors, terms: Sequence[Term], r1: str | None = None) -> Made:
         """Draw the images of a source, augment them, and run D on what it sees of them.
 
-        given: real images or latents, and labels. r1: the images whose gradient R1 takes."""
+        given: real images or latents, and labels. r1: the images whose gradient R1, or R2, takes."""
         session, in_D, labels = self.session, phase[0] == "D", given[1]
         gradients = {name for term in terms for name in term.gradients} | ({r1} if r1 else set())
         updates = source == "generated" and phase in ("Dmain", "Dboth")  # of stylegan3's moving averages
@@ -263,7 +329,9 @@ class PluginLoss(host_loss.StyleGAN2Loss):
         finally:
             self.augment_pipe = pipe
         as_they_are = Images(source, "Dmain", images, clean, clean, labels)
-        return make_pass(self.D, self.session.critic, as_they_are, (), (), kwargs, no_weight_gradients)[0].logits
+        with self.normalised_D():
+            made, _ = make_pass(self.D, self.session.critic, as_they_are, (), (), kwargs, no_weight_gradients)
+        return made.logits
 
     # Terms, backward. -----------------------------------------------------------------------------
 

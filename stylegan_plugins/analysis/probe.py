@@ -25,6 +25,7 @@ import torch
 
 from stylegan_plugins.analysis import markdown
 from stylegan_plugins.errors import DataError, HostError, require
+from stylegan_plugins.files import run_folders
 from stylegan_plugins.files.atomic import write_json
 from stylegan_plugins.host import find
 from stylegan_plugins.host.networks import load_network
@@ -32,6 +33,7 @@ from stylegan_plugins.vision.extractors import extract
 from training_ext.diagnostics import full_batches
 from training_ext.diffaugment import GROUPS, DiffAugment
 from training_ext.passes import minibatch_std_group, read
+from training_ext.spectral_norm import fold
 
 TEST_SHARE = 0.25
 SPLITS = 5
@@ -232,12 +234,19 @@ def plot(rows: list[LayerAccuracy], path: Path, title: str) -> None:
     figure.savefig(path, dpi=110)
 
 
+def trained_discriminator(pickle: Path) -> Any:
+    """Return D of a network snapshot with the weights that it was trained with: its run may have normalised them."""
+    D = load_network(pickle, "D")
+    loss = (run_folders.read_options(pickle.parent) or {}).get("loss_kwargs")
+    return fold(D) if isinstance(loss, dict) and loss.get("d_spectral_norm") else D
+
+
 def run(pickle: Path, data: str | None, task: str, outdir: Path | None, max_images: int, device: torch.device) -> str:
     """Probe D of a pickle. Writes a plot and the figures as JSON beside it, or to `outdir`; returns the table."""
     require("sklearn")
     require("matplotlib")
     path, dataset = find.open_dataset(data, pickle)
-    D = load_network(pickle, "D").to(device)
+    D = trained_discriminator(pickle).to(device)
     if not set(LAYERS.values()) <= {name for name, _ in D.named_modules()}:
         raise HostError(f"{pickle}: D has no b4.conv and b4.fc, which are probed.")
     images = load_images(path, dataset, D, max_images)

@@ -36,6 +36,10 @@ SHORT = {  # settings that are known by short names, those of the options of tra
     "augment_p": "augment p",
     "resume_pkl": "resume",
     "loss_kwargs.gan_loss": "GAN loss",
+    "loss_kwargs.r2_gamma": "R2",
+    "loss_kwargs.gradient_penalty": "gradient penalty",
+    "loss_kwargs.d_spectral_norm": "spectral norm",
+    "D_reg_interval": "D's interval",
 }
 MOST_NAMED = 3  # further settings in a name
 MOST_LETTERS = 80  # of a name

@@ -17,6 +17,7 @@ from stylegan_plugins.errors import OptionError
 from stylegan_plugins.host.limits import LARGEST
 from stylegan_plugins.host.modules import host_directory, host_module
 from stylegan_plugins.manager import Plugins
+from training_ext.gan_losses import GAN_LOSSES
 
 Count = Annotated[int, Meta(ge=1, le=2**31)]
 # No larger than what pickles are read with: a snapshot of the run must be readable.
@@ -82,6 +83,10 @@ class OptimizerArguments(NamedArguments):
 
 class LossArguments(NamedArguments):
     r1_gamma: NotNegative = 10
+    r2_gamma: NotNegative = 0
+    gradient_penalty: NotNegative = 0
+    d_spectral_norm: bool = False
+    gan_loss: Literal[tuple(GAN_LOSSES)] = "nonsaturating"  # type: ignore[valid-type]
     pl_weight: NotNegative = 2
     style_mixing_prob: Share = 0
     blur_init_sigma: NotNegative = 0
@@ -163,6 +168,8 @@ REQUIRED = (*CLASSES, "data_loader_kwargs", "batch_size", "batch_gpu", "total_ki
 # Where a user gave what.
 FLAGS = {
     "loss_kwargs.r1_gamma": "--gamma",
+    "loss_kwargs.r2_gamma": "--r2",
+    "loss_kwargs.gradient_penalty": "--gradient-penalty",
     "random_seed": "--seed",
     "total_kimg": "--kimg",
     "batch_size": "--batch",

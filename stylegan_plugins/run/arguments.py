@@ -26,6 +26,14 @@ from training_ext.gan_losses import GAN_LOSSES
 from training_ext.labels import Labels
 
 HOST_LOSS = "training.loss.StyleGAN2Loss"
+# Options of the loss, and the names of its arguments; all but R1's weight are our loss's alone.
+OF_LOSS = {
+    "r1": "r1_gamma",
+    "gan_loss": "gan_loss",
+    "r2": "r2_gamma",
+    "gradient_penalty": "gradient_penalty",
+    "d_spectral_norm": "d_spectral_norm",
+}
 PLUGIN_LOSS = "training_ext.loss.PluginLoss"
 # Options of ours that are arguments of `bridge.run` and may change when a run goes on.
 KEPT = ("state_minutes", "keep_states", "metric_samples", "on_nan", "image_minutes", "no_report")
@@ -38,6 +46,8 @@ class Request:
     plugins   the active plug-ins with their options
     given     values of options of plug-ins that were given, by plug-in and field
     explicit  names of all options of the command line that were given, the host's and ours
+    loss      those of OF_LOSS that were given
+    d_reg_interval  iterations between two regularisations of D, 0 in every step; None: the host's
     extra     options of the other host family, by name
     kept      those of KEPT that were given
     data      of --data, None without
@@ -47,7 +57,8 @@ class Request:
     plugins: Plugins = field(default_factory=Plugins)
     given: dict[str, dict[str, Any]] = field(default_factory=dict)
     explicit: frozenset[str] = frozenset()
-    gan_loss: str | None = None
+    loss: dict[str, Any] = field(default_factory=dict)
+    d_reg_interval: int | None = None
     extra: dict[str, int] = field(default_factory=dict)
     no_workers: bool = False
     dry_run: bool = False
@@ -65,7 +76,8 @@ class Request:
         names = split_names(given)
         if given and not names and "none" not in ",".join(given).lower():  # as from a variable that is not set
             tell(f"--plugin={','.join(given)} names no plug-in: training without.", err=True)
-        request = cls(explicit=explicit, gan_loss=values.pop("gan_loss"))
+        request = cls(explicit=explicit, d_reg_interval=values.pop("d_reg_interval", None))
+        request.loss = {name: value for name in OF_LOSS if (value := values.pop(name, None)) is not None}
         request.trust_pickle = bool(values.pop("trust_pickle", False))
         if values.pop("accept_changes", False):
             raise OptionError("--accept-changes is for --resume-run alone. Leave it out.")
@@ -171,7 +183,7 @@ def options_for(command: click.Command) -> list[click.Option]:
         click.Option(["--accept-changes"], is_flag=True, help=accept_help),
         click.Option(["--trust-pickle"], is_flag=True, help=trust_help),
         click.Option(["--allow-empty-classes"], is_flag=True, help="Train although some classes have no picture"),
-        _option("--gan-loss", "Adversarial loss  [default: nonsaturating]", click.Choice(list(GAN_LOSSES)), None),
+        *_loss_options(),
     ]
     found = catalogue()
     ours += [option for name in found.usable() for option in found.click_options(name)]
@@ -182,6 +194,30 @@ def options_for(command: click.Command) -> list[click.Option]:
         )
     extra += [click.Option([flag], **how) for flag, how in prepare.OPTIONS.items()]
     return ours + [option for option in extra if not existing & set(option.opts)]
+
+
+def _loss_options() -> list[click.Option]:
+    weight = click.FloatRange(min=0)
+    interval_help = "Iterations between two regularisations of D, 0 = in every step  [default: 16]"
+    norm_help = "Divide each weight of D by its largest singular value"
+    return [
+        _option("--gan-loss", "Adversarial loss  [default: nonsaturating]", click.Choice(list(GAN_LOSSES)), None),
+        _option(
+            "--r1", "Weight of R1, 0 = off; another name of --gamma", weight, "GAMMA", callback=_no_gamma, is_eager=True
+        ),
+        _option("--r2", "Weight of R2, which is R1 on generated images  [default: 0]", weight, "GAMMA"),
+        _option("--gradient-penalty", "Weight of WGAN-GP's penalty, 10 in the paper  [default: 0]", weight, "FLOAT"),
+        _option("--d-reg-interval", interval_help, click.IntRange(min=0)),
+        click.Option(["--d-spectral-norm"], is_flag=True, default=None, help=norm_help),
+    ]
+
+
+def _no_gamma(context: click.Context, option: click.Parameter, value: float | None) -> float | None:
+    """--r1 is the default of --gamma, which stylegan3 requires otherwise."""
+    for parameter in context.command.params:
+        if value is not None and parameter.name == "gamma":
+            parameter.required, parameter.default = False, value
+    return value
 
 
 def _nothing_else_required(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
@@ -222,8 +258,8 @@ def configure(desc: str, args: Any, request: Request) -> tuple[str, Any]:
         request.length = defaults.set_length(args, request.explicit)
     if "device" in request.explicit:
         args["device"] = os.environ[devices.VARIABLE]
-    if plugins or request.gan_loss:
-        _use_plugin_loss(args, request.gan_loss)
+    if plugins or request.loss or request.d_reg_interval is not None:
+        _set_loss(args, request)
     if plugins:
         _configure_plugins(args, recorded(args["plugins"]), request.explicit)
         desc += "-" + "-".join(plugins.names)
@@ -248,19 +284,20 @@ def _configure_plugins(args: Any, plugins: Plugins, explicit: frozenset[str]) ->
         kwargs["host_class"], kwargs["class_name"] = kwargs["class_name"], argument_schema.GENERATOR
 
 
-def _set_ada(args: Any, plugin: str, ada: str, explicit: frozenset[str]) -> None:
-    """Switch the hosts' default ADA off for a plug-in whose authors do, unless the user asked for ADA: with --aug, or
-    with an option that means something with it alone. Raises OptionError if it was asked for and is refused."""
+def _set_ada(args: Any, who: str, ada: str, explicit: frozenset[str], why: str = "the authors' setting") -> None:
+    """Switch the hosts' default ADA off for a plug-in whose authors do, or a loss, unless the user asked for ADA: with
+    --aug, or with an option that means something with it alone. Raises OptionError if it was asked for and is
+    refused."""
     asked = explicit & {"aug", "target", "augpipe"}
     if ada == "keep" or "augment_kwargs" not in args or (ada == "off" and asked):
         return
     if asked:
         flags = ", ".join(f"--{name}" for name in sorted(asked))
-        raise OptionError(f"{flags}: {plugin} does not go with ADA. Leave it out, or give --aug=noaug.")
+        raise OptionError(f"{flags}: {who} does not go with ADA. Leave it out, or give --aug=noaug.")
     for name in ("augment_kwargs", "ada_target", "augment_p"):
         args.pop(name, None)
     give = "" if ada == "refuse" else "; give --aug=ada to train with ADA in front of it"
-    print(f"{plugin}: --aug=noaug, the authors' setting{give}.")
+    print(f"{who}: --aug=noaug, {why}{give}.")
 
 
 def use_labels(args: Any, plugins: Plugins) -> Labels | None:
@@ -274,16 +311,24 @@ def use_labels(args: Any, plugins: Plugins) -> Labels | None:
     return found
 
 
-def _use_plugin_loss(args: Any, gan_loss: str | None) -> None:
-    loss = args["loss_kwargs"]
-    if loss["class_name"] != HOST_LOSS:
-        raise PluginError(
-            f"This host trains with {loss['class_name']}; plug-ins extend {HOST_LOSS} alone. Train without --plugin "
-            "and --gan-loss."
-        )
-    loss["class_name"] = PLUGIN_LOSS
-    if gan_loss is not None:
-        loss["gan_loss"] = gan_loss
+def _set_loss(args: Any, request: Request) -> None:
+    """Give the loss its options. Raises PluginError if it has to be ours and the host's is not NVIDIA's."""
+    loss, given = args["loss_kwargs"], request.loss
+    if request.d_reg_interval is not None:
+        args["D_reg_interval"] = request.d_reg_interval or None
+    if "gamma" in request.explicit and given.get("r1", loss["r1_gamma"]) != loss["r1_gamma"]:
+        raise OptionError(f"--r1={given['r1']:g}: --gamma={loss['r1_gamma']:g} is the same weight. Give one of them.")
+    if request.plugins or given.keys() - {"r1"}:
+        if loss["class_name"] != HOST_LOSS:
+            raise PluginError(
+                f"This host trains with {loss['class_name']}; plug-ins extend {HOST_LOSS} alone. Train without "
+                "--plugin, --gan-loss, --r2, --gradient-penalty and --d-spectral-norm."
+            )
+        loss["class_name"] = PLUGIN_LOSS
+    loss.update({OF_LOSS[name]: value for name, value in given.items()})
+    gan_loss = given.get("gan_loss", "nonsaturating")
+    if not GAN_LOSSES[gan_loss].signed:
+        _set_ada(args, f"--gan-loss={gan_loss}", "off", request.explicit, "since ADA reads signs of logits")
 
 
 def _apply_extra(args: Any, extra: Mapping[str, int]) -> None:

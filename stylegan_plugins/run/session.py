@@ -143,6 +143,11 @@ class Session:
         self.dataset.get_label = lambda index: values[index].copy()  # for generated images; workers have theirs
 
     @property
+    def spectral_norm(self) -> Any:
+        """The spectral normalisation of D, None without."""
+        return getattr(self.loss, "spectral_norm", None)
+
+    @property
     def optimizers(self) -> list[torch.optim.Optimizer]:
         """All optimisers, each once: G's and D's, which their phases share, and those of the heads."""
         found = {id(phase.opt): phase.opt for phase in self.phases}
@@ -267,6 +272,8 @@ class Session:
         if phase.name in ("Dmain", "Dboth"):
             for average in self.averages:
                 update_average(average)
+        if network == "D" and self.spectral_norm is not None:
+            self.spectral_norm.update()
         self._call("step_end", phase=phase.name)
 
     def batch_end(self, nimg: int, batch_idx: int) -> None:
@@ -302,6 +309,7 @@ class Session:
             "optimizers": {name: opt.state_dict() for name, opt in self._head_optimizers.items()},
             "averages": {average.name: average.module.state_dict() for average in self.averages},
             "labels": self._labels,
+            **({} if self.spectral_norm is None else {"spectral_norm": self.spectral_norm.state_dict()}),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -310,6 +318,8 @@ class Session:
             load_optimizer(opt, state["optimizers"][name])
         for average in self.averages:
             average.module.load_state_dict(state["averages"][average.name])
+        if self.spectral_norm is not None:
+            self.spectral_norm.load_state_dict(state["spectral_norm"])
         if state["labels"] is not None:
             self.relabel(state["labels"])
 
