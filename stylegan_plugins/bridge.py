@@ -127,6 +127,7 @@ def options(command: click.Command) -> click.Command:
         for name in sorted(given):
             if given[name] == "":
                 raise OptionError(f"--{name.replace('_', '-')} is empty. Give a value, or leave it out.")
+        arguments.take_r1(kwargs, given)
         devices.choose(kwargs.pop("device") or "auto")
         run_dir = kwargs.pop("resume_run")
         if run_dir not in (None, arguments.AUTO):

@@ -44,24 +44,30 @@ def configured(explicit: tuple[str, ...] = (), **given: object) -> dict:
 
 
 @pytest.mark.unit
-def test_options_of_the_loss_become_its_arguments_and_r1_alone_leaves_the_hosts_loss():
+def test_options_of_the_loss_become_its_arguments():
     plain = {"augment_kwargs": {}, "ada_target": 0.6}
     assert configured() == plain | {"loss_kwargs": HOST}
-    assert configured(r1=2.0) == plain | {"loss_kwargs": HOST | {"r1_gamma": 2.0}}
     ours = {"class_name": arguments.PLUGIN_LOSS}
     assert configured(r2=2.0, gradient_penalty=0.0, d_spectral_norm=True) == plain | {
         "loss_kwargs": HOST | ours | {"r2_gamma": 2.0, "gradient_penalty": 0.0, "d_spectral_norm": True}
     }
-    assert (
-        configured(d_reg_interval=0)["D_reg_interval"] is None and configured(d_reg_interval=8)["D_reg_interval"] == 8
-    )
+    every_step = configured(d_reg_interval=0)
+    assert every_step["D_reg_interval"] is None and every_step["loss_kwargs"] == HOST
+    assert configured(d_reg_interval=8)["D_reg_interval"] == 8
 
 
 @pytest.mark.unit
-def test_two_weights_of_r1_are_refused_unless_they_are_equal():
+def test_r1_is_the_hosts_gamma_and_both_are_refused_unless_they_are_equal():
+    def taken(**given: float) -> dict:
+        values = {"r1": None, "gamma": None, **given}
+        arguments.take_r1(values, given)
+        assert values == {"gamma": None, **given}
+        return given
+
+    assert taken() == {} and taken(gamma=3.0) == {"gamma": 3.0}
+    assert taken(r1=0.0) == {"gamma": 0.0} and taken(r1=2.0, gamma=2.0) == {"gamma": 2.0}
     with pytest.raises(OptionError, match="^--r1=2: --gamma=10 is the same weight. Give one of them.$"):
-        configured(explicit=("gamma", "r1"), r1=2.0)
-    assert configured(explicit=("gamma", "r1"), r1=10.0)["loss_kwargs"]["r1_gamma"] == 10
+        taken(r1=2.0, gamma=10.0)
 
 
 @pytest.mark.unit

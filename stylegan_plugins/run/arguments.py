@@ -26,9 +26,8 @@ from training_ext.gan_losses import GAN_LOSSES
 from training_ext.labels import Labels
 
 HOST_LOSS = "training.loss.StyleGAN2Loss"
-# Options of the loss, and the names of its arguments; all but R1's weight are our loss's alone.
+# Options of our loss, and the names of its arguments.
 OF_LOSS = {
-    "r1": "r1_gamma",
     "gan_loss": "gan_loss",
     "r2": "r2_gamma",
     "gradient_penalty": "gradient_penalty",
@@ -202,9 +201,7 @@ def _loss_options() -> list[click.Option]:
     norm_help = "Divide each weight of D by its largest singular value"
     return [
         _option("--gan-loss", "Adversarial loss  [default: nonsaturating]", click.Choice(list(GAN_LOSSES)), None),
-        _option(
-            "--r1", "Weight of R1, 0 = off; another name of --gamma", weight, "GAMMA", callback=_no_gamma, is_eager=True
-        ),
+        _option("--r1", "Weight of R1, 0 = off; another name of --gamma", weight, "GAMMA"),
         _option("--r2", "Weight of R2, which is R1 on generated images  [default: 0]", weight, "GAMMA"),
         _option("--gradient-penalty", "Weight of WGAN-GP's penalty, 10 in the paper  [default: 0]", weight, "FLOAT"),
         _option("--d-reg-interval", interval_help, click.IntRange(min=0)),
@@ -212,12 +209,15 @@ def _loss_options() -> list[click.Option]:
     ]
 
 
-def _no_gamma(context: click.Context, option: click.Parameter, value: float | None) -> float | None:
-    """--r1 is the default of --gamma, which stylegan3 requires otherwise."""
-    for parameter in context.command.params:
-        if value is not None and parameter.name == "gamma":
-            parameter.required, parameter.default = False, value
-    return value
+def take_r1(values: dict[str, Any], given: dict[str, Any]) -> None:
+    """Replace --r1 by --gamma, the hosts' name, among all options and those that were given. Raises OptionError if both
+    were given and differ."""
+    r1 = values.pop("r1")
+    if given.pop("r1", None) is None:
+        return
+    if given.get("gamma", r1) != r1:
+        raise OptionError(f"--r1={r1:g}: --gamma={given['gamma']:g} is the same weight. Give one of them.")
+    values["gamma"] = given["gamma"] = r1
 
 
 def _nothing_else_required(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
@@ -316,9 +316,7 @@ def _set_loss(args: Any, request: Request) -> None:
     loss, given = args["loss_kwargs"], request.loss
     if request.d_reg_interval is not None:
         args["D_reg_interval"] = request.d_reg_interval or None
-    if "gamma" in request.explicit and given.get("r1", loss["r1_gamma"]) != loss["r1_gamma"]:
-        raise OptionError(f"--r1={given['r1']:g}: --gamma={loss['r1_gamma']:g} is the same weight. Give one of them.")
-    if request.plugins or given.keys() - {"r1"}:
+    if request.plugins or given:
         if loss["class_name"] != HOST_LOSS:
             raise PluginError(
                 f"This host trains with {loss['class_name']}; plug-ins extend {HOST_LOSS} alone. Train without "
