@@ -3,8 +3,8 @@
     python benchmarks/gpu_hour.py PIECE --host HOST --out DIR [--minutes 8] [--data TRAIN.zip --heldout HELD.zip]
     python benchmarks/gpu_hour.py PIECE --host HOST --out DIR --tiny                  # on a CPU, to be tried out
 
-cost    seconds and memory of a cycle of 16 iterations at 256x256 in half precision: the host's own loss, the same with the
-        reference implementations of its ops, and each method, taking turns; whether all weights stay finite
+cost    seconds and memory of a cycle of 16 iterations at 256x256 in half precision: the host's own loss, the same with
+        the reference implementations of its ops, and each method, taking turns; whether all weights stay finite
 resume  each method is trained by train.py, killed (`kill -9`) after its first state, and resumed; a batch that no GPU
         has the memory for ends in one line
 study   rows of the talks at 64x64, all at once, then KID, precision and recall on EfficientNet-Lite0 against held-out
