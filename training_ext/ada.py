@@ -23,14 +23,17 @@ class AdaptiveProbability:
         signs = logits.detach().sign().double()
         self.signs += torch.stack([torch.full_like(signs.sum(), signs.numel()), signs.sum()])
 
-    def update(self, num_gpus: int) -> None:
-        """Change p by what was observed on all processes since the last change."""
+    def update(self, num_gpus: int, images: int | None = None) -> None:
+        """Change p by what was observed on all processes since the last change.
+
+        images: the number of images in this time, by which p changes; None: that of the logits observed"""
         signs = self.signs.clone()
         if num_gpus > 1:
             torch.distributed.all_reduce(signs)
         if signs[0] == 0:
             return
-        step = torch.sign(signs[1] / signs[0] - self.target) * signs[0] / (self.kimg * 1000)
+        count = signs[0] if images is None else images
+        step = torch.sign(signs[1] / signs[0] - self.target) * count / (self.kimg * 1000)
         self.p.copy_((self.p + step).clamp(min=0, max=self.most))
         self.signs.zero_()
 

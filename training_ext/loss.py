@@ -12,6 +12,7 @@ from torch.autograd.profiler import record_function
 
 from stylegan_plugins.errors import PluginError
 from stylegan_plugins.host.modules import host_module
+from stylegan_plugins.host.randomness import RandomState, random_state
 from training_ext.gan_losses import GAN_LOSSES
 from training_ext.parts import HOST_CRITIC, Images, Pass, Source, Step, Term, View
 from training_ext.passes import for_term, make_pass, reading
@@ -68,6 +69,7 @@ class PluginLoss(host_loss.StyleGAN2Loss):
         self.r2_gamma, self.gradient_penalty = r2_gamma, gradient_penalty
         self.spectral_norm = SpectralNorm(self.D) if d_spectral_norm else None
         self.session: Any = None
+        self.before_G: RandomState | None = None  # before the generated images of this pass; see Session.variant
         # ada's methods take `sync`, stylegan3's `cur_nimg`, `update_emas` and `blur_sigma`.
         self._is_ada = "sync" in inspect.signature(host_loss.StyleGAN2Loss.run_D).parameters
 
@@ -263,6 +265,7 @@ class PluginLoss(host_loss.StyleGAN2Loss):
         layers: Mapping[str, torch.Tensor] = {}
         if source == "generated":
             z = given[0]
+            self.before_G = random_state(self.device) if terms else None
             raw, w, layers = self.run_G_reading(z, labels, [n for t in terms for n in t.generator_layers], updates)
         else:
             index = session.index(len(labels))

@@ -6,6 +6,7 @@ import random
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -29,3 +30,33 @@ def own_random(name: str, seed: int, device: torch.device) -> Iterator[None]:
         finally:
             np.random.set_state(states[0])
             random.setstate(states[1])
+
+
+class RandomState(NamedTuple):
+    """The states of torch's random numbers on the CPU and on this GPU, if there is one."""
+
+    cpu: torch.Tensor
+    gpu: torch.Tensor | None
+
+
+def random_state(device: torch.device) -> RandomState:
+    """Return the state from which torch draws now."""
+    return RandomState(torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None)
+
+
+@contextmanager
+def drawn_again(state: RandomState, device: torch.device) -> Iterator[None]:
+    """A context in which torch draws what it drew after this state; the run's numbers go on afterwards as if nothing
+    had been drawn."""
+    now = random_state(device)
+    _set_random_state(state, device)
+    try:
+        yield
+    finally:
+        _set_random_state(now, device)
+
+
+def _set_random_state(state: RandomState, device: torch.device) -> None:
+    torch.set_rng_state(state.cpu)
+    if state.gpu is not None:
+        torch.cuda.set_rng_state(state.gpu, device)

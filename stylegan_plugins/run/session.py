@@ -6,7 +6,7 @@ import itertools
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 from stylegan_plugins.errors import PluginError
 from stylegan_plugins.files.checksums import record_checksum
 from stylegan_plugins.host.modules import host_module
-from stylegan_plugins.host.randomness import own_random
+from stylegan_plugins.host.randomness import drawn_again, own_random
 from stylegan_plugins.manager import Plugins
 from stylegan_plugins.run.method import Method, check_terms, check_value, other_layers
 from stylegan_plugins.run.optimizers import load_optimizer
@@ -98,6 +98,14 @@ class Session:
         finally:
             self.loss.style_mixing_prob = probability
             self.G.mapping.w_avg.copy_(w_avg)
+
+    def variant(self, images: Images, z: torch.Tensor, mixing: bool = True, shown: bool = False) -> torch.Tensor:
+        """Return images of G for other latents [N, z_dim] with the labels and random draws of these generated images:
+        their noise, their style mixing unless `mixing` is False, and, with `shown`, their ADA and augmentations, as D
+        would see them. With a graph; for views and terms, while their pass is made."""
+        with drawn_again(self.loss.before_G, self.device):
+            raw = self.generate(z, images.labels, mixing)
+            return self.augment(replace(images, raw=raw)) if shown else raw
 
     def augment(self, images: Images, ada: bool = True) -> torch.Tensor:
         """Return images after another draw of all that D's input passes through: of the raw images, or, without
