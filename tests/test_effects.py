@@ -30,6 +30,10 @@ from stylegan_plugins.plugins.vision_aided import VisionAidedOptions
 from stylegan_plugins.run import arguments
 
 IDLE = {  # an option, and others with which it has no effect
+    "--apa-interval=3": "--apa-mode=fixed",
+    "--apa-kimg=9": "--apa-mode=fixed",
+    "--apa-p=0.3": "--apa-mode=adaptive",
+    "--apa-target=0.5": "--apa-mode=fixed",
     "--contrad-cutout-side=0.3": "--contrad-augment=simclr",
     "--contrad-gather=false": "--gpus=1",
     "--diagnostics-nearest-images=9": "--diagnostics-nearest=none",
@@ -60,6 +64,11 @@ ALWAYS = {
     *("--diagnostics-holdout", "--diagnostics-images", "--diagnostics-nearest", "--diffaugment-policy"),
     *("--disp-features", "--disp-sampling", "--freezed-layers", "--transfergan-lr", "--transfergan-beta2"),
     *(f"--vision-aided-{name}" for name in ("models", "auto", "warmup-kimg", "weight", "loss", "augment")),
+    *("--apa-mode", "--lecam-weight", "--lecam-decay", "--mode-seeking-weight"),
+    *(f"--cr-{name}" for name in ("weight", "shift", "flip")),
+    *(f"--bcr-{name}" for name in ("real-weight", "generated-weight", "shift", "flip")),
+    *("--noise-sigma", "--noise-kimg", "--topk-gamma", "--topk-nu", "--topk-epoch-kimg"),
+    *("--zcr-d-weight", "--zcr-g-weight", "--zcr-sigma"),
     *("--vision-aided-precision", "--vision-aided-resize", "--wandb-mode"),
 }
 HOSTS = ["--gpus", "--mirror"]

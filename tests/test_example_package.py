@@ -53,8 +53,8 @@ def test_the_installed_package_trains_with_a_builtin_plugin_and_the_other_exampl
     installed, ada_host, small_zip, tmp_path
 ):
     """16 iterations of 64 images: options, statistics and the calls of every hook are where they should be."""
-    names = ["blur", "diffaugment", "every-hook", "noise"]
-    files = [str(EXAMPLES / "every_hook.py"), str(EXAMPLES / "noise.py")]
+    names = ["blur", "diffaugment", "every-hook", "speckle"]
+    files = [str(EXAMPLES / "every_hook.py"), str(EXAMPLES / "speckle.py")]
     args = [
         f"--plugin={','.join(['blur', 'diffaugment', *files])}",
         "--blur-sigma=1.5",
@@ -67,7 +67,7 @@ def test_the_installed_package_trains_with_a_builtin_plugin_and_the_other_exampl
     run_script(ada_host, "train.py", *args, *TINY[ADA], "--batch=64", PYTHONPATH=str(installed))
 
     run = last_run(tmp_path / "runs")
-    assert run.name.endswith("-blur-diffaugment-every-hook-noise")
+    assert run.name.endswith("-blur-diffaugment-every-hook-speckle")
     saved = json.loads((run / "training_options.json").read_text())
     assert saved["plugins"]["active"] == names
     assert [file["path"] for file in saved["plugins"]["files"].values()] == files

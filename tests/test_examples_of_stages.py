@@ -1,4 +1,4 @@
-"""The examples apa, diggan and minegan: their equations, exact resumption, and what is particular to each."""
+"""The examples diggan and minegan: their equations, exact resumption, and what is particular to each."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from support.scripts import DRIVERS, invoke, run_script
 
 from stylegan_plugins import Images, OptionError, Pass, Step
 from stylegan_plugins.files.pickles import read_pickle
-from stylegan_plugins.files.states import read_state, states_of
+from stylegan_plugins.files.states import read_state
 from training_ext.parts import HOST_CRITIC
 from training_ext.passes import make_pass
 
@@ -49,98 +49,6 @@ def session() -> SimpleNamespace:
 
 def images_of(source: str, phase: str, raw: torch.Tensor) -> Images:
     return Images(source, phase, raw, raw, raw, raw.new_zeros([len(raw), 0]))
-
-
-def step_of(source: str, phase: str, raw: torch.Tensor, logits: torch.Tensor, round: int = 0) -> Step:
-    made = images_of(source, phase, raw)
-    return Step(phase, 0, round, **{source: Pass(made, None, raw, made.labels, judged=logits)})
-
-
-# APA. ---------------------------------------------------------------------------------------------
-
-
-def apa(**values: float):
-    module = example("apa")
-    made = session()
-    return made, module.setup(session=made, options=module.OPTIONS(**{"kimg": 500.0, **values}))
-
-
-def picture(value: float) -> torch.Tensor:
-    """N images of 2x2 whose pixels tell them apart: value, value + 1, ..."""
-    return (value + torch.arange(N, dtype=torch.float32)).reshape(-1, 1, 1, 1).expand(-1, 3, 2, 2)
-
-
-@pytest.mark.unit
-@pytest.mark.parametrize("p", [0.0, 0.3, 1.0])
-def test_apa_replaces_each_image_with_probability_p_by_the_image_of_its_round(p):
-    made, method = apa()
-    labels = torch.arange(N).reshape(-1, 1)
-    for round in (0, 1):
-        method.observe(step_of("generated", "Gmain", picture(100 * (round + 1)), torch.zeros([N, 1]), round))
-    method.observe(step_of("generated", "Dmain", picture(900), torch.zeros([N, 1])))  # of D's step: not kept
-    method.adaptive.p.fill_(p)
-    for round in (0, 1):
-        made.round = round
-        torch.manual_seed(round)
-        shown, shown_labels = method.real_images(picture(0), labels)
-        torch.manual_seed(round)
-        m = (torch.rand([N, 1, 1, 1]) < p).float()
-        expected = m * picture(100 * (round + 1)) + (1 - m) * picture(0)
-        assert torch.equal(shown, expected) and torch.equal(shown_labels, labels)
-        assert 0 < m.sum() < N or p in (0, 1)
-
-
-@pytest.mark.unit
-def test_apa_shows_real_images_before_there_are_generated_ones():
-    _, method = apa()
-    method.adaptive.p.fill_(1)
-    assert torch.equal(method.real_images(picture(0), torch.zeros([N, 0]))[0], picture(0))
-
-
-@pytest.mark.unit
-def test_p_of_apa_follows_adas_rule_and_stays_between_0_and_1():
-    """p <- p + sign(mean sign - target) * images / (1000 kimg), every 4 iterations, of Dmain and Dreg alike."""
-    _, method = apa(kimg=0.1, target=0.6)
-    random = np.random.RandomState(0)
-    expected, signs, seen = 0.0, [], []
-    for done in range(1, 41):
-        share = 1 if done <= 24 else 0.5  # of positive logits
-        for phase in ("Dmain", "Dreg") if done % 3 == 0 else ("Dmain",):
-            logits = np.where(random.rand(N) < share, 1.5, -0.5)
-            method.observe(step_of("generated", phase, picture(0), torch.full([N, 1], -1.0)))
-            method.observe(step_of("real", phase, picture(0), torch.from_numpy(logits).float().reshape(N, 1)))
-            signs += np.sign(logits).tolist()
-        method.batch_end(batch_idx=done)
-        if done % 4 == 0:
-            expected += np.sign(np.mean(signs) - 0.6) * len(signs) / (0.1 * 1000)
-            expected, signs = min(max(expected, 0), 1), []
-        assert method.adaptive.p.item() == pytest.approx(expected, abs=1e-6)
-        seen.append(expected)
-    assert max(seen) == 1 and seen[-1] == 0 and len(set(seen)) > 5
-
-
-@pytest.mark.unit
-def test_apa_takes_its_state_back_with_the_images_that_it_kept():
-    made, method = apa(kimg=0.1)
-    method.observe(step_of("generated", "Gmain", picture(7), torch.zeros([N, 1]), round=1))
-    method.observe(step_of("real", "Dmain", picture(0), torch.ones([N, 1])))
-    _, other = apa(kimg=0.1)
-    other.load_state_dict(method.state_dict())
-    for this in (method, other):
-        this.batch_end(batch_idx=4)
-    assert other.adaptive.p == method.adaptive.p > 0
-    assert list(other.pseudo) == [1] and torch.equal(other.pseudo[1], picture(7))
-    method.statistics()
-    assert made.reported["APA/p"] == method.adaptive.p
-
-
-@pytest.mark.unit
-def test_apa_refuses_losses_without_sign_and_rises_faster_from_a_pickle():
-    module = example("apa")
-    given = lambda **args: module.configure(args={"loss_kwargs": {}, **args}, options=module.OPTIONS())
-    assert given().kimg == 500 and given(resume_pkl="x.pkl").kimg == 100
-    with pytest.raises(OptionError, match="--gan-loss=wgan: apa reads the sign of logits"):
-        given(loss_kwargs={"gan_loss": "wgan"})
 
 
 # DigGAN. ------------------------------------------------------------------------------------------
@@ -255,7 +163,6 @@ def settings(host: Path, data: Path, source: Path, outdir: Path, name: str) -> d
         args = arguments(host, ADA, data, outdir, plugin, f"--resume={source}", "--minegan-stage1-kimg=0.08")
     else:
         more = {
-            "apa": ["--apa-target=-0.9", "--apa-kimg=0.2", "--batch-gpu=4"],
             "diggan": ["--diggan-weight=10", "--aug=ada"],
         }
         args = options(host, ADA, data, outdir, plugin, *more[name], "--device=cpu")
@@ -280,21 +187,12 @@ def trained(ada_host, small_zip, source, tmp_path_factory):
 
 
 @pytest.mark.run
-@pytest.mark.parametrize("name", ["apa", "diggan", "minegan"])
+@pytest.mark.parametrize("name", ["diggan", "minegan"])
 def test_an_example_that_is_killed_and_resumed_ends_as_an_uninterrupted_run(name, ada_host, trained, tmp_path):
     args, expected = trained(name)
     assert args["plugins"]["active"] == [name]
     killed_and_resumed(ada_host, args, tmp_path / "run", beyond=48)
     assert differences(tmp_path / "run", expected) == []
-
-
-@pytest.mark.run
-def test_apa_shows_generated_images_as_real_and_saves_those_of_each_round(trained):
-    _, run = trained("apa")
-    p = [line["APA/p"]["mean"] for line in stats(run)]
-    assert 0 == p[0] < p[1] <= p[2] <= 1  # the host's first tick is one iteration long
-    state = read_state(states_of(run)[0])["ranks"][0]["session"]["methods"]["apa"]
-    assert [list(images.shape) for images in state["pseudo"].values()] == [[4, 3, 16, 16]] * 2
 
 
 @pytest.mark.run

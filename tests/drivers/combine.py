@@ -20,7 +20,7 @@ from stylegan_plugins.testing import TinyRun
 # One of each kind: augmentation, view and head, critic of its own, critic on labels, networks of its own, no part.
 FIXED = ("diffaugment", "augself", "contrad", "disp", "vision-aided", "diagnostics", "freezed", "transfergan")
 EXAMPLES = Path(__file__).parents[2] / "examples"
-FILES = {name: str(EXAMPLES / f"{name}.py") for name in ("lecam", "bcr", "ssgan", "apa", "diggan", "minegan")}
+FILES = {name: str(EXAMPLES / f"{name}.py") for name in ("ssgan", "diggan", "minegan")}
 LOGGERS = {"tensorboard", "wandb"}  # they read files after a tick, and have no part that could meet another
 LABELS = 12  # width of disp's priors
 
@@ -32,6 +32,8 @@ def options(folder: Path) -> dict[str, dict[str, object]]:
         "vision-aided": {"models": f"test_vit={folder / 'test_vit.pth'}", "warmup_kimg": 0.0},
         "minegan": {"stage1_kimg": 0.0},
         "apa": {"kimg": 0.1},
+        "bcr": {"shift": 0.125},
+        "topk": {"epoch_kimg": 0.001},
         "wandb": {"mode": "disabled"},
     }
 

@@ -1,0 +1,59 @@
+"""What CR, bCR and zCR share: D judges an image as it judges one that differs in what should not matter.
+
+CR: Zhang, Zhang, Odena, Lee, "Consistency Regularization for Generative Adversarial Networks" (ICLR 2020,
+arXiv:1910.12027). bCR and zCR: Zhao, Singh, Lee, Zhang, Odena, Zhang, "Improved Consistency Regularization for GANs"
+(AAAI 2021, arXiv:2002.04724). Symbols: images x, G(z) [N, C, H, W]; logits [N, K], K = 1 of the host's D; latents z
+[N, z_dim].
+
+    CR    L_D += weight E (D(x) - D(T(x)))^2
+    bCR   L_D += real_weight E (D(x) - D(T(x)))^2 + generated_weight E (D(G(z)) - D(T(G(z))))^2
+    zCR   L_D += d_weight E (D(G(z)) - D(G(z + delta)))^2,   L_G -= g_weight E mean (G(z) - G(z + delta))^2
+
+    T(x)[i, j] = x[i + dy, +-(j + dx)],   dy, dx uniform in -s..s pixels, the border reflected
+    delta ~ N(0, sigma^2)
+
+Gradients reach D through both logits, and G through both images. Terms are [N]."""
+
+from __future__ import annotations
+
+import torch
+
+
+def difference(logits: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """(D(x) - D(x'))^2, the mean over K, [N]. logits, others: [N, K]."""
+    return (logits - others).square().flatten(1).mean(dim=1)
+
+
+def closeness(images: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """-mean (G(z) - G(z'))^2 over channels and pixels, [N], without a lower bound; images, others: [N, C, H, W]."""
+    return -(images - others).square().mean(dim=[1, 2, 3])
+
+
+def largest_shift(shift: float, side: int) -> int:
+    """s in pixels, of `shift` in image sides."""
+    return round(shift * side)
+
+
+def draw(images: torch.Tensor, shift: float, flip: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Draw which images T mirrors, bool [N], and dy and dx in pixels, int [N, 2].
+
+    shift: s in image sides; flip: whether T mirrors half of the images, or none"""
+    count, device, largest = len(images), images.device, largest_shift(shift, images.shape[-1])
+    mirrored = torch.rand([count], device=device) < 0.5 if flip else torch.zeros([count], device=device).bool()
+    return mirrored, torch.randint(-largest, largest + 1, [count, 2], device=device)
+
+
+def move(images: torch.Tensor, mirrored: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
+    """T of images [N, C, H, W]: those with `mirrored` [N] are mirrored, all are shifted by `offset` [N, 2] in
+    pixels."""
+    size = images.shape[-1]
+    places = torch.arange(size, device=images.device) + offset.unsqueeze(2)
+    rows, columns = (size - 1 - (size - 1 - places.abs()).abs()).unbind(dim=1)  # reflected at 0 and at size - 1
+    columns = torch.where(mirrored.unsqueeze(1), size - 1 - columns, columns)
+    items = torch.arange(len(images), device=images.device)[:, None, None]
+    return images.permute(0, 2, 3, 1)[items, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def moved(images: torch.Tensor, shift: float, flip: bool) -> torch.Tensor:
+    """T of images with a draw of its own, [N, C, H, W]; shift, flip as in `draw`."""
+    return move(images, *draw(images, shift, flip))
