@@ -61,6 +61,7 @@ ALWAYS = {
     *(f"--augself-{name}" for name in ("d-weight", "g-weight", "predict", "reduction")),
     *(f"--contrad-{name}" for name in ("temperature", "lambda-con", "lambda-dis", "augment", "crop-area", "jitter")),
     *(f"--contrad-{name}" for name in ("hue", "hsv-gradient", "hidden", "projection", "r1", "mbstd", "warmup")),
+    *("--diggan-weight", "--diggan-memory", "--ssgan-d-weight", "--ssgan-g-weight", "--ssgan-share"),
     *("--diagnostics-holdout", "--diagnostics-images", "--diagnostics-nearest", "--diffaugment-policy"),
     *("--disp-features", "--disp-sampling", "--freezed-layers", "--transfergan-lr", "--transfergan-beta2"),
     *(f"--vision-aided-{name}" for name in ("models", "auto", "warmup-kimg", "weight", "loss", "augment")),

@@ -20,7 +20,7 @@ from stylegan_plugins.testing import TinyRun
 # One of each kind: augmentation, view and head, critic of its own, critic on labels, networks of its own, no part.
 FIXED = ("diffaugment", "augself", "contrad", "disp", "vision-aided", "diagnostics", "freezed", "transfergan")
 EXAMPLES = Path(__file__).parents[2] / "examples"
-FILES = {name: str(EXAMPLES / f"{name}.py") for name in ("ssgan", "diggan", "minegan")}
+FILES = {name: str(EXAMPLES / f"{name}.py") for name in ("minegan",)}
 LOGGERS = {"tensorboard", "wandb"}  # they read files after a tick, and have no part that could meet another
 LABELS = 12  # width of disp's priors
 

@@ -63,7 +63,6 @@ with tempfile.TemporaryDirectory() as folder:
         "diffaugment": {"policy": ""},
         "lecam": {"weight": 0},
         "bcr": {"real_weight": 0, "generated_weight": 0},
-        "diggan": {"weight": 0},
     }
     for name, values in off.items():
         claim(f"{name}: off is off", lambda n=name, v=values: assert_off_is_off(FILES.get(n, n), {n: v}))

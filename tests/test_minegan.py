@@ -1,8 +1,7 @@
-"""The examples diggan and minegan: their equations, exact resumption, and what is particular to each."""
+"""The example minegan: its equation, exact resumption, its two stages, and its snapshots in stock tools."""
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import json
 import shutil
@@ -17,14 +16,12 @@ import torch
 from drivers.states import differences
 from support.hosts import ADA
 from support.pickles import make_pickle
-from support.runs import arguments, killed_and_resumed, options, run_to_its_end, stats
+from support.runs import arguments, killed_and_resumed, run_to_its_end
 from support.scripts import DRIVERS, invoke, run_script
 
-from stylegan_plugins import Images, OptionError, Pass, Step
+from stylegan_plugins import OptionError
 from stylegan_plugins.files.pickles import read_pickle
 from stylegan_plugins.files.states import read_state
-from training_ext.parts import HOST_CRITIC
-from training_ext.passes import make_pass
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 N = 8
@@ -37,85 +34,6 @@ def example(name: str) -> ModuleType:
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
-
-
-def session() -> SimpleNamespace:
-    """The fields of a session that the examples read; what is reported is in `reported`."""
-    reported: dict[str, torch.Tensor] = {}
-    return SimpleNamespace(
-        device=torch.device("cpu"), num_gpus=1, round=0, rounds=2, reported=reported, report=reported.__setitem__
-    )
-
-
-def images_of(source: str, phase: str, raw: torch.Tensor) -> Images:
-    return Images(source, phase, raw, raw, raw, raw.new_zeros([len(raw), 0]))
-
-
-# DigGAN. ------------------------------------------------------------------------------------------
-
-
-def small_D() -> torch.nn.Module:
-    """A smooth D of double precision, as far as a pass needs one: it takes labels and has a block b4."""
-
-    class D(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.b4 = torch.nn.Module()
-            self.net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 7), torch.nn.Softplus())
-            self.out = torch.nn.Linear(7, 1)
-
-        def forward(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-            return self.out(self.net(images))
-
-    torch.manual_seed(0)
-    return D().double()
-
-
-@pytest.mark.unit
-def test_diggan_equals_its_equation_and_so_do_its_gradients():
-    D = small_D()
-    made = session()
-    module = example("diggan")
-    method = module.setup(session=made, options=module.OPTIONS(weight=3.0))
-    (term,) = method.terms
-    assert (term.network, term.weight, term.on, term.when) == ("D", 3.0, "both", "reg")
-    x, g = torch.randn([2, N, 3, 2, 2], dtype=torch.float64).unbind()
-    passes = {}
-    for source, raw in (("real", x), ("generated", g)):
-        leaf = images_of(source, "Dreg", raw.clone().requires_grad_(True))
-        passes[source], _ = make_pass(D, HOST_CRITIC, leaf, [term], term.gradients, {}, contextlib.nullcontext)
-    value = term.compute(Step("Dreg", 0, 0, **passes))
-    assert value.shape == (N,)
-    value.mean().backward()
-    found = {name: parameter.grad.clone() for name, parameter in D.named_parameters() if parameter.grad is not None}
-
-    # The slopes of this D by hand: W_1^T (w_2 sigmoid(W_1 x + b_1)).
-    D.zero_grad()
-    first, last = D.net[1], D.out
-
-    def norm(image: torch.Tensor) -> torch.Tensor:
-        slope = (last.weight[0] * torch.sigmoid(first(image.flatten()))) @ first.weight
-        return slope.square().sum().sqrt()
-
-    expected = torch.stack([(norm(a) - norm(b)) ** 2 for a, b in zip(x, g)])
-    torch.testing.assert_close(value, expected)
-    expected.mean().backward()
-    assert found.keys() == {"net.1.weight", "net.1.bias", "out.weight"}
-    for name, gradient in found.items():
-        torch.testing.assert_close(gradient, D.get_parameter(name).grad)
-    torch.testing.assert_close(made.reported["DigGAN/real"], torch.stack([norm(a) for a in x]))
-
-
-@pytest.mark.unit
-def test_diggan_has_a_gradient_where_norms_are_0():
-    slope = torch.zeros([N, 3, 2, 2], requires_grad=True)
-    raw = torch.zeros([N, 3, 2, 2])
-    made = Pass(images_of("real", "Dreg", raw), None, raw, raw.new_zeros([N, 0]), gradients={"shown": slope})
-    example("diggan").Method.norms(made).sum().backward()
-    assert torch.equal(slope.grad, torch.zeros_like(slope))
-
-
-# MineGAN. -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.unit
@@ -156,54 +74,28 @@ def source(shared, fetched):
     return shared("mined", lambda top: make_pickle(fetched[ADA], top / "source.pkl", img_resolution=16)) / "source.pkl"
 
 
-def settings(host: Path, data: Path, source: Path, outdir: Path, name: str) -> dict:
-    """The arguments of 20 iterations with an example, given as a file."""
-    plugin = f"--plugin={EXAMPLES / name}.py"
-    if name == "minegan":
-        args = arguments(host, ADA, data, outdir, plugin, f"--resume={source}", "--minegan-stage1-kimg=0.08")
-    else:
-        more = {
-            "diggan": ["--diggan-weight=10", "--aug=ada"],
-        }
-        args = options(host, ADA, data, outdir, plugin, *more[name], "--device=cpu")
+def settings(host: Path, data: Path, source: Path, outdir: Path) -> dict:
+    """The arguments of 20 iterations with the example, given as a file."""
+    plugin = f"--plugin={EXAMPLES / 'minegan.py'}"
+    args = arguments(host, ADA, data, outdir, plugin, f"--resume={source}", "--minegan-stage1-kimg=0.08")
     return args | {"total_kimg": 0.16, "kimg_per_tick": 0.08, "image_snapshot_ticks": 50}
 
 
 @pytest.fixture(scope="module")
 def trained(ada_host, small_zip, source, tmp_path_factory):
-    """trained(name): arguments and directory of an uninterrupted run, of minegan with the state of each iteration."""
-    made: dict[str, tuple[dict, Path]] = {}
-
-    def run(name: str) -> tuple[dict, Path]:
-        if name not in made:
-            top = tmp_path_factory.mktemp(name)
-            args = settings(ada_host, small_zip, source, top, name)
-            states = {"state_minutes": 1e-6, "keep_states": 100} if name == "minegan" else {"state_minutes": 10.0}
-            run_to_its_end(ada_host, args | states, top / "run")
-            made[name] = args, top / "run"
-        return made[name]
-
-    return run
+    """Arguments and directory of an uninterrupted run, with the state of each iteration."""
+    top = tmp_path_factory.mktemp("minegan")
+    args = settings(ada_host, small_zip, source, top)
+    run_to_its_end(ada_host, args | {"state_minutes": 1e-6, "keep_states": 100}, top / "run")
+    return args, top / "run"
 
 
 @pytest.mark.run
-@pytest.mark.parametrize("name", ["diggan", "minegan"])
-def test_an_example_that_is_killed_and_resumed_ends_as_an_uninterrupted_run(name, ada_host, trained, tmp_path):
-    args, expected = trained(name)
-    assert args["plugins"]["active"] == [name]
+def test_a_run_that_is_killed_and_resumed_ends_as_an_uninterrupted_run(ada_host, trained, tmp_path):
+    args, expected = trained
+    assert args["plugins"]["active"] == ["minegan"]
     killed_and_resumed(ada_host, args, tmp_path / "run", beyond=48)
     assert differences(tmp_path / "run", expected) == []
-
-
-@pytest.mark.run
-def test_the_gap_of_diggan_is_measured_in_the_lazy_phase_alone(trained):
-    _, run = trained("diggan")
-    ticks = stats(run)
-    gaps = [tick["Loss/D/diggan"] for tick in ticks]
-    assert [gap["num"] for gap in gaps] == [8, 8, 8]  # images of the iterations 0 and 16 of 20
-    assert gaps[0] == gaps[1] != gaps[2]  # the second tick has none: the host repeats what it had
-    assert all(gap["mean"] > 0 for gap in gaps)
-    assert all(np.isfinite(tick["Loss/D/loss"]["mean"]) for tick in ticks)
 
 
 def networks_at(run: Path, nimg: int) -> dict:
@@ -212,7 +104,7 @@ def networks_at(run: Path, nimg: int) -> dict:
 
 @pytest.mark.run
 def test_stage_1_of_minegan_moves_miner_and_D_and_stage_2_everything(trained, source):
-    _, run = trained("minegan")
+    _, run = trained
     of_pickle = read_pickle(source)
     first, stage1, end = networks_at(run, 8), networks_at(run, 80), networks_at(run, 160)
     miner = [name for name in end["G"] if name.startswith("mapping.before.")]
@@ -252,7 +144,7 @@ numpy.savez(sys.argv[2], ours=any(name.startswith("stylegan_plugins.") for name 
 
 @pytest.mark.run
 def test_a_snapshot_of_minegan_makes_the_same_images_in_an_unpatched_host(trained, fetched, ada_host, tmp_path):
-    _, run = trained("minegan")
+    _, run = trained
     pickle = max(run.glob("network-snapshot-*.pkl"))
     for name, stock in (("stock", True), ("ours", False)):
         (tmp_path / f"{name}.py").write_text(IMAGES.format(stock=stock))
@@ -269,7 +161,7 @@ def test_a_snapshot_of_minegan_makes_the_same_images_in_an_unpatched_host(traine
 @pytest.fixture(scope="module")
 def stock_pictures(trained, fetched, tmp_path_factory):
     """The folder of what the stock generate.py makes of a snapshot of minegan: seeds 0 to 2, without truncation."""
-    _, run = trained("minegan")
+    _, run = trained
     pickle, top = max(run.glob("network-snapshot-*.pkl")), tmp_path_factory.mktemp("stock")
     script = ["generate.py", f"--network={pickle}", "--seeds=0-2", "--trunc=1", f"--outdir={top}"]
     run_script(fetched[ADA], str(DRIVERS / "stock_script.py"), *script)
@@ -284,7 +176,7 @@ def test_the_stock_script_gives_the_miner_latents_in_double_precision_and_makes_
 
 @pytest.mark.run
 def test_sample_rebuilds_the_miner_with_the_plugin_of_the_run(trained, stock_pictures, ada_host, tmp_path):
-    _, run = trained("minegan")
+    _, run = trained
     done = invoke(ada_host, "sample", str(run), "--seeds=0-2", "--trunc=1", f"--outdir={tmp_path / 'ours'}")
     assert done.returncode == 0, done.stderr
     for stock in stock_pictures.glob("seed*.png"):
@@ -294,7 +186,7 @@ def test_sample_rebuilds_the_miner_with_the_plugin_of_the_run(trained, stock_pic
 
 @pytest.mark.run
 def test_a_miner_whose_plugin_is_not_recorded_beside_the_pickle_is_refused_in_one_line(trained, ada_host, tmp_path):
-    _, run = trained("minegan")
+    _, run = trained
     alone = shutil.copy(max(run.glob("network-snapshot-*.pkl")), tmp_path)
     record = json.loads((run / "training_options.json").read_text())
     for plugins in (None, {}, {"active": ["diffaugment"], "options": {}}):
