@@ -62,6 +62,8 @@ ALWAYS = {
     *(f"--contrad-{name}" for name in ("temperature", "lambda-con", "lambda-dis", "augment", "crop-area", "jitter")),
     *(f"--contrad-{name}" for name in ("hue", "hsv-gradient", "hidden", "projection", "r1", "mbstd", "warmup")),
     *("--diggan-weight", "--diggan-memory", "--ssgan-d-weight", "--ssgan-g-weight", "--ssgan-share"),
+    *(f"--insgen-{name}" for name in ("real-weight", "generated-weight", "g-weight", "temperature", "momentum")),
+    *("--insgen-noise", "--insgen-real-queue", "--insgen-generated-queue", "--insgen-ada-linear"),
     *("--diagnostics-holdout", "--diagnostics-images", "--diagnostics-nearest", "--diffaugment-policy"),
     *("--disp-features", "--disp-sampling", "--freezed-layers", "--transfergan-lr", "--transfergan-beta2"),
     *(f"--vision-aided-{name}" for name in ("models", "auto", "warmup-kimg", "weight", "loss", "augment")),

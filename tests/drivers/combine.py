@@ -34,6 +34,7 @@ def options(folder: Path) -> dict[str, dict[str, object]]:
         "apa": {"kimg": 0.1},
         "bcr": {"shift": 0.125},
         "topk": {"epoch_kimg": 0.001},
+        "insgen": {"real_queue": 16, "generated_queue": 16},
         "wandb": {"mode": "disabled"},
     }
 
