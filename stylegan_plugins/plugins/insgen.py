@@ -131,6 +131,11 @@ class Method:
         if pipe is None and not self.session.augmentations and self.session.rank == 0:
             print("insgen: nothing augments images, so both views of a real one are the same. Give --aug=ada.")
         if self.options.ada_linear:
+            if pipe is None:
+                raise OptionError(
+                    f"--insgen-ada-linear={self.options.ada_linear:g}: a plug-in beside insgen has switched ADA off. "
+                    "Give --aug=ada, or leave the option out."
+                )
             pipe.p.zero_()
 
     @hookimpl
