@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -321,6 +322,14 @@ class PluginLoss(host_loss.StyleGAN2Loss):
                 omega[augmentation.name] = augmentation.sample(images)
                 images = augmentation.apply(images, omega[augmentation.name])
         return images, omega
+
+    def see(self, images: Images) -> Pass:
+        """Return the pass of raw images in the place of others, after another draw of ADA and the augmentations, with a
+        graph. No term has read anything of it."""
+        clean, kwargs = self.clean(images.raw, images.labels)
+        shown, omega = self.augmented(clean, images.source, images.phase)
+        images = replace(images, clean=clean, shown=shown, omega=omega)
+        return make_pass(self.D, self.session.critic, images, (), (), kwargs, no_weight_gradients)[0]
 
     @torch.no_grad()
     def judge(self, images: torch.Tensor, labels: torch.Tensor, source: Source = "real") -> torch.Tensor:

@@ -37,6 +37,22 @@ def reading(module: torch.nn.Module, layers: Iterable[str]) -> Iterator[Output]:
             hook.remove()
 
 
+@contextmanager
+def changing(module: torch.nn.Module, changes: Mapping[str, Callable[[torch.Tensor], torch.Tensor]]) -> Iterator[None]:
+    """Let the outputs of submodules of these names be changed by these functions when the module is called."""
+
+    def change(by: Callable[[torch.Tensor], torch.Tensor], module: torch.nn.Module, inputs: Any, output: Any) -> Any:
+        # A block gives its features and, in some architectures, an image.
+        return (by(output[0]), *output[1:]) if isinstance(output, tuple) else by(output)
+
+    hooks = [module.get_submodule(name).register_forward_hook(partial(change, by)) for name, by in changes.items()]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
 def read(module: torch.nn.Module, layers: Iterable[str], *args: Any, **kwargs: Any) -> tuple[Any, Output]:
     """Call a module; return its output, and those of its submodules of these names, float32."""
     with reading(module, layers) as found:

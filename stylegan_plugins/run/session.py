@@ -22,7 +22,7 @@ from stylegan_plugins.run.optimizers import load_optimizer
 from stylegan_plugins.run.progress import Progress
 from training_ext.distributed import average_gradients, broadcast
 from training_ext.heads import update_average
-from training_ext.parts import HOST_CRITIC, ContractError, Images, Source, Step, Term
+from training_ext.parts import HOST_CRITIC, ContractError, Images, Pass, Source, Step, Term
 from training_ext.passes import read
 
 
@@ -112,6 +112,16 @@ class Session:
         `ada`, of the clean ones, [N, C, H, W], with a graph."""
         clean = self.loss.clean(images.raw, images.labels)[0] if ada else images.clean
         return self.loss.augmented(clean, images.source, images.phase)[0]
+
+    def see(self, images: Images) -> Pass:
+        """Return the pass of D and the critic for `images.raw`, after another draw of all that D's input passes
+        through, with a graph: for images that a term has made, `dataclasses.replace(step.one.images, raw=...)`. It has
+        logits, and no layers; no statistic is reported."""
+        self._silent = True
+        try:
+            return self.loss.see(images)
+        finally:
+            self._silent = False
 
     def layer_shape(self, layer: str) -> tuple[int, ...]:
         """Return the shape of what a layer of D gives for one image: (512,) of `b4.fc`, (512, 4, 4) of `b4.conv`."""
