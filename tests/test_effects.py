@@ -64,6 +64,7 @@ ALWAYS = {
     *("--diggan-weight", "--diggan-memory", "--ssgan-d-weight", "--ssgan-g-weight", "--ssgan-share"),
     *(f"--insgen-{name}" for name in ("real-weight", "generated-weight", "g-weight", "temperature", "momentum")),
     *("--insgen-noise", "--insgen-real-queue", "--insgen-generated-queue", "--insgen-ada-linear"),
+    *(f"--advaug-{name}" for name in ("d-weight", "g-weight", "d-gamma", "g-gamma", "attack")),
     *("--diagnostics-holdout", "--diagnostics-images", "--diagnostics-nearest", "--diffaugment-policy"),
     *("--disp-features", "--disp-sampling", "--freezed-layers", "--transfergan-lr", "--transfergan-beta2"),
     *(f"--vision-aided-{name}" for name in ("models", "auto", "warmup-kimg", "weight", "loss", "augment")),

@@ -15,17 +15,21 @@ from stylegan_plugins.host.modules import host_module
 from stylegan_plugins.manager import catalogue
 from stylegan_plugins.run.session import Session
 from stylegan_plugins.testing import TinyRun, assert_off_is_off
+from training_ext.parts import Images, Pass
+from training_ext.passes import read
 
 torch.set_num_threads(1)
 name = sys.argv[1]
 OFF = {
     "diggan": {"weight": 0},
     "ssgan": {"d_weight": 0, "g_weight": 0},
+    "advaug": {"d_weight": 0, "g_weight": 0},
     "insgen": {"real_weight": 0, "generated_weight": 0, "g_weight": 0},
 }
 PHASES = {  # phases in which a term makes gradients, and of what
     "diggan": {"Dreg": "D"},
     "ssgan": {"Gmain": "G", "Dmain": "D heads"},
+    "advaug": {"Gmain": "G", "Dmain": "D"},
     "insgen": {"Gmain": "G", "Dmain": "D heads"},
 }
 claims: dict[str, str] = {}
@@ -146,7 +150,7 @@ def check_insgen(golden):
 
 
 def passes(run, phase):
-    """How many images go through G and D with and without a graph in a phase."""
+    """How many images go through G, D and the averaged D in a phase."""
     seen = {"G": 0, "D": 0, "key D": 0}
     modules = {"G": run.G.synthesis, "D": run.D}
     if name == "insgen":
@@ -178,4 +182,21 @@ if name == "insgen":
     queues = [run.method(name).queue["real"] for run in (one, two)]
     claim("keys of all rounds are in the queue", all((q[:8] == queues[0][:8]).all() for q in queues))
     claim("nothing waits for the next step", not any(two.method(name).new.values()))
+if name == "advaug":
+    run = TinyRun(name)
+    claim("D's step has no further pass", passes(run, "Dmain") == [4, 8, 0])
+    claim("G's step has one of G and one of D", passes(run, "Gmain") == [8, 8, 0])
+    # Labels: the last layer is recomputed as the host's D computes it.
+    run = TinyRun(name, labels=3, D={"mapping_kwargs": {"num_layers": 2}})
+    made, images, labels = run.method(name), torch.randn([4, 3, 16, 16]), torch.randn([4, 3])
+    logits, layers = read(run.D, ["b4.fc", "mapping"], images, labels)
+    seen = Pass(Images("real", "Dmain", images, images, images, labels), None, images, labels, layers=layers)
+    again = made.logits(seen, layers["b4.fc"])
+    claim("logits with labels are recomputed exactly", torch.equal(again, logits), str((again - logits).abs().max()))
+    # delta raises G's loss: it is D's score that falls.
+    value = run.session.compute
+    raised = []
+    run.session.compute = lambda term, step: raised.append(value(term, step)) or raised[-1]
+    run.accumulate("Dmain")
+    claim("perturbations raise D's loss of each image", all((one > 0).all() for one in raised) and len(raised) == 2)
 print(json.dumps(claims))

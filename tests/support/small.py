@@ -19,6 +19,13 @@ from training_ext.passes import make_pass
 N, SIDE, WIDTH = 8, 8, 6
 
 
+class OfAnyType(torch.nn.Linear):
+    """Terms read layers as float32."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return super().forward(inputs.to(self.weight.dtype))
+
+
 class SmallD(torch.nn.Module):
     """D(x) = v tanh(W x), with the names that the hosts give to the last layers of D."""
 
@@ -28,20 +35,43 @@ class SmallD(torch.nn.Module):
         super().__init__()
         self.b4 = torch.nn.Module()
         self.b4.fc = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * SIDE * SIDE, WIDTH), torch.nn.Tanh())
-        self.b4.out = torch.nn.Linear(WIDTH, 1)
+        self.b4.out = OfAnyType(WIDTH, 1)
         self.double()
 
     def forward(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         return self.b4.out(self.b4.fc(images))
 
 
+class SmallSynthesis(torch.nn.Module):
+    """Images [N, 3, SIDE, SIDE] of w [N, 1, 4], with the name that the hosts give to the first layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.b4 = torch.nn.Module()
+        self.b4.conv1, self.last = torch.nn.Linear(4, WIDTH), torch.nn.Linear(WIDTH, 3 * SIDE * SIDE)
+        self.double()
+
+    def forward(self, ws: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(self.last(torch.tanh(self.b4.conv1(ws[:, 0])))).unflatten(1, [3, SIDE, SIDE])
+
+
 class Small:
     """A method that is set up on a small D, with what it reported."""
 
     def __init__(self, plugin: str, rounds: int = 1, **values: Any) -> None:
-        self.D, self.reported = SmallD(), {}
+        self.D, self.G, self.reported = SmallD(), torch.nn.Module(), {}
+        self.G.synthesis = SmallSynthesis()
         self.session = SimpleNamespace(
-            **{"D": self.D, "device": torch.device("cpu"), "rounds": rounds, "round": 0, "num_gpus": 1},
+            **{
+                "D": self.D,
+                "G": self.G,
+                "see": self.see_again,
+                "sample_weights": lambda step: None,
+                "device": torch.device("cpu"),
+                "rounds": rounds,
+                "round": 0,
+                "num_gpus": 1,
+            },
             **{"average": lambda values: values.detach().mean(), "report": self.reported.__setitem__},
             **{"layer_shape": lambda layer: (WIDTH,), "augmentations": [], "augment_pipe": None},
             **{"critic": HOST_CRITIC, "loss": SimpleNamespace(gan_loss=GAN_LOSSES["nonsaturating"])},
@@ -49,15 +79,23 @@ class Small:
         module = catalogue().load(plugin)
         self.made = module.setup(session=self.session, options=module.OPTIONS(**values))
         self.method = Method(plugin, self.made)
-        check_terms(self.method, self.D, torch.nn.Module())
+        check_terms(self.method, self.D, self.G.synthesis)
+
+    def see_again(self, images: Images) -> Pass:
+        """As the session does it, without augmentations."""
+        images = replace(images, clean=images.raw, shown=images.raw)
+        return make_pass(self.D, HOST_CRITIC, images, (), (), {}, contextlib.nullcontext)[0]
 
     def terms(self, network: str, source: str) -> list[Term]:
         return [term for term in self.method.terms if term.network == network and term.reads(source)]
 
-    def see(self, source: Source, shown: torch.Tensor, network: str = "D", raw: torch.Tensor | None = None) -> Pass:
-        """The pass of images of one source, with the gradients that terms read and the views of them."""
+    def see(
+        self, source: Source, shown: torch.Tensor, network: str = "D", raw: torch.Tensor | None = None, **more: Any
+    ) -> Pass:
+        """The pass of images of one source, with the gradients that terms read and the views of them. more: fields of
+        the images"""
         raw = shown if raw is None else raw
-        images = Images(source, f"{network}main", raw, shown, shown, shown.new_zeros([len(shown), 0]))
+        images = Images(source, f"{network}main", raw, shown, shown, shown.new_zeros([len(shown), 0]), **more)
         terms = self.terms(network, source)
         gradients = {name for term in terms for name in term.gradients}
         made, views = make_pass(self.D, HOST_CRITIC, images, terms, gradients, {}, contextlib.nullcontext)
@@ -67,8 +105,8 @@ class Small:
         """The weighted sum of the means of all terms on these passes; 0 if there are none."""
         step, total = Step(f"{network}main", 0, self.session.round, **passes), 0
         for term in self.method.terms:
-            sources = ("real", "generated") if term.on == "both" else (term.on,)
-            if term.network == network and set(sources) == set(passes):
+            fits = set(passes) == {"real", "generated"} if term.on == "both" else len(passes) == 1
+            if term.network == network and fits and all(term.reads(source) for source in passes):
                 value = term.compute(step)
                 sizes = {len(made.labels) for seen in passes.values() for made in (seen, *seen.views.values())}
                 check_value(self.method, term, value, sizes)

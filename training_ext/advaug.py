@@ -1,0 +1,48 @@
+"""AdvAug: the features of D and of G are also shown with a small perturbation against the network in training.
+
+Chen, Cheng, Gan, Liu, Wang, "Data-Efficient GAN Training Beyond (Just) Augmentations: A Lottery Ticket Perspective"
+(NeurIPS 2021, arXiv:2103.00397), the second of its two parts. f are the inputs of D's last linear layer, h the output
+of G's first layer, D(f) and D(G(h)) the logits that follow, s the share of the perturbed loss, 1/2 with the authors:
+
+    L_D = (1 - s) L_D(D(f_r), D(f_g)) + s L_D(D(f_r + delta_r), D(f_g + delta_g))
+    L_G = (1 - s) L_G(D(G(h))) + s L_G(D(G(h + delta_h)))
+    delta = gamma sign(gradient)
+
+one step of projected gradient ascent without projection. delta is a constant: gradients reach f and h, and not delta.
+The gradient is that of the loss of the network in training, so that delta is the worst case ('loss'); in the authors'
+code it is that of D's logit, for real and generated images and for G ('score')."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+ATTACKS = ("loss", "score")
+
+
+def perturbation(
+    features: torch.Tensor, losses: torch.Tensor, logits: torch.Tensor, gamma: float, attack: str
+) -> torch.Tensor:
+    """Return delta = gamma sign(d sum / d features), of the shape of the features, without gradient.
+
+    losses, logits: [N, K], made of the features, whose graph is kept; attack: what rises, 'loss' or 'score' (logits)"""
+    rising = losses if attack == "loss" else logits
+    (gradient,) = torch.autograd.grad(rising.sum(), [features], retain_graph=True)
+    return gamma * gradient.sign()
+
+
+def last_layer(features: torch.Tensor, layer: torch.nn.Module, embedding: torch.Tensor | None) -> torch.Tensor:
+    """Return D's logits [N, 1] of the inputs of its last linear layer [N, F], as the hosts' D makes them.
+
+    embedding: [N, E] of the labels, where D has labels: the layer then gives [N, E], and the logit is the scalar
+    product divided by sqrt(E)"""
+    outputs = layer(features)
+    if embedding is None:
+        return outputs
+    return (outputs * embedding).sum(dim=1, keepdim=True) * (1 / math.sqrt(embedding.shape[1]))
+
+
+def excess(perturbed: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
+    """Return L(perturbed) - L(clean) of losses [N, K], [N]: times s and added to the clean one, it is their average."""
+    return (perturbed - clean).flatten(1).mean(dim=1)
