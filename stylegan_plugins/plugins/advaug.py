@@ -71,8 +71,8 @@ class Method:
         critic = self.session.critic
         if not critic.runs_D or not set(critic.layers) <= {PHI}:
             raise PluginError(
-                f"--plugin=advaug: it perturbs the inputs of D's last layer ({PHI}), and {critic.name} judges by others."
-                " Leave one of them out."
+                f"--plugin=advaug: it perturbs the inputs of D's last layer ({PHI}), and {critic.name} judges by "
+                "others. Leave one of them out."
             )
 
     @property
