@@ -38,10 +38,19 @@ IDLE = {  # an option, and others with which it has no effect
     "--contrad-gather=false": "--gpus=1",
     "--diagnostics-nearest-images=9": "--diagnostics-nearest=none",
     "--diagnostics-weights=published": "--diagnostics-nearest=pixels",
+    "--diffaugment-ada-p=0.5": "--diffaugment-policy=color,flip",
+    "--diffaugment-blur=0.3": "--diffaugment-policy=gray",
     "--diffaugment-brightness=0.3": "--diffaugment-policy=translation,cutout",
     "--diffaugment-contrast=0.3": "--diffaugment-policy=cutout",
+    "--diffaugment-crop=0.3": "--diffaugment-policy=color",
+    "--diffaugment-cutmix=0.3": "--diffaugment-policy=cutout",
     "--diffaugment-cutout=0.3": "--diffaugment-policy=color",
+    "--diffaugment-flip=0.3": "--diffaugment-policy=ada-blit",
+    "--diffaugment-gray=0.3": "--diffaugment-policy=jitter",
+    "--diffaugment-hue=0.3": "--diffaugment-policy=color",
+    "--diffaugment-jitter=0.3": "--diffaugment-policy=gray,blur",
     "--diffaugment-saturation=0.3": "--diffaugment-policy=",
+    "--diffaugment-shift=0.3": "--diffaugment-policy=translation",
     "--diffaugment-translation=0.3": "--diffaugment-policy=color,cutout",
     "--diffaugment-where=d": "--diffaugment-policy=",
     "--disp-components=3": "--disp-sampling=mixup",
@@ -347,14 +356,12 @@ def flags_in(preset: Preset) -> list[str]:
 
 @pytest.mark.host
 def test_settings_that_presets_name_are_the_hosts_and_the_published_ones(patched, color_zip):
-    lines = [flags_in(preset) for preset in PRESETS.values()]
+    lines = list(dict.fromkeys(tuple(flags_in(preset)) for preset in PRESETS.values()))  # each once
     base = [f"--data={color_zip}", "--outdir=no-such-folder", "--dry-run", "--device=cpu"]
-    results = run_many(patched[ADA], [[*base, *line] for line in lines])
-    assert [result["stderr"] for result in results if result["code"]] == []
-    found = {
-        key: json.JSONDecoder().raw_decode(result["stdout"][result["stdout"].index("{") :])[0]
-        for key, result in zip(PRESETS, results, strict=True)
-    }
+    results = dict(zip(lines, run_many(patched[ADA], [[*base, *line] for line in lines]), strict=True))
+    assert [result["stderr"] for result in results.values() if result["code"]] == []
+    settings_of = lambda stdout: json.JSONDecoder().raw_decode(stdout[stdout.index("{") :])[0]
+    found = {key: settings_of(results[tuple(flags_in(preset))]["stdout"]) for key, preset in PRESETS.items()}
     # The row of paper256_2fmap in the fork's train.py: batch, group, channels, learning rate, gamma, EMA, depth.
     few = found["vision-aided", "few-shot"]
     assert (few["batch_size"], few["D_kwargs"]["epilogue_kwargs"]["mbstd_group_size"]) == (16, 4)

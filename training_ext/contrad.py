@@ -107,7 +107,7 @@ class SimCLR(Transformation):
     def sample(self, n: int, height: int, width: int, device: torch.device | None = None) -> Omega:
         """Returns {group: omega [n, k]}, float32 in [0, 1]. The only place that draws random numbers."""
         applied = lambda probability: (torch.rand([n, 1], device=device) < probability).float()
-        omega = {"crop": _sample_crop(n, height, width, self.crop_area, device)}
+        omega = {"crop": sample_crop(n, height, width, self.crop_area, device)}
         omega["jitter"] = torch.cat([applied(JITTER_PROBABILITY), applied(0.5), torch.rand([n, 4], device=device)], 1)
         omega["gray"] = applied(GRAY_PROBABILITY)
         if self.blur:
@@ -128,7 +128,7 @@ class SimCLR(Transformation):
         return x * 2 - 1
 
 
-def _sample_crop(n: int, height: int, width: int, area: float, device: torch.device | None) -> torch.Tensor:
+def sample_crop(n: int, height: int, width: int, area: float, device: torch.device | None) -> torch.Tensor:
     """A window of the share a ~ U(area, 1) of the image, width / height log-uniform in CROP_RATIO, in whole pixels; the
     first of 10 trials that fits into the image, else all of it. Its place is uniform, in half pixels; it is flipped
     with probability 1/2. Returns (w / W, h / H, left / (W - w), top / (H - h), flipped) [n, 5]."""
@@ -152,7 +152,7 @@ def _sample_crop(n: int, height: int, width: int, area: float, device: torch.dev
 
 
 def apply_crop(images: torch.Tensor, omega: torch.Tensor) -> torch.Tensor:
-    """A window of each image, stretched to the size of the image, and flipped; omega [N, 5] as `_sample_crop` gives it.
+    """A window of each image, stretched to the size of the image, and flipped; omega [N, 5] as `sample_crop` gives it.
 
         y[n, c, i, j] = sum_kl R[n, i, k] C[n, j, l] x[n, c, k, l]
 

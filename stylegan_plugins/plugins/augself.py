@@ -12,7 +12,7 @@ import torch
 
 from stylegan_plugins import Head, OptionError, Pass, Preset, Session, Step, Term, View, hookimpl, option
 from training_ext import augself
-from training_ext.diffaugment import GROUPS
+from training_ext.augment_family import WIDTHS
 
 PAPER = "Hou et al. 2023, Augmentation-Aware Self-Supervision for Data-Efficient GAN Training, arXiv:2205.15677"
 
@@ -28,6 +28,16 @@ PRESETS = {
     "100-shot-panda": Preset({"d_weight": 1.0, "g_weight": 1.0, "predict": "color"}, _LOW_SHOT),
     "AnimalFace-cat": Preset({"d_weight": 0.1, "g_weight": 0.1, "predict": "color"}, _LOW_SHOT),
     "AnimalFace-dog": Preset({"d_weight": 1.0, "g_weight": 1.0, "predict": "color"}, _LOW_SHOT),
+    "cifar": Preset(
+        {"d_weight": 1.0, "g_weight": 1.0},
+        "authors' scripts for BigGAN, CIFAR-10 and -100, 100%, 20% and 10%; batch 50, hinge loss, lr 0.0002, 4 steps "
+        "of D for each of G, --mirror=1",
+    ),
+    "cifar-plus": Preset(
+        {"d_weight": 1.0, "g_weight": 1.0},
+        "the '+' variant of the authors' scripts for BigGAN, as cifar",
+        others={"diffaugment": {"translation": 0.25, "cutout": 0.75}},
+    ),
     "plus": Preset(
         {"d_weight": 1.0, "g_weight": 0.2},
         "the '+' variant: strengths of the authors' BigGAN scripts, StyleGAN2 has none; weights of ffhq",
@@ -48,10 +58,10 @@ class AugSelfOptions:
     )
 
     def __post_init__(self) -> None:
-        unknown = [name for name in self.groups if name not in GROUPS]
+        unknown = [name for name in self.groups if name not in WIDTHS]
         if unknown or (not self.groups and self.predict != "applied"):
             raise OptionError(
-                f"--augself-predict: {self.predict!r} is not a list of groups. Known: {', '.join(GROUPS)}; separate "
+                f"--augself-predict: {self.predict!r} is not a list of groups. Known: {', '.join(WIDTHS)}; separate "
                 "several with commas."
             )
 
@@ -95,7 +105,7 @@ class Method:
         self.report = session.report
         self.reduction = options.reduction
         groups = options.groups or session.options("diffaugment").groups
-        self.head = augself.OmegaHead(session.layer_shape(PHI)[0], {group: GROUPS[group] for group in groups})
+        self.head = augself.OmegaHead(session.layer_shape(PHI)[0], {group: WIDTHS[group] for group in groups})
         self.heads = [Head("augself", self.head)]
         clean = View("clean", lambda images: images.clean)
         reads: dict[str, Any] = {"layers": [PHI], "views": [clean]}
