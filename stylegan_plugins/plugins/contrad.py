@@ -30,12 +30,18 @@ _AFHQ_SOURCE = (
     "authors' EXPERIMENTS.md and afhq gin files; they train with --batch=64 --gamma=2 (their lbd_r1 of 0.5, on images "
     "in [0, 1]), lr 0.0025, 400,000 iterations"
 )
+_SN_SOURCE = (
+    "authors' EXPERIMENTS.md, {} on CIFAR, whose D has spectral normalisation; they train with --batch=512 --gamma=0, "
+    "lr 0.0002, betas 0.5 and 0.999, 200,000 iterations"
+)
 PRESETS = {
     "cifar": Preset(
         {"augment": "simclr"},
         "authors' EXPERIMENTS.md, StyleGAN2 on CIFAR; they train with --batch=64 --gamma=0.4 (their lbd_r1 of 0.1, on "
         "images in [0, 1]), R1 in each iteration, lr 0.002, 800,000 iterations",
     ),
+    "cifar-sndcgan": Preset({"augment": "simclr"}, _SN_SOURCE.format("SNDCGAN")),
+    "cifar-snresnet18": Preset({"augment": "simclr", "hidden": 1024}, _SN_SOURCE.format("SNResNet-18")),
     "celeba-hq-128": Preset(
         {"augment": "simclr-hq"}, "authors' EXPERIMENTS.md, where it is for SNDCGAN; batch 64, lr 0.0002, no R1"
     ),

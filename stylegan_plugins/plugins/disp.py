@@ -28,6 +28,7 @@ from stylegan_plugins import (
     Labels,
     OptionError,
     Pass,
+    Preset,
     Sampler,
     Session,
     hookimpl,
@@ -51,6 +52,20 @@ FILE = "priors.npz"  # in the run directory
 MANY = 1000  # images, from which on a mixture is fitted
 PER_COMPONENT = 100  # images
 MOST_COMPONENTS = 100
+_TALK = "the talk: its figures with VGG16, its way of sampling for {}; nothing else of the settings is published"
+PRESETS = {
+    "few-shot": Preset(
+        {"features": "vgg16", "sampling": "mixup"}, _TALK.format("few-shot data, 100 images of Anime or Faces")
+    ),
+    "limited": Preset(
+        {"features": "vgg16", "sampling": "mixup"},
+        _TALK.format("limited data, 2 to 6 thousand images of Places, FFHQ or CUB, and parts of CIFAR"),
+    ),
+    "large-scale": Preset(
+        {"features": "vgg16", "sampling": "mixture"},
+        _TALK.format("large-scale data: CIFAR, FFHQ, LSUN-Bedroom, ImageNet 32"),
+    ),
+}
 
 
 @dataclass(frozen=True)

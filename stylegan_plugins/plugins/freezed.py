@@ -11,11 +11,18 @@ from typing import Any
 
 import torch
 
-from stylegan_plugins import OptionError, Session, hookimpl, option
+from stylegan_plugins import OptionError, Preset, Session, hookimpl, option
 from stylegan_plugins.host.networks import layers_above
 
 PAPER = "Mo, Cho, Shin 2020, Freeze the Discriminator, arXiv:2002.10964"
 KEPT_SIDE = 16  # blocks of more pixels than this are frozen: the authors keep the last three of seven blocks at 256
+PRESETS = {
+    "paper": Preset(
+        {"layers": 13},
+        "authors' StyleGAN code at 256x256, feature_loc 3; they train with --batch=8 --gamma=10 --mirror=1, R1 in each "
+        "step, lr 0.002 and a hundredth of it for the mapping network, 50,000 iterations",
+    )
+}
 
 
 @dataclass(frozen=True)

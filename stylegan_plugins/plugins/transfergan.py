@@ -11,11 +11,17 @@ from typing import Any
 from stylegan_plugins import OptionError, Preset, hookimpl, option
 
 PAPER = "Wang et al. 2018, Transferring GANs: generating images from limited data, arXiv:1805.01677"
+_LOW_SHOT = (
+    "as DiffAugment's authors fine-tune StyleGAN2 from FFHQ: the hosts' optimisers, --batch=16 --gamma=10 "
+    "--cbase=16384 --mirror=1 --kimg={}"
+)
 PRESETS = {
+    "100-shot": Preset({"lr": 0.0, "beta2": 0.0}, _LOW_SHOT.format(300)),
+    "AnimalFace": Preset({"lr": 0.0, "beta2": 0.0}, _LOW_SHOT.format(500)),
     "paper": Preset(
         {"lr": 1e-5, "beta2": 0.9},
         "authors' transfer_gan.py; their WGAN-GP with 5 steps of D, batch 16, at 64x64, is not reproduced",
-    )
+    ),
 }
 
 

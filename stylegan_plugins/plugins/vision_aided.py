@@ -43,6 +43,14 @@ _SOURCE = "authors' stylegan2/README.md"
 PRESETS = {
     "up-to-1k": Preset({"auto": 3, "auto_kimg": "4000,1000"}, f"{_SOURCE}; they end 1000 kimg after the third"),
     "more-than-1k": Preset({"auto": 3, "auto_kimg": "8000,2000"}, f"{_SOURCE}; they end 2000 kimg after the third"),
+    "clip": Preset(
+        {"models": "clip", "warmup_kimg": 500.0, "target": SMOOTH},
+        f"{_SOURCE}, one discriminator, AnimalFace-Dog; they train with --kimg=10000, and otherwise as few-shot",
+    ),
+    "few-shot-diffaugment": Preset(
+        {"auto": 3, "auto_kimg": "1000,1000", "augment": "diffaugment"},
+        f"{_SOURCE}: the published model of 100-shot Bridge-of-Sighs is named for it; the rest as few-shot",
+    ),
     "few-shot": Preset(
         {"auto": 3, "auto_kimg": "1000,1000"},
         f"{_SOURCE}, AnimalFace-Dog; they train with --aug=ada --mirror=1 and the fork's paper256_2fmap, which in "
