@@ -29,6 +29,7 @@ from stylegan_plugins.host.modules import host_module, use_host
 from stylegan_plugins.manager import Plugins, catalogue
 from stylegan_plugins.run.checkpoints import POSITION, capture, restore
 from stylegan_plugins.run.session import Session
+from training_ext.distributed import average_gradients
 
 __all__ = ["TinyRun", "activate", "assert_off_is_off", "assert_resumes_exactly", "differences", "use_host"]
 
@@ -61,7 +62,8 @@ class TinyRun:
     ada       the host's ADA pipe at p = 0.5, or none
     lazy      lazy regularisation, G's in every second iteration, D's too; False: Gboth and Dboth
     loss      arguments of the host's loss, and gan_loss; D: those of the host's discriminator
-    seed      of everything: two runs of the same seed are equal bit for bit"""
+    seed      of everything: two runs of the same seed are equal bit for bit
+    rank      of this process, of num_gpus in torch.distributed's default group, which is set up; each has a batch"""
 
     def __init__(
         self,
@@ -78,6 +80,8 @@ class TinyRun:
         seed: int = 0,
         loss: Mapping[str, Any] | None = None,
         D: Mapping[str, Any] | None = None,
+        rank: int = 0,
+        num_gpus: int = 1,
     ) -> None:
         host_module("training.loss")
         from training_ext.loss import PluginLoss  # it needs the host
@@ -111,7 +115,9 @@ class TinyRun:
             opt = torch.optim.Adam(module.parameters(), lr=0.002, betas=(0.0, 0.99))
             for part, interval in (("main", 1), ("reg", 2)) if lazy else (("both", 1),):
                 self.phases.append(SimpleNamespace(name=name + part, module=module, opt=opt, interval=interval))
-        self.session = Session(active, random_seed=seed, rounds=rounds, total_nimg=1000)
+        self.session = Session(active, random_seed=seed, rounds=rounds, total_nimg=1000, rank=rank, num_gpus=num_gpus)
+        if rank:  # as the hosts do it: processes differ in all that they draw
+            torch.manual_seed(seed * num_gpus + rank)
         self.session.attach(self.G, self.D, self.G_ema, pipe, self.loss, self.phases)
 
     def method(self, plugin: str) -> Any:
@@ -125,6 +131,7 @@ class TinyRun:
                 if index % phase.interval == 0:
                     phase.opt.zero_grad(set_to_none=True)
                     self.accumulate(phase.name, gain=phase.interval)
+                    average_gradients(phase.module, self.session.num_gpus)
                     for parameter in phase.module.parameters():
                         if parameter.grad is not None:
                             torch.nan_to_num(parameter.grad, nan=0, posinf=1e5, neginf=-1e5, out=parameter.grad)
@@ -135,7 +142,7 @@ class TinyRun:
                     average.copy_(parameter.lerp(average, 0.5))
                 for kept, buffer in zip(self.G_ema.buffers(), self.G.buffers(), strict=True):
                     kept.copy_(buffer)
-            self.session.batch_end((index + 1) * self.batch, index + 1)
+            self.session.batch_end((index + 1) * self.batch * self.session.num_gpus, index + 1)
         return self
 
     def accumulate(self, phase: str, gain: float = 1) -> None:

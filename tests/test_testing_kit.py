@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import pytest
-from support.hosts import FAMILIES
+from support.hosts import ADA, FAMILIES
 from support.scripts import report_of
 
 pytestmark = pytest.mark.run
+
+
+def test_each_method_agrees_on_two_ranks(fetched):
+    differences = report_of(fetched[ADA], "ranks.py", "suite")
+    assert len(differences) > 20 and {method: places for method, places in differences.items() if places} == {}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
