@@ -22,6 +22,8 @@ from typing import Any
 
 import click
 import numpy as np
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 SIDE, BATCH, CYCLE = 32, 16, 16
 PRIOR = 1280  # width of EfficientNet-Lite0's features
@@ -100,23 +102,22 @@ class Trainer:
         return time.perf_counter() - start
 
     def operations(self) -> int:
-        """Floating-point operations of a cycle. (FlopCounterMode itself has hooks that R1's autograd.grad refuses.)"""
-        from torch.utils._python_dispatch import TorchDispatchMode
-        from torch.utils.flop_counter import flop_registry
-
-        class Counter(TorchDispatchMode):
-            total = 0
-
-            def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-                result = function(*args, **(kwargs or {}))
-                if function._overloadpacket in flop_registry:
-                    count = flop_registry[function._overloadpacket]
-                    self.total += count(*args, **(kwargs or {}), out_val=result)
-                return result
-
+        """Return the floating-point operations of a cycle."""
         with Counter() as counter:
             self.cycle()
         return counter.total
+
+
+class Counter(TorchDispatchMode):
+    """Counts floating-point operations. (FlopCounterMode has hooks that R1's autograd.grad refuses.)"""
+
+    total = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        if function._overloadpacket in flop_registry:
+            self.total += flop_registry[function._overloadpacket](*args, **(kwargs or {}), out_val=result)
+        return result
 
 
 def host_trainer(host: str, plugins: list[str] | None, channels: dict[str, int]) -> Trainer:
