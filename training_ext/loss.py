@@ -55,6 +55,7 @@ class PluginLoss(host_loss.StyleGAN2Loss):
 
     D: Any
     augment_pipe: Any
+    style_mixing_prob: float
 
     def __init__(
         self,
@@ -290,6 +291,17 @@ class PluginLoss(host_loss.StyleGAN2Loss):
         with reading(synthesis, layers) as found:
             images, w = self.run_G(z, c, **kwargs)
         return images, w, found
+
+    def generate(self, z: torch.Tensor, c: torch.Tensor, mixing: bool) -> torch.Tensor:
+        """Return images of G, with style mixing or without; its moving averages stay as they are."""
+        w_avg, probability = self.session.G.mapping.w_avg.clone(), self.style_mixing_prob
+        if not mixing:
+            self.style_mixing_prob = 0
+        try:
+            return self.run_G_reading(z, c)[0]
+        finally:
+            self.style_mixing_prob = probability
+            self.session.G.mapping.w_avg.copy_(w_avg)
 
     def clean(self, raw: torch.Tensor, labels: torch.Tensor, updates: bool = False) -> tuple[torch.Tensor, dict]:
         """Return what the host's own D would see of images, after blur and ADA, and its further arguments."""

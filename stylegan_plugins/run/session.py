@@ -89,15 +89,7 @@ class Session:
     def generate(self, z: torch.Tensor, c: torch.Tensor, mixing: bool = True) -> torch.Tensor:
         """Return images of G for latents [N, z_dim] and labels [N, c_dim], with a graph, and with style mixing as in
         training unless `mixing` is False; G's moving averages stay as they are."""
-        w_avg = self.G.mapping.w_avg.clone()
-        probability = self.loss.style_mixing_prob
-        if not mixing:
-            self.loss.style_mixing_prob = 0
-        try:
-            return self.loss.run_G_reading(z, c)[0]
-        finally:
-            self.loss.style_mixing_prob = probability
-            self.G.mapping.w_avg.copy_(w_avg)
+        return self.loss.generate(z, c, mixing)
 
     def variant(self, images: Images, z: torch.Tensor, mixing: bool = True, shown: bool = False) -> torch.Tensor:
         """Return images of G for other latents [N, z_dim] with the labels and random draws of these generated images:
