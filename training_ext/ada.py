@@ -1,8 +1,16 @@
-"""ADA's controller of a probability, for any p (Karras et al. 2020, arXiv:2006.06676, section 3)."""
+"""ADA: its controller of a probability, for any p (Karras et al. 2020, arXiv:2006.06676, section 3), and its geometric
+transformations, once more."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import torch
+
+# Strengths of what changes values in the hosts' pipe. The others move pixels; they draw first, as much for any size.
+VALUES = ("brightness", "contrast", "lumaflip", "hue", "saturation", "imgfilter", "noise", "cutout")
 
 
 class AdaptiveProbability:
@@ -43,3 +51,43 @@ class AdaptiveProbability:
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
         self.p.copy_(state["p"])
         self.signs.copy_(state["signs"])
+
+
+@contextmanager
+def noting_draws(pipe: torch.nn.Module | None) -> Iterator[list[torch.Tensor]]:
+    """Give a list that takes the random state with which a pipe begins whenever it is called."""
+    states: list[torch.Tensor] = []
+
+    def note(module: torch.nn.Module, inputs: tuple[torch.Tensor]) -> None:
+        on_gpu = inputs[0].is_cuda
+        states.append(torch.cuda.get_rng_state(inputs[0].device) if on_gpu else torch.get_rng_state())
+
+    if pipe is None:
+        yield states
+        return
+    hook = pipe.register_forward_pre_hook(note)
+    try:
+        yield states
+    finally:
+        hook.remove()
+
+
+def moves(pipe: Any, states: list[torch.Tensor]) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return a function of maps [N, C, h, w] that moves them as the hosts' pipe moved images with the last of these
+    random states, in relative coordinates (whole pixels where the pipe moves by whole pixels); without any, it returns
+    the maps. The random numbers of the run stay as they are."""
+    if not states:
+        return lambda maps: maps
+    # A copy that moves pixels alone and shares p. (copy.copy would make the host's class anew from its source.)
+    moving = object.__new__(type(pipe))
+    moving.__dict__ = pipe.__dict__ | dict.fromkeys(VALUES, 0.0)
+
+    def move(maps: torch.Tensor) -> torch.Tensor:
+        with torch.random.fork_rng(devices=[maps.device] if maps.is_cuda else []):
+            if maps.is_cuda:
+                torch.cuda.set_rng_state(states[-1], maps.device)
+            else:
+                torch.set_rng_state(states[-1])
+            return moving(maps)
+
+    return move

@@ -14,6 +14,7 @@ from torch.autograd.profiler import record_function
 from stylegan_plugins.errors import PluginError
 from stylegan_plugins.host.modules import host_module
 from stylegan_plugins.host.randomness import RandomState, random_state
+from training_ext.ada import moves, noting_draws
 from training_ext.gan_losses import GAN_LOSSES
 from training_ext.parts import HOST_CRITIC, Images, Pass, Source, Step, Term, View
 from training_ext.passes import for_term, make_pass, reading
@@ -274,11 +275,13 @@ class PluginLoss(host_loss.StyleGAN2Loss):
             raw, labels = session.real_images(*given, phase)
         if in_D and (source == "real" or "raw" in gradients):
             raw = raw.detach().requires_grad_("raw" in gradients)
-        clean, kwargs = self.clean(raw, labels, updates)
+        with noting_draws(self.augment_pipe) as drawn:
+            clean, kwargs = self.clean(raw, labels, updates)
         shown, omega = self.augmented(clean, source, phase)
         if in_D and "shown" in gradients and "raw" not in gradients:
             shown = shown.detach().requires_grad_(True)
-        images = Images(source, phase, raw, clean, shown, labels, omega, z, w, index, layers)
+        moved = moves(self.augment_pipe, drawn)
+        images = Images(source, phase, raw, clean, shown, labels, omega, z, w, index, layers, moved)
         with session.naming(terms):
             return make_pass(self.D, session.critic, images, terms, gradients, kwargs, no_weight_gradients)
 
@@ -338,9 +341,11 @@ class PluginLoss(host_loss.StyleGAN2Loss):
     def see(self, images: Images) -> Pass:
         """Return the pass of raw images in the place of others, after another draw of ADA and the augmentations, with a
         graph. No term has read anything of it."""
-        clean, kwargs = self.clean(images.raw, images.labels)
+        with noting_draws(self.augment_pipe) as drawn:
+            clean, kwargs = self.clean(images.raw, images.labels)
         shown, omega = self.augmented(clean, images.source, images.phase)
-        images = replace(images, clean=clean, shown=shown, omega=omega)
+        moved = moves(self.augment_pipe, drawn)
+        images = replace(images, clean=clean, shown=shown, omega=omega, moved=moved)
         return make_pass(self.D, self.session.critic, images, (), (), kwargs, no_weight_gradients)[0]
 
     @torch.no_grad()

@@ -55,6 +55,10 @@ def always(*_: Any) -> bool:
     return True
 
 
+def unmoved(maps: torch.Tensor) -> torch.Tensor:
+    return maps
+
+
 # What functions of a method read. -----------------------------------------------------------------
 
 
@@ -74,7 +78,9 @@ class Images:
     w                 [N, num_ws, w_dim] of generated images, else None
     index             [N] of real images: their places in the host's data set, else None; None too in a loop that does
                       not take its indices from our sampler
-    generator_layers  outputs of layers of G.synthesis, by name, float32: those that a term declares"""
+    generator_layers  outputs of layers of G.synthesis, by name, float32: those that a term declares
+    moved             maps [N, C, h, w] of the raw images -> the same, moved as ADA moved the images: the same draw of
+                      its geometric transformations, in relative coordinates"""
 
     source: Source
     phase: str
@@ -87,6 +93,7 @@ class Images:
     w: torch.Tensor | None = None
     index: torch.Tensor | None = None
     generator_layers: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    moved: Callable[[torch.Tensor], torch.Tensor] = unmoved
 
 
 @dataclass(frozen=True)
