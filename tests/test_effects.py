@@ -82,6 +82,7 @@ ALWAYS = {
     *(f"--advaug-{name}" for name in ("d-weight", "g-weight", "d-gamma", "g-gamma", "attack")),
     *("--genco-weco", "--genco-daco"),
     *("--genco-weco", "--genco-daco", "--maskedgan-patches", "--maskedgan-masked-bands"),
+    *("--ggdr-weight", "--ggdr-resolution"),
     *("--diagnostics-holdout", "--diagnostics-images", "--diagnostics-nearest", "--diffaugment-policy"),
     *("--disp-features", "--disp-sampling", "--freezed-layers", "--transfergan-lr", "--transfergan-beta2"),
     *(f"--vision-aided-{name}" for name in ("models", "auto", "warmup-kimg", "weight", "loss", "augment")),

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+CHANNELS = 64  # that are moved at a time: the pipe pads and doubles maps, which takes memory
 # Strengths of what changes values in the hosts' pipe. The others move pixels; they draw first, as much for any size.
 VALUES = ("brightness", "contrast", "lumaflip", "hue", "saturation", "imgfilter", "noise", "cutout")
 
@@ -83,11 +84,14 @@ def moves(pipe: Any, states: list[torch.Tensor]) -> Callable[[torch.Tensor], tor
     moving.__dict__ = pipe.__dict__ | dict.fromkeys(VALUES, 0.0)
 
     def move(maps: torch.Tensor) -> torch.Tensor:
-        with torch.random.fork_rng(devices=[maps.device] if maps.is_cuda else []):
-            if maps.is_cuda:
-                torch.cuda.set_rng_state(states[-1], maps.device)
-            else:
-                torch.set_rng_state(states[-1])
-            return moving(maps)
+        parts = []
+        for part in maps.split(CHANNELS, dim=1):
+            with torch.random.fork_rng(devices=[maps.device] if maps.is_cuda else []):
+                if maps.is_cuda:
+                    torch.cuda.set_rng_state(states[-1], maps.device)
+                else:
+                    torch.set_rng_state(states[-1])
+                parts.append(moving(part))
+        return torch.cat(parts, dim=1)
 
     return move

@@ -15,6 +15,7 @@ from stylegan_plugins.host.modules import host_module
 from stylegan_plugins.manager import catalogue
 from stylegan_plugins.run.session import Session
 from stylegan_plugins.testing import TinyRun, assert_off_is_off
+from training_ext.ada import moves, noting_draws
 from training_ext.parts import Images, Pass
 from training_ext.passes import read
 
@@ -24,12 +25,14 @@ OFF = {
     "diggan": {"weight": 0},
     "ssgan": {"d_weight": 0, "g_weight": 0},
     "advaug": {"d_weight": 0, "g_weight": 0},
+    "ggdr": {"weight": 0},
     "insgen": {"real_weight": 0, "generated_weight": 0, "g_weight": 0},
 }
 PHASES = {  # phases in which a term makes gradients, and of what
     "diggan": {"Dreg": "D"},
     "ssgan": {"Gmain": "G", "Dmain": "D heads"},
     "advaug": {"Gmain": "G", "Dmain": "D"},
+    "ggdr": {"Dmain": "D heads"},
     "insgen": {"Gmain": "G", "Dmain": "D heads"},
 }
 claims: dict[str, str] = {}
@@ -149,6 +152,24 @@ def check_insgen(golden):
         claim(f"the queue of {source} images has the authors' keys", (queues[0] - queues[1]).abs().max() < 1e-6)
 
 
+def check_ggdr(golden):
+    strengths = {key.split("/")[-1]: int(value) for key, value in golden.items() if key.startswith("pipe/strength/")}
+    pipe = host_module("training.augment").AugmentPipe(**strengths)
+    pipe.p.fill_(golden["p"])
+    torch.manual_seed(int(golden["seed"]))
+    with noting_draws(pipe) as drawn:
+        shown = pipe(golden["pipe/images"])
+    before = torch.get_rng_state()
+    moved = moves(pipe, drawn)(golden["pipe/maps"])
+    claim("ADA's pipe is the authors'", torch.equal(shown, golden["pipe/shown"]))
+    apart = (moved - golden["pipe/moved"]).norm() / moved.norm()
+    claim("maps are moved as the authors move them", apart < 1e-6, str(apart))
+    many = golden["pipe/maps"].repeat(1, 20, 1, 1)
+    claim("many channels are moved as few", torch.equal(moves(pipe, drawn)(many)[:, 90:95], moved))
+    claim("maps are moved without new random numbers", torch.equal(before, torch.get_rng_state()))
+    claim("nothing of it stays in the pipe", not pipe._forward_pre_hooks and pipe.brightness == 1)
+
+
 def passes(run, phase):
     """How many images go through G, D and the averaged D in a phase."""
     seen = {"G": 0, "D": 0, "key D": 0}
@@ -172,7 +193,7 @@ def passes(run, phase):
 if len(sys.argv) > 2:
     arrays = np.load(sys.argv[2])
     arrays = {key: torch.from_numpy(arrays[key]) for key in arrays.files if arrays[key].dtype.kind != "U"}
-    {"insgen": check_insgen}[name](arrays)
+    {"insgen": check_insgen, "ggdr": check_ggdr}[name](arrays)
 
 if name == "insgen":
     run = TinyRun(name)  # batches of 4
@@ -182,6 +203,23 @@ if name == "insgen":
     queues = [run.method(name).queue["real"] for run in (one, two)]
     claim("keys of all rounds are in the queue", all((q[:8] == queues[0][:8]).all() for q in queues))
     claim("nothing waits for the next step", not any(two.method(name).new.values()))
+if name == "ggdr":
+    claim("D runs no further time", passes(TinyRun(name), "Dmain") == [4, 8, 0])
+    both = TinyRun([name, "diffaugment"])
+    claim("beside diffaugment D also sees clean images", passes(both, "Dmain") == [4, 12, 0])
+    # A G whose map is its image: an x-flip by ADA flips the map, too.
+    run = TinyRun(name, ada=True)
+    run.loss.augment_pipe.p.fill_(1)
+    step = []
+    run.session.compute = lambda term, given: step.append(given) or torch.zeros([4])
+    run.accumulate("Dmain")
+    images = step[0].generated.images
+    # The kit's ADA flips and changes brightness.
+    change = images.clean - images.moved(images.raw)
+    claim("maps are moved as the image of the same place in the batch", change.flatten(1).std(dim=1).max() < 1e-6)
+    claim("some of them are", not torch.allclose(images.moved(images.raw), images.raw, atol=1e-3))
+    claim("G's maps have no gradient", not images.generator_layers["b8"].requires_grad)
+
 if name == "advaug":
     run = TinyRun(name)
     claim("D's step has no further pass", passes(run, "Dmain") == [4, 8, 0])
