@@ -43,6 +43,14 @@ def average_gradients(module: torch.nn.Module, num_gpus: int) -> None:
         gradient.copy_(average.view_as(gradient))
 
 
+def mean_over_ranks(values: torch.Tensor, num_gpus: int) -> torch.Tensor:
+    """Return the mean of values of all processes, [], without gradient."""
+    total = torch.stack([values.detach().sum(), values.new_tensor(float(values.numel()))])
+    if num_gpus > 1:
+        torch.distributed.all_reduce(total)
+    return total[0] / total[1]
+
+
 def gather(values: torch.Tensor, num_gpus: int) -> torch.Tensor:
     """The values [N, ...] of all processes, [num_gpus N, ...], with gradient: the gradient of a process's values is the
     sum over what all processes made of them.

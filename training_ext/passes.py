@@ -59,6 +59,14 @@ def read(module: torch.nn.Module, layers: Iterable[str], *args: Any, **kwargs: A
         return module(*args, **kwargs), found
 
 
+@torch.no_grad()
+def layer_shape(D: Any, layer: str, device: torch.device) -> tuple[int, ...]:
+    """Return the shape of the output of a layer of D for one image."""
+    image = torch.zeros([1, D.img_channels, D.img_resolution, D.img_resolution], device=device)
+    _, found = read(D, [layer], image, torch.zeros([1, D.c_dim], device=device))
+    return tuple(found[layer].shape[1:])
+
+
 def minibatch_std_group(D: torch.nn.Module) -> int | None:
     """Return the group size of D's minibatch-stddev layer; 1 without such a layer, None if a group is the batch."""
     layer = getattr(D.get_submodule("b4"), "mbstd", None)

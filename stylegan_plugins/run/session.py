@@ -20,10 +20,10 @@ from stylegan_plugins.manager import Plugins
 from stylegan_plugins.run.method import Method, check_terms, check_value, other_layers
 from stylegan_plugins.run.optimizers import load_optimizer
 from stylegan_plugins.run.progress import Progress
-from training_ext.distributed import average_gradients, broadcast
+from training_ext.distributed import average_gradients, broadcast, mean_over_ranks
 from training_ext.heads import update_average
 from training_ext.parts import HOST_CRITIC, ContractError, Images, Pass, Source, Step, Term
-from training_ext.passes import read
+from training_ext.passes import layer_shape
 
 
 @dataclass(eq=False)
@@ -117,13 +117,9 @@ class Session:
 
     def layer_shape(self, layer: str) -> tuple[int, ...]:
         """Return the shape of what a layer of D gives for one image: (512,) of `b4.fc`, (512, 4, 4) of `b4.conv`."""
-        D = self.D
-        if others := other_layers(D, layer):
+        if others := other_layers(self.D, layer):
             raise ContractError(f"layer_shape reads the layer {layer!r}, which D has not. It has: {others}")
-        image = torch.zeros([1, D.img_channels, D.img_resolution, D.img_resolution], device=self.device)
-        with torch.no_grad():
-            _, found = read(D, [layer], image, torch.zeros([1, D.c_dim], device=self.device))
-        return tuple(found[layer].shape[1:])
+        return layer_shape(self.D, layer, self.device)
 
     def judge(self, images: torch.Tensor, labels: torch.Tensor, source: Source = "real") -> torch.Tensor:
         """Return the critic's logits [N, K] of images [N, C, H, W] in [-1, 1], without ADA and augmentations, but with
@@ -137,10 +133,7 @@ class Session:
     def average(self, values: torch.Tensor) -> torch.Tensor:
         """Return the mean of values of all processes, [], without gradient. All processes must call it, equally often
         and in the same order."""
-        total = torch.stack([values.detach().sum(), values.new_tensor(float(values.numel()))])
-        if self.num_gpus > 1:
-            torch.distributed.all_reduce(total)
-        return total[0] / total[1]
+        return mean_over_ranks(values, self.num_gpus)
 
     def relabel(self, labels: torch.Tensor) -> None:
         """Let the images of the host's data set have these labels [M, c_dim] from the next round on, in the order of
@@ -151,11 +144,6 @@ class Session:
         self._labels = labels.to(self.device)
         values = labels.cpu().numpy()
         self.dataset.get_label = lambda index: values[index].copy()  # for generated images; workers have theirs
-
-    @property
-    def spectral_norm(self) -> Any:
-        """The spectral normalisation of D, None without."""
-        return getattr(self.loss, "spectral_norm", None)
 
     @property
     def optimizers(self) -> list[torch.optim.Optimizer]:
@@ -249,7 +237,7 @@ class Session:
     def attach(self, G: Any, D: Any, G_ema: Any, augment_pipe: Any, loss: Any, phases: Sequence[Any]) -> None:
         """Set up all methods. Called when networks, loss and optimisers exist and nothing is trained yet."""
         self.G, self.D, self.G_ema, self.loss, self.phases = G, D, G_ema, loss, phases
-        self.augment_pipe = augment_pipe
+        self.augment_pipe, self.spectral_norm = augment_pipe, getattr(loss, "spectral_norm", None)
         self.device = next(D.parameters()).device
         for name in self.plugins.names:
             with own_random(name, self.random_seed, self.device):
