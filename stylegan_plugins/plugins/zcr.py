@@ -16,7 +16,7 @@ PAPER = "Zhao et al. 2021, Improved Consistency Regularization for GANs, arXiv:2
 PRESETS = {
     "stylegan2": Preset(
         {"d_weight": 0.2, "g_weight": 0.02, "sigma": 0.1},
-        "NVlabs/stylegan2-ada (TensorFlow), train.py --cmethod=zcr, in single precision; the defaults here",
+        "NVlabs/stylegan2-ada (TensorFlow), cmethod zcr, with --fp32=1; the defaults here",
     ),
     "cifar": Preset(
         {"d_weight": 20.0, "g_weight": 0.5, "sigma": 0.05},
