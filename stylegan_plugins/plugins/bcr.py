@@ -17,7 +17,7 @@ PAPER = "Zhao et al. 2021, Improved Consistency Regularization for GANs, arXiv:2
 PRESETS = {
     "stylegan2": Preset(
         {"real_weight": 10.0, "generated_weight": 10.0, "shift": 1 / 32, "flip": False},
-        "NVlabs/stylegan2-ada (TensorFlow), cmethod bcr, for FFHQ and LSUN-Cat; the defaults here",
+        "NVlabs/stylegan2-ada (TensorFlow), cmethod bcr; the defaults here",
     ),
     "cifar": Preset(
         {"real_weight": 10.0, "generated_weight": 10.0, "shift": 0.125, "flip": True},
