@@ -35,7 +35,7 @@ class InsGenOptions:
     real_queue: int | None = option(
         None, "keys of real images; none: 5% of the data set, counting x-flips, the authors' choice", minimum=1
     )
-    generated_queue: int | None = option(None, "keys of generated images; none: as real_queue", minimum=1)
+    generated_queue: int | None = option(None, "keys of generated images; none: 5%, too", minimum=1)
     ada_linear: float = option(
         0.0, "p of ADA at the end of the run, to which it rises linearly; 0 = ADA's own control", minimum=0, maximum=1
     )
@@ -71,7 +71,8 @@ class Method:
         self.session, self.options = session, options
         features = session.layer_shape(PHI)[0]
         self.head = {source: insgen.InstanceHead(features) for source in ("real", "generated")}
-        of_G = dict(session.optimizers[0].defaults)  # the authors train the head of generated images as they train G
+        # The authors train the head of generated images with the settings of G's optimiser.
+        of_G = next(phase.opt.defaults for phase in session.phases if phase.name[0] == "G")
         self.heads = [
             Head("insgen_real", self.head["real"]),
             Head("insgen_generated", self.head["generated"], settings=of_G),
