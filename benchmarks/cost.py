@@ -28,6 +28,12 @@ from torch.utils.flop_counter import flop_registry
 SIDE, BATCH, CYCLE = 32, 16, 16
 PRIOR = 1280  # width of EfficientNet-Lite0's features
 GROUPS = "color,translation,cutout"
+# Options that `configure` fills in; there is no command line here.
+CONFIGURED: dict[str, dict[str, Any]] = {
+    "apa": {"kimg": 500.0},
+    "topk": {"epoch_kimg": 1.0},
+    "insgen": {"real_queue": 256, "generated_queue": 256},
+}
 
 
 class Phase:
@@ -73,7 +79,8 @@ class Trainer:
             from stylegan_plugins.manager import catalogue
             from stylegan_plugins.run.session import Session
 
-            self.session = Session(catalogue().activate(plugins, {}))
+            given = {name: values for name, values in CONFIGURED.items() if name in plugins}
+            self.session = Session(catalogue().activate(plugins, given))
             self.session.attach(self.G, self.D, self.G, None, self.loss, self.phases)
 
     def cycle(self) -> float:

@@ -19,6 +19,9 @@ from typing import Any
 
 import click
 
+sys.path.insert(0, str(Path(__file__).parent))
+from cost import CONFIGURED
+
 CYCLE = 16
 PRIOR = 1280  # width of EfficientNet-Lite0's features
 BACKBONES = ("clip", "dino", "dinov2", "vgg16", "swin", "efficientnet_lite0")
@@ -66,6 +69,7 @@ class Trainer:
         self.session = None
         if plugins:
             options: dict[str, Any] = {"vision-aided": {"warmup_kimg": 0.0}} if "vision-aided" in plugins else {}
+            options |= {name: dict(values) for name, values in CONFIGURED.items() if name in plugins}
             options.setdefault(plugins[-1], {}).update(part.split("=", 1) for part in given)
             self.session = Session(manager.catalogue().activate(plugins, options))
             self.session.attach(self.G, self.D, self.G, None, self.loss, self.phases)

@@ -40,9 +40,7 @@ STUDY = {
     "none": [],
     "diffaugment": ["--plugin=diffaugment"],
     "diffaugment, reals alone": ["--plugin=diffaugment", "--diffaugment-where=reals"],
-    "diffaugment, D's step alone": ["--plugin=diffaugment", "--diffaugment-where=d"],
     "augself": ["--plugin=augself"],
-    "apa": ["--plugin=apa"],
     "lecam,diffaugment": ["--plugin=lecam,diffaugment"],
 }
 
@@ -228,12 +226,12 @@ def _noise(path: Path, side: int, count: int) -> None:
 
 
 def study(piece: Piece, host: Path, tiny: bool, out: Path, data: Path, heldout: Path, images: int) -> None:
-    """All rows train at once on the one GPU, for the same number of images: as many as fit into the time."""
-    kimg = 1 if tiny else 150
-    size = ["--batch=8", "--cbase=256", "--cmax=16"] if tiny else ["--batch=32", "--cbase=8192", "--cmax=256"]
-    common = [f"--data={data}", *size, f"--kimg={kimg}", f"--tick={max(kimg // 8, 1)}", "--snap=2", "--gamma=0.4"]
+    """All rows train at once on the one GPU until the time is up. Compared are snapshots after as many images."""
+    size = (
+        ["--batch=8", "--cbase=256", "--cmax=16", "--kimg=1"] if tiny else ["--batch=32", "--cbase=8192", "--cmax=256"]
+    )
+    common = [f"--data={data}", f"--subset={images}", *size, f"--tick={1 if tiny else 5}", "--snap=1", "--gamma=0.4"]
     common += ["--mirror=1", "--aug=noaug", "--workers=1", "--metrics=none", "--no-report", "--image-minutes=0"]
-    common += [f"--subset={images}", "--state-minutes=60"]
     rows = dict(list(STUDY.items())[:2]) if tiny else STUDY
     runs = []
     for index, flags in enumerate(rows.values()):
@@ -241,27 +239,42 @@ def study(piece: Piece, host: Path, tiny: bool, out: Path, data: Path, heldout: 
         runs.append(train(host, outdir, f"--outdir={outdir}", *common, *flags))
     for run in runs:
         with contextlib.suppress(subprocess.TimeoutExpired):
-            run.wait(timeout=max(piece.left - 75, 1))
+            run.wait(timeout=max(piece.left - (0 if tiny else 60), 1))
+    for run in runs:
         if run.poll() is None:
-            os.killpg(run.pid, signal.SIGTERM)  # it writes a state and ends; the last snapshot counts
-    with ThreadPoolExecutor(4) as pool:
-        jobs = [pool.submit(_measured, host, out, index, heldout, tiny) for index in range(len(rows))]
-        for name, job in zip(rows, jobs, strict=True):
-            piece.add(name, job.result())
+            os.killpg(run.pid, signal.SIGKILL)
+            run.wait()
+    folders = [next((out / "study" / str(index)).glob("0*")) for index in range(len(rows))]
+    snapshots = [{file.stem[-6:] for file in folder.glob("network-snapshot-*.pkl")} for folder in folders]
+    kimg = max(set.intersection(*snapshots))
+    with ThreadPoolExecutor(1 if tiny else 5) as pool:
+        jobs = [pool.submit(_measured, host, folder, kimg, heldout, tiny) for folder in folders]
+        for name, job, made in zip(rows, jobs, snapshots, strict=True):
+            piece.add(name, job.result() | {"kimg": int(kimg), "reached": int(max(made))})
+    grids = []
+    for folder in folders:
+        with Image.open(folder / f"fakes{kimg}.png") as grid:
+            grids.append(grid.convert("RGB").crop((0, 0, min(grid.width, 12 * 64), 2 * 64)))
+    sheet = Image.new("RGB", (max(grid.width for grid in grids), sum(grid.height for grid in grids)))
+    for index, grid in enumerate(grids):
+        sheet.paste(grid, (0, index * grid.height))
+    sheet.save(out / "study.png")
 
 
-def _measured(host: Path, out: Path, index: int, heldout: Path, tiny: bool) -> dict[str, Any]:
-    """Evaluate the last snapshot of a run, and keep its last image grid beside the results."""
-    (run_dir,) = (out / "study" / str(index)).glob("0*")
-    code = "from stylegan_plugins.cli import cli; cli()"
-    command = [sys.executable, "-c", code, "evaluate", str(run_dir), f"--data={heldout}", f"--host={host}"]
-    command += ["--metrics=kid,pr", "--features=efficientnet_lite0", f"--samples={64 if tiny else 1000}"]
+def _measured(host: Path, folder: Path, kimg: str, heldout: Path, tiny: bool) -> dict[str, Any]:
+    """Evaluate a snapshot of a run."""
+    pickle = folder / f"network-snapshot-{kimg}.pkl"
+    command = [sys.executable, "-c", "from stylegan_plugins.cli import cli; cli()", "evaluate", str(pickle)]
+    command += [f"--data={heldout}", f"--host={host}", "--metrics=kid,pr", "--features=efficientnet_lite0"]
+    command += [f"--samples={64 if tiny else 1000}"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=host)
-    grid = sorted(run_dir.glob("fakes*.png"))[-1]
-    with Image.open(grid) as image:
-        image.convert("RGB").crop((0, 0, min(image.width, 768), min(image.height, 512))).save(out / f"study{index}.png")
-    said = done.stdout if done.returncode == 0 else done.stderr[-500:]
-    return {"code": done.returncode, "grid": grid.name, "said": [line for line in said.splitlines() if line.strip()]}
+    table = [line for line in done.stdout.splitlines() if line.startswith("|")]
+    if done.returncode or len(table) < 3:
+        return {"wrong": done.stderr[-500:]}
+    names, values = ([cell.strip() for cell in line.strip("|").split("|")] for line in (table[0], table[-1]))
+    return {
+        name.replace("_efficientnet_lite0", ""): float(value) for name, value in zip(names[1:], values[1:], strict=True)
+    }
 
 
 @click.command()
