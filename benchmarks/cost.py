@@ -80,7 +80,7 @@ class Trainer:
             from stylegan_plugins.run.session import Session
 
             given = {name: values for name, values in CONFIGURED.items() if name in plugins}
-            self.session = Session(catalogue().activate(plugins, given))
+            self.session = Session(catalogue().activate(plugins, given), total_nimg=1000000)
             self.session.attach(self.G, self.D, self.G, None, self.loss, self.phases)
 
     def cycle(self) -> float:

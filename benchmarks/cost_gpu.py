@@ -71,7 +71,7 @@ class Trainer:
             options: dict[str, Any] = {"vision-aided": {"warmup_kimg": 0.0}} if "vision-aided" in plugins else {}
             options |= {name: dict(values) for name, values in CONFIGURED.items() if name in plugins}
             options.setdefault(plugins[-1], {}).update(part.split("=", 1) for part in given)
-            self.session = Session(manager.catalogue().activate(plugins, options))
+            self.session = Session(manager.catalogue().activate(plugins, options), total_nimg=1000000)
             self.session.attach(self.G, self.D, self.G, None, self.loss, self.phases)
 
     def cycle(self) -> tuple[float, float]:

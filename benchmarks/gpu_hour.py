@@ -106,41 +106,47 @@ def cost(piece: Piece, host: Path, names: list[str], tiny: bool) -> None:
     torch.set_num_threads(1)
     trainers: dict[str, Trainer] = {}
     memory: dict[str, float] = {}
-    for name in ["host", "host, reference ops", *names]:
+    seconds: dict[str, list[float]] = {}
+
+    def report(name: str) -> None:
+        trainer, ratios = (
+            trainers[name],
+            [mine / theirs for mine, theirs in zip(seconds[name], seconds["host"], strict=True)],
+        )
+        parameters = [*trainer.G.parameters(), *trainer.D.parameters()]
+        parameters += [] if trainer.session is None else list(trainer.session.heads.parameters())
+        of_time = (statistics.median(ratios), min(ratios), max(ratios))
+        result = {
+            "time": [round(value, 3) for value in of_time],
+            "seconds": round(statistics.median(seconds[name]), 3),
+            "MiB": round(memory[name]),
+            "rounds": len(ratios),
+            "iterations": 16 * (len(ratios) + 1),
+            "finite": all(bool(parameter.isfinite().all()) for parameter in parameters),
+        }
+        piece.add(name, result)
+
+    for name in ["host", "host, reference ops", *names]:  # the first round, in which all is compiled and tuned before
         if piece.left < 0:
             break
         held = torch.cuda.memory_allocated() if device.type == "cuda" else 0
-        context = reference_ops() if "reference" in name else contextlib.nullcontext()
-        with context:
+        with reference_ops() if "reference" in name else contextlib.nullcontext():
             trainers[name] = Trainer(name.split(",")[0], device, 32 if tiny else 256, 4 if tiny else 16)
             own = (torch.cuda.memory_allocated() - held) / 2**20 if device.type == "cuda" else 0.0
-            trainers[name].cycle()  # compiles and tunes
-            memory[name] = own + trainers[name].cycle()[1]
-        print(f"{name} is ready, {piece.left:.0f} s left", flush=True)
-    seconds: dict[str, list[float]] = {name: [] for name in trainers}
+            trainers[name].cycle()
+            first, peak = trainers[name].cycle()
+        seconds[name], memory[name] = [first], own + peak
+        report(name)
     order = list(trainers)
-    for turn in range(2 if tiny else 10):
-        if turn > 1 and piece.left < 0:
-            break
+    for turn in range(1, 2 if tiny else 10):
         shift = turn * 5 % len(order)
         for name in order[shift:] + order[:shift]:
             with reference_ops() if "reference" in name else contextlib.nullcontext():
                 seconds[name].append(trainers[name].cycle()[0])
-    for name, trainer in trainers.items():
-        ratios = [mine / theirs for mine, theirs in zip(seconds[name], seconds["host"], strict=True)]
-        parameters = [*trainer.G.parameters(), *trainer.D.parameters()]
-        parameters += [] if trainer.session is None else list(trainer.session.heads.parameters())
-        piece.add(
-            name,
-            {
-                "time": [round(value, 3) for value in (statistics.median(ratios), min(ratios), max(ratios))],
-                "seconds": round(statistics.median(seconds[name]), 3),
-                "MiB": round(memory[name]),
-                "rounds": len(ratios),
-                "iterations": 16 * (len(ratios) + 2),
-                "finite": all(bool(parameter.isfinite().all()) for parameter in parameters),
-            },
-        )
+        for name in order:
+            report(name)
+        if piece.left < 0:
+            break
 
 
 def train(host: Path, outdir: Path, *flags: str) -> subprocess.Popen:
@@ -167,7 +173,7 @@ def _killed_and_resumed(host: Path, out: Path, data: Path, name: str, tiny: bool
     flags += ["--kimg=1" if tiny else "--kimg=8", "--no-report", "--image-minutes=0", "--mirror=1", "--gamma=1"]
     run = train(host, outdir, *flags, "--state-minutes=0.05")
     until = time.monotonic() + limit
-    state = lambda: next(iter(sorted(outdir.glob("0*/training-state-*.json"))), None)
+    state = lambda: next(iter(sorted(outdir.glob("0*/training-state-*.pt"))), None)
     while run.poll() is None and state() is None and time.monotonic() < until:
         time.sleep(0.1)
     first, ended = state(), run.poll() is not None

@@ -18,30 +18,34 @@ from cost import BATCH, SIDE, Counter, host_trainer
 
 from stylegan_plugins.host.modules import host_module
 
-# Passes that a method adds to the host's in one iteration: (kind of pass, how many). Lazy phases are divided by their
-# interval. Layers of heads are small and not listed; the 10% are for them, and for transformations of images.
-#   D          D forward and backward to its weights; images without gradient
-#   D both     the same, with the gradient of its images
-#   D through  D forward and backward to its images alone, as in G's step
+# Passes that a method adds to the host's in one iteration: (kind of pass, how many), for lazy phases divided by their
+# interval. Convolutions of heads are not listed, and operations of FFTs are not counted.
+#   D          forward, and backward to D's weights: images have no gradient
+#   D through  forward, and backward to images alone, as in G's step; D back is its second half
 #   D forward  without gradients
-#   G          G forward and backward to its weights
+#   D slope    forward, the gradient of logits by images, and its backward to D's weights, as R1 has it
+#   G          forward, and backward to G's weights; G back: backward to w alone, without the forward pass
 #   G forward  without gradients
-#   D slope    D forward, the gradient of its logits by images, and its backward to D's weights, as R1 has it
 NEEDS: dict[str, list[tuple[str, float]]] = {
     "none": [],
     "diffaugment": [],
+    "maskedgan": [],
     "noise": [],
     "lecam": [],
     "apa": [],
     "topk": [],
-    "augself": [("D", 2), ("D through", 1)],  # the clean images of both sources; G's clean images
+    "ggdr": [],
+    "augself": [("D", 2), ("D through", 1)],  # clean images of both sources, and G's
     "contrad": [("D", 1)],  # the second view of real images
     "cr": [("D", 1)],
     "bcr": [("D", 2)],
     "zcr": [("D", 1), ("G forward", 1), ("G", 1)],
-    "mode-seeking": [("G", 1)],
+    "mode-seeking": [("G", 2)],  # the pair has no style mixing, which the host's images have
     "ssgan": [("D", 1), ("D through", 1)],  # a quarter of the batch at four angles
-    "diggan": [("D slope", 2 / 16), ("G forward", 1 / 16)],
+    "diggan": [("D slope", 1 / 16), ("G forward", 1 / 16)],  # R1 has real images' gradient
+    "insgen": [("D forward", 3), ("G forward", 1)],  # keys: two in D's step, one in G's
+    "advaug": [("D back", 1), ("G back", 1), ("D through", 1), ("G", 1)],  # the attack, and G's perturbed step
+    "genco": [("D", 4), ("D through", 2), ("D slope", 2 / 16)],  # two further discriminators
 }
 
 
@@ -85,13 +89,16 @@ def passes(trainer: Any) -> dict[str, int]:
 
     with torch.no_grad():
         forward = {"D forward": counted(lambda: D(images, labels)), "G forward": counted(lambda: G(z, c))}
+    w = torch.randn([BATCH, G.num_ws, G.w_dim]).requires_grad_(True)
+    through_D = of_D(False, True)
     return {
         **forward,
         "D": of_D(True, False),
-        "D both": of_D(True, True),
-        "D through": of_D(False, True),
-        "G": of_G(),
+        "D through": through_D,
+        "D back": through_D - forward["D forward"],
         "D slope": slope(),
+        "G": of_G(),
+        "G back": counted(lambda: G.synthesis(w).sum().backward()) - counted(lambda: G.synthesis(w.detach())),
     }
 
 

@@ -45,7 +45,7 @@ PLUGINS = {  # third-party plug-ins with something odd about them
 BOTH = {
     "unknown plug-in": (
         ["--plugin=difaugment"],
-        "no plug-in 'difaugment'. Did you mean diffaugment? Installed: augself",
+        "no plug-in 'difaugment'. Did you mean diffaugment? Installed: advaug",
     ),
     "two plug-ins that conflict": (["--plugin=diffaugment,rival"], "rival and diffaugment cannot be active together"),
     "option of a plug-in that is not active": (["--diffaugment-cutout=0.2"], "Add --plugin=diffaugment"),

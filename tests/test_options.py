@@ -308,17 +308,7 @@ def test_the_options_of_a_run_hold_every_plugin_and_option_and_its_folder_names_
     assert difference(ours, plain) == {
         "plugins": {
             "active": ["diffaugment"],
-            "options": {
-                "diffaugment": {
-                    "policy": "color,translation,cutout",
-                    "brightness": 1.0,
-                    "saturation": 1.0,
-                    "contrast": 1.0,
-                    "translation": 0.125,
-                    "cutout": 0.25,
-                    "where": "all",
-                }
-            },
+            "options": {"diffaugment": plugin_options.as_dict(DiffAugmentOptions(cutout=0.25))},
         },
         "loss_kwargs": {"class_name": "training_ext.loss.PluginLoss"},
         "run_dir": plain["run_dir"] + "-diffaugment",
