@@ -10,7 +10,7 @@ pytestmark = pytest.mark.run
 
 
 def test_each_method_agrees_on_two_ranks(fetched):
-    differences = report_of(fetched[ADA], "ranks.py", "suite")
+    differences = report_of(fetched[ADA], "two_ranks.py", "suite")
     assert len(differences) > 20 and {method: places for method, places in differences.items() if places} == {}
 
 

@@ -1,8 +1,8 @@
 """Run in a host's folder: each method in two processes (gloo), whose networks, heads and averages must stay equal.
 Prints a JSON line: method -> what differs, nothing if all agrees.
 
-ranks.py suite     two iterations
-ranks.py all       three iterations of two rounds, with ADA"""
+two_ranks.py suite     two iterations
+two_ranks.py all       three iterations of two rounds, with ADA"""
 
 import json
 import sys
