@@ -1,5 +1,8 @@
-"""Run in a host's folder: the architecture of every known backbone at its real size, with random weights, and a decoder
-on it. Prints a JSON line: name -> shapes of the levels and of the logits, and whether the image got a gradient."""
+"""Run in a host's folder: the architecture of every known backbone at its real size, and a decoder on it. Prints a JSON
+line: name -> shapes of the levels and of the logits, and whether the image gets a gradient.
+
+All but the smallest are on the device `meta`, which has shapes and graphs and no values: their weights would be random
+anyway."""
 
 import json
 import sys
@@ -13,20 +16,23 @@ from training_ext.vision_aided import Decoder
 
 torch.set_num_threads(1)
 torch.manual_seed(0)
-image = (torch.rand([1, 3, 32, 32]) * 2 - 1).requires_grad_(True)
 found = {}
 for name, recipe in backbones.BACKBONES.items():
-    levels = Levels(
-        backbones.create(recipe), blocks=recipe.blocks, normalised=recipe.normalised, projected=recipe.projected
-    )
+    real = name == "efficientnet_lite0"
+    device = torch.device("cpu" if real else "meta")
+    with device:
+        image = (torch.rand([1, 3, 32, 32]) * 2 - 1).requires_grad_(True)
+        levels = Levels(
+            backbones.create(recipe), blocks=recipe.blocks, normalised=recipe.normalised, projected=recipe.projected
+        )
     features = levels(image)
-    logits = Decoder(levels.shapes)(features, torch.zeros([1, 0]))
+    logits = Decoder(levels.shapes).to(device)(features, torch.zeros([1, 0], device=device))
     (gradient,) = torch.autograd.grad(sum(value.sum() for value in logits), [image])
     found[name] = {
         "blocks": levels.blocks if levels.has_tokens else None,
         "levels": levels.shapes,
         "read": [list(level.shape[1:]) for level in features],
         "logits": [list(value.shape[1:]) for value in logits],
-        "gradient": bool(torch.isfinite(gradient).all() and gradient.any()),
+        "gradient": bool(gradient.isfinite().all() and gradient.any()) if real else gradient.shape == image.shape,
     }
 print(json.dumps(found))
