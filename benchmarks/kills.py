@@ -41,7 +41,7 @@ from stylegan_plugins.files.states import states_of  # noqa: E402
 from stylegan_plugins.host.recognise import recognise  # noqa: E402
 
 SMALL = ["--cbase=256", "--cmax=16", "--batch=8", "--workers=0", "--kimg=1", "--tick=1", "--snap=1", "--device=cpu"]
-PLUGINS = ["--plugin=diffaugment,augself", "--aug=ada", "--state-minutes=0.0001"]
+MANNER = ["--aug=ada", "--state-minutes=0.0001"]
 EVALUATED = ["--metrics=fid_efficientnet_lite0", "--metric-samples=64"]
 OTHER = {"stylegan3": ["--cfg=stylegan2", "--gamma=1", "--map-depth=2"]}
 
@@ -152,13 +152,24 @@ WHERE = {"anywhere": anywhere, "grid": grid, "evaluation": evaluation, "disk": d
 @click.option("--where", type=click.Choice(list(WHERE)), default="anywhere", show_default=True)
 @click.option("--iterations", type=int, default=60, show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--plugins", default="diffaugment,augself", show_default=True)
 @click.option("--work", help="Where the runs go  [default: a temporary folder]")
-def main(host: str, data: str, kills: int, gpus: int, where: str, iterations: int, seed: int, work: str | None) -> None:
+def main(
+    host: str,
+    data: str,
+    kills: int,
+    gpus: int,
+    where: str,
+    iterations: int,
+    seed: int,
+    plugins: str,
+    work: str | None,
+) -> None:
     family = recognise(Path(host)).family
     folder = Path(work or tempfile.mkdtemp())
     folder.mkdir(parents=True, exist_ok=True)
     command = ["train.py", f"--data={data}", f"--outdir={folder}", f"--gpus={gpus}", "--dry-run"]
-    command += [*SMALL, *PLUGINS, *OTHER.get(family, [])]
+    command += [*SMALL, *MANNER, *OTHER.get(family, []), f"--plugin={plugins}"]
     command += EVALUATED if where == "evaluation" else ["--metrics=none"]
     shown = subprocess.run([sys.executable, *command], cwd=host, capture_output=True, text=True, check=True).stdout
     args = json.JSONDecoder().raw_decode(shown[shown.index('{\n  "') :])[0]

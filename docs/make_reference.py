@@ -38,6 +38,7 @@ examples are parts of [examples/every_hook.py](../examples/every_hook.py), which
 | `PAPER` | a line that `stylegan-plugins info` shows |
 | `requires`, `conflicts` | names of plug-ins that must, or must not, be active with it |
 | `brings` | names of plug-ins that are activated along with it, before it |
+| `changes_data` | `True` if its `configure` changes the data set: it is then called before those of other plug-ins |
 | `ada` | how it treats the hosts' default ADA: `"keep"`, `"off"` unless the user asked for ADA, or `"refuse"` |
 
 Two kinds of hooks exist. Hooks of a plug-in are functions of its module. One of them, `setup`, returns the method in

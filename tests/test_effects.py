@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, fields
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import click
@@ -18,7 +18,7 @@ from support.hosts import ADA, FAMILIES, STYLEGAN3
 from support.images import color_crops, write_zip
 from support.scripts import run_many, run_script
 
-from stylegan_plugins import CountsWith, Preset
+from stylegan_plugins import CountsWith, Preset, hookimpl
 from stylegan_plugins import options as plugin_options
 from stylegan_plugins.analysis import cells
 from stylegan_plugins.cli import cli
@@ -400,3 +400,21 @@ def test_the_hole_of_contrads_presets_has_the_published_255_of_512_pixels():
     for name in ("afhq-cat", "afhq-wild"):
         assert PRESETS["contrad", name].values["cutout_side"] * 512 == 255
     assert "cutout_side" not in PRESETS["contrad", "afhq-dog"].values
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("names", [["topk", "counting"], ["counting", "topk"]])
+def test_plugins_that_change_the_data_set_are_configured_first(names):
+    @hookimpl
+    def configure(args: Any) -> None:
+        args["training_set_kwargs"]["max_size"] = 100
+
+    found = catalogue()
+    if "counting" not in found.sources:
+        plugin = ModuleType("counting")
+        plugin.configure, plugin.changes_data = configure, True
+        found.add("counting", plugin)
+    args = {"training_set_kwargs": {"max_size": 200}, "loss_kwargs": {}, "G_kwargs": {}}
+    plugins = found.activate(names, {})
+    arguments._configure_plugins(args, plugins, frozenset())
+    assert args["plugins"]["options"]["topk"]["epoch_kimg"] == 0.1 and args["plugins"]["active"] == names

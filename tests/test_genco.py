@@ -11,6 +11,8 @@ import torch
 from support.hosts import ADA
 from support.scripts import report_of
 
+from stylegan_plugins import OptionError
+from stylegan_plugins.manager import catalogue
 from training_ext import genco
 
 GOLDEN = Path(__file__).parent / "golden" / "genco.npz"
@@ -92,3 +94,40 @@ def test_each_phase_costs_three_discriminators_and_trains_what_it_should(fetched
         "no R1": {"seen": {name: [] for name in every}, "trained": []},
         "relativistic": {"seen": twice, "trained": every},
     }
+
+
+@pytest.mark.unit
+def test_similarity_leaves_the_mapping_of_labels_out():
+    """Its weights are 100 times as large as others, as its learning rate is 1/100."""
+
+    def network() -> torch.nn.Module:
+        made = torch.nn.Module()
+        made.mapping, made.b4 = torch.nn.Linear(3, 3), torch.nn.Linear(3, 3)
+        return made
+
+    D, other = network(), network()
+    before = genco.weight_similarity(D, other)
+    with torch.no_grad():
+        other.mapping.weight.mul_(100)
+    assert torch.equal(genco.weight_similarity(D, other), before)
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    "given, flag",
+    [
+        ({"r2_gamma": 1.0}, "--r2"),
+        ({"gradient_penalty": 10.0}, "--gradient-penalty"),
+        ({"d_spectral_norm": True}, "--d-spectral-norm"),
+        ({"gan_loss": "wgan", "r1_gamma": 0.0}, "--gan-loss=wgan"),
+    ],
+)
+def test_what_would_leave_its_discriminators_unbounded_is_refused_in_one_line(given, flag):
+    plugins = catalogue().activate(["genco"], {})
+    call = lambda **loss: plugins.call(
+        "genco", "configure", args={"loss_kwargs": {"r1_gamma": 1.0, **loss}}, explicit=()
+    )
+    with pytest.raises(OptionError, match=f"^{flag}: [^\n]*$"):
+        call(**given)
+    call(gan_loss="wgan")
+    call(gan_loss="hinge", r1_gamma=0.0)

@@ -22,7 +22,7 @@ HOST = {"class_name": arguments.HOST_LOSS, "r1_gamma": 10.0}
 @pytest.mark.parametrize("family", FAMILIES)
 def test_penalties_and_normalised_layers_are_those_of_plain_autograd(fetched, family):
     claims = report_of(fetched[family], "penalties.py")
-    assert len(claims) == 10 and {claim: wrong for claim, wrong in claims.items() if wrong} == {}
+    assert len(claims) == 12 and {claim: wrong for claim, wrong in claims.items() if wrong} == {}
 
 
 @pytest.mark.unit

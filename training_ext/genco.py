@@ -28,8 +28,9 @@ def another(D: torch.nn.Module) -> torch.nn.Module:
 def weight_similarity(D: torch.nn.Module, other: torch.nn.Module) -> torch.Tensor:
     """cos(W_D, W_2) + 1, in [0, 2], W all parameters of a network as one vector; without gradient to D. [1].
 
-    Parameters that D has frozen, which are buffers of it, are left out."""
-    ours = dict(D.named_parameters())
+    Left out are parameters that D has frozen, which are buffers of it, and its mapping of labels: with a learning rate
+    of 1/100 its weights are 100 times as large, so it would be nearly all of W."""
+    ours = {name: value for name, value in D.named_parameters() if not name.startswith("mapping.")}
     pairs = [(ours[name].detach(), theirs) for name, theirs in other.named_parameters() if name in ours]
     product = lambda left, right: torch.stack([(a * b).sum() for a, b in zip(left, right, strict=True)]).sum()
     fixed, moved = zip(*pairs, strict=True)

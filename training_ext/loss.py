@@ -250,7 +250,8 @@ class PluginLoss(host_loss.StyleGAN2Loss):
         clean, kwargs = self.clean(between, labels)
         shown, omega = self.augmented(clean, "real", phase)
         images = Images("real", phase, between, clean, shown.detach().requires_grad_(True), labels, omega)
-        made, _ = make_pass(self.D, self.session.critic, images, (), ("shown",), kwargs, no_weight_gradients)
+        with self.session.silent():  # these are no real images
+            made, _ = make_pass(self.D, self.session.critic, images, (), ("shown",), kwargs, no_weight_gradients)
         penalty = one_centred(made.gradients["shown"])
         training_stats.report("Loss/gradient_penalty", penalty)
         return penalty.unsqueeze(1) * self.gradient_penalty

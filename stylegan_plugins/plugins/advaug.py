@@ -103,6 +103,8 @@ class Method:
         clean = self.gan.generator(seen.logits)
         with host_module("torch_utils.ops.conv2d_gradfix").no_weight_gradients():
             h = seen.images.generator_layers[self.first]
+            if not h.requires_grad:
+                raise PluginError("--plugin=advaug: G's first layers are frozen. Give --advaug-g-weight=0.")
             delta = advaug.perturbation(h, clean, seen.logits, options.g_gamma, options.attack)
         with changing(synthesis, {self.first: lambda h: h + delta.to(h.dtype)}):
             raw = synthesis(seen.images.w)

@@ -27,6 +27,7 @@ from training_ext import diagnostics
 from training_ext.distributed import gather_objects, merged
 from training_ext.passes import minibatch_std_group
 
+changes_data = True
 PAPER = "Karras et al. 2020, Training Generative Adversarial Networks with Limited Data, arXiv:2006.06676, equation 1"
 LOG = "diagnostics.jsonl"  # in the run directory, a line for each tick
 FLAG = "--diagnostics-nearest"

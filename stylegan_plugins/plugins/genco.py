@@ -8,10 +8,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import torch
 
-from stylegan_plugins import CountsWith, Head, Images, Preset, Session, Source, Step, Term, hookimpl, option
+from stylegan_plugins import (
+    CountsWith,
+    Head,
+    Images,
+    OptionError,
+    Preset,
+    Session,
+    Source,
+    Step,
+    Term,
+    hookimpl,
+    option,
+)
 from stylegan_plugins.host.modules import host_module
 from training_ext import genco
 
@@ -48,6 +61,17 @@ class GenCoOptions:
 
 
 OPTIONS = GenCoOptions
+
+
+@hookimpl
+def configure(args: Any, options: GenCoOptions) -> None:
+    given = args["loss_kwargs"]
+    flags = {"r2_gamma": "--r2", "gradient_penalty": "--gradient-penalty", "d_spectral_norm": "--d-spectral-norm"}
+    for name, flag in flags.items():
+        if given.get(name):
+            raise OptionError(f"{flag}: genco's further discriminators have R1 alone. Leave it out.")
+    if given.get("gan_loss") == "wgan" and not given["r1_gamma"]:
+        raise OptionError("--gan-loss=wgan: without R1 nothing bounds genco's further discriminators. Give --r1=1.")
 
 
 @hookimpl

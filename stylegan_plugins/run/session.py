@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -109,11 +109,8 @@ class Session:
         """Return the pass of D and the critic for `images.raw`, after another draw of all that D's input passes
         through, with a graph: for images that a term has made, `dataclasses.replace(step.one.images, raw=...)`. It has
         logits, and no layers; no statistic is reported."""
-        self._silent = True
-        try:
+        with self.silent():
             return self.loss.see(images)
-        finally:
-            self._silent = False
 
     def layer_shape(self, layer: str) -> tuple[int, ...]:
         """Return the shape of what a layer of D gives for one image: (512,) of `b4.fc`, (512, 4, 4) of `b4.conv`."""
@@ -124,11 +121,8 @@ class Session:
     def judge(self, images: torch.Tensor, labels: torch.Tensor, source: Source = "real") -> torch.Tensor:
         """Return the critic's logits [N, K] of images [N, C, H, W] in [-1, 1], without ADA and augmentations, but with
         stylegan3's blur, which fades out. Without gradient; no statistic is reported."""
-        self._silent = True
-        try:
+        with self.silent():
             return self.loss.judge(images, labels, source)
-        finally:
-            self._silent = False
 
     def average(self, values: torch.Tensor) -> torch.Tensor:
         """Return the mean of values of all processes, [], without gradient. All processes must call it, equally often
@@ -152,6 +146,15 @@ class Session:
         return [*found.values(), *self._head_optimizers.values()]
 
     # --- Called by the loss. ---
+
+    @contextmanager
+    def silent(self) -> Iterator[None]:
+        """Report no statistic meanwhile."""
+        self._silent = True
+        try:
+            yield
+        finally:
+            self._silent = False
 
     def begin(self, phase: str) -> bool:
         """Switch on what this phase trains. Returns whether there is anything."""
@@ -238,9 +241,10 @@ class Session:
         """Set up all methods. Called when networks, loss and optimisers exist and nothing is trained yet."""
         self.G, self.D, self.G_ema, self.loss, self.phases = G, D, G_ema, loss, phases
         self.augment_pipe, self.spectral_norm = augment_pipe, getattr(loss, "spectral_norm", None)
+        self._trained_weights = getattr(loss, "normalised_D", nullcontext)  # of D, in this context
         self.device = next(D.parameters()).device
         for name in self.plugins.names:
-            with own_random(name, self.random_seed, self.device):
+            with own_random(name, self.random_seed, self.device), self._trained_weights():  # copies of D have them, too
                 try:
                     made = self.plugins.call(name, "setup", session=self)
                 except ContractError as error:
@@ -267,11 +271,12 @@ class Session:
         for head in heads:
             self._head_optimizers[head.name].step()
             self._head_optimizers[head.name].zero_grad(set_to_none=True)
-        if phase.name in ("Dmain", "Dboth"):
-            for average in self.averages:
-                update_average(average)
         if network == "D" and self.spectral_norm is not None:
             self.spectral_norm.update()
+        if phase.name in ("Dmain", "Dboth"):
+            with self._trained_weights():
+                for average in self.averages:
+                    update_average(average)
         self._call("step_end", phase=phase.name)
 
     def batch_end(self, nimg: int, batch_idx: int) -> None:

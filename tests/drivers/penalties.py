@@ -182,6 +182,35 @@ def everything_resumes() -> None:
     assert_resumes_exactly((), None, 4, 2, loss=loss, lazy=False)
 
 
+def averages_follow_what_is_trained() -> None:
+    """An average of D with decay 0 is D with normalised weights, as terms see it."""
+    run = TinyRun(
+        "insgen",
+        dict(insgen=dict(momentum=0.0, real_queue=8, generated_queue=8)),
+        loss=dict(d_spectral_norm=True),
+        lazy=False,
+    )
+    key, norm = run.method("insgen").key_D, run.loss.spectral_norm
+    for _ in range(2):  # at set-up and after steps
+        with run.loss.normalised_D():
+            for name, layer in norm.layers.items():
+                torch.testing.assert_close(key.get_submodule(name).weight, layer.weight, rtol=1e-4, atol=1e-6, msg=name)
+        run.train(1)
+
+
+def lines_are_no_real_images() -> None:
+    run = TinyRun(loss=dict(gradient_penalty=1))
+    silences = []
+    generate = run.session.generate
+    run.session.generate = lambda z, c: silences.append(run.session._silent) or generate(z, c)
+    hook = run.D.register_forward_pre_hook(lambda module, inputs: silences.append(run.session._silent))
+    run.gradients("Dreg")
+    hook.remove()
+    assert silences == [False, False, True], silences  # R1's pass, G, the line's pass
+
+
+claim("averages follow normalised weights", averages_follow_what_is_trained)
+claim("points of a line are not reported as real", lines_are_no_real_images)
 claim("R2 is the penalty of generated images", r2)
 claim("R1 and R2 add up", r1_and_r2)
 claim("the gradient penalty is at points of a line", line)
