@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import re
 import struct
+import time
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,8 +49,17 @@ def records(file: Path) -> Iterator[Any]:
             yield getattr(record, record.WhichOneof("record_type"))
 
 
-def history(run_dir: Path) -> dict[str, list[dict]]:
-    """What was logged, a dictionary a call, by the name of the offline run's folder, which ends in its id."""
+def history(run_dir: Path, calls: int = 0) -> dict[str, list[dict]]:
+    """What was logged, a dictionary a call, by the name of the offline run's folder, which ends in its id.
+
+    calls: waits, half a minute at most, until as many are in the file: a process of wandb's writes it"""
+    until = time.monotonic() + 30
+    while sum(map(len, (found := _history(run_dir)).values())) < calls and time.monotonic() < until:
+        time.sleep(0.2)
+    return found
+
+
+def _history(run_dir: Path) -> dict[str, list[dict]]:
     found = {}
     for file in sorted(run_dir.glob("wandb/offline-run-*/run-*.wandb")):
         lines = [record for record in records(file) if isinstance(record, wandb_internal_pb2.HistoryRecord)]
@@ -140,7 +150,7 @@ def test_wandb_gets_settings_statistics_metrics_and_grids_over_kimg(tmp_path):
     add_line(folder, 4.0, **{"Loss/G/loss": 2.5})
     add_metric(folder, "fid", {4: 80.0}, "fid")
     method.tick(4000)
-    ((name, calls),) = history(folder).items()
+    ((name, calls),) = history(folder, calls=2).items()
     assert name.endswith(method.id) and [call["kimg"] for call in calls] == [0.008, 4.0]
     assert calls[1]["Loss/G/loss"] == 2.5 and calls[1]["Metrics/fid"] == 80.0 and calls[0]["samples.width"] == 128
     assert not any("photographs" in name for call in calls for name in call)
