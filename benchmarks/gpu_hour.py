@@ -1,4 +1,4 @@
-"""What only a GPU shows, in pieces of at most nine minutes, each with a result file of its own.
+"""Measurements that need a GPU, in pieces of at most nine minutes, each with a result file of its own.
 
     python benchmarks/gpu_hour.py PIECE --host HOST --out DIR [--minutes 8] [--data TRAIN.zip --heldout HELD.zip]
     python benchmarks/gpu_hour.py PIECE --host HOST --out DIR --tiny                  # on a CPU, to be tried out
@@ -35,7 +35,7 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parent))
 
 IDLE = {"diagnostics", "tensorboard", "wandb"}  # they add nothing to an iteration
-FROM_PICKLE = {"freezed", "transfergan", "minegan", "scale-shift"}  # they need a network to begin with
+FROM_PICKLE = {"freezed", "transfergan"}  # they need a network to begin with
 STUDY = {
     "none": [],
     "diffaugment": ["--plugin=diffaugment"],

@@ -50,7 +50,7 @@ def records(file: Path) -> Iterator[Any]:
 
 
 def history(run_dir: Path, calls: int = 0) -> dict[str, list[dict]]:
-    """What was logged, a dictionary a call, by the name of the offline run's folder, which ends in its id.
+    """Return the logged values, a dictionary a call, by the name of the offline run's folder, which ends in its id.
 
     calls: waits, half a minute at most, until as many are in the file: a process of wandb's writes it"""
     until = time.monotonic() + 30

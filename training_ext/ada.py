@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from stylegan_plugins.host.randomness import RandomState, drawn_again, random_state
+
 CHANNELS = 64  # that are moved at a time: the pipe pads and doubles maps, which takes memory
 # Strengths of what changes values in the hosts' pipe. The others move pixels; they draw first, as much for any size.
 VALUES = ("brightness", "contrast", "lumaflip", "hue", "saturation", "imgfilter", "noise", "cutout")
@@ -55,13 +57,12 @@ class AdaptiveProbability:
 
 
 @contextmanager
-def noting_draws(pipe: torch.nn.Module | None) -> Iterator[list[torch.Tensor]]:
+def noting_draws(pipe: torch.nn.Module | None) -> Iterator[list[RandomState]]:
     """Give a list that takes the random state with which a pipe begins whenever it is called."""
-    states: list[torch.Tensor] = []
+    states: list[RandomState] = []
 
     def note(module: torch.nn.Module, inputs: tuple[torch.Tensor]) -> None:
-        on_gpu = inputs[0].is_cuda
-        states.append(torch.cuda.get_rng_state(inputs[0].device) if on_gpu else torch.get_rng_state())
+        states.append(random_state(inputs[0].device))
 
     if pipe is None:
         yield states
@@ -73,7 +74,7 @@ def noting_draws(pipe: torch.nn.Module | None) -> Iterator[list[torch.Tensor]]:
         hook.remove()
 
 
-def moves(pipe: Any, states: list[torch.Tensor]) -> Callable[[torch.Tensor], torch.Tensor]:
+def moves(pipe: Any, states: list[RandomState]) -> Callable[[torch.Tensor], torch.Tensor]:
     """Return a function of maps [N, C, h, w] that moves them as the hosts' pipe moved images with the last of these
     random states, in relative coordinates (whole pixels where the pipe moves by whole pixels); without any, it returns
     the maps. The random numbers of the run stay as they are."""
@@ -86,11 +87,7 @@ def moves(pipe: Any, states: list[torch.Tensor]) -> Callable[[torch.Tensor], tor
     def move(maps: torch.Tensor) -> torch.Tensor:
         parts = []
         for part in maps.split(CHANNELS, dim=1):
-            with torch.random.fork_rng(devices=[maps.device] if maps.is_cuda else []):
-                if maps.is_cuda:
-                    torch.cuda.set_rng_state(states[-1], maps.device)
-                else:
-                    torch.set_rng_state(states[-1])
+            with drawn_again(states[-1], maps.device):
                 parts.append(moving(part))
         return torch.cat(parts, dim=1)
 

@@ -16,7 +16,17 @@ import torch
 
 from training_ext import ada_transforms
 from training_ext.ada_transforms import ADA_GROUPS
-from training_ext.contrad import JITTER_PROBABILITY, apply_blur, apply_crop, apply_gray, apply_jitter, sample_crop
+from training_ext.consistency import move
+from training_ext.contrad import (
+    apply_blur,
+    apply_crop,
+    apply_gray,
+    apply_jitter,
+    sample_applied,
+    sample_blur,
+    sample_crop,
+    sample_jitter,
+)
 from training_ext.diffaugment import GROUPS, DiffAugment, Omega
 
 FURTHER = {"flip": 1, "shift": 2, "crop": 4, "jitter": 6, "gray": 1, "blur": 2, "cutmix": 3}
@@ -83,21 +93,19 @@ class AugmentFamily(DiffAugment):
         return omega
 
     def _sample_further(self, group: str, n: int, height: int, width: int, device: torch.device | None) -> torch.Tensor:
-        rand = lambda columns: torch.rand([n, columns], device=device)
-        applied = lambda probability: (rand(1) < probability).float()
         if group == "flip":
-            return applied(self.flip)
+            return sample_applied(n, self.flip, device)
         if group == "shift":
             return _sample_shift(n, height, width, self.shift, device)
         if group == "crop":
             return sample_crop(n, height, width, self.crop, device)[:, :4]
         if group == "jitter":
-            return torch.cat([applied(JITTER_PROBABILITY), applied(0.5), rand(4)], dim=1)
+            return sample_jitter(n, device)
         if group == "gray":
-            return applied(self.gray)
+            return sample_applied(n, self.gray, device)
         if group == "blur":
-            return torch.cat([applied(self.blur), rand(1)], dim=1)
-        return torch.cat([rand(1).sqrt(), rand(2)], dim=1)
+            return sample_blur(n, self.blur, device)
+        return torch.cat([torch.rand([n, 1], device=device).sqrt(), torch.rand([n, 2], device=device)], dim=1)
 
     def apply(self, images: torch.Tensor, omega: Omega) -> torch.Tensor:
         """T(images; omega): images [N, C, H, W] in any floating type; omega as ``sample`` returns it. CutMix mixes the
@@ -144,14 +152,9 @@ def apply_shift(images: torch.Tensor, omega: torch.Tensor, ratio: float = 0.125)
         y[n, c, i, j] = x[n, c, m(i + t_n), m(j + t'_n)],   t_n = round(2 S (omega_n - 1/2)),  S = floor(H ratio)
 
     with m(i) = H - 1 - |H - 1 - |i||, and t', m' with W for columns."""
-    places = []
-    for side, w in zip(images.shape[2:], omega.unbind(dim=1), strict=True):
-        shift = (2 * int(side * ratio) * (w - 0.5)).round().long()
-        place = (torch.arange(side, device=images.device) + shift[:, None]).abs()
-        places.append(side - 1 - (side - 1 - place).abs())  # [N, side]
-    n, channels, _, width = images.shape
-    moved = images.gather(2, places[0][:, None, :, None].expand(n, channels, -1, width))
-    return moved.gather(3, places[1][:, None, None, :].expand_as(moved))
+    sides = zip(images.shape[2:], omega.unbind(dim=1), strict=True)
+    offset = torch.stack([(2 * int(side * ratio) * (w - 0.5)).round().long() for side, w in sides], dim=1)
+    return move(images, torch.zeros(len(images), dtype=torch.bool, device=images.device), offset)
 
 
 def sample_partners(n: int, device: torch.device | None = None) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""What CR, bCR and zCR share: D judges an image as it judges one that differs in what should not matter.
+"""Mathematics of CR, bCR and zCR: D judges an image as it judges one that differs in what should not matter.
 
 CR: Zhang, Zhang, Odena, Lee, "Consistency Regularization for Generative Adversarial Networks" (ICLR 2020,
 arXiv:1910.12027). bCR and zCR: Zhao, Singh, Lee, Zhang, Odena, Zhang, "Improved Consistency Regularization for GANs"
@@ -46,12 +46,17 @@ def draw(images: torch.Tensor, shift: float, flip: bool) -> tuple[torch.Tensor, 
 def move(images: torch.Tensor, mirrored: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
     """T of images [N, C, H, W]: those with `mirrored` [N] are mirrored, all are shifted by `offset` [N, 2] in
     pixels."""
-    size = images.shape[-1]
-    places = torch.arange(size, device=images.device) + offset.unsqueeze(2)
-    rows, columns = (size - 1 - (size - 1 - places.abs()).abs()).unbind(dim=1)  # reflected at 0 and at size - 1
-    columns = torch.where(mirrored.unsqueeze(1), size - 1 - columns, columns)
-    items = torch.arange(len(images), device=images.device)[:, None, None]
-    return images.permute(0, 2, 3, 1)[items, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    n, channels, height, width = images.shape
+    rows, columns = (_reflected(side, shift) for side, shift in zip((height, width), offset.unbind(dim=1), strict=True))
+    columns = torch.where(mirrored.unsqueeze(1), width - 1 - columns, columns)
+    moved = images.gather(2, rows[:, None, :, None].expand(n, channels, -1, width))
+    return moved.gather(3, columns[:, None, None, :].expand_as(moved))
+
+
+def _reflected(side: int, shift: torch.Tensor) -> torch.Tensor:
+    """The places i + shift, [N, side], reflected at 0 and at side - 1."""
+    places = torch.arange(side, device=shift.device) + shift.unsqueeze(1)
+    return side - 1 - (side - 1 - places.abs()).abs()
 
 
 def moved(images: torch.Tensor, shift: float, flip: bool) -> torch.Tensor:

@@ -106,14 +106,13 @@ class SimCLR(Transformation):
 
     def sample(self, n: int, height: int, width: int, device: torch.device | None = None) -> Omega:
         """Returns {group: omega [n, k]}, float32 in [0, 1]. The only place that draws random numbers."""
-        applied = lambda probability: (torch.rand([n, 1], device=device) < probability).float()
-        omega = {"crop": sample_crop(n, height, width, self.crop_area, device)}
-        omega["jitter"] = torch.cat([applied(JITTER_PROBABILITY), applied(0.5), torch.rand([n, 4], device=device)], 1)
-        omega["gray"] = applied(GRAY_PROBABILITY)
+        omega = {"crop": sample_crop(n, height, width, self.crop_area, device), "jitter": sample_jitter(n, device)}
+        omega["gray"] = sample_applied(n, GRAY_PROBABILITY, device)
         if self.blur:
-            omega["blur"] = torch.cat([applied(self.blur), torch.rand([n, 1], device=device)], dim=1)
+            omega["blur"] = sample_blur(n, self.blur, device)
         if self.cutout:
-            omega["cutout"] = torch.cat([applied(self.cutout), torch.rand([n, 2], device=device)], dim=1)
+            applied = sample_applied(n, self.cutout, device)
+            omega["cutout"] = torch.cat([applied, torch.rand([n, 2], device=device)], dim=1)
         return omega
 
     def apply(self, images: torch.Tensor, omega: Omega) -> torch.Tensor:
@@ -126,6 +125,22 @@ class SimCLR(Transformation):
         if "cutout" in omega:
             x = apply_hole(x, omega["cutout"], self.cutout_side)
         return x * 2 - 1
+
+
+def sample_applied(n: int, probability: float, device: torch.device | None) -> torch.Tensor:
+    """1 for an image that is changed, with this probability, else 0; [n, 1]."""
+    return (torch.rand([n, 1], device=device) < probability).float()
+
+
+def sample_jitter(n: int, device: torch.device | None) -> torch.Tensor:
+    """Applied or not, contrast first or not, draws for contrast, hue, saturation, value, [n, 6]."""
+    applied, first = (sample_applied(n, probability, device) for probability in (JITTER_PROBABILITY, 0.5))
+    return torch.cat([applied, first, torch.rand([n, 4], device=device)], dim=1)
+
+
+def sample_blur(n: int, probability: float, device: torch.device | None) -> torch.Tensor:
+    """Applied or not, draw for sigma, [n, 2]."""
+    return torch.cat([sample_applied(n, probability, device), torch.rand([n, 1], device=device)], dim=1)
 
 
 def sample_crop(n: int, height: int, width: int, area: float, device: torch.device | None) -> torch.Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -90,43 +90,30 @@ class PluginLoss(host_loss.StyleGAN2Loss):
         labels, [N, z_dim] latents; `gain` multiplies the loss. Gradients are added to `.grad`."""
         session = self.session
         if session.begin(phase):
+            real_c = session.labels(real_c)
+            main, reg = phase[1:] in ("main", "both"), phase[1:] in ("reg", "both")
+            on_lines = phase[0] == "D" and reg and self.gradient_penalty != 0
+            paired = on_lines or (session.critic.loss or self.gan_loss).paired
+            labels = real_c if paired else gen_c  # a pair, and a line between two images, has one label
+            real, generated = (real_img, real_c), (gen_z, labels)
             with self.normalised_D():
-                self._round(phase, real_img, session.labels(real_c), gen_z, gen_c, gain, host)
+                if phase[0] == "G":
+                    if main:
+                        self._generator(phase, real, generated, gain, main=True, reg=False)
+                    if reg and session.regularises_G():
+                        super().accumulate_gradients("Greg", real_img, real_c, gen_z, labels, gain=gain, **host)
+                    if reg and session.terms("G", phase, main=False, reg=True):
+                        self._generator(phase, real, generated, gain, main=False, reg=True)
+                elif main and reg and session.critic is not HOST_CRITIC:  # R1 may need other gradients than its loss
+                    self._discriminator("Dmain", real, generated, gain, main=True, reg=False)
+                    self._discriminator("Dreg", real, generated, gain, main=False, reg=True)
+                else:
+                    self._discriminator(phase, real, generated, gain, main, reg)
         session.round += 1
 
-    def normalised_D(self) -> Any:
+    def normalised_D(self) -> AbstractContextManager:
         """Return a context in which D has the weights that it is trained with."""
         return nullcontext() if self.spectral_norm is None else self.spectral_norm.applied()
-
-    def _round(
-        self,
-        phase: str,
-        real_img: torch.Tensor,
-        real_c: torch.Tensor,
-        gen_z: torch.Tensor,
-        gen_c: torch.Tensor,
-        gain: float,
-        host: Mapping[str, Any],
-    ) -> None:
-        session = self.session
-        main, reg = phase[1:] in ("main", "both"), phase[1:] in ("reg", "both")
-        paired = (session.critic.loss or self.gan_loss).paired or (
-            phase[0] == "D" and reg and self.gradient_penalty != 0
-        )
-        labels = real_c if paired else gen_c  # a pair, and a line between two images, has one label
-        real, generated = (real_img, real_c), (gen_z, labels)
-        if phase[0] == "G":
-            if main:
-                self._generator(phase, real, generated, gain, main=True, reg=False)
-            if reg and session.regularises_G():
-                super().accumulate_gradients("Greg", real_img, real_c, gen_z, labels, gain=gain, **host)
-            if reg and session.terms("G", phase, main=False, reg=True):
-                self._generator(phase, real, generated, gain, main=False, reg=True)
-        elif main and reg and session.critic is not HOST_CRITIC:  # R1 may need other gradients than its loss
-            self._discriminator("Dmain", real, generated, gain, main=True, reg=False)
-            self._discriminator("Dreg", real, generated, gain, main=False, reg=True)
-        else:
-            self._discriminator(phase, real, generated, gain, main, reg)
 
     def _generator(self, phase: str, real: Tensors, generated: Tensors, gain: float, main: bool, reg: bool) -> None:
         """Make the gradients of G: its adversarial loss on generated images, and its terms."""
@@ -170,8 +157,8 @@ class PluginLoss(host_loss.StyleGAN2Loss):
         terms = session.terms("D", phase, main, reg)
         both = [term for term in terms if term.on == "both"]
         alone = {source: [t for t in terms if t not in both and t.reads(source)] for source in ("generated", "real")}
-        r1 = critic.r1 if reg and self.r1_gamma != 0 and critic.weight != 0 else None
-        r2 = critic.r1 if reg and self.r2_gamma != 0 and critic.weight != 0 else None
+        penalised = critic.r1 if reg and critic.weight != 0 else None
+        r1, r2 = (penalised if gamma != 0 else None for gamma in (self.r1_gamma, self.r2_gamma))
         made: dict[str, Made] = {}
         loss: Any = 0
         loss_generated: Any = 0
@@ -241,8 +228,8 @@ class PluginLoss(host_loss.StyleGAN2Loss):
         """Return WGAN-GP's penalty, weight * (||d D / d T(x')||_2 - 1)^2, [N, 1], at x' = e x + (1 - e) G(z), e uniform
         in [0, 1] for each pair (Gulrajani et al. 2017, arXiv:1704.00028, equation (3)).
 
-        x' passes blur, ADA and augmentations as a real image does, in one draw: as T is affine in the image (all of
-        ADA's transformations and DiffAugment's are), it is on the line between T(x) and T(G(z))."""
+        x' passes blur, ADA and augmentations as a real image does, in one draw: where T is affine in the image, as ADA
+        and DiffAugment's own three are, it is on the line between T(x) and T(G(z))."""
         raw, labels = self.session.real_images(*real, phase)
         with torch.no_grad():
             between = self.session.generate(generated[0], labels)
@@ -276,7 +263,7 @@ class PluginLoss(host_loss.StyleGAN2Loss):
             raw, labels = session.real_images(*given, phase)
         if in_D and (source == "real" or "raw" in gradients):
             raw = raw.detach().requires_grad_("raw" in gradients)
-        with noting_draws(self.augment_pipe) as drawn:
+        with noting_draws(self.augment_pipe if terms else None) as drawn:  # terms alone read `moved`
             clean, kwargs = self.clean(raw, labels, updates)
         shown, omega = self.augmented(clean, source, phase)
         if in_D and "shown" in gradients and "raw" not in gradients:

@@ -60,7 +60,7 @@ def _groups(policy: str) -> tuple[str, ...]:
 
 
 def _applied(*groups: str) -> tuple[CountsWith]:
-    """What the strength of a transformation, or of several, needs."""
+    """Return the condition under which the strength of a transformation, or of several, counts."""
     return (CountsWith("policy", lambda policy: bool({*groups} & {*_groups(policy)}), groups[0]),)
 
 

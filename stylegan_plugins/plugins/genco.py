@@ -27,6 +27,7 @@ from stylegan_plugins import (
 )
 from stylegan_plugins.host.modules import host_module
 from training_ext import genco
+from training_ext.penalties import zero_centred
 
 PAPER = "Cui et al. 2022, GenCo: Generative Co-training for GANs with Limited Data, arXiv:2110.01254"
 
@@ -153,7 +154,7 @@ class Method:
         """gamma/2 |d sum(logits) / d images|^2, [N, 1]."""
         with self.no_weight_gradients():
             (gradient,) = torch.autograd.grad(logits.sum(), images.raw, create_graph=True)
-        return gradient.square().sum([1, 2, 3]).unsqueeze(1) * (self.session.loss.r1_gamma / 2)
+        return zero_centred(gradient).unsqueeze(1) * (self.session.loss.r1_gamma / 2)
 
     def judged(self, name: str, images: Images) -> torch.Tensor:
         """Logits of a further discriminator, [N, 1]; T is drawn anew for each, as the authors do."""

@@ -93,7 +93,7 @@ def passes(phase: str, **how: object) -> dict[str, object]:
 
 
 def of_difference(rounds: int) -> torch.Tensor:
-    """What the similarity of weights adds to the gradients of one step, for each round."""
+    """Return the gradients that the similarity of weights adds to one step, for each round."""
     groups = {"epilogue_kwargs": dict(mbstd_group_size=2)}
     one, none = (
         TinyRun("genco", {"genco": {"difference": weight, "daco": 0.0}}, rounds=rounds, D=groups).gradients("Dmain")

@@ -118,10 +118,19 @@ def one_draw() -> None:
 
 
 def without_lazy() -> None:
-    of_both = TinyRun(loss=dict(r1_gamma=1, r2_gamma=1, gradient_penalty=1)).gradients("Dboth")
-    assert {name.split(".")[0] for name in of_both} == {"D"}
-    alone = TinyRun(loss=dict(r1_gamma=1)).gradients("Dboth")
-    assert any(not torch.allclose(of_both[name], alone[name]) for name in alone)
+    """Each penalty adds to Dboth what it adds to Dreg: their gradients without the adversarial ones."""
+    plain = TinyRun(loss=dict(r1_gamma=0)).gradients("Dboth")
+    for penalty in (dict(r1_gamma=1), dict(r2_gamma=1), dict(gradient_penalty=1)):
+        loss = dict(r1_gamma=0) | penalty
+        run = TinyRun(loss=loss)
+        both, seen = penalised(run, "Dboth")
+        assert {name.split(".")[0] for name in both} == {"D"}
+        where = {"r1_gamma": 1, "r2_gamma": 0, "gradient_penalty": -1}[next(iter(penalty))]  # generated, real, line
+        of_penalty = lambda g, line="gradient_penalty" in penalty: (
+            (g.square().sum([1, 2, 3]).sqrt() - 1).square() if line else g.square().sum([1, 2, 3]) / 2
+        )
+        added = expected(run, *seen[where], of_penalty)
+        equal({name: both[name] - plain[name] for name in plain}, added)
 
 
 def weight_0_is_off() -> None:

@@ -51,7 +51,7 @@ def seen(name, options):
 
 
 def compared(name, on, off):
-    """What the method trains, and the passes that it makes."""
+    """Return the networks that the method trains, and the passes that it makes."""
     (with_it, passes), (without, stock) = seen(name, on), seen(name, off)
     trained = {phase: set() for phase in PHASES}
     for phase in PHASES:
