@@ -202,12 +202,12 @@ def device_option(command: click.Command) -> click.Command:
     @wraps(callback)
     def on_device(*args: Any, **kwargs: Any) -> Any:
         devices.choose(kwargs.pop("device") or "auto")
+        pickle = Path(str(kwargs.get("network_pkl", "")))
         if kwargs.get("data"):
-            run = Path(str(kwargs.get("network_pkl", ""))).parent
-            kwargs["data"] = prepare.usable(kwargs["data"], prepare.How.of_run(run))
+            kwargs["data"] = prepare.usable(kwargs["data"], prepare.How.of_run(pickle.parent))
         samples = kwargs.pop("metric_samples", None)
         host_metrics.check_samples(samples, kwargs.get("metrics"))
-        host_metrics.begin(None, samples)
+        host_metrics.begin(pickle.parent if drawing.has_labels_of_a_plugin(pickle) else None, samples)
         host_metrics.check_metrics(kwargs.get("metrics") or [], kwargs.get("data"), samples)
         drawing.check_options(command, kwargs)
         if adds_class:

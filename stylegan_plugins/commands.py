@@ -177,6 +177,10 @@ def pictures_options(command: Callable) -> Callable:
 )
 @default_option("--columns", type=click.IntRange(min=2), default=12, help="Frames in the strip")
 @trunc_option(help="Truncation psi; 1 is none")
+@click.option("--labels-only", is_flag=True, help="With disp: z of the first seed; labels alone change")
+@click.option(
+    "--like", type=Directory, multiple=True, metavar="IMAGE", help="With disp: labels of pictures, given twice or more"
+)
 @pictures_options
 def interpolate(
     run_or_pkl: Path,
@@ -185,22 +189,31 @@ def interpolate(
     columns: int,
     trunc: float,
     label: str | None,
+    labels_only: bool,
+    like: tuple[Path, ...],
     data: str | None,
     features: str,
     **video: Any,
 ) -> None:
     """Walk from seed to seed in w: a video (MP4 and GIF), and a strip with the nearest training image under each frame.
 
-    If frames jump from one training image to the next, the generator has memorised them."""
+    With --labels-only or --like the walk goes from the labels of one image to those of the next. If frames jump from
+    one training image to the next, the generator has memorised them."""
     if video["seconds"] is not None:
         refuse_given("frames", "with --seconds")
-    numbers, G = _load(run_or_pkl, outdir, seeds, fewest=2)
-    movie = pictures.Video.of(G.resolution, len(numbers), **video)
+    if len(like) == 1:
+        raise OptionError(f"--like={like[0]}: give it twice or more, for the pictures to walk between.")
+    numbers, G = _load(run_or_pkl, outdir, seeds, fewest=1 if like else 2)
+    if label is not None and (labels_only or like):
+        raise OptionError(
+            f"--class={label}: with {'--like' if like else '--labels-only'}, labels change. Leave it out."
+        )
+    movie = pictures.Video.of(G.resolution, len(like) or len(numbers), **video)
     known = pictures.neighbours(G.file.parent, G.network, devices.device(), data, features)
     if known is None:
         refuse_given("features", WITHOUT_IMAGES)
-    ws = list(G.latents(numbers, truncation=trunc, class_=label))
-    for file in pictures.interpolation(G.network, ws, outdir, video=movie, columns=columns, near=known):
+    ends, draw = G.walk(numbers, trunc, label, labels_only, like)
+    for file in pictures.interpolation(draw, ends, outdir, video=movie, columns=columns, near=known):
         tell(file)
 
 

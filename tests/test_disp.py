@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import shutil
+import types
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +33,7 @@ from support.runs import (
 )
 from support.scripts import DRIVERS, invoke, run_script
 
+import stylegan_plugins
 from stylegan_plugins.analysis import sample
 from stylegan_plugins.errors import DataError, OptionError, PluginError
 from stylegan_plugins.files.pickles import read_pickle
@@ -277,6 +280,74 @@ def test_variants_of_a_picture_and_what_has_none(ada_host, trained, crops, tmp_p
 
 
 @pytest.mark.run
+def test_a_walk_between_priors_keeps_z(ada_host, trained, tmp_path):
+    crops = color_crops(2, side=64)
+    for name, pixels in zip("ab", crops, strict=True):
+        PIL.Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+    like = [f"--like={tmp_path / name}.png" for name in "ab"]
+    short = ["--frames=3", "--columns=4", "--no-loop", "--trunc=1"]
+    done = invoke(ada_host, "interpolate", str(trained[1]), *like, *short, "--seeds=5", f"--outdir={tmp_path}/walk")
+    assert done.returncode == 0, done.stderr
+    strip = np.asarray(PIL.Image.open(tmp_path / "walk" / "interpolation.png"))[:16]  # the row below: nearest images
+    frames = strip.reshape(16, 4, 16, 3).swapaxes(0, 1)
+    for frame, name in ((frames[0], "a"), (frames[-1], "b")):  # the ends are the variants of the pictures
+        given = [f"--like={tmp_path / name}.png", "--seeds=5", "--trunc=1", f"--outdir={tmp_path / name}"]
+        assert invoke(ada_host, "sample", str(trained[1]), *given).returncode == 0
+        assert np.array_equal(frame, np.asarray(PIL.Image.open(tmp_path / name / "seed0005.png")))
+    G = stylegan_plugins.load(trained[1], host=ada_host, device="cpu")
+    z = torch.from_numpy(np.random.RandomState(3).randn(1, G.z_dim))
+    ends = [G.sampler.draw(G.network, np.random.RandomState([seed, 1])) for seed in (3, 4)]
+    middle = G(z, torch.lerp(*ends, 0.5)[None], truncation=1)
+    _, shown, _ = G.interpolate("3-4", frames=2, labels_only=True, truncation=1)
+    assert np.array_equal(np.asarray(shown), ((middle[0].permute(1, 2, 0) * 127.5 + 128).clamp(0, 255).byte().numpy()))
+    for flags, message in (([like[0]], "--like=.*: give it twice"), ([*like, "--class=1"], "--class=1: with --like")):
+        done = invoke(ada_host, "interpolate", str(trained[1]), *flags, f"--outdir={tmp_path}/none")
+        assert done.returncode == 2 and re.search(message, done.stderr) and not (tmp_path / "none").exists()
+
+
+@pytest.mark.run
+def test_metrics_judge_what_is_sampled(cache, ada_host, trained, crops):
+    """calc_metrics.py has the run's sampler: our metrics, and the hosts' own by the labels that these draw."""
+    code = """if True:
+    import sys, numpy as np, torch
+    from pathlib import Path
+    from stylegan_plugins.run import host_metrics
+    from stylegan_plugins.analysis import sample
+    from stylegan_plugins.host.networks import load_network
+    from metrics import metric_main
+    import dnnlib
+    run, data = Path(sys.argv[1]), sys.argv[2]
+    G = load_network(next(run.glob("*.pkl")), "G_ema")
+    host_metrics.register()
+    host_metrics.begin(run, None)
+    z = torch.ones([3, G.z_dim])
+
+    @metric_main.register_metric
+    def seen(opts):
+        dataset = dnnlib.util.construct_class_by_name(**opts.dataset_kwargs)
+        c = torch.from_numpy(np.stack([dataset.get_label(np.random.randint(len(dataset))) for _ in range(3)]))
+        w = opts.G.mapping(z, c)
+        assert torch.equal(w, opts.G.mapping(z, c))  # a label is one draw, however often it is used
+        sampler = sample.sampler_of(run)
+        embedded = torch.stack([sampler.draw(G, np.random.RandomState([k, 0])) for k in range(3)])
+        assert torch.equal(w, sample.map_embedded(G, z, embedded)) and not torch.equal(embedded[0], embedded[1])
+        return dict(seen=1.0)
+
+    kwargs = dict(class_name="training.dataset.ImageFolderDataset", path=data, use_labels=True)
+    get_label = metric_main.metric_utils.dnnlib.util.get_obj_by_name(kwargs["class_name"]).get_label
+    options = dict(G=G, dataset_kwargs=kwargs, num_gpus=1, rank=0, device=torch.device("cpu"))
+    assert metric_main.calc_metric(metric="seen", **options)["results"]["seen"] == 1
+    assert dnnlib.util.get_obj_by_name(kwargs["class_name"]).get_label is get_label
+    """
+    run_script(ada_host, "-c", code, str(trained[1]), str(crops))
+    (snapshot,) = trained[1].glob("network-snapshot-*.pkl")
+    kid = "kid_efficientnet_lite0"
+    args = [f"--network={snapshot}", f"--metrics={kid}", "--metric-samples=12", "--device=cpu", "--mirror=0"]
+    said = run_script(ada_host, "calc_metrics.py", *args).stdout
+    assert f'"{kid}": ' in said
+
+
+@pytest.mark.run
 def test_plain_and_class_conditional_generators_are_sampled_too(ada_host, pickles, tmp_path):
     done = invoke(ada_host, "sample", str(pickles[ADA]), "--seeds=0", f"--outdir={tmp_path}")
     assert done.returncode == 0 and (tmp_path / "seed0000.png").exists(), done.stderr
@@ -322,6 +393,14 @@ def test_many_images_are_sampled_from_a_mixture_that_is_kept(ada_host, trained, 
         assert done.returncode == 0, done.stderr
         sheets.append((tmp_path / name / "sheet.png").read_bytes())
     (file,) = moved.glob("disp-mixture-*.npz")
+    G = stylegan_plugins.load(moved, host=ada_host, device="cpu").network
+    during = tmp_path / "during"  # a snapshot of training writes the same file
+    during.mkdir()
+    shutil.copy(moved / "priors.npz", during)
+    chosen = plugin.DISPOptions(**options["plugins"]["options"]["disp"])
+    session = types.SimpleNamespace(run_dir=during, G_ema=G, G=G, report=None, layer_shape=lambda layer: (8,))
+    plugin.Method(session, chosen).snapshot()
+    assert (during / file.name).read_bytes() == file.read_bytes()
     with np.load(file) as kept:
         assert kept["means"].shape[0] == 3 and kept["weights"].sum() == pytest.approx(1)
     assert sheets[0] == sheets[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -91,7 +92,8 @@ class Explorer:
         fps = 24
         video = Video.of(self.generator.resolution, len(ws), fps=fps, frames=frames, seconds=None, loop=loop, size=None)
         folder = Path(tempfile.mkdtemp(dir=self.folder))
-        return pictures.interpolation(self.generator.network, ws, folder, video=video, columns=2, near=None)
+        draw = partial(sample.render, self.generator.network)
+        return pictures.interpolation(draw, ws, folder, video=video, columns=2, near=None)
 
     def nearest(self, image: PIL.Image.Image) -> list[tuple[PIL.Image.Image, float]]:
         """Return the training images that are nearest to an image, with their distances. Raises OptionError without a

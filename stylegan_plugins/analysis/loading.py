@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -178,13 +179,35 @@ class LoadedGenerator:
         loop: bool = False,
         truncation: float = TRUNCATION,
         class_: Label = None,
+        labels_only: bool = False,
+        like: Sequence[str | Path | PIL.Image.Image] = (),
     ) -> list[PIL.Image.Image]:
-        """Return images on the way in w from seed to seed, `frames` from one to the next; loop: back to the first."""
-        numbers = numbers_of(seeds)
-        if len(numbers) < 2:
-            raise OptionError(f"seeds={seeds}: 2 or more are needed.")
-        ws = list(self.latents(numbers, truncation=truncation, class_=class_))
-        return [sampling.picture_of(sampling.render(self.network, w)) for w in between(ws, frames, loop)]
+        """Return images on the way from seed to seed, `frames` from one to the next; loop: back to the first.
+
+        labels_only  for a generator that was trained with disp: z is that of the first seed, and the way goes from the
+                     labels of one seed to those of the next; otherwise in w
+        like         pictures, or their files, whose labels take the place of the seeds': so labels alone change"""
+        ends, draw = self.walk(numbers_of(seeds), truncation, class_, labels_only, like)
+        if len(ends) < 2:
+            what = f"like={like}" if like else f"seeds={seeds}"
+            raise OptionError(f"{what}: 2 or more are needed.")
+        return [sampling.picture_of(draw(point)) for point in between(ends, frames, loop)]
+
+    def walk(
+        self,
+        seeds: Sequence[int],
+        truncation: float = TRUNCATION,
+        class_: Label = None,
+        labels_only: bool = False,
+        like: Sequence[str | Path | PIL.Image.Image] = (),
+    ) -> tuple[list[torch.Tensor], Callable[[torch.Tensor], np.ndarray]]:
+        """Return the ends of a walk, and what draws a point on it, uint8 [H, W, C]. Arguments as of `interpolate`."""
+        if labels_only or like:
+            given = [sampling.read_image(picture, self.network) for picture in like]
+            ends, to_w = sampling.label_walk(self.network, seeds, given, self.sampler, truncation)
+            return ends, lambda end: sampling.render(self.network, to_w(end))
+        ws = self.latents(seeds, truncation=truncation, class_=class_)
+        return list(ws), partial(sampling.render, self.network)
 
 
 def numbers_of(seeds: Seeds) -> Sequence[int]:

@@ -87,12 +87,12 @@ class Neighbours:
 Near = Neighbours | StreamedNeighbours
 
 
-def between(ws: Sequence[torch.Tensor], steps: int, closed: bool) -> list[torch.Tensor]:
-    """Return `steps` points from each w to the next, evenly spaced and without the next itself; closed: from the last
+def between(ends: Sequence[torch.Tensor], steps: int, closed: bool) -> list[torch.Tensor]:
+    """Return `steps` points from each end to the next, evenly spaced and without the next itself; closed: from the last
     to the first, too, otherwise the last is added."""
-    pairs = itertools.pairwise([*ws, ws[0]] if closed else ws)
+    pairs = itertools.pairwise([*ends, ends[0]] if closed else ends)
     made = [torch.lerp(a, b, k / steps) for a, b in pairs for k in range(steps)]
-    return made if closed else [*made, ws[-1]]
+    return made if closed else [*made, ends[-1]]
 
 
 @dataclass(frozen=True)
@@ -123,14 +123,23 @@ class Video:
 
 
 def interpolation(
-    G: Any, ws: Sequence[torch.Tensor], outdir: Path, *, video: Video, columns: int, near: Near | None
+    draw: Callable[[torch.Tensor], np.ndarray],
+    ends: Sequence[torch.Tensor],
+    outdir: Path,
+    *,
+    video: Video,
+    columns: int,
+    near: Near | None,
 ) -> list[Path]:
-    """Write interpolation.mp4 and .gif, which go from seed to seed, and interpolation.png, a strip of `columns` frames
-    from the first to the last, with the nearest image of the data set under each."""
+    """Write interpolation.mp4 and .gif, which go from end to end, and interpolation.png, a strip of `columns` frames
+    from the first to the last, with the nearest image of the data set under each.
+
+    draw   a point on the way -> its image, uint8 [H, W, C]
+    ends   w of seeds, for example"""
     outdir.mkdir(parents=True, exist_ok=True)
-    moving = between(ws, video.frames, closed=video.loop)
+    moving = between(ends, video.frames, closed=video.loop)
     with click.progressbar(moving, label="Frames", file=sys.stderr) as bar:
-        shown = [sample.picture_of(sample.render(G, w)) for w in bar]
+        shown = [sample.picture_of(draw(point)) for point in bar]
     movie, animation, strip = (outdir / f"interpolation.{ending}" for ending in ("mp4", "gif", "png"))
     written = [strip, animation]
     if importlib.util.find_spec("imageio_ffmpeg") is None:
@@ -141,9 +150,8 @@ def interpolation(
     pause = max(1000 // video.fps, FASTEST)
     repeats: dict[str, Any] = {"loop": 0} if video.loop else {}  # without, a GIF is played once
     shown[0].save(animation, save_all=True, append_images=shown[1:], duration=pause, **repeats)
-    path = between(ws, video.frames, closed=False)
-    chosen = [path[round(k * (len(path) - 1) / (columns - 1))] for k in range(columns)]
-    row = [sample.render(G, w) for w in chosen]
+    path = between(ends, video.frames, closed=False)
+    row = [draw(path[round(k * (len(path) - 1) / (columns - 1))]) for k in range(columns)]
     sample.grid(row if near is None else [*row, *near.nearest(row)[0]], columns).save(strip)
     return written
 

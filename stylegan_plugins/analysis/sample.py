@@ -106,24 +106,46 @@ def latents(
     """Yield w for each seed, [1, num_ws, w_dim]. z is that of the hosts' scripts; w depends on its seed alone.
 
     like: [1, C, H, W]; label: a class, for a G that has classes. Raises OptionError if G needs another one of them."""
-    device = next(G.parameters()).device
-    z_of = lambda seed: torch.from_numpy(np.random.RandomState(seed).randn(1, G.z_dim)).to(device)
     if G.c_dim and sampler is not None:
         if label is not None:
             raise OptionError(f"--class={label}: this generator has features of images in the place of classes.")
         given = None if like is None else sampler.like(G, like)
         for seed in seeds:
             embedded = sampler.draw(G, np.random.RandomState([seed, 1])) if given is None else given
-            yield map_embedded(G, z_of(seed), embedded[None], truncation_psi=truncation)
+            yield map_embedded(G, z_of(G, seed), embedded[None], truncation_psi=truncation)
         return
     if like is not None:
-        raise OptionError(
-            "--like: this generator was not trained on features of images (--plugin=disp), or its pickle does not "
-            "lie in the directory of its run."
-        )
+        raise without_features("--like")
     c = one_hot(G, label)
     for seed in seeds:
-        yield G.mapping(z_of(seed), c, truncation_psi=truncation)
+        yield G.mapping(z_of(G, seed), c, truncation_psi=truncation)
+
+
+def label_walk(
+    G: Any, seeds: Sequence[int], pictures: Sequence[torch.Tensor], sampler: Sampler | None, truncation: float
+) -> tuple[list[torch.Tensor], Callable[[torch.Tensor], torch.Tensor]]:
+    """Return the ends of a walk through the labels of a sampler, each [E], and what makes w of a point on it.
+
+    z is that of the first seed, from end to end. pictures: [1, C, H, W] each, whose labels are the ends; none: those
+    that are drawn for the seeds. Raises OptionError if there is no sampler."""
+    if not G.c_dim or sampler is None:
+        raise without_features("--like" if pictures else "--labels-only")
+    z = z_of(G, seeds[0])
+    drawn = [] if pictures else [sampler.draw(G, np.random.RandomState([seed, 1])) for seed in seeds]
+    ends = [sampler.like(G, picture) for picture in pictures] or drawn
+    return ends, torch.no_grad()(lambda end: map_embedded(G, z, end[None], truncation_psi=truncation))
+
+
+def z_of(G: Any, seed: int) -> torch.Tensor:
+    """Return z of a seed as the hosts' scripts draw it, [1, z_dim]."""
+    return torch.from_numpy(np.random.RandomState(seed).randn(1, G.z_dim)).to(next(G.parameters()).device)
+
+
+def without_features(flag: str) -> OptionError:
+    return OptionError(
+        f"{flag}: this generator was not trained on features of images (--plugin=disp), or its pickle does not lie in "
+        "the directory of its run."
+    )
 
 
 def one_hot(G: Any, label: int | None) -> torch.Tensor:

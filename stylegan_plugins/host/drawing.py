@@ -175,7 +175,7 @@ def _choose_class(G: Any, label: int | None, path: Path | None, context: click.C
         if label is not None and context is not None and CLASS_OPTION in context.command.params:
             raise OptionError(f"--class={label}: this network has no classes. Leave it out.")
         return  # a script with a --class of its own says so in its words
-    if path is not None and _has_labels_of_a_plugin(path):
+    if path is not None and has_labels_of_a_plugin(path):
         raise HostError(
             f"--network: {path} has features of images in the place of classes, which the host's scripts do not know. "
             "Use: stylegan-plugins sample."
@@ -186,7 +186,7 @@ def _choose_class(G: Any, label: int | None, path: Path | None, context: click.C
     G.mapping.register_forward_pre_hook(partial(_with_label, label, G.c_dim), with_kwargs=True)
 
 
-def _has_labels_of_a_plugin(snapshot: Path) -> bool:
+def has_labels_of_a_plugin(snapshot: Path) -> bool:
     """Return whether a plug-in drew the labels in the run of a snapshot. What `export` wrote has another name."""
     if run_folders.SNAPSHOT.fullmatch(snapshot.name) is None:
         return False

@@ -170,12 +170,12 @@ def configure(args: Any, explicit: frozenset[str]) -> None:
 
 @hookimpl
 def setup(session: Session, options: DISPOptions) -> Method:
-    return Method(session)
+    return Method(session, options)
 
 
 class Method:
-    def __init__(self, session: Session) -> None:
-        self.report = session.report
+    def __init__(self, session: Session, options: DISPOptions) -> None:
+        self.session, self.options, self.report = session, options, session.report
         self.embedding = EqualizedLinear(session.G.c_dim, *session.layer_shape(LAYER))
         torch.nn.init.zeros_(self.embedding.weight)  # D starts as the one without priors
         self.heads = [Head("disp", self.embedding)]
@@ -188,13 +188,43 @@ class Method:
             self.report(f"DISP/projection/{seen.images.source}", matched)
         return seen.host_logits + matched
 
+    @hookimpl
+    def snapshot(self) -> None:
+        """Fit the mixture for G_ema of a snapshot, so that samples of it need no fit."""
+        if self.options.sampling == "mixture":
+            _, values = of_run(self.session.run_dir, self.options)
+            mixture_of(self.session.run_dir, self.session.G_ema, values, self.options.components)
+
+
+def of_run(run_dir: Path, options: DISPOptions) -> tuple[disp.Standard, np.ndarray]:
+    """Return the scale of a run's priors, and those of the images that it trains on, on that scale, [m, d]."""
+    found = priors.load(file_of(run_dir, options))
+    standard = disp.Standard.of(found.of_the_run)
+    return standard, standard(found.of_the_run)
+
+
+def mixture_of(run_dir: Path, G: torch.nn.Module, values: np.ndarray, components: int) -> disp.Mixture:
+    """Return the mixture of priors [m, d] as G embeds them: fitted once for a G, and kept beside the run."""
+    weight = G.mapping.embed.weight.detach().cpu().numpy()  # type: ignore[union-attr, operator]
+    kept = run_dir / f"disp-mixture-{hashlib.sha256(weight.tobytes()).hexdigest()[:12]}.npz"
+    if kept.exists():
+        with np.load(kept, allow_pickle=False) as arrays:
+            return disp.Mixture(arrays["weights"], arrays["means"], arrays["deviations"])
+    require("sklearn")
+    fitted = disp.Mixture.fit(embed(G, values).cpu().numpy(), min(components, len(values)))
+    try:
+        with whole(kept) as out:
+            np.savez(out, **vars(fitted))
+    except DataError as error:  # the run of somebody else: it is fitted anew each time
+        click.echo(f"disp: the mixture is not kept: {error}", err=True)
+    return fitted
+
 
 @hookimpl
 def register_sampler(run_dir: Path, options: DISPOptions) -> Sampler:
     file = file_of(run_dir, options)
     found = priors.load(file)
-    standard = disp.Standard.of(found.of_the_run)
-    values = standard(found.of_the_run)
+    standard, values = of_run(run_dir, options)
     way = options.sampling  # register_labels has made it definite
 
     def draw(G: torch.nn.Module, random: np.random.RandomState) -> torch.Tensor:
@@ -205,20 +235,7 @@ def register_sampler(run_dir: Path, options: DISPOptions) -> Sampler:
 
     @functools.cache
     def mixture(G: torch.nn.Module) -> disp.Mixture:
-        """Fitted once for a G, and kept beside the run."""
-        weight = G.mapping.embed.weight.detach().cpu().numpy()  # type: ignore[union-attr, operator]
-        kept = run_dir / f"disp-mixture-{hashlib.sha256(weight.tobytes()).hexdigest()[:12]}.npz"
-        if kept.exists():
-            with np.load(kept, allow_pickle=False) as arrays:
-                return disp.Mixture(arrays["weights"], arrays["means"], arrays["deviations"])
-        require("sklearn")
-        fitted = disp.Mixture.fit(embed(G, values).cpu().numpy(), min(options.components, len(values)))
-        try:
-            with whole(kept) as out:
-                np.savez(out, **vars(fitted))
-        except DataError as error:  # the run of somebody else: it is fitted anew each time
-            click.echo(f"disp: the mixture is not kept: {error}", err=True)
-        return fitted
+        return mixture_of(run_dir, G, values, options.components)
 
     @functools.cache
     def backbone() -> torch.nn.Module:

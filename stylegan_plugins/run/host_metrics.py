@@ -10,6 +10,7 @@ import contextlib
 import copy
 import functools
 import inspect
+import itertools
 import os
 import re
 import types
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import requests
 import torch
 
@@ -36,7 +38,9 @@ from training_ext.distributed import broadcast_value, gather_objects, merged
 FLAG = "--metrics"
 ADDRESS = re.compile(r"""^[^#\n]*["'](https?://[^"']+)["']""", re.MULTILINE)  # in a line of code
 SECONDS = 10.0  # after which a host's download that does not answer is given up
-SAMPLES = "STYLEGAN_PLUGINS_METRIC_SAMPLES"  # in the environment, for processes that a script starts
+# In the environment, for processes that a script starts.
+SAMPLES = "STYLEGAN_PLUGINS_METRIC_SAMPLES"
+RUN = "STYLEGAN_PLUGINS_METRIC_RUN"  # the directory of the run, whose plug-ins may have a sampler
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,6 @@ class Judge:
     there is another."""
 
     def __init__(self) -> None:
-        self.run_dir: Path | None = None  # whose plug-ins may have a sampler
         self.comparisons: dict[tuple[str, str], evaluate.Comparison] = {}
         self.seen: tuple[Callable[[], Any], dict[tuple[str, str], Outputs]] = (lambda: None, {})
         self.details: dict[str, Callable[[Path], dict[str, Any]]] = {}
@@ -87,7 +90,7 @@ class Judge:
     def measure(self, this: Named, options: Any) -> dict[str, float]:
         """Return the figures of a metric. options: the host's MetricOptions. Called on all processes."""
         figures = torch.zeros([len(this.metric.ends)], dtype=torch.float64)
-        sampler = None if self.run_dir is None else sample.sampler_of(self.run_dir)
+        sampler = _sampler()
         with torch.random.fork_rng(devices=[options.device] if options.device.type == "cuda" else []):
             comparison = self._comparison(this, options)
             seen = self._see(this, options, comparison, sampler)
@@ -197,16 +200,51 @@ def register() -> None:
     @functools.wraps(calc)
     def calc_metric(metric: str, **options: Any) -> Any:
         _JUDGE.reference = dict(options.get("dataset_kwargs") or {})
-        return calc(metric, **options)
+        ours = isinstance(metric_main._metric_dict.get(metric), Named)
+        with contextlib.nullcontext(options) if ours else _labels_of_samples(options) as given:
+            return calc(metric, **given)
 
     metric_main.report_metric, metric_main.calc_metric = report_metric, calc_metric
 
 
 def begin(run_dir: Path | None, samples: int | None) -> None:
-    """Note that a run starts in this process, or a script without one, and in those that it starts. samples: generated
-    images; None: `evaluate.default_samples`."""
-    _JUDGE.run_dir = run_dir
-    os.environ[SAMPLES] = str(samples or 0)
+    """Note the run whose networks are measured in this process and in those that it starts; None: there is none.
+    samples: generated images; None: `evaluate.default_samples`."""
+    os.environ[RUN], os.environ[SAMPLES] = str(run_dir or ""), str(samples or 0)
+
+
+def _sampler() -> sample.Sampler | None:
+    return sample.sampler_of(Path(os.environ[RUN])) if os.environ.get(RUN) else None
+
+
+@contextlib.contextmanager
+def _labels_of_samples(options: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Let a metric of the host judge the images that `sample` makes: give its arguments with a G whose labels come from
+    the sampler of the run's plug-in, if it has one.
+
+    The host takes labels of generated images from the data set, one by one, and may use one for several images. So the
+    data set gives numbers meanwhile, and G's mapping network embeds the k-th as the sampler's k-th draw."""
+    G, sampler, rank = options.get("G"), _sampler(), options.get("rank", 0)
+    if G is None or not G.c_dim or sampler is None:
+        yield options
+        return
+    cls = host_module("dnnlib").util.get_obj_by_name(options["dataset_kwargs"]["class_name"])
+    numbers = itertools.count()
+
+    def get_label(dataset: Any, index: int) -> np.ndarray:
+        return np.array([next(numbers)] + [0] * (G.c_dim - 1), dtype=np.float32)
+
+    def drawn(embed: Any, inputs: tuple[torch.Tensor], output: torch.Tensor) -> torch.Tensor:
+        draws = [np.random.RandomState([int(k), rank]) for k in inputs[0][:, 0].tolist()]
+        return torch.stack([sampler.draw(G, random) for random in draws]).to(output)
+
+    judged = copy.deepcopy(G)  # the sampler embeds with the one that it is given
+    judged.mapping.embed.register_forward_hook(drawn)
+    theirs, cls.get_label = cls.get_label, get_label
+    try:
+        yield {**options, "G": judged}
+    finally:
+        cls.get_label = theirs
 
 
 # What metrics download. ---------------------------------------------------------------------------
