@@ -1,6 +1,6 @@
 """Records what the authors' ContraD computes, as tests/golden/contrad.npz.
 
-    pip install kornia gin-config tensorboardX six
+    pip install kornia gin-config tensorboardX six tqdm
     python benchmarks/record_contrad.py --repo DIR --out tests/golden
 
 The directory is a checkout of jh-jeong/ContraD at the commit below. As in record_golden.py, their code runs where it
@@ -19,6 +19,7 @@ from record_golden import check_checkout, patched, save
 COMMIT = "4ac8ce538cfc5d068da52b960afe5227862162ff"
 FILES = (
     *("training/gan/contrad.py", "training/criterion.py", "models/gan/base.py", "utils.py"),
+    *("models/gan/stylegan2/discriminator.py", "test_gan_sample_cddls.py"),
     *("augment/__init__.py", "augment/spatial.py", "augment/color_jitter.py", "augment/utils.py"),
 )
 N, WIDTH, HIDDEN, PROJECTION = 6, 20, 16, 8
@@ -83,6 +84,77 @@ def record_discriminator():
     return record
 
 
+def record_joint():
+    """L_D of the authors for a D with minibatch standard deviation: two views and generated images in one batch."""
+    from models.gan.base import BaseDiscriminator
+    from training.gan.contrad import loss_D_fn
+
+    layers = types.ModuleType("models.gan.stylegan2.layers")  # theirs compile CUDA code
+    layers.ConvLayer = layers.EqualLinear = layers.Downsample = torch.nn.Module
+    sys.modules[layers.__name__] = layers
+    from models.gan.stylegan2.discriminator import _minibatch_stddev_layer
+
+    class Small(BaseDiscriminator):
+        def __init__(self, channels):
+            super().__init__(WIDTH * 16, d_hidden=HIDDEN, d_project=PROJECTION, mlp_linear=True)
+            self.conv = torch.nn.Conv2d(channels + 1, WIDTH, 3, padding=1)
+
+        def penultimate(self, inputs):
+            return torch.tanh(self.conv(_minibatch_stddev_layer(inputs))).flatten(1)
+
+    torch.manual_seed(3)
+    n, channels = 8, 3
+    D = Small(channels).double()
+    images = torch.randn([3 * n, channels, 4, 4], dtype=torch.float64, requires_grad=True)
+    P = types.SimpleNamespace(augment_fn=lambda _: images, temp=0.1, lbd_a=1.0, distributed=False)
+    blank = torch.zeros([n, 1])
+    contrast, aux = loss_D_fn(P, D, {"loss": "nonsat"}, blank, blank)
+    (contrast + aux["penalty"]).backward()
+    record = {"joint/images": images, "joint/contrast": contrast, "joint/adversarial": aux["penalty"]}
+    record["joint/grad/images"] = images.grad
+    for name, value in D.named_parameters():
+        record.update({f"joint/D/{name}": value, f"joint/grad/D/{name}": value.grad})
+    return record
+
+
+def record_cddls():
+    """Their sampler, after one step and after several, with the numbers that it drew."""
+    from models.gan.base import BaseDiscriminator, LinearWrapper
+    from test_gan_sample_cddls import _sample_cddls
+
+    class Generator(torch.nn.Linear):
+        def sample_latent(self, n):
+            return torch.rand([n, self.in_features], dtype=torch.float64) * 2 - 1
+
+        def forward(self, z):
+            return torch.sigmoid(super().forward(z))
+
+    class Small(BaseDiscriminator):
+        def __init__(self, pixels):
+            super().__init__(WIDTH, d_hidden=HIDDEN, d_project=PROJECTION, mlp_linear=True)
+            self.encoder = torch.nn.Linear(pixels, WIDTH)
+
+        def penultimate(self, inputs):
+            return torch.tanh(self.encoder(inputs))
+
+    torch.manual_seed(4)
+    G, D = Generator(5, 12).double(), Small(12).double()
+    D.classifier = LinearWrapper(WIDTH, 3).double()
+    with torch.no_grad():
+        D.linear.l1.weight.mul_(8), D.classifier.weight.mul_(8)  # far enough for z to be clamped
+    record = {f"cddls/G/{name}": value for name, value in G.named_parameters()}
+    record |= {f"cddls/D/{name}": value for name, value in D.named_parameters() if "projection" not in name}
+    for steps in (1, 7):
+        drawn = []
+        keep = lambda original, drawn=drawn: lambda *a, **k: drawn.append(original(*a, **k)) or drawn[-1].clone()
+        P = types.SimpleNamespace(n_steps=steps, eps=0.05, lbd=0.7, sigma_n=0.1)
+        with patched(torch, "rand", keep), patched(torch, "randn_like", keep):
+            record[f"cddls/{steps}/images"] = _sample_cddls(P, G, D, 2, 4)
+        record[f"cddls/{steps}/z"] = drawn[0] * 2 - 1
+        record |= {f"cddls/{steps}/noise{index}": value for index, value in enumerate(drawn[1:])}
+    return record
+
+
 def record_augmentation():
     """Each transformation with its draws, and the gradient of a weighted sum of its output."""
     import augment
@@ -138,6 +210,7 @@ def main():
     old_names()
     sys.path.insert(0, str(args.repo))
     record = {"contrad_commit": COMMIT, **record_losses(), **record_discriminator(), **record_augmentation()}
+    record |= record_joint() | record_cddls()
     save(args.out / "contrad.npz", record)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from pathlib import Path
@@ -22,6 +23,7 @@ from stylegan_plugins.plugins import contrad
 from stylegan_plugins.plugins.contrad import PRESETS, ContraDOptions
 from stylegan_plugins.run import arguments as run_arguments
 from training_ext.parts import Images, Pass, Step
+from training_ext.passes import Unseen, for_term, make_passes
 
 GOLDEN = Path(__file__).parent / "golden" / "contrad.npz"
 
@@ -76,6 +78,66 @@ def test_the_step_of_d_and_of_g_equals_the_authors_4ac8ce5():
     loss = softplus(-logits(passed("generated", "Gmain", features))).mean()  # theirs was given all
     (gradient,) = torch.autograd.grad(loss, [features])
     torch.testing.assert_close(gradient, golden["step/grad/features/G"], rtol=1e-9, atol=1e-12)
+
+
+class StddevD(torch.nn.Module):
+    """The authors' small D of `record_contrad.py`, with the names that the hosts give to the layers."""
+
+    class Stddev(torch.nn.Module):
+        group_size = 4
+
+        def forward(self, x):
+            groups = [x[start :: len(x) // 4] for start in range(len(x) // 4)]  # every so many images
+            deviations = torch.stack([(g.var(dim=0, unbiased=False) + 1e-8).sqrt().mean() for g in groups])
+            places = torch.arange(len(x)) % (len(x) // 4)
+            return torch.cat([x, deviations[places].reshape(-1, 1, 1, 1).expand(-1, 1, *x.shape[2:])], dim=1)
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+        self.b4 = torch.nn.Module()
+        self.b4.mbstd = self.Stddev()
+        self.b4.conv = torch.nn.Sequential(torch.nn.Conv2d(4, 20, 3, padding=1), torch.nn.Tanh())
+
+    def forward(self, images, labels):
+        self.seen.append(len(images))
+        return self.b4.conv(self.b4.mbstd(images)).mean(dim=[1, 2, 3])[:, None]
+
+
+@pytest.mark.unit
+def test_one_batch_of_both_sources_gives_the_losses_and_gradients_of_the_authors_4ac8ce5():
+    with np.load(GOLDEN, allow_pickle=False) as file:
+        golden = {key: torch.from_numpy(file[key]).float() for key in file if key.startswith("joint/")}
+    D = StddevD()
+    report = lambda name, value: None
+    session = SimpleNamespace(D=SimpleNamespace(img_resolution=32), rank=0, num_gpus=1, report=report)
+    session.layer_shape = lambda _: (20, 4, 4)
+    method = contrad.Method(session, ContraDOptions(hidden=16, projection=8, mbstd="joint"))
+    heads = {"real": "projection", "generated": "projection2", "logits": "linear"}
+    ours = {"conv": D.b4.conv[0]}
+    for name, theirs in heads.items():
+        ours |= {f"{theirs}.{('l1' if k == 0 else 'l2') if name == 'logits' else k}": method.h[name][k] for k in (0, 2)}
+    for name, layer in ours.items():
+        layer.weight.data, layer.bias.data = (golden[f"joint/D/{name}.{kind}"] for kind in ("weight", "bias"))
+    images = golden["joint/images"].requires_grad_(True)
+    first, second, generated = images.chunk(3)
+    blank = torch.zeros([8, 0])
+    drawn = [Images(source, "Dmain", x, x, x, blank) for source, x in (("real", first), ("generated", generated))]
+    (term,) = method.terms
+    object.__setattr__(term.views[0], "make", lambda _: second)
+    assert method.critic.joint
+    made = make_passes(D, method.critic, [Unseen(one, [term]) for one in drawn], contextlib.nullcontext)
+    assert D.seen == [24]
+    real, fake = (for_term(term, passes) for passes in made)
+    contrast = term.compute(Step("Dmain", 0, 0, real, fake)).mean()
+    softplus = torch.nn.functional.softplus
+    adversarial = (softplus(fake.logits) + softplus(-real.logits)).mean()
+    near = lambda actual, name: torch.testing.assert_close(actual, golden[f"joint/{name}"], rtol=1e-6, atol=1e-6)
+    near(contrast, "contrast"), near(adversarial, "adversarial")
+    (contrast + adversarial).backward()
+    near(images.grad, "grad/images")
+    for name, layer in ours.items():
+        near(layer.weight.grad, f"grad/D/{name}.weight"), near(layer.bias.grad, f"grad/D/{name}.bias")
 
 
 @pytest.mark.host

@@ -75,7 +75,7 @@ IDLE = {  # an option, and others with which it has no effect
 ALWAYS = {
     *(f"--augself-{name}" for name in ("d-weight", "g-weight", "predict", "reduction")),
     *(f"--contrad-{name}" for name in ("temperature", "lambda-con", "lambda-dis", "augment", "crop-area", "jitter")),
-    *(f"--contrad-{name}" for name in ("hue", "hsv-gradient", "hidden", "projection", "r1", "mbstd", "warmup")),
+    *(f"--contrad-{name}" for name in ("hue", "hsv-gradient", "hidden", "projection", "r1", "mbstd", "ema", "warmup")),
     *("--diggan-weight", "--diggan-memory", "--ssgan-d-weight", "--ssgan-g-weight", "--ssgan-share"),
     *(f"--insgen-{name}" for name in ("real-weight", "generated-weight", "g-weight", "temperature", "momentum")),
     *("--insgen-noise", "--insgen-real-queue", "--insgen-generated-queue", "--insgen-ada-linear"),

@@ -16,8 +16,8 @@ from stylegan_plugins.host.modules import host_module
 from stylegan_plugins.host.randomness import RandomState, random_state
 from training_ext.ada import moves, noting_draws
 from training_ext.gan_losses import GAN_LOSSES
-from training_ext.parts import HOST_CRITIC, Images, Pass, Source, Step, Term, View
-from training_ext.passes import for_term, make_pass, reading
+from training_ext.parts import HOST_CRITIC, Images, Pass, Source, Step, Term
+from training_ext.passes import Unseen, Made, for_term, make_pass, make_passes, reading
 from training_ext.penalties import one_centred, zero_centred
 from training_ext.spectral_norm import SpectralNorm
 
@@ -26,7 +26,6 @@ training_stats = host_module("torch_utils.training_stats")
 no_weight_gradients = host_module("torch_utils.ops.conv2d_gradfix").no_weight_gradients
 
 Tensors = tuple[torch.Tensor, torch.Tensor]
-Made = tuple[Pass, dict[View, Pass]]  # of some images and of all views of them
 
 
 class _StandIn(torch.nn.Module):
@@ -159,14 +158,22 @@ class PluginLoss(host_loss.StyleGAN2Loss):
         alone = {source: [t for t in terms if t not in both and t.reads(source)] for source in ("generated", "real")}
         penalised = critic.r1 if reg and critic.weight != 0 else None
         r1, r2 = (penalised if gamma != 0 else None for gamma in (self.r1_gamma, self.r2_gamma))
+        of_source = {source: alone[source] + both for source in alone}
+        joint = main and critic.joint
         made: dict[str, Made] = {}
         loss: Any = 0
         loss_generated: Any = 0
 
+        if joint:  # no regularisation: a critic has a pass of its own for it
+            last = self._draw("generated", phase, generated, of_source["generated"])
+            first = self._draw("real", phase, real, of_source["real"])
+            made["real"], made["generated"] = self._run([first, last])
+
         if main or r2 or both or alone["generated"]:
             with record_function(f"{phase}_generated_forward"):
                 # Draw, augment, run D.
-                made["generated"] = self._pass("generated", phase, generated, alone["generated"] + both, r2)
+                asked = of_source["generated"]
+                made["generated"] = made.get("generated") or self._pass("generated", phase, generated, asked, r2)
                 shown = made["generated"][0]
 
                 # Adversarial loss and terms of generated images.
@@ -183,7 +190,7 @@ class PluginLoss(host_loss.StyleGAN2Loss):
                     penalty = zero_centred(shown.gradients[r2])
                     training_stats.report("Loss/r2_penalty", penalty)
                     loss = loss + penalty * (self.r2_gamma / 2)
-            if not (both or (main and gan.paired)):
+            if not (both or joint or (main and gan.paired)):
                 with record_function(f"{phase}_generated_backward"):
                     self._backward(loss, gain)
                 loss = 0
@@ -193,7 +200,7 @@ class PluginLoss(host_loss.StyleGAN2Loss):
         if main or r1 or both or alone["real"]:
             with record_function(f"{phase}_real_forward"):
                 # Draw, augment, run D.
-                made["real"] = self._pass("real", phase, real, alone["real"] + both, r1)
+                made["real"] = made.get("real") or self._pass("real", phase, real, of_source["real"], r1)
                 shown = made["real"][0]
                 self._report_logits("real", shown.logits)
                 if self._is_ada:  # its R1 gives every weight of D a gradient, be it 0: Adam's moments depend on it
@@ -246,7 +253,17 @@ class PluginLoss(host_loss.StyleGAN2Loss):
     # Draw and augment. ----------------------------------------------------------------------------
 
     def _pass(self, source: Source, phase: str, given: Tensors, terms: Sequence[Term], r1: str | None = None) -> Made:
-        """Draw the images of a source, augment them, and run D on what it sees of them.
+        """Draw the images of a source, augment them, and run D on what it sees of them."""
+        return self._run([self._draw(source, phase, given, terms, r1)])[0]
+
+    def _run(self, drawn: Sequence[Unseen]) -> list[Made]:
+        """Return the passes of sources whose shown images are one batch of D."""
+        terms = {term.name: term for one in drawn for term in one.terms}
+        with self.session.naming(list(terms.values())):
+            return make_passes(self.D, self.session.critic, drawn, no_weight_gradients)
+
+    def _draw(self, source: Source, phase: str, given: Tensors, terms: Sequence[Term], r1: str | None = None) -> Unseen:
+        """Draw the images of a source and augment them.
 
         given: real images or latents, and labels. r1: the images whose gradient R1, or R2, takes."""
         session, in_D, labels = self.session, phase[0] == "D", given[1]
@@ -270,8 +287,7 @@ class PluginLoss(host_loss.StyleGAN2Loss):
             shown = shown.detach().requires_grad_(True)
         moved = moves(self.augment_pipe, drawn)
         images = Images(source, phase, raw, clean, shown, labels, omega, z, w, index, layers, moved)
-        with session.naming(terms):
-            return make_pass(self.D, session.critic, images, terms, gradients, kwargs, no_weight_gradients)
+        return Unseen(images, terms, gradients, kwargs)
 
     def run_G_reading(
         self, z: torch.Tensor, c: torch.Tensor, layers: Sequence[str] = (), update_emas: bool = False

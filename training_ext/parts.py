@@ -256,7 +256,9 @@ class Critic:
     runs_D   False for a network of its own: D then runs only for terms that read it
     loss     its GAN loss; None: that of --gan-loss
     weight   factor of the adversarial losses of D; 0 switches them off, and R1 with them
-    r1       the images whose gradient R1 takes: 'raw', as the hosts do, or 'shown'; None: no R1"""
+    r1       the images whose gradient R1 takes: 'raw', as the hosts do, or 'shown'; None: no R1
+    joint    D's main step shows it real images, views with shared groups, and generated images in one batch, whose
+             minibatch-stddev groups span them"""
 
     name: str
     logits: Callable[[Pass], torch.Tensor]
@@ -265,6 +267,7 @@ class Critic:
     loss: GanLoss | None = None
     weight: float = 1.0
     r1: Literal["raw", "shown"] | None = "raw"
+    joint: bool = False
 
 
 HOST_CRITIC = Critic("host", lambda seen: seen.host_logits)

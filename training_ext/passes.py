@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -16,6 +16,7 @@ from training_ext.batches import can_join, join, split
 from training_ext.parts import Batch, ContractError, Critic, Declared, Images, Pass, Term, View
 
 Output = dict[str, torch.Tensor]  # of D for one batch: its layers by name, and its logits as ''
+Made = tuple[Pass, dict[View, Pass]]  # of some images and of all views of them
 
 
 @contextmanager
@@ -73,6 +74,26 @@ def minibatch_std_group(D: torch.nn.Module) -> int | None:
     return 1 if layer is None else layer.group_size  # type: ignore[return-value]
 
 
+@dataclass(frozen=True)
+class Unseen:
+    """The images of a source before D has seen them, and what is asked of their pass.
+
+    terms      those that read it
+    gradients  'raw', 'shown': those of the logits that the terms or R1 read
+    kwargs     what the host gives to its D beside images and labels"""
+
+    images: Images
+    terms: Sequence[Term] = ()
+    gradients: Iterable[str] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+    def batches(self) -> dict[View | None, Batch]:
+        """Return the shown images, as None, and the views that the terms read."""
+        views = [view for term in self.terms for view in term.views if view.on in (self.images.source, "each")]
+        found: dict[View | None, Batch] = {None: Batch(self.images.shown, self.images.labels)}
+        return found | {view: _batch_of(view, self.images) for view in dict.fromkeys(views)}
+
+
 def make_pass(
     D: torch.nn.Module,
     critic: Critic,
@@ -81,31 +102,56 @@ def make_pass(
     gradients: Iterable[str],
     kwargs: Mapping[str, Any],
     no_weight_gradients: Callable[[], AbstractContextManager],
-) -> tuple[Pass, dict[View, Pass]]:
+) -> Made:
     """Return the pass of some images with all that the critic and the terms read, and those of the terms' views.
 
-    gradients            'raw', 'shown': those of the logits that the terms or R1 read
-    kwargs               what the host gives to its D beside images and labels
-    no_weight_gradients  a context in which convolutions make no gradients of weights (the host's)"""
-    views = list(dict.fromkeys(view for term in terms for view in term.views if view.on in (images.source, "each")))
-    batches = {view: _batch_of(view, images) for view in views}
-    layers = {name for term in terms for name in term.layers} | set(critic.layers)
+    terms, gradients, kwargs   as of `Unseen`
+    no_weight_gradients        a context in which convolutions make no gradients of weights (the host's)"""
+    return make_passes(D, critic, [Unseen(images, terms, gradients, kwargs)], no_weight_gradients)[0]
 
-    # Run D on the shown images and on the views that it sees.
-    seen = [view for view in views if view.groups != "none"]
-    outputs: dict[View | None, Output] = {}
-    if critic.runs_D or layers or seen:
-        groups: list[list[View | None]] = [[None, *(view for view in seen if view.groups == "shared")]]
-        groups += [[view] for view in seen if view.groups == "own"]
-        everything: dict[Any, Batch] = {None: Batch(images.shown, images.labels), **batches}
-        outputs = _run_D(D, groups, everything, layers, kwargs)
 
-    # Ask the critic.
-    shown = _judged(critic, Pass(images, None, images.shown, images.labels, **_parts(outputs.get(None))))
+def make_passes(
+    D: torch.nn.Module,
+    critic: Critic,
+    drawn: Sequence[Unseen],
+    no_weight_gradients: Callable[[], AbstractContextManager],
+) -> list[Made]:
+    """Return what `make_pass` does for each of several sources, whose shown images, and the views that share groups
+    with them, are one batch of D in this order: minibatch-stddev groups span the sources."""
+    batches = [one.batches() for one in drawn]
+    layers = {name for one in drawn for term in one.terms for name in term.layers} | set(critic.layers)
+
+    # Run D on the shown images and on the views that it sees. A batch is known by its source and its view.
+    keys = [(number, view) for number, of_one in enumerate(batches) for view in of_one]
+    seen = [key for key in keys if key[1] is None or key[1].groups != "none"]
+    outputs: dict[Any, Output] = {}
+    if critic.runs_D or layers or len(seen) > len(drawn):
+        groups = [[key for key in seen if key[1] is None or key[1].groups == "shared"]]
+        groups += [[key] for key in seen if key[1] is not None and key[1].groups == "own"]
+        kwargs = {name: value for one in drawn for name, value in one.kwargs.items()}
+        outputs = _run_D(D, groups, {key: batches[key[0]][key[1]] for key in keys}, layers, kwargs)
+    return [
+        _asked(critic, one, of_one, {view: outputs.get((number, view)) for view in of_one}, no_weight_gradients)
+        for number, (one, of_one) in enumerate(zip(drawn, batches, strict=True))
+    ]
+
+
+def _asked(
+    critic: Critic,
+    drawn: Unseen,
+    batches: Mapping[View | None, Batch],
+    outputs: Mapping[View | None, Output | None],
+    no_weight_gradients: Callable[[], AbstractContextManager],
+) -> Made:
+    """Return the passes of a source and its views, with the critic's logits and their gradients."""
+    images = drawn.images
+    shown = _judged(critic, Pass(images, None, images.shown, images.labels, **_parts(outputs[None])))
     of_views: dict[View, Pass] = {}
     for view, batch in batches.items():
+        if view is None:
+            continue
         assert batch.labels is not None  # see _batch_of
-        made = Pass(images, view.name, batch.images, batch.labels, batch.targets, **_parts(outputs.get(view)))
+        made = Pass(images, view.name, batch.images, batch.labels, batch.targets, **_parts(outputs[view]))
         if view.judged or view.gradient:
             made = _judged(critic, made)
         if view.gradient:
@@ -114,7 +160,7 @@ def make_pass(
         of_views[view] = made
 
     # Gradients of the logits, computed once for all that read them.
-    wanted = sorted(set(gradients))
+    wanted = sorted(set(drawn.gradients))
     if wanted:
         with no_weight_gradients():
             values = _gradients(shown.logits, [getattr(images, name) for name in wanted])
@@ -122,7 +168,7 @@ def make_pass(
     return shown, of_views
 
 
-def for_term(term: Term, made: tuple[Pass, Mapping[View, Pass]]) -> Pass:
+def for_term(term: Term, made: Made) -> Pass:
     """Return a pass as a term sees it: with the layers, gradients and views that it declares, and no others."""
     shown, views = made
     of_G = Declared.of("generator_layers", term.generator_layers, shown.images.generator_layers)
@@ -192,7 +238,7 @@ def _run_D(
     labels = [_concatenated([batches[key].labels for key in group]) for group in groups]
     sizes, size = [len(batch) for batch in images], minibatch_std_group(D)
     for group, count in zip(groups, sizes, strict=True):
-        views = [view for view in group if view is not None]
+        views = [view for _, view in group if view is not None]
         if views and size is not None and count % min(size, count):
             names = ", ".join(repr(view.name) for view in views)
             raise ContractError(

@@ -23,27 +23,28 @@ ada = "off"
 ENCODER = "b4.conv"  # the layer of D whose output is phi
 LARGEST_SMALL = 64  # pixels: up to there the augmentation is that of CIFAR
 
-_AFHQ = {"crop_area": 0.08, "jitter": 0.8, "hue": 0.2}
+# Their R1 is lbd_r1 / 2 |d D / d x|^2 of images x in [0, 1], whose gradient is twice as long: gamma is 4 lbd_r1.
+_AFHQ = {"crop_area": 0.08, "jitter": 0.8, "hue": 0.2, "ema": 20.0}
 _CUTOUT = {"augment": "simclr-hq-cutout", "cutout_side": 255 / 512}
-# R1 of theirs is with respect to images in [0, 1], whose gradient is twice as long: gamma is four times their lbd_r1.
 _AFHQ_SOURCE = (
-    "authors' EXPERIMENTS.md and afhq gin files; they train with --batch=64 --gamma=2 (their lbd_r1 of 0.5, on images "
-    "in [0, 1]), lr 0.0025, 400,000 iterations"
+    "authors' EXPERIMENTS.md and afhq gin files; they train with --batch=64 --gamma=2 --d-reg-interval=16 (their "
+    "lbd_r1 of 0.5, on images in [0, 1], lazy) --mirror=1, lr 0.0025, --kimg=25600"
 )
+_SN = {"augment": "simclr", "mbstd": "off"}
 _SN_SOURCE = (
-    "authors' EXPERIMENTS.md, {} on CIFAR, whose D has spectral normalisation; they train with --batch=512 --gamma=0, "
-    "lr 0.0002, betas 0.5 and 0.999, 200,000 iterations"
+    "authors' EXPERIMENTS.md, {}, whose D has spectral normalisation and no minibatch standard deviation; they train "
+    "with --batch={} --gamma=0 --d-spectral-norm, lr 0.0002, betas 0.5 and 0.999, --kimg={}"
 )
 PRESETS = {
     "cifar": Preset(
-        {"augment": "simclr"},
-        "authors' EXPERIMENTS.md, StyleGAN2 on CIFAR; they train with --batch=64 --gamma=0.4 (their lbd_r1 of 0.1, on "
-        "images in [0, 1]), R1 in each iteration, lr 0.002, 800,000 iterations",
+        {"augment": "simclr", "mbstd": "joint", "ema": 1000.0},
+        "authors' EXPERIMENTS.md, StyleGAN2 on CIFAR; they train with --batch=64 --gamma=0.4 --d-reg-interval=0 (their "
+        "lbd_r1 of 0.1, on images in [0, 1], in each iteration) --mirror=1, lr 0.002, --kimg=51200",
     ),
-    "cifar-sndcgan": Preset({"augment": "simclr"}, _SN_SOURCE.format("SNDCGAN")),
-    "cifar-snresnet18": Preset({"augment": "simclr", "hidden": 1024}, _SN_SOURCE.format("SNResNet-18")),
+    "cifar-sndcgan": Preset(_SN, _SN_SOURCE.format("SNDCGAN on CIFAR", 512, 102400)),
+    "cifar-snresnet18": Preset({**_SN, "hidden": 1024}, _SN_SOURCE.format("SNResNet-18 on CIFAR", 512, 102400)),
     "celeba-hq-128": Preset(
-        {"augment": "simclr-hq"}, "authors' EXPERIMENTS.md, where it is for SNDCGAN; batch 64, lr 0.0002, no R1"
+        {**_SN, "augment": "simclr-hq"}, _SN_SOURCE.format("SNDCGAN on CelebA-HQ at 128x128", 64, 6400)
     ),
     "afhq-dog": Preset({"augment": "simclr-hq", **_AFHQ}, _AFHQ_SOURCE),
     "afhq-cat": Preset({**_CUTOUT, **_AFHQ}, _AFHQ_SOURCE),
@@ -83,14 +84,16 @@ class ContraDOptions:
     )
     mbstd: str = option(
         "views",
-        "minibatch-stddev groups of real images: across both views, within a view, or no such layer in D",
-        choices=("views", "apart", "off"),
+        "minibatch-stddev groups: across both views of real images; joint: across these and generated images, in one "
+        "pass; apart: within a view; off: no such layer in D",
+        choices=("views", "joint", "apart", "off"),
     )
     gather: bool = option(
         True,
         "contrast with the images of all GPUs, not with the own ones alone",
         counts=(CountsWith("--gpus", lambda args: args["num_gpus"] > 1, 2),),
     )
+    ema: float = option(0.0, "half-life of G_ema, 0 = the host's", minimum=0, metavar="KIMG")
     warmup: int = option(3000, "iterations over which learning rates rise from 0, 0 = off", minimum=0)
 
     def variant(self, resolution: int) -> str:
@@ -115,6 +118,8 @@ def configure(args: Any, options: ContraDOptions) -> ContraDOptions:
             f"--batch={args['batch_size']}: contrad compares the images of a batch, and sees {together} at a time. "
             "Give it 2 or more, better 16."
         )
+    if options.ema:
+        args["ema_kimg"] = options.ema
     if options.mbstd == "off":
         epilogue = args["D_kwargs"].setdefault("epilogue_kwargs", {})
         if args.get("resume_pkl") and epilogue.get("mbstd_num_channels") != 0:
@@ -140,7 +145,7 @@ class Method:
             "second",
             lambda images: session.augment(images, ada=False),
             on="real",
-            groups="shared" if options.mbstd == "views" else "own",
+            groups="shared" if options.mbstd in ("views", "joint") else "own",
         )
         self.critic = Critic(
             "contrad",
@@ -148,6 +153,7 @@ class Method:
             layers=[ENCODER],
             weight=options.lambda_dis,
             r1="shown" if options.r1 == "augmented" else "raw",
+            joint=options.mbstd == "joint",
         )
         self.terms = [Term("contrad", "D", self.contrast, on="both", layers=[ENCODER], views=[second])]
 

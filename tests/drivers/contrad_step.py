@@ -137,6 +137,31 @@ truth["apart: each view has groups of its own"] = all(
     torch.allclose(value, conv(apart, view), atol=1e-6) for value, view in zip(got, (first, second))
 ) and torch.equal(join([first, second], 4), images)
 
+joint = make(mbstd="joint")
+d_joint, heads = run(joint, "Dmain")
+whole = images_seen[0].detach()
+truth["joint: one pass of two views and generated images"] = [len(x) for x in images_seen] == [3 * N]
+truth["joint: encoder and heads learn"] = len(encoder(d_joint)) == of_encoder and len(heads) == 12
+seen, phi = [], joint.methods["contrad"].made.phi
+joint.methods["contrad"].made.phi = lambda made: seen.append((made, phi(made))) or phi(made)
+run(joint, "Dmain")
+of = {(made.images.source, made.view): value.detach() for made, value in seen}
+order = [("real", None), ("real", "second"), ("generated", None)]
+truth["joint: groups span views and generated images, which come last"] = torch.equal(
+    torch.cat([of[key] for key in order]), conv(joint, images_seen[0].detach())
+)
+run(make(), "Dmain")
+truth["joint: images and draws are those of two passes"] = torch.equal(whole[: 2 * N], images_seen[1]) and torch.equal(
+    whole[2 * N :], images_seen[0]
+)
+apart_from = make()
+pairs = [(run(joint, phase)[0], run(apart_from, phase)[0]) for phase in ("Gmain", "Dreg")]
+truth["joint: G's step and R1 are as without"] = all(
+    torch.equal(value, other[name]) for one, other in pairs for name, value in one.items()
+)
+run(make(["augself", "contrad"], mbstd="joint"), "Dmain")
+truth["joint, with augself: all in one pass"] = [len(x) for x in images_seen] == [5 * N]
+
 with_augself = make(["augself", "contrad"])
 d, heads = run(with_augself, "Dmain")
 truth["with augself: two views and the clean images in one pass"] = [len(x) for x in images_seen] == [2 * N, 3 * N]
