@@ -27,6 +27,7 @@ from stylegan_plugins.options import refuse_given
 from stylegan_plugins.report import history, page
 from stylegan_plugins.report import watch as watching
 from stylegan_plugins.report.watch import SECONDS as WATCH
+from training_ext.linear_evaluation import Protocol
 
 Directory = click.Path(path_type=Path)
 COUNT = click.IntRange(min=1)
@@ -53,11 +54,30 @@ label_option = click.option(
     default="auto",
     help="What to predict: classes of dataset.json, or what an augmentation did; auto: classes if there are any",
 )
+@default_option(
+    "--protocol",
+    type=click.Choice(["logistic", "linear"]),
+    default="logistic",
+    help="Logistic regressions on all layers, or ContraD's linear evaluation of the last convolution, by SGD",
+)
+@default_option("--epochs", type=COUNT, default=Protocol.epochs, help="Of --protocol=linear")
+@default_option("--runs", type=COUNT, default=3, help="Classifiers of --protocol=linear")
+@click.option(
+    "--test-data", metavar="ZIP|DIR|NAME|URL", help="Test images of --protocol=linear  [default: a quarter of --data]"
+)
 @default_option("--max-images", type=click.IntRange(min=8), default=10000)
 @outdir_option(help="Where plot and JSON go  [default: beside the pickle]")
 @on_host
-def probe(run_or_pkl: Path, **settings: Any) -> None:
-    """Measure what the discriminator of RUN_OR_PKL has learned: a logistic regression on its frozen features."""
+def probe(run_or_pkl: Path, protocol: str, epochs: int, **settings: Any) -> None:
+    """Measure what the discriminator of RUN_OR_PKL has learned: a logistic regression on its frozen features, or a
+    linear evaluation."""
+    linear = protocol == "linear"
+    for name in ("epochs", "runs", "test_data"):
+        if not linear:
+            refuse_given(name, "without --protocol=linear")
+    if linear:
+        refuse_given("task", "with --protocol=linear, which predicts classes")
+        settings["linear"] = Protocol(epochs)
     tell(probing.run(run_folders.newest_pickle(run_or_pkl), device=devices.device(), **settings))
 
 

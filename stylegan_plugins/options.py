@@ -185,7 +185,8 @@ def refuse_given(name: str, why: str) -> None:
     effect."""
     context = click.get_current_context()
     if context.get_parameter_source(name) is not ParameterSource.DEFAULT:
-        raise OptionError(f"--{name}={written(context.params[name])} has no effect {why}. Leave the option out.")
+        flag = f"--{name.replace('_', '-')}"
+        raise OptionError(f"{flag}={written(context.params[name])} has no effect {why}. Leave the option out.")
 
 
 def written(value: Any) -> str:

@@ -18,6 +18,7 @@ from support.pickles import make_pickle
 from support.scripts import DRIVERS, run_script
 
 from stylegan_plugins.analysis import probe
+from training_ext import linear_evaluation
 
 
 def command(*args: str | Path, check: bool = True):
@@ -82,6 +83,8 @@ def test_labels_of_a_conditional_discriminator_are_handed_on(fetched, labelled_z
     [
         (["--task=classes"], "--task=classes: the data set has no classes"),
         (["--data=gray"], "[1, 32, 32], the discriminator takes [3, 32, 32]"),
+        (["--protocol=linear"], "--protocol=linear: the data set has no classes"),
+        (["--epochs=3"], "--epochs=3 has no effect without --protocol=linear"),
         (["--host=."], "No host in"),
         (["--data=nothing.zip"], "nothing.zip does not exist"),
     ],
@@ -138,6 +141,57 @@ def test_the_last_batch_is_filled_up_so_that_groups_stay_whole(count, monkeypatc
     monkeypatch.setattr(probe, "BATCH", 8)
     features = probe.features_of(D(), lambda index: images[index], torch.zeros([count, 0]))
     assert np.array_equal(features["fc"], images.flatten(1)[:, :4].numpy())
+
+
+@pytest.mark.unit
+def test_a_linear_classifier_is_what_sgd_makes_of_the_same_draws(monkeypatch):
+    """Cross-entropy and its gradient by hand, in double precision, with the published schedule on a scale of 1 to 10."""
+    protocol = linear_evaluation.Protocol(epochs=10, batch=8)
+    rates = [0.1] * 6 + [0.01] * 2 + [0.001] + [0.0001]  # 7.5 is rounded to 8
+    assert [protocol.rate_at(epoch) for epoch in range(10)] == pytest.approx(rates)
+    assert [epoch for epoch in range(1, 100) if protocol.rate_at(epoch) < protocol.rate_at(epoch - 1)] == [6, 8, 9]
+    whole = linear_evaluation.Protocol()
+    assert [epoch for epoch in range(1, 100) if whole.rate_at(epoch) < whole.rate_at(epoch - 1)] == [60, 75, 90]
+    targets = torch.arange(20) % 3
+    images = torch.randn([20, 1, 4, 4]) + targets[:, None, None, None]
+    torch.manual_seed(5)
+    fitted = linear_evaluation.fit(lambda x: x.flatten(1).tanh(), lambda index: images[index], targets, protocol)
+    torch.manual_seed(5)
+    weight = bias = None
+    for epoch in range(10):
+        order = torch.randperm(20)
+        for index in (order[:8], order[8:16], order[16:]):
+            x = linear_evaluation.draw_views(images[index], 0.2).flatten(1).tanh().double().numpy()
+            if weight is None:
+                start = torch.nn.Linear(16, 3)
+                weight, bias = (value.detach().double().numpy().copy() for value in (start.weight, start.bias))
+            shares = np.exp(x @ weight.T + bias)
+            error = (shares / shares.sum(axis=1, keepdims=True) - np.eye(3)[targets[index]]) / len(index)
+            weight, bias = weight - rates[epoch] * error.T @ x, bias - rates[epoch] * error.sum(axis=0)
+    np.testing.assert_allclose(fitted.weight, weight, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(fitted.bias, bias, rtol=1e-4, atol=1e-6)
+    found = linear_evaluation.accuracy(fitted, lambda x: x.flatten(1).tanh(), lambda index: images[index], targets)
+    logits = images.flatten(1).tanh().double().numpy() @ weight.T + bias
+    assert found == np.mean(logits.argmax(axis=1) == targets.numpy())
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(("count", "size", "calls"), [(7, 4, [8]), (256, 4, [32] * 8), (3, 1, [3]), (5, None, [5])])
+def test_an_encoder_sees_whole_groups(count, size, calls):
+    seen = []
+    encoder = linear_evaluation.in_groups(lambda x: seen.append(len(x)) or x, size, 32)
+    assert torch.equal(encoder(torch.arange(count)), torch.arange(count)) and seen == calls
+
+
+@pytest.mark.host
+def test_the_linear_evaluation_writes_its_accuracy_and_its_protocol(fetched, pickles, stripes_zip, tmp_path):
+    args = [pickles[ADA], f"--data={stripes_zip}", f"--host={fetched[ADA]}", "--protocol=linear", "--epochs=4"]
+    done = command(*args, f"--outdir={tmp_path}", "--runs=2")
+    record = json.loads((tmp_path / f"probe-linear-{ADA}.json").read_text())
+    (row,) = record["rows"]
+    assert row["layer"] == "conv" and row["untrained"] is None and row["chance"] == 0.5
+    assert record["test_images"] == 20 and record["protocol"]["epochs"] == 4 and record["runs"] == 2
+    assert f"| classes | conv | {row['width']} | {row['accuracy']:.3f} ±" in done.stdout
 
 
 @pytest.mark.run

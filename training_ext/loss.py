@@ -17,7 +17,7 @@ from stylegan_plugins.host.randomness import RandomState, random_state
 from training_ext.ada import moves, noting_draws
 from training_ext.gan_losses import GAN_LOSSES
 from training_ext.parts import HOST_CRITIC, Images, Pass, Source, Step, Term
-from training_ext.passes import Unseen, Made, for_term, make_pass, make_passes, reading
+from training_ext.passes import Made, Unseen, for_term, make_pass, make_passes, reading
 from training_ext.penalties import one_centred, zero_centred
 from training_ext.spectral_norm import SpectralNorm
 

@@ -1,4 +1,4 @@
-"""What a discriminator has learned: a logistic regression on its frozen features.
+"""What a discriminator has learned: a logistic regression on its frozen features, or a linear evaluation.
 
 Hou et al. 2023 (arXiv:2205.15677) compare discriminators by the accuracy of a logistic regression that predicts the
 class of an image from D's features. Without classes the same is asked of the augmentation: for each component of omega,
@@ -6,7 +6,10 @@ is it above 1/2? It is predicted from what T changed in the features, phi(T(x; o
 head reads.
 
 Images are split into training and test images, several times; the same is done with a discriminator of the same
-architecture at its random start, which says how much of the accuracy is due to training."""
+architecture at its random start, which says how much of the accuracy is due to training.
+
+Jeong and Shin 2021 (arXiv:2103.09742) evaluate an encoder by a linear classifier that SGD trains on crops and flips; see
+training_ext.linear_evaluation."""
 
 from __future__ import annotations
 
@@ -30,8 +33,10 @@ from stylegan_plugins.files.atomic import write_json
 from stylegan_plugins.host import find
 from stylegan_plugins.host.networks import load_network
 from stylegan_plugins.vision.extractors import extract
+from training_ext import linear_evaluation
 from training_ext.diagnostics import full_batches
 from training_ext.diffaugment import GROUPS, DiffAugment
+from training_ext.linear_evaluation import Encoder, Protocol, in_groups
 from training_ext.passes import minibatch_std_group, read
 from training_ext.spectral_norm import fold
 
@@ -55,7 +60,7 @@ class LayerAccuracy:
     width: int
     accuracy: float
     deviation: float
-    untrained: float
+    untrained: float | None  # None: not measured
     chance: float
 
 
@@ -71,14 +76,19 @@ class LabelledImages:
         """Return images [n, C, H, W] in [-1, 1]."""
         return self.images[index].float() / 127.5 - 1
 
+    def some(self, index: np.ndarray) -> LabelledImages:
+        """Return the images of these indices."""
+        classes = None if self.classes is None else self.classes[index]
+        return LabelledImages(self.images[index], classes, self.labels[index])
 
-def load_images(path: str, dataset: Any, D: Any, max_images: int) -> LabelledImages:
+
+def load_images(path: str, dataset: Any, D: Any, max_images: int, flag: str = "--data") -> LabelledImages:
     """Read images of a data set in random order: minibatch-stddev groups of one class would tell the class.
 
-    Raises DataError if they do not fit D."""
+    Raises DataError, naming the flag, if they do not fit D."""
     if dataset.image_shape != [D.img_channels, D.img_resolution, D.img_resolution]:
         raise DataError(
-            f"--data: images in {path} are {dataset.image_shape}, the discriminator takes "
+            f"{flag}: images in {path} are {dataset.image_shape}, the discriminator takes "
             f"{[D.img_channels, D.img_resolution, D.img_resolution]} (channels, height, width)."
         )
     most = max(MEMORY // math.prod(dataset.image_shape), 256)
@@ -116,20 +126,90 @@ def probe_classes(nets: dict[str, torch.nn.Module], data: LabelledImages) -> lis
     """Predict the class of an image from its features, without augmentation; all classes are in both parts of a split.
 
     Raises DataError if there are no classes, or too few images of one."""
+    classes = classes_of(data, "--task=classes")
+    splits = class_splits(classes, "--task=classes")
+    features = {name: features_of(D, data.clean, data.labels) for name, D in nets.items()}
+    return list(_rows("classes", features, classes, splits))
+
+
+def classes_of(data: LabelledImages, flag: str) -> np.ndarray:
+    """Return the classes of images, [M]. Raises DataError, naming the flag, if there are none."""
+    if data.classes is None:
+        raise DataError(f"{flag}: the data set has no classes. Use --task=omega, or add a dataset.json.")
+    return data.classes
+
+
+def class_splits(classes: np.ndarray, flag: str) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return indices of training and of test images for each split; both have all classes. Raises DataError for too few
+    classes, or too few images of one."""
     from sklearn.model_selection import StratifiedShuffleSplit
 
-    if data.classes is None:
-        raise DataError("--task=classes: the data set has no classes. Use --task=omega, or add a dataset.json.")
-    names, counts = np.unique(data.classes, return_counts=True)
+    names, counts = np.unique(classes, return_counts=True)
     if len(names) < 2 or counts.min() < 4:
         raise DataError(
-            f"--task=classes needs two classes or more, of four images or more; there are {len(names)}, the smallest "
-            f"of {counts.min()}. Use --task=omega."
+            f"{flag} needs two classes or more, of four images or more; there are {len(names)}, the smallest of "
+            f"{counts.min()}. Use --task=omega."
         )
-    share = max(TEST_SHARE, len(names) / len(data.classes))
-    splits = list(StratifiedShuffleSplit(SPLITS, test_size=share, random_state=0).split(data.classes, data.classes))
-    features = {name: features_of(D, data.clean, data.labels) for name, D in nets.items()}
-    return list(_rows("classes", features, data.classes, splits))
+    share = max(TEST_SHARE, len(names) / len(classes))
+    return list(StratifiedShuffleSplit(SPLITS, test_size=share, random_state=0).split(classes, classes))
+
+
+def encoder_of(D: torch.nn.Module) -> Encoder:
+    """Return D's encoder: images [n, C, H, W] in [-1, 1] on its device to the flattened output of the last convolution,
+    [n, F], which no label changes. D sees whole groups of minibatch standard deviation, of images of one call."""
+
+    def encode(images: torch.Tensor) -> torch.Tensor:
+        labels = images.new_zeros([len(images), int(D.c_dim)])  # type: ignore[arg-type]
+        return read(D, [LAYERS["conv"]], images, labels)[1][LAYERS["conv"]].flatten(1)
+
+    return in_groups(encode, minibatch_std_group(D), BATCH)
+
+
+def linear_classifier(D: torch.nn.Module, data: LabelledImages, protocol: Protocol, seed: int) -> torch.nn.Linear:
+    """Return a linear classifier of the features of D's last convolution, trained on all of the images. The same seed
+    gives the same one; random numbers are left as they were. Raises DataError if there are no classes."""
+    targets = torch.from_numpy(classes_of(data, "--protocol=linear"))
+    device = next(D.parameters()).device
+    images = lambda index: data.clean(index).to(device)
+
+    def shown(epochs: range) -> Iterator[int]:
+        with click.progressbar(epochs, label=f"Linear classifier {seed + 1}", file=sys.stderr) as bar:
+            yield from bar
+
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return linear_evaluation.fit(encoder_of(D), images, targets, protocol, shown)
+
+
+def probe_linear(
+    D: torch.nn.Module, train: LabelledImages, test: LabelledImages, protocol: Protocol, runs: int
+) -> list[LayerAccuracy]:
+    """Return the accuracy on test images of a linear classifier, over so many runs: other starts, orders and views.
+
+    Raises DataError if there are no classes, or the test images have others."""
+    of_train, of_test = (classes_of(data, "--protocol=linear") for data in (train, test))
+    if missing := sorted(map(int, set(of_test.tolist()) - set(of_train.tolist()))):
+        raise DataError(f"--test-data: there are images of class {missing[0]}, of which --data has none.")
+    images = lambda index: test.clean(index).to(next(D.parameters()).device)
+    found, width = [], 0
+    for seed in range(runs):
+        classifier = linear_classifier(D, train, protocol, seed)
+        width = classifier.in_features
+        found.append(linear_evaluation.accuracy(classifier, encoder_of(D), images, torch.from_numpy(of_test)))
+    chance = np.bincount(of_test).max() / len(of_test)
+    return [LayerAccuracy("classes", "conv", width, float(np.mean(found)), float(np.std(found)), None, float(chance))]
+
+
+def train_and_test(
+    data: LabelledImages, D: Any, test_data: str | None, pickle: Path, max_images: int
+) -> tuple[LabelledImages, LabelledImages]:
+    """Return training and test images: all of the data and those of `test_data`, or without these, a quarter held
+    out."""
+    if test_data is not None:
+        path, dataset = find.open_dataset(test_data, pickle)
+        return data, load_images(path, dataset, D, max_images, "--test-data")
+    train, test = class_splits(classes_of(data, "--protocol=linear"), "--protocol=linear")[0]
+    return data.some(train), data.some(test)
 
 
 def probe_omega(nets: dict[str, torch.nn.Module], data: LabelledImages) -> list[LayerAccuracy]:
@@ -224,7 +304,9 @@ def plot(rows: list[LayerAccuracy], path: Path, title: str) -> None:
         axes.errorbar(
             layers, [row.accuracy for row in shown], [row.deviation for row in shown], marker="o", label="trained D"
         )
-        axes.plot(layers, [row.untrained for row in shown], marker="s", linestyle="--", label="untrained D")
+        untrained = [row.untrained for row in shown]
+        if None not in untrained:
+            axes.plot(layers, untrained, marker="s", linestyle="--", label="untrained D")
         axes.axhline(shown[0].chance, color="0.6", linestyle=":", label="chance")
         axes.set(title=question, ylim=(0, 1.02), xlabel="layer of D")
         axes.grid(axis="y", color="0.9")
@@ -241,8 +323,20 @@ def trained_discriminator(pickle: Path) -> Any:
     return fold(D) if isinstance(loss, dict) and loss.get("d_spectral_norm") else D
 
 
-def run(pickle: Path, data: str | None, task: str, outdir: Path | None, max_images: int, device: torch.device) -> str:
-    """Probe D of a pickle. Writes a plot and the figures as JSON beside it, or to `outdir`; returns the table."""
+def run(
+    pickle: Path,
+    data: str | None,
+    task: str,
+    outdir: Path | None,
+    max_images: int,
+    device: torch.device,
+    linear: Protocol | None = None,
+    runs: int = 1,
+    test_data: str | None = None,
+) -> str:
+    """Probe D of a pickle. Writes a plot and the figures as JSON beside it, or to `outdir`; returns the table.
+
+    linear, runs, test_data: the linear evaluation in the place of the logistic regression"""
     require("sklearn")
     require("matplotlib")
     path, dataset = find.open_dataset(data, pickle)
@@ -250,15 +344,24 @@ def run(pickle: Path, data: str | None, task: str, outdir: Path | None, max_imag
     if not set(LAYERS.values()) <= {name for name, _ in D.named_modules()}:
         raise HostError(f"{pickle}: D has no b4.conv and b4.fc, which are probed.")
     images = load_images(path, dataset, D, max_images)
-    nets = {"trained": D, "untrained": untrained_copy(D).to(device)}
-    if task == "auto":
-        task = "omega" if images.classes is None else "classes"
-    rows = probe_classes(nets, images) if task == "classes" else probe_omega(nets, images)
+    more: dict[str, Any] = {}
+    if linear is not None:
+        task = "linear"
+        train, test = train_and_test(images, D, test_data, pickle, max_images)
+        rows = probe_linear(D, train, test, linear, runs)
+        more = dict(protocol=vars(linear), runs=runs, test_data=test_data, test_images=len(test.images))
+    else:
+        nets = {"trained": D, "untrained": untrained_copy(D).to(device)}
+        if task == "auto":
+            task = "omega" if images.classes is None else "classes"
+        rows = probe_classes(nets, images) if task == "classes" else probe_omega(nets, images)
     name = f"{(outdir or pickle.parent) / f'probe-{task}-{pickle.stem}'}"
     record = dict(pickle=str(pickle), data=path, task=task, images=len(images.images), rows=[vars(row) for row in rows])
+    record |= more
     write_json(Path(f"{name}.json"), record)
     plot(rows, Path(f"{name}.png"), f"{pickle.parent.name}/{pickle.name}: {len(images.images)} images")
     accuracy = lambda row: f"{row.accuracy:.3f} ± {row.deviation:.3f}"
-    cells = [(r.question, r.layer, r.width, accuracy(r), f"{r.untrained:.3f}", f"{r.chance:.3f}") for r in rows]
+    start = lambda row: "" if row.untrained is None else f"{row.untrained:.3f}"
+    cells = [(r.question, r.layer, r.width, accuracy(r), start(r), f"{r.chance:.3f}") for r in rows]
     table = markdown.table(["predicted", "layer", "features", "accuracy", "untrained D", "chance"], cells)
     return f"{table}\n\n{name}.png\n{name}.json"
