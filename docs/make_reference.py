@@ -49,9 +49,10 @@ ones, and `real_images` and augmentations are chained. Terms are summed by name.
 | when | hooks |
 | --- | --- |
 | the host's arguments are complete, nothing is written | `register_labels`, `configure` |
-| each process that trains starts | `register_labels`, then `register_generator_module` where G is built |
+| each process that trains starts | `register_labels` |
+| G is built | `register_generator_module`, `register_temperature` |
 | networks, loss and optimisers exist | `setup`, `attached` |
-| a round of a phase | `trains`, `real_images`, `sample_weights`, `observe` |
+| a round of a phase | `trains`, `real_images`, `latents`, `sample_weights`, `observe` |
 | each optimiser step, each iteration | `step_end`, `batch_end` |
 | each network snapshot | `snapshot` |
 | each tick, before and after its statistics are written | `statistics`, `tick` |

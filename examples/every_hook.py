@@ -65,6 +65,11 @@ def register_generator_module(G):
 
 
 @hookimpl
+def register_temperature():
+    return 0.9
+
+
+@hookimpl
 def register_backbones():
     return {"resnet18": Recipe("resnet18.a1_in1k")}
 
@@ -129,6 +134,10 @@ class EveryHook:
     @hookimpl
     def real_images(self, images, labels, phase):
         return images.clamp(-1, 1), labels
+
+    @hookimpl
+    def latents(self, z, labels):
+        return z.clamp(-3, 3), labels
 
     @hookimpl
     def sample_weights(self, step):

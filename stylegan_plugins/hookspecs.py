@@ -59,6 +59,15 @@ def register_generator_module(G: torch.nn.Module, options: Any) -> Any:
 
 
 @hookspec
+def register_temperature(options: Any) -> Any:
+    """Return a factor tau in [0, 1], or `None`: outside of training G's mapping network gives
+    w_avg + psi tau (w - w_avg), psi being the truncation that is asked for. So image grids, metrics, snapshots and
+    stock tools draw nearer to the mean; G's average has it, and G in training has not. (Its mapping network normalises
+    z, so that a shorter z changes nothing.) Called where `register_generator_module` is; at most one active plug-in may
+    have one."""
+
+
+@hookspec
 def register_sampler(run_dir: Path, options: Any) -> Any:
     """Return `Sampler`: where labels come from when images are generated without the data set. It gives them as G's
     mapping network embeds them, `G.mapping.embed(c)`, so that they may lie anywhere in that space. Called
@@ -115,6 +124,14 @@ class MethodHooks:
         Those of a plug-in's module before the mapping network are `G.mapping.before.*`. `nimg` - int: real images
         shown so far. A parameter is trained if all methods that have this hook say so; a
         phase in which nothing is trained is skipped. Asked in each round: the host switches everything on."""
+
+    @hookspec
+    def latents(self, z: torch.Tensor, labels: torch.Tensor, index: Any) -> Any:
+        """Return `(z, labels)` of which G makes the images of its main phase instead: [N, z_dim], with a graph where
+        z is trained, and [N, c_dim]. `z` - those that the loop drew; `labels` - of the real images of this round;
+        `index` - [N], their places in the host's data set, or `None` as in `Images`. The generated images belong to
+        the real ones: no style is mixed in, and each pair has one draw of the augmentations, so that a term on `both`
+        can compare pairs. ADA draws for each image."""
 
     @hookspec
     def real_images(self, images: torch.Tensor, labels: torch.Tensor, phase: str) -> Any:

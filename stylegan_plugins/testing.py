@@ -63,6 +63,8 @@ class TinyRun:
     lazy      lazy regularisation, G's in every second iteration, D's too; False: Gboth and Dboth
     loss      arguments of the host's loss, and gan_loss; D: those of the host's discriminator
     seed      of everything: two runs of the same seed are equal bit for bit
+    images    number of images in a data set, whose images the run is given; 0: it is given random images, and
+              `session.dataset` and `Images.index` are None
     rank      of this process, of num_gpus in torch.distributed's default group, which is set up; each has a batch"""
 
     def __init__(
@@ -80,6 +82,7 @@ class TinyRun:
         seed: int = 0,
         loss: Mapping[str, Any] | None = None,
         D: Mapping[str, Any] | None = None,
+        images: int = 0,
         rank: int = 0,
         num_gpus: int = 1,
     ) -> None:
@@ -116,6 +119,9 @@ class TinyRun:
             for part, interval in (("main", 1), ("reg", 2)) if lazy else (("both", 1),):
                 self.phases.append(SimpleNamespace(name=name + part, module=module, opt=opt, interval=interval))
         self.session = Session(active, random_seed=seed, rounds=rounds, total_nimg=1000, rank=rank, num_gpus=num_gpus)
+        if images:
+            pixels = np.random.RandomState(seed).randint(256, size=[images, channels, side, side]).astype(np.uint8)
+            self.session.dataset = [(image, np.zeros([labels], np.float32)) for image in pixels]
         if rank:  # as the hosts do it: processes differ in all that they draw
             torch.manual_seed(seed * num_gpus + rank)
         self.session.attach(self.G, self.D, self.G_ema, pipe, self.loss, self.phases)
@@ -127,6 +133,7 @@ class TinyRun:
     def train(self, iterations: int) -> TinyRun:
         """Train on, and return the run."""
         for index in range(self.session.batch_idx, self.session.batch_idx + iterations):
+            self.fetch()
             for phase in self.phases:
                 if index % phase.interval == 0:
                     phase.opt.zero_grad(set_to_none=True)
@@ -145,6 +152,18 @@ class TinyRun:
             self.session.batch_end((index + 1) * self.batch * self.session.num_gpus, index + 1)
         return self
 
+    def fetch(self) -> None:
+        """Draw the places of the images of the coming iteration, if there is a data set."""
+        if self.session.dataset is not None:
+            self.session.drawn.extend(torch.randint(len(self.session.dataset), [self.batch]).tolist())
+
+    def real(self, n: int) -> torch.Tensor:
+        """Return the real images of this round, [n, C, H, W] in [-1, 1]."""
+        if self.session.dataset is None:
+            return torch.rand([n, self.G.img_channels, self.G.img_resolution, self.G.img_resolution]) * 2 - 1
+        index: Any = self.session.index(n)
+        return torch.from_numpy(np.stack([self.session.dataset[k][0] for k in index.tolist()])) / 127.5 - 1
+
     def accumulate(self, phase: str, gain: float = 1) -> None:
         """Add the gradients of all rounds of one phase, on images and latents that are drawn now."""
         module = self.G if phase[0] == "G" else self.D
@@ -152,7 +171,7 @@ class TinyRun:
         host: dict[str, Any] = dict(sync=True) if self._is_ada else dict(cur_nimg=self.session.nimg)
         module.requires_grad_(True)
         for _ in range(self.rounds):
-            real = torch.rand([n, G.img_channels, G.img_resolution, G.img_resolution]) * 2 - 1
+            real = self.real(n)
             z, c = torch.randn([n, G.z_dim]), torch.randn([2, n, G.c_dim])
             self.loss.accumulate_gradients(phase, real_img=real, real_c=c[0], gen_z=z, gen_c=c[1], gain=gain, **host)
         module.requires_grad_(False)
@@ -164,8 +183,10 @@ class TinyRun:
         for module in modules.values():
             module.zero_grad(set_to_none=True)
         torch.manual_seed(seed)
+        self.fetch()
         self.accumulate(phase)
         self.session.round = 0
+        self.session.drawn.clear()
         return {
             f"{kind}.{name}": parameter.grad.clone()
             for kind, module in modules.items()

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from stylegan_plugins import Average, Batch, Critic, Head, Images, Pass, Step, Term, View, hookimpl
+from stylegan_plugins import Augmentation, Average, Batch, Critic, Head, Images, Pass, Step, Term, View, hookimpl
 from stylegan_plugins.errors import PluginError
-from stylegan_plugins.run.method import HOOKS, Method, check_terms, check_value
+from stylegan_plugins.run.method import HOOKS, Method, check_terms, check_value, refuse_readers
 from training_ext.parts import HOST_CRITIC, ContractError
-from training_ext.passes import for_term, make_pass
+from training_ext.passes import augmented, for_term, make_pass
 
 pytestmark = pytest.mark.unit
 
@@ -254,6 +254,44 @@ def test_a_critic_that_breaks_the_contract_is_told(logits, message):
     with pytest.raises(ContractError, match=message) as error:
         seen(Term("other", "D", value, layers=["b4.conv"]), critic=critic)
     assert error.value.part is critic
+
+
+def test_without_logits_d_does_not_run_and_what_reads_them_is_told():
+    critic = Critic("c", None)
+    made, _ = seen(Term("a", "G", value, on="both"), critic=critic)
+    assert made.host_logits is None and made.judged is None
+    with pytest.raises(ContractError, match="logits are read, and the critic has none"):
+        assert made.logits is None
+    assert seen(Term("a", "G", value, on="both", layers=["b4.fc"]), critic=critic)[0].host_logits is not None
+
+
+@pytest.mark.parametrize(
+    ("attributes", "who"),
+    [
+        ({"terms": [Term("a", "D", value)]}, "a"),
+        ({"terms": [Term("a", "G", value, layers=["b4.fc"])]}, "a"),
+        ({"terms": [Term("a", "G", value, views=[View("v", value)])]}, "a"),
+        ({"terms": [Term("a", "G", value, gradients=["raw"])]}, "a"),
+        ({"heads": [Head("h", torch.nn.Identity())]}, "h"),
+        ({"real_images": hookimpl(lambda images, labels: (images, labels))}, r"real_images\(\)"),
+        ({"sample_weights": hookimpl(lambda step: None)}, r"sample_weights\(\)"),
+        ({"terms": [Term("a", "D", value, 0), Term("b", "G", value, views=[View("v", value, groups="none")])]}, None),
+        ({"heads": [Head("h", torch.nn.Identity(), "G")], "latents": hookimpl(lambda z, labels: (z, labels))}, None),
+    ],
+)
+def test_what_needs_d_is_refused_beside_a_critic_without_logits(attributes, who):
+    owner, other = Method("free", SimpleNamespace()), Method("mine", SimpleNamespace(**attributes))
+    if who is None:
+        return refuse_readers(owner, [owner, other])
+    with pytest.raises(PluginError, match=rf"--plugin: mine needs D \({who}\), and free trains without D: leave one"):
+        refuse_readers(owner, [owner, other])
+
+
+def test_a_draw_of_an_augmentation_can_be_used_again():
+    shift = Augmentation("shift", lambda x: {"o": torch.rand([len(x), 1])}, lambda x, omega: x + omega["o"])
+    images, omega = augmented([shift], torch.zeros([4, 1]), "real", "Gmain")
+    again, used = augmented([shift], torch.ones([4, 1]), "generated", "Gmain", omega)
+    assert torch.equal(again, images + 1) and used == omega
 
 
 def test_an_average_is_a_copy_without_gradients():

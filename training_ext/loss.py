@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from stylegan_plugins.host.randomness import RandomState, random_state
 from training_ext.ada import moves, noting_draws
 from training_ext.gan_losses import GAN_LOSSES
 from training_ext.parts import HOST_CRITIC, Images, Pass, Source, Step, Term
-from training_ext.passes import Made, Unseen, for_term, make_pass, make_passes, reading
+from training_ext.passes import NOTHING, Made, Unseen, augmented, for_term, make_pass, make_passes, reading
 from training_ext.penalties import one_centred, zero_centred
 from training_ext.spectral_norm import SpectralNorm
 
@@ -120,18 +120,25 @@ class PluginLoss(host_loss.StyleGAN2Loss):
         gan = critic.loss or self.gan_loss
         terms = session.terms("G", phase, main, reg)
         both = [term for term in terms if term.on == "both"]
+        adversarial = main and critic.logits is not None
         with record_function(f"{phase}_forward"):
             # Draw, augment, run D: real images only for what compares with them, without gradients.
             made: dict[str, Made] = {}
-            if both or (main and gan.paired):
+            if both or (adversarial and gan.paired):
                 with torch.no_grad():
                     made["real"] = self._pass("real", phase, real, both)
-            made["generated"] = self._pass("generated", phase, generated, terms)
+            given = session.latents(generated[0], real[1]) if main else None
+            if given is None:
+                made["generated"] = self._pass("generated", phase, generated, terms)
+            else:  # pairs: one draw of the augmentations, and no style of another image
+                omega = made["real"][0].images.omega if "real" in made else NOTHING
+                with self._mixing(False):
+                    made["generated"] = self._pass("generated", phase, given, terms, omega=omega)
             shown = made["generated"][0]
 
             # Adversarial loss.
             loss: Any = 0
-            if main:
+            if adversarial:
                 self._report_logits("fake", shown.logits)
                 pair = (made["real"][0].logits,) if gan.paired else ()
                 value = gan.generator(shown.logits, *pair)
@@ -242,7 +249,7 @@ class PluginLoss(host_loss.StyleGAN2Loss):
             between = self.session.generate(generated[0], labels)
             between.lerp_(raw, torch.rand([len(raw), 1, 1, 1], device=raw.device))
         clean, kwargs = self.clean(between, labels)
-        shown, omega = self.augmented(clean, "real", phase)
+        shown, omega = augmented(self.session.augmentations, clean, "real", phase)
         images = Images("real", phase, between, clean, shown.detach().requires_grad_(True), labels, omega)
         with self.session.silent():  # these are no real images
             made, _ = make_pass(self.D, self.session.critic, images, (), ("shown",), kwargs, no_weight_gradients)
@@ -252,9 +259,17 @@ class PluginLoss(host_loss.StyleGAN2Loss):
 
     # Draw and augment. ----------------------------------------------------------------------------
 
-    def _pass(self, source: Source, phase: str, given: Tensors, terms: Sequence[Term], r1: str | None = None) -> Made:
-        """Draw the images of a source, augment them, and run D on what it sees of them."""
-        return self._run([self._draw(source, phase, given, terms, r1)])[0]
+    def _pass(
+        self,
+        source: Source,
+        phase: str,
+        given: Tensors,
+        terms: Sequence[Term],
+        r1: str | None = None,
+        omega: Mapping[str, Any] = NOTHING,
+    ) -> Made:
+        """Draw the images of a source, augment them, and run D on what it sees of them. Arguments as of `_draw`."""
+        return self._run([self._draw(source, phase, given, terms, r1, omega)])[0]
 
     def _run(self, drawn: Sequence[Unseen]) -> list[Made]:
         """Return the passes of sources whose shown images are one batch of D."""
@@ -262,13 +277,23 @@ class PluginLoss(host_loss.StyleGAN2Loss):
         with self.session.naming(list(terms.values())):
             return make_passes(self.D, self.session.critic, drawn, no_weight_gradients)
 
-    def _draw(self, source: Source, phase: str, given: Tensors, terms: Sequence[Term], r1: str | None = None) -> Unseen:
+    def _draw(
+        self,
+        source: Source,
+        phase: str,
+        given: Tensors,
+        terms: Sequence[Term],
+        r1: str | None = None,
+        omega: Mapping[str, Any] = NOTHING,
+    ) -> Unseen:
         """Draw the images of a source and augment them.
 
-        given: real images or latents, and labels. r1: the images whose gradient R1, or R2, takes."""
+        given: real images or latents, and labels. r1: the images whose gradient R1, or R2, takes. omega: draws of
+        augmentations that are used again."""
         session, in_D, labels = self.session, phase[0] == "D", given[1]
         gradients = {name for term in terms for name in term.gradients} | ({r1} if r1 else set())
-        updates = source == "generated" and phase in ("Dmain", "Dboth")  # of stylegan3's moving averages
+        updating = ("Dmain", "Dboth") if session.critic.logits is not None else ("Gmain", "Gboth")
+        updates = source == "generated" and phase in updating  # of stylegan3's moving averages
         z = w = index = None
         layers: Mapping[str, torch.Tensor] = {}
         if source == "generated":
@@ -282,11 +307,11 @@ class PluginLoss(host_loss.StyleGAN2Loss):
             raw = raw.detach().requires_grad_("raw" in gradients)
         with noting_draws(self.augment_pipe if terms else None) as drawn:  # terms alone read `moved`
             clean, kwargs = self.clean(raw, labels, updates)
-        shown, omega = self.augmented(clean, source, phase)
+        shown, used = augmented(session.augmentations, clean, source, phase, omega)
         if in_D and "shown" in gradients and "raw" not in gradients:
             shown = shown.detach().requires_grad_(True)
         moved = moves(self.augment_pipe, drawn)
-        images = Images(source, phase, raw, clean, shown, labels, omega, z, w, index, layers, moved)
+        images = Images(source, phase, raw, clean, shown, labels, used, z, w, index, layers, moved)
         return Unseen(images, terms, gradients, kwargs)
 
     def run_G_reading(
@@ -301,14 +326,23 @@ class PluginLoss(host_loss.StyleGAN2Loss):
 
     def generate(self, z: torch.Tensor, c: torch.Tensor, mixing: bool) -> torch.Tensor:
         """Return images of G, with style mixing or without; its moving averages stay as they are."""
-        w_avg, probability = self.session.G.mapping.w_avg.clone(), self.style_mixing_prob
-        if not mixing:
+        w_avg = self.session.G.mapping.w_avg.clone()
+        try:
+            with self._mixing(mixing):
+                return self.run_G_reading(z, c)[0]
+        finally:
+            self.session.G.mapping.w_avg.copy_(w_avg)
+
+    @contextmanager
+    def _mixing(self, on: bool) -> Iterator[None]:
+        """Mix no styles meanwhile, unless `on`."""
+        probability = self.style_mixing_prob
+        if not on:
             self.style_mixing_prob = 0
         try:
-            return self.run_G_reading(z, c)[0]
+            yield
         finally:
             self.style_mixing_prob = probability
-            self.session.G.mapping.w_avg.copy_(w_avg)
 
     def clean(self, raw: torch.Tensor, labels: torch.Tensor, updates: bool = False) -> tuple[torch.Tensor, dict]:
         """Return what the host's own D would see of images, after blur and ADA, and its further arguments."""
@@ -331,23 +365,12 @@ class PluginLoss(host_loss.StyleGAN2Loss):
             )
         return result, stand_in.kwargs
 
-    def augmented(
-        self, images: torch.Tensor, source: Source, phase: str
-    ) -> tuple[torch.Tensor, dict[str, Mapping[str, torch.Tensor]]]:
-        """Return images after all augmentations, and what these drew."""
-        omega: dict[str, Mapping[str, torch.Tensor]] = {}
-        for augmentation in self.session.augmentations:
-            if augmentation.where(source, phase):
-                omega[augmentation.name] = augmentation.sample(images)
-                images = augmentation.apply(images, omega[augmentation.name])
-        return images, omega
-
     def see(self, images: Images) -> Pass:
         """Return the pass of raw images in the place of others, after another draw of ADA and the augmentations, with a
         graph. No term has read anything of it."""
         with noting_draws(self.augment_pipe) as drawn:
             clean, kwargs = self.clean(images.raw, images.labels)
-        shown, omega = self.augmented(clean, images.source, images.phase)
+        shown, omega = augmented(self.session.augmentations, clean, images.source, images.phase)
         moved = moves(self.augment_pipe, drawn)
         images = replace(images, clean=clean, shown=shown, omega=omega, moved=moved)
         return make_pass(self.D, self.session.critic, images, (), (), kwargs, no_weight_gradients)[0]

@@ -125,6 +125,8 @@ class Pass:
 
     @property
     def logits(self) -> torch.Tensor:
+        if self.judged is None and self.view is None:
+            raise ContractError("logits are read, and the critic has none")
         if self.judged is None:
             raise ContractError(f"the view {self.view!r} has no logits; make it with judged=True")
         return self.judged
@@ -251,7 +253,8 @@ class Critic:
     """A replacement for the host's logits: D and G are trained by its logits, and R1, ADA and statistics use them too.
 
     name     for errors
-    logits   Pass -> [N, K]; the loss is averaged over K
+    logits   Pass -> [N, K]; the loss is averaged over K. None: there is no adversarial loss; D does not run for it, and
+             parts that need D or its logits are refused
     layers   names of submodules of D that it reads
     runs_D   False for a network of its own: D then runs only for terms that read it
     loss     its GAN loss; None: that of --gan-loss
@@ -261,7 +264,7 @@ class Critic:
              minibatch-stddev groups span them"""
 
     name: str
-    logits: Callable[[Pass], torch.Tensor]
+    logits: Any  # Callable[[Pass], torch.Tensor] | None; Any, since what reads it is refused without
     layers: Sequence[str] = ()
     runs_D: bool = True
     loss: GanLoss | None = None

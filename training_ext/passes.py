@@ -8,13 +8,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import torch
 
 from training_ext.batches import can_join, join, split
-from training_ext.parts import Batch, ContractError, Critic, Declared, Images, Pass, Term, View
+from training_ext.parts import Augmentation, Batch, ContractError, Critic, Declared, Images, Pass, Source, Term, View
 
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 Output = dict[str, torch.Tensor]  # of D for one batch: its layers by name, and its logits as ''
 Made = tuple[Pass, dict[View, Pass]]  # of some images and of all views of them
 
@@ -52,6 +54,23 @@ def changing(module: torch.nn.Module, changes: Mapping[str, Callable[[torch.Tens
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def augmented(
+    augmentations: Iterable[Augmentation],
+    images: torch.Tensor,
+    source: Source,
+    phase: str,
+    given: Mapping[str, Any] = NOTHING,
+) -> tuple[torch.Tensor, dict[str, Any]]:
+    """Return images after all augmentations, and what these drew. given: draws that are used again, by name."""
+    omega: dict[str, Any] = {}
+    for augmentation in augmentations:
+        if augmentation.where(source, phase):
+            name = augmentation.name
+            omega[name] = given[name] if name in given else augmentation.sample(images)
+            images = augmentation.apply(images, omega[name])
+    return images, omega
 
 
 def read(module: torch.nn.Module, layers: Iterable[str], *args: Any, **kwargs: Any) -> tuple[Any, Output]:
@@ -125,7 +144,7 @@ def make_passes(
     keys = [(number, view) for number, of_one in enumerate(batches) for view in of_one]
     seen = [key for key in keys if key[1] is None or key[1].groups != "none"]
     outputs: dict[Any, Output] = {}
-    if critic.runs_D or layers or len(seen) > len(drawn):
+    if (critic.runs_D and critic.logits is not None) or layers or len(seen) > len(drawn):
         groups = [[key for key in seen if key[1] is None or key[1].groups == "shared"]]
         groups += [[key] for key in seen if key[1] is not None and key[1].groups == "own"]
         kwargs = {name: value for one in drawn for name, value in one.kwargs.items()}
@@ -184,7 +203,9 @@ def for_term(term: Term, made: Made) -> Pass:
 
 
 def _judged(critic: Critic, seen: Pass) -> Pass:
-    """Return a pass with the logits of the critic, which sees the layers that it declares."""
+    """Return a pass with the logits of the critic, if it has any; it sees the layers that it declares."""
+    if critic.logits is None:
+        return seen
     try:
         logits = critic.logits(replace(seen, layers=Declared.of("layers", critic.layers, seen.layers)))
     except ContractError as error:

@@ -26,18 +26,41 @@ class {_CLASS}({{base}}):
     def forward(self, z, *args, **kwargs):
         return super().forward(self.{NAME}(z.to(torch.float32)), *args, **kwargs)  # scripts give float64
 '''
+TEMPERATURE = "temperature"  # `mapping.temperature` is a buffer
+_TEMPERED = "MappingWithTemperature"
+_TEMPERED_SOURCE = f'''
+
+@persistence.persistent_class
+class {_TEMPERED}({{base}}):
+    """A mapping network that is truncated further outside of training."""
+
+    def forward(self, z, c, truncation_psi=1, **kwargs):
+        psi = truncation_psi if self.training else truncation_psi * float(self.{TEMPERATURE})
+        return super().forward(z, c, truncation_psi=psi, **kwargs)
+'''
 
 
-def with_module(G: torch.nn.Module, plugins: Plugins, seed: int) -> torch.nn.Module:
-    """Put the module of the plug-in that has one before `G.mapping`, whose parameters keep their names.
+def with_module(G: Any, plugins: Plugins, seed: int) -> Any:
+    """Put the module of the plug-in that has one before `G.mapping`, whose parameters keep their names, and give it the
+    temperature of the plug-in that has one.
 
     The mapping network becomes one of a class whose source, the host's own with a few lines more, is pickled with it:
     that is how the hosts make pickles independent of code. Raises PluginError for a module that could not be loaded
     without our package."""
     with own_random("generator-module", seed, torch.device("cpu")):
         module = plugins.only("register_generator_module", G=G)
-    if module is None:
-        return G
+    temperature = plugins.only("register_temperature")
+    if module is not None:
+        _check(module)
+        G.mapping = _of_class(G.mapping, _CLASS, _SOURCE)
+        G.mapping.add_module(NAME, module.to(next(G.parameters()).device))
+    if temperature is not None:
+        G.mapping = _of_class(G.mapping, _TEMPERED, _TEMPERED_SOURCE)
+        G.mapping.register_buffer(TEMPERATURE, torch.tensor(float(temperature), device=next(G.parameters()).device))
+    return G
+
+
+def _check(module: torch.nn.Module) -> None:
     persistence = host_module("torch_utils.persistence")
     for part in module.modules():
         if not (type(part).__module__.startswith("torch.nn.") or persistence.is_persistent(part)):
@@ -45,15 +68,16 @@ def with_module(G: torch.nn.Module, plugins: Plugins, seed: int) -> torch.nn.Mod
                 f"--plugin: register_generator_module() returned a {type(part).__name__}; stock tools only know "
                 "modules of torch.nn and layers of the host."
             )
-    mapping = G.mapping
+
+
+def _of_class(mapping: Any, name: str, source: str) -> Any:
+    """Return the same mapping network, of a class of this name and source, which inherits from its own."""
     persistent: Any = type(mapping)
-    source = persistent._orig_module_src + _SOURCE.format(base=persistent._orig_class_name)
-    cls = vars(persistence._src_to_module(source))[_CLASS]
+    whole = persistent._orig_module_src + source.format(base=persistent._orig_class_name)
+    cls = vars(host_module("torch_utils.persistence")._src_to_module(whole))[name]
     made = cls.__new__(cls)
     made.__dict__.update(vars(mapping))
-    made.add_module(NAME, module.to(next(G.parameters()).device))
-    G.mapping = made
-    return G
+    return made
 
 
 def with_module_of_run(network: Network, pickle: Path) -> Callable[[torch.nn.Module], torch.nn.Module]:
@@ -73,10 +97,11 @@ def with_module_of_run(network: Network, pickle: Path) -> Callable[[torch.nn.Mod
 
 
 def has_module(network: Network) -> bool:
-    """Return whether a network of a pickle has a module of a plug-in before its mapping network."""
-    return any(name.startswith(f"mapping.{NAME}.") for name in network.tensors)
+    """Return whether a network of a pickle has a module of a plug-in before its mapping network, or a temperature."""
+    return any(name.startswith(f"mapping.{NAME}.") or name == f"mapping.{TEMPERATURE}" for name in network.tensors)
 
 
 def have_module(plugins: Plugins) -> bool:
-    """Return whether one of the plug-ins has such a module."""
-    return any("register_generator_module" in plugins.catalogue.hooks_of(name) for name in plugins.names)
+    """Return whether one of the plug-ins has such a module, or a temperature."""
+    changes = {"register_generator_module", "register_temperature"}
+    return any(changes & set(plugins.catalogue.hooks_of(name)) for name in plugins.names)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -31,6 +31,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
 }
 RETURNED: dict[str, Callable[[Mapping[str, Any]], list[list[int]]]] = {
     "real_images": lambda given: [list(given["images"].shape), list(given["labels"].shape)],
+    "latents": lambda given: [list(given["z"].shape), list(given["labels"].shape)],
     "sample_weights": lambda given: [[len(given["step"].one.labels)]],
 }
 """Shapes that hooks return, from their arguments; `None` is allowed for sample_weights."""
@@ -235,6 +236,39 @@ def check_terms(method: Method, D: torch.nn.Module, synthesis: torch.nn.Module) 
         names = [view.name for view in term.views]
         if len(set(names)) < len(names):
             raise method.fault(f"the term {term.name} reads two views of one name: {', '.join(names)}.")
+
+
+def check_names(methods: Iterable[Method]) -> None:
+    """Raise PluginError for two parts of one kind and name."""
+    terms = [term for method in methods for term in method.terms]
+    kinds: dict[str, list[Any]] = {
+        "augmentations": [part for method in methods for part in method.augmentations],
+        "averages": [part for method in methods for part in method.averages],
+        "heads": [part for method in methods for part in method.heads],
+        "terms of G": [term for term in terms if term.network == "G"],
+        "terms of D": [term for term in terms if term.network == "D"],
+    }
+    for kind, parts in kinds.items():
+        for name, count in Counter(part.name for part in parts).items():
+            if count > 1:
+                raise PluginError(f"--plugin: two {kind} are named {name!r}: leave one of the plug-ins out.")
+
+
+def refuse_readers(owner: Method, methods: Iterable[Method]) -> None:
+    """Raise PluginError for a method that needs D or its logits. owner: of the critic, which has no logits."""
+    for method in methods:
+        terms = [t.name for t in method.terms if t.weight != 0 and (t.network == "D" or _reads_D(t))]
+        heads = [head.name for head in method.heads if head.network == "D"]
+        hooks = [f"{name}()" for name in ("real_images", "sample_weights") if name in method.hooks]
+        if found := [*terms, *heads, *hooks]:
+            raise PluginError(
+                f"--plugin: {method.name} needs D ({found[0]}), and {owner.name} trains without D: leave one of them "
+                "out."
+            )
+
+
+def _reads_D(term: Term) -> bool:
+    return bool(term.layers or term.gradients or any(view.groups != "none" or view.judged for view in term.views))
 
 
 def other_layers(network: torch.nn.Module, layer: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import KW_ONLY, dataclass, replace
@@ -17,13 +17,13 @@ from stylegan_plugins.files.checksums import record_checksum
 from stylegan_plugins.host.modules import host_module
 from stylegan_plugins.host.randomness import drawn_again, own_random
 from stylegan_plugins.manager import Plugins
-from stylegan_plugins.run.method import Method, check_terms, check_value, other_layers
+from stylegan_plugins.run.method import Method, check_names, check_terms, check_value, other_layers, refuse_readers
 from stylegan_plugins.run.optimizers import load_optimizer
 from stylegan_plugins.run.progress import Progress
 from training_ext.distributed import average_gradients, broadcast, mean_over_ranks
 from training_ext.heads import update_average
 from training_ext.parts import HOST_CRITIC, ContractError, Images, Pass, Source, Step, Term
-from training_ext.passes import layer_shape
+from training_ext.passes import augmented, layer_shape
 
 
 @dataclass(eq=False)
@@ -103,7 +103,7 @@ class Session:
         """Return images after another draw of all that D's input passes through: of the raw images, or, without
         `ada`, of the clean ones, [N, C, H, W], with a graph."""
         clean = self.loss.clean(images.raw, images.labels)[0] if ada else images.clean
-        return self.loss.augmented(clean, images.source, images.phase)[0]
+        return augmented(self.augmentations, clean, images.source, images.phase)[0]
 
     def see(self, images: Images) -> Pass:
         """Return the pass of D and the critic for `images.raw`, after another draw of all that D's input passes
@@ -142,8 +142,7 @@ class Session:
     @property
     def optimizers(self) -> list[torch.optim.Optimizer]:
         """All optimisers, each once: G's and D's, which their phases share, and those of the heads."""
-        found = {id(phase.opt): phase.opt for phase in self.phases}
-        return [*found.values(), *self._head_optimizers.values()]
+        return [*{id(phase.opt): phase.opt for phase in self.phases}.values(), *self._head_optimizers.values()]
 
     # --- Called by the loss. ---
 
@@ -186,6 +185,14 @@ class Session:
     def labels(self, given: torch.Tensor) -> torch.Tensor:
         """Return the labels of this round's real images, [N, c_dim]: those of `relabel`, or the given ones."""
         return given if self._labels is None else self._labels[self.index(len(given))]
+
+    def latents(self, z: torch.Tensor, labels: torch.Tensor) -> Any:
+        """Return latents [N, z_dim] and labels of G's images in its main phase if a method gives them, else None. z: of
+        the loop; labels: of the real images of this round."""
+        hooks = self._hooks("latents")
+        for give in hooks:
+            z, labels = give(z=z, labels=labels, index=self.index(len(labels)))
+        return (z, labels) if hooks else None
 
     def real_images(self, images: torch.Tensor, labels: torch.Tensor, phase: str) -> Any:
         """Return what is shown to D as real, [N, C, H, W], with its labels [N, c_dim]."""
@@ -356,17 +363,9 @@ class Session:
             both = " and ".join(critic.name for critic in critics)
             raise PluginError(f"--plugin: {both} both replace the adversarial loss: leave one of them out.")
         self.critic = critics[0] if critics else HOST_CRITIC
-        kinds: dict[str, Sequence[Any]] = {
-            "augmentations": self.augmentations,
-            "averages": self.averages,
-            "heads": self._heads,
-            "terms of G": [term for term in self._terms if term.network == "G"],
-            "terms of D": [term for term in self._terms if term.network == "D"],
-        }
-        for kind, parts in kinds.items():
-            for name, count in Counter(part.name for part in parts).items():
-                if count > 1:
-                    raise PluginError(f"--plugin: two {kind} are named {name!r}: leave one of the plug-ins out.")
+        check_names(self.methods.values())
+        if self.critic.logits is None:
+            refuse_readers(self._owners[id(self.critic)], self.methods.values())
 
     def _make_optimizers(self) -> None:
         """Heads are float32, start equal on all processes, and have optimisers of the kind of their network's."""
