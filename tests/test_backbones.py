@@ -66,7 +66,7 @@ def test_a_backbone_is_frozen_and_stays_in_evaluation_mode(lite0):
     assert x.grad.any()
 
 
-@pytest.mark.parametrize("name", sorted(backbones.BACKBONES))
+@pytest.mark.parametrize("name", sorted(name for name, recipe in backbones.BACKBONES.items() if not recipe.source))
 def test_every_backbones_architecture_makes_features(name):
     """Random weights, small images: what timm calls the model, and that its features are vectors."""
     import timm
@@ -135,7 +135,7 @@ def test_weights_are_taken_from_where_the_error_says(monkeypatch, tmp_path):
     [
         (b"", "cannot be read as weights"),
         (b"not weights at all", "cannot be read as weights"),
-        ({"a": torch.zeros(2)}, "another network"),
+        ({"a": torch.zeros(2)}, "another network: it lacks conv_stem.weight and"),
         ([1, 2], "no tensors by name"),
     ],
 )

