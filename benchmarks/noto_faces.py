@@ -1,6 +1,6 @@
 """Portraits of Noto Color Emoji as a data set: aligned, colored faces with labels.
 
-    python benchmarks/noto_faces.py NotoColorEmoji.ttf faces.zip [--side 64] [--heldout heldout.zip]
+    python benchmarks/noto_faces.py NotoColorEmoji.ttf faces.zip [--side 64] [--gray] [--heldout heldout.zip]
 
 The font comes with Debian's fonts-noto-color-emoji (image sources under the Apache License 2.0, the font under the SIL
 Open Font License 1.1). 564 pictures: people of several ages, hair styles and professions in six skin colors, on white.
@@ -65,10 +65,13 @@ def write(path: Path, pictures: list[tuple[Image.Image, int]]) -> None:
 @click.argument("font", type=click.Path(path_type=Path, exists=True))
 @click.argument("outfile", type=click.Path(path_type=Path))
 @click.option("--side", default=64, show_default=True)
+@click.option("--gray", is_flag=True, help="In one channel")
 @click.option("--heldout", type=click.Path(path_type=Path), help="Zip that every fourth picture goes to")
-def main(font: Path, outfile: Path, side: int, heldout: Path | None) -> None:
+def main(font: Path, outfile: Path, side: int, gray: bool, heldout: Path | None) -> None:
     loaded = ImageFont.truetype(str(font), STRIKE)
     pictures = [(draw(loaded, emoji, side), label) for emoji, label in faces()]
+    if gray:
+        pictures = [(image.convert("L"), label) for image, label in pictures]
     kept = [one for index, one in enumerate(pictures) if heldout is None or index % 4]
     write(outfile, kept)
     if heldout is not None:

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch.autograd.profiler import record_function
 
-from stylegan_plugins.errors import PluginError
 from stylegan_plugins.host.modules import host_module
 from stylegan_plugins.host.randomness import RandomState, random_state
 from training_ext.ada import moves, noting_draws
@@ -20,22 +19,13 @@ from training_ext.parts import HOST_CRITIC, Images, Pass, Source, Step, Term
 from training_ext.passes import NOTHING, Made, Unseen, augmented, for_term, make_pass, make_passes, reading
 from training_ext.penalties import one_centred, zero_centred
 from training_ext.spectral_norm import SpectralNorm
+from training_ext.stand_in import input_of_D
 
 host_loss: Any = host_module("training.loss")
 training_stats = host_module("torch_utils.training_stats")
 no_weight_gradients = host_module("torch_utils.ops.conv2d_gradfix").no_weight_gradients
 
 Tensors = tuple[torch.Tensor, torch.Tensor]
-
-
-class _StandIn(torch.nn.Module):
-    """Takes D's place in the host's run_D, and returns what D would have seen."""
-
-    images: torch.Tensor | None = None
-
-    def forward(self, images: torch.Tensor, labels: torch.Tensor, **kwargs: Any) -> torch.Tensor:
-        self.images, self.kwargs = images, kwargs
-        return images
 
 
 class PluginLoss(host_loss.StyleGAN2Loss):
@@ -259,17 +249,9 @@ class PluginLoss(host_loss.StyleGAN2Loss):
 
     # Draw and augment. ----------------------------------------------------------------------------
 
-    def _pass(
-        self,
-        source: Source,
-        phase: str,
-        given: Tensors,
-        terms: Sequence[Term],
-        r1: str | None = None,
-        omega: Mapping[str, Any] = NOTHING,
-    ) -> Made:
+    def _pass(self, *what: Any, **how: Any) -> Made:
         """Draw the images of a source, augment them, and run D on what it sees of them. Arguments as of `_draw`."""
-        return self._run([self._draw(source, phase, given, terms, r1, omega)])[0]
+        return self._run([self._draw(*what, **how)])[0]
 
     def _run(self, drawn: Sequence[Unseen]) -> list[Made]:
         """Return the passes of sources whose shown images are one batch of D."""
@@ -353,17 +335,7 @@ class PluginLoss(host_loss.StyleGAN2Loss):
                 "blur_sigma": max(1 - seen, 0) * self.blur_init_sigma,
                 **({"update_emas": True} if updates else {}),
             }
-        D, self.D = self.D, _StandIn()
-        try:
-            result, stand_in = self.run_D(raw, labels, **kwargs), self.D
-        finally:
-            self.D = D
-        if stand_in.images is None or result is not stand_in.images:
-            raise PluginError(
-                "This host's loss has a run_D of its own, which returns more than D's logits or does not call D: "
-                "plug-ins cannot work with it. Train without --plugin."
-            )
-        return result, stand_in.kwargs
+        return input_of_D(self, raw, labels, **kwargs)
 
     def see(self, images: Images) -> Pass:
         """Return the pass of raw images in the place of others, after another draw of ADA and the augmentations, with a
