@@ -32,11 +32,11 @@ _TEMPERED_SOURCE = f'''
 
 @persistence.persistent_class
 class {_TEMPERED}({{base}}):
-    """A mapping network that is truncated further outside of training."""
+    """A mapping network whose w are nearer to their average outside of training."""
 
-    def forward(self, z, c, truncation_psi=1, **kwargs):
-        psi = truncation_psi if self.training else truncation_psi * float(self.{TEMPERATURE})
-        return super().forward(z, c, truncation_psi=psi, **kwargs)
+    def forward(self, *args, **kwargs):
+        w = super().forward(*args, **kwargs)
+        return w if self.training else self.w_avg.lerp(w, self.{TEMPERATURE})
 '''
 
 

@@ -33,6 +33,7 @@ def options(folder: Path) -> dict[str, dict[str, object]]:
         "minegan": {"stage1_kimg": 0.0},
         "apa": {"kimg": 0.1},
         "bcr": {"shift": 0.125},
+        "scale-shift": {"perceptual_weight": 0.0},
         "topk": {"epoch_kimg": 0.001},
         "insgen": {"real_queue": 16, "generated_queue": 16},
         "wandb": {"mode": "disabled"},
@@ -46,7 +47,7 @@ def fault(pair: tuple[str, ...], given: dict[str, dict[str, object]]) -> str:
     chosen = {name: values for name, values in given.items() if name in pair}
     names = [FILES.get(name, name) for name in pair]
     try:
-        run = TinyRun(names, chosen, labels=labels, D={"c_dim": 0})
+        run = TinyRun(names, chosen, labels=labels, D={"c_dim": 0}, images=8 if "scale-shift" in pair else 0)
     except PluginError as error:
         return f"refused: {error}"
     networks = {"G": run.G, "D": run.D}
@@ -59,9 +60,11 @@ def fault(pair: tuple[str, ...], given: dict[str, dict[str, object]]) -> str:
         for name, value in module.named_parameters()
         if not value.isfinite().all()
     ]
+    trained = [kind for kind in networks if kind == "G" or run.session.critic.logits is not None]
     wrong += [
         f"{kind} has not moved"
         for kind, network in networks.items()
+        if kind in trained
         if all(torch.equal(*pair) for pair in zip(before[kind], network.parameters(), strict=True))
     ]
     return ", ".join(wrong)
