@@ -92,6 +92,7 @@ ALWAYS = {
     *(f"--bcr-{name}" for name in ("real-weight", "generated-weight", "shift", "flip")),
     *(f"--scale-shift-{name}" for name in ("lr", "z-lr", "decay", "decay-kimg", "start", "noise", "perceptual")),
     *(f"--scale-shift-{name}" for name in ("perceptual-weight", "relative", "emd-weight", "reg-weight", "temperature")),
+    *("--minegan-stage1-kimg", "--minegan-constant", "--minegan-lr"),
     *("--noise-sigma", "--noise-kimg", "--topk-gamma", "--topk-nu", "--topk-epoch-kimg"),
     *("--zcr-d-weight", "--zcr-g-weight", "--zcr-sigma"),
     *("--vision-aided-precision", "--vision-aided-resize", "--wandb-mode"),

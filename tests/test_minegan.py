@@ -1,13 +1,12 @@
-"""The example minegan: its equation, exact resumption, its two stages, and its snapshots in stock tools."""
+"""minegan: its equation, the authors' code, exact resumption, its two stages, and its snapshots in stock tools."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
-import sys
+from functools import partial
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import numpy as np
 import PIL.Image
@@ -19,26 +18,19 @@ from support.pickles import make_pickle
 from support.runs import arguments, killed_and_resumed, run_to_its_end
 from support.scripts import DRIVERS, invoke, run_script
 
-from stylegan_plugins import OptionError
+import training_ext.minegan
+from stylegan_plugins import OptionError, PluginError
 from stylegan_plugins.files.pickles import read_pickle
 from stylegan_plugins.files.states import read_state
+from stylegan_plugins.plugins import minegan as plugin
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+GOLDEN = Path(__file__).parent / "golden/minegan.npz"
 N = 8
-
-
-def example(name: str) -> ModuleType:
-    """The module of an example, imported as a file."""
-    spec = importlib.util.spec_from_file_location(f"tests_example_{name}", EXAMPLES / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.mark.unit
 def test_the_miner_equals_its_equation():
-    miner = example("minegan").register_generator_module(G=SimpleNamespace(z_dim=5)).double()
+    miner = training_ext.minegan.miner(5).double()
     u = torch.randn([N, 5], dtype=torch.float64)
     (w1, b1, w2, b2) = [parameter.detach().numpy() for parameter in miner.parameters()]
     expected = np.maximum(u.numpy() @ w1.T + b1, 0) @ w2.T + b2
@@ -47,22 +39,42 @@ def test_the_miner_equals_its_equation():
 
 
 @pytest.mark.unit
+def test_the_miner_and_its_gradients_equal_the_authors_a810f2d():
+    with np.load(GOLDEN) as file:
+        g = {key: torch.from_numpy(file[key]) for key in file if file[key].dtype.kind != "U"}
+    miner, u = training_ext.minegan.miner(6).double(), g["u"].requires_grad_(True)
+    miner.load_state_dict({name: g[f"M/{name}"] for name in miner.state_dict()})
+    z = miner(u)
+    z.square().sum().backward()
+    assert torch.equal(z.detach(), g["z"]) and torch.equal(u.grad, g["grad/u"])
+    assert all(torch.equal(value.grad, g[f"grad/{name}"]) for name, value in miner.named_parameters())
+
+
+@pytest.mark.unit
 def test_minegan_trains_miner_and_D_in_stage_1_and_everything_in_stage_2():
-    module = example("minegan")
-    method = module.setup(options=module.OPTIONS(stage1_kimg=2))
+    method = plugin.Method(plugin.OPTIONS(stage1_kimg=2))
     names = ["G.mapping.before.0.weight", "G.mapping.fc0.weight", "G.synthesis.b4.const", "D.b4.out.bias"]
     assert [method.trains(name, 1999) for name in names] == [True, False, False, True]
     assert all(method.trains(name, 2000) for name in names)
-    assert all(module.setup(options=module.OPTIONS(stage1_kimg=0)).trains(name, 0) for name in names)
+    assert all(plugin.Method(plugin.OPTIONS(stage1_kimg=0)).trains(name, 0) for name in names)
+    method = plugin.Method(plugin.OPTIONS(stage1_kimg=2, constant=True))
+    assert [method.trains(name, 1999) for name in names] == [True, False, True, True]
 
 
 @pytest.mark.unit
 def test_minegan_needs_a_pickle_and_has_a_stage_of_1000_iterations():
-    module = example("minegan")
+    configure = partial(plugin.configure, explicit=frozenset())
     with pytest.raises(OptionError, match="Give --resume=PKL."):
-        module.configure(args={"batch_size": 16}, options=module.OPTIONS())
-    filled = module.configure(args={"batch_size": 16, "resume_pkl": "x.pkl"}, options=module.OPTIONS())
-    assert filled.stage1_kimg == 16
+        configure(args={"batch_size": 16}, options=plugin.OPTIONS())
+    args = {"batch_size": 16, "resume_pkl": "x.pkl", "G_opt_kwargs": {"lr": 1.0}, "D_opt_kwargs": {"lr": 1.0}}
+    assert configure(args=args, options=plugin.OPTIONS()).stage1_kimg == 16 and args["G_opt_kwargs"]["lr"] == 1
+    configure(args=args, options=plugin.OPTIONS(lr=0.001))
+    assert args["G_opt_kwargs"]["lr"] == args["D_opt_kwargs"]["lr"] == 0.001
+    with pytest.raises(OptionError, match="--minegan-lr and --glr or --dlr: give one of them"):
+        plugin.configure(args=args, options=plugin.OPTIONS(lr=0.001), explicit=frozenset({"glr"}))
+    stylegan3 = SimpleNamespace(G=torch.nn.Linear(1, 1))
+    with pytest.raises(PluginError, match="--minegan-constant=true: this G has no 4x4 constant"):
+        plugin.setup(session=stylegan3, options=plugin.OPTIONS(constant=True))
 
 
 # Whole runs. --------------------------------------------------------------------------------------
@@ -75,9 +87,8 @@ def source(shared, fetched):
 
 
 def settings(host: Path, data: Path, source: Path, outdir: Path) -> dict:
-    """The arguments of 20 iterations with the example, given as a file."""
-    plugin = f"--plugin={EXAMPLES / 'minegan.py'}"
-    args = arguments(host, ADA, data, outdir, plugin, f"--resume={source}", "--minegan-stage1-kimg=0.08")
+    """The arguments of 20 iterations."""
+    args = arguments(host, ADA, data, outdir, "--plugin=minegan", f"--resume={source}", "--minegan-stage1-kimg=0.08")
     return args | {"total_kimg": 0.16, "kimg_per_tick": 0.08, "image_snapshot_ticks": 50}
 
 

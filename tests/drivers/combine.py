@@ -1,6 +1,6 @@
 """Run in a host's folder: two iterations of pairs of methods. Prints a JSON line: pair -> what is wrong with it.
 
-combine.py suite     each method, built-in or an example, with a fixed set of eight
+combine.py suite     each built-in method with a fixed set of eight
 combine.py all       all pairs"""
 
 import itertools
@@ -19,8 +19,6 @@ from stylegan_plugins.testing import TinyRun
 
 # One of each kind: augmentation, view and head, critic of its own, critic on labels, networks of its own, no part.
 FIXED = ("diffaugment", "augself", "contrad", "disp", "vision-aided", "diagnostics", "freezed", "transfergan")
-EXAMPLES = Path(__file__).parents[2] / "examples"
-FILES = {name: str(EXAMPLES / f"{name}.py") for name in ("minegan",)}
 LOGGERS = {"tensorboard", "wandb"}  # they read files after a tick, and have no part that could meet another
 LABELS = 12  # width of disp's priors
 
@@ -45,9 +43,8 @@ def fault(pair: tuple[str, ...], given: dict[str, dict[str, object]]) -> str:
     finite."""
     labels = LABELS if "disp" in pair else 0
     chosen = {name: values for name, values in given.items() if name in pair}
-    names = [FILES.get(name, name) for name in pair]
     try:
-        run = TinyRun(names, chosen, labels=labels, D={"c_dim": 0}, images=8 if "scale-shift" in pair else 0)
+        run = TinyRun(pair, chosen, labels=labels, D={"c_dim": 0}, images=8 if "scale-shift" in pair else 0)
     except PluginError as error:
         return f"refused: {error}"
     networks = {"G": run.G, "D": run.D}
@@ -72,7 +69,7 @@ def fault(pair: tuple[str, ...], given: dict[str, dict[str, object]]) -> str:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    methods = [name for name in (*builtin(), *FILES) if name not in LOGGERS]
+    methods = [name for name in builtin() if name not in LOGGERS]
     if sys.argv[1] == "all":
         pairs = list(itertools.combinations(methods, 2))
     else:
