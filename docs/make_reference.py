@@ -58,7 +58,7 @@ ones, and `real_images` and augmentations are chained. Terms are summed by name.
 | each tick, before and after its statistics are written | `statistics`, `tick` |
 | `stylegan-plugins` lists its commands, or looks for one | `register_commands` |
 | images of a run are generated | `register_sampler` |
-| a frozen network or a metric is asked for | `register_backbones`, `register_metrics` |
+| a frozen network or a metric is asked for | `register_backbones`, `register_features`, `register_metrics` |
 """
 
 

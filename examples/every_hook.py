@@ -18,12 +18,14 @@ from stylegan_plugins import (
     OptionError,
     Preset,
     Recipe,
+    RunFeatures,
     Sampler,
     Term,
     hookimpl,
     option,
 )
 from stylegan_plugins.files.datasets import read_images
+from stylegan_plugins.files.run_folders import newest_pickle
 
 PAPER = "none: an example"
 PRESETS = {"dark": Preset({"shift": 0.5}, "none: an example")}
@@ -72,6 +74,12 @@ def register_temperature():
 @hookimpl
 def register_backbones():
     return {"resnet18": Recipe("resnet18.a1_in1k")}
+
+
+@hookimpl
+def register_features(run):
+    mean_color = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    return RunFeatures(newest_pickle(run), lambda: mean_color)
 
 
 @hookimpl

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from stylegan_plugins.api import Evaluation, compare, evaluate, train
     from stylegan_plugins.run.session import Session
     from stylegan_plugins.vision.backbones import Recipe
+    from stylegan_plugins.vision.run_features import RunFeatures
     from training_ext.ada import AdaptiveProbability
     from training_ext.gan_losses import GanLoss
     from training_ext.heads import EqualizedLinear
@@ -39,6 +40,7 @@ _LATER = {
     "Labels": "training_ext.labels",
     "Metric": "stylegan_plugins.analysis.metrics",
     "Recipe": "stylegan_plugins.vision.backbones",
+    "RunFeatures": "stylegan_plugins.vision.run_features",
     "Sampler": "stylegan_plugins.analysis.sample",
     "Session": "stylegan_plugins.run.session",
     "read": "training_ext.passes",

@@ -84,6 +84,15 @@ def register_backbones() -> Any:
 
 
 @hookspec
+def register_features(run: Path) -> Any:
+    """Return `RunFeatures`: features of images by a network that a run of the plug-in has trained. Called where
+    `PLUGIN:RUN` is named in the place of a backbone, in `stylegan-plugins priors --features` and `--disp-features`, for
+    the plug-in of that name, active or not, when a host is in use. `run` - Path of a run directory or a snapshot; it
+    exists. Raise `DataError` if it has no such network. The plug-in's options of the run are in its
+    training_options.json."""
+
+
+@hookspec
 def register_metrics() -> Any:
     """Return metrics by name, `{name: Metric}`: functions of features of real and of generated images. They can then
     be named in `stylegan-plugins evaluate` and `compare`, with any `--features`, and in train.py's `--metrics` as

@@ -145,7 +145,7 @@ def test_the_last_batch_is_filled_up_so_that_groups_stay_whole(count, monkeypatc
 
 @pytest.mark.unit
 def test_a_linear_classifier_is_what_sgd_makes_of_the_same_draws(monkeypatch):
-    """Cross-entropy and its gradient by hand, in double precision, with the published schedule on a scale of 1 to 10."""
+    """Cross-entropy and its gradient by hand, in double precision, with the published schedule."""
     protocol = linear_evaluation.Protocol(epochs=10, batch=8)
     rates = [0.1] * 6 + [0.01] * 2 + [0.001] + [0.0001]  # 7.5 is rounded to 8
     assert [protocol.rate_at(epoch) for epoch in range(10)] == pytest.approx(rates)

@@ -8,7 +8,7 @@ head reads.
 Images are split into training and test images, several times; the same is done with a discriminator of the same
 architecture at its random start, which says how much of the accuracy is due to training.
 
-Jeong and Shin 2021 (arXiv:2103.09742) evaluate an encoder by a linear classifier that SGD trains on crops and flips; see
+Jeong and Shin 2021 (arXiv:2103.09742) evaluate an encoder by a linear classifier that SGD trains on crops and flips:
 training_ext.linear_evaluation."""
 
 from __future__ import annotations

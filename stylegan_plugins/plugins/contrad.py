@@ -7,20 +7,34 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
+import click
 import torch
 
 from stylegan_plugins import Augmentation, Critic, Head, Pass, Preset, Session, Step, Term, View, hookimpl, option
-from stylegan_plugins.errors import OptionError
-from stylegan_plugins.options import CountsWith
+from stylegan_plugins.analysis import latent_sampling, probe
+from stylegan_plugins.analysis import sample as sampling
+from stylegan_plugins.errors import DataError, OptionError, tell
+from stylegan_plugins.files import datasets, run_folders, states
+from stylegan_plugins.host import devices, find
+from stylegan_plugins.host.networks import load_network
+from stylegan_plugins.manager import recorded
+from stylegan_plugins.options import CountsWith, refuse_given
+from stylegan_plugins.vision.run_features import RunFeatures
 from training_ext import contrad
-from training_ext.contrad import HSV_GRADIENTS, SIMCLR, SimCLR
+from training_ext.contrad import HSV_GRADIENTS, LUMA, SIMCLR, SimCLR
+from training_ext.ddls import PRIORS, Langevin
 from training_ext.distributed import gather
+from training_ext.linear_evaluation import Protocol
+from training_ext.passes import changing, read
 
 PAPER = "Jeong and Shin 2021, Training GANs with Stronger Augmentations via Contrastive Discriminator, arXiv:2103.09742"
 ada = "off"
 ENCODER = "b4.conv"  # the layer of D whose output is phi
+GENERATED = 32  # images whose minibatch standard deviation stands for that of others
 LARGEST_SMALL = 64  # pixels: up to there the augmentation is that of CIFAR
 
 # Their R1 is lbd_r1 / 2 |d D / d x|^2 of images x in [0, 1], whose gradient is twice as long: gamma is 4 lbd_r1.
@@ -193,3 +207,138 @@ class Method:
             for optimizer in self.session.optimizers:
                 for group in optimizer.param_groups:
                     group["lr"] = optimizer.defaults["lr"] * min(1, (batch_idx + 1) / self.options.warmup)
+
+
+# Features and samples of a run. -------------------------------------------------------------------
+
+
+class RunEncoder(torch.nn.Module):
+    """The encoder of a ContraD run, without its heads: images [N, C, H, W] in [-1, 1] of any size to phi, [N, F].
+
+    Each image is seen alone. D's minibatch standard deviation, one number for a group of images, is the mean of what
+    D sees in images of G_ema."""
+
+    deviation: torch.Tensor
+
+    def __init__(self, pickle: Path) -> None:
+        super().__init__()
+        self.D: Any = probe.trained_discriminator(pickle)
+        stddev = getattr(self.D.b4, "mbstd", None)
+        self.changes: dict[str, Any] = {}
+        if stddev is not None:
+            G: Any = load_network(pickle, "G_ema")
+            z = torch.randn([GENERATED, G.z_dim], generator=torch.Generator().manual_seed(0))
+            with torch.no_grad():
+                images = G(z, torch.zeros([GENERATED, G.c_dim]), noise_mode="const")
+                _, found = read(self.D, ["b4.mbstd"], images, torch.zeros([GENERATED, self.D.c_dim]))
+            maps = stddev.num_channels
+            self.register_buffer("deviation", found["b4.mbstd"][:, -maps:].mean(dim=[0, 2, 3], keepdim=True))
+            stddev.group_size = 1
+            self.changes["b4.mbstd"] = lambda x: torch.cat(
+                [x[:, :-maps], self.deviation.expand_as(x[:, -maps:])], dim=1
+            )
+        self.eval().requires_grad_(False)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        side = self.D.img_resolution
+        if images.shape[1] != self.D.img_channels:
+            gray = images.new_tensor(LUMA)[:, None, None]
+            images = images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else (images * gray).sum(dim=1, keepdim=True)
+        if images.shape[2:] != (side, side):
+            how: Any = dict(mode="bilinear", align_corners=False, antialias=True)
+            images = torch.nn.functional.interpolate(images, size=(side, side), **how)
+        with changing(self.D, self.changes):
+            labels = images.new_zeros([len(images), self.D.c_dim])
+            return read(self.D, [ENCODER], images, labels)[1][ENCODER].flatten(1)
+
+
+@hookimpl
+def register_features(run: Path) -> RunFeatures:
+    pickle = run_folders.newest_pickle(run)
+    check_run(pickle, "features of contrad are")
+    return RunFeatures(pickle, lambda: RunEncoder(pickle))
+
+
+def check_run(pickle: Path, what: str) -> dict[str, Any]:
+    """Return the arguments of the ContraD run of a snapshot. Raises DataError if it is of no such run."""
+    args = run_folders.read_options(pickle.parent) or {}
+    if "contrad" not in args.get("plugins", {}).get("active", []):
+        raise DataError(
+            f"{pickle}: {what} of a run with --plugin=contrad. Give its run directory, or a snapshot in it."
+        )
+    return args
+
+
+def heads_of(pickle: Path) -> torch.nn.ModuleDict:
+    """Return the heads that a snapshot's D was trained with: those of the newest training state of its run that was
+    written in the same iteration, or in the one before. Raises DataError if there is none."""
+    args = check_run(pickle, "samples of ddls are")
+    options = recorded(args["plugins"]).options["contrad"]
+    name = run_folders.SNAPSHOT.fullmatch(pickle.name)
+    end = (int(name[1]) + 1) * 1000 if name else 0  # images: a snapshot has its thousands in its name
+    found = {path: int(path.stem.rpartition("-")[2]) for path in states.states_of(pickle.parent)}
+    for path, nimg in found.items():
+        if end - 1000 - args.get("batch_size", 0) <= nimg < end:
+            state = states.read_state(path)["session"]["heads"]
+            own = {key.removeprefix("contrad."): value for key, value in state.items() if key.startswith("contrad.")}
+            heads = contrad.heads(own["logits.0.weight"].shape[1], options.hidden, options.projection)
+            heads.load_state_dict(own)
+            return heads.requires_grad_(False)
+    there = ", ".join(f"{nimg / 1000:g} kimg" for nimg in found.values()) or "none"
+    raise DataError(
+        f"{pickle}: the heads of its D are in no training-state-*.pt of its run (there: {there}). Give the snapshot of "
+        "that time, or resume the run to its end."
+    )
+
+
+@hookimpl
+def register_commands(cli: click.Group) -> None:
+    option = partial(click.option, show_default=True)
+    number = click.FloatRange(min=0)
+
+    @cli.command("ddls")
+    @click.argument("run_or_pkl", type=click.Path(path_type=Path))
+    @option("--seeds", default="0-15", help="Numbers and ranges, as 0-15,20; one image each")
+    @option("--steps", type=click.IntRange(min=0), default=Langevin.steps, help="Of Langevin dynamics")
+    @option("--eps", type=number, default=Langevin.eps, help="Step size")
+    @option("--noise", type=number, default=Langevin.sigma, help="Factor of the noise of a step; 1 samples, 0 climbs")
+    @option(
+        "--prior", type=click.Choice(PRIORS), default=Langevin.prior, help="Of z; uniform clamps it, as the authors"
+    )
+    @option("--network", type=click.Choice(["G", "G_ema"]), default="G", help="The generator; D was trained against G")
+    @click.option("--class", "label", metavar="INT|NAME", help="Class of the images, by a linear classifier")
+    @option("--lambda", "weight", type=number, default=1.0, help="Weight of the logit of --class")
+    @find.data_option(help="Labelled images for --class  [default: the run's own]")
+    @option("--epochs", type=click.IntRange(min=1), default=Protocol.epochs, help="Of the classifier")
+    @option("--max-images", type=click.IntRange(min=8), default=10000, help="Of the classifier")
+    @click.option("--outdir", type=click.Path(path_type=Path), required=True, help="Where the images go")
+    @find.on_host
+    def ddls_command(
+        run_or_pkl: Path, seeds: str, network: str, label: str | None, weight: float, outdir: Path, **more: Any
+    ) -> None:
+        """Sample from a ContraD run with D's help: Langevin dynamics in latent space, of all images or of one class.
+
+        sheet-start.png has the images before the first step."""
+        for name in ("weight", "data", "epochs", "max_images"):
+            if label is None:
+                refuse_given(name, "without --class")
+        datasets.check_output(outdir)
+        numbers = sampling.seeds_of(seeds)
+        how = Langevin(more["steps"], more["eps"], more["noise"], more["prior"])
+        pickle, device = run_folders.newest_pickle(run_or_pkl), devices.device()
+        heads = heads_of(pickle).to(device)
+        D, G = probe.trained_discriminator(pickle).to(device), load_network(pickle, network).to(device)
+        logits: latent_sampling.Logits = lambda phi: heads["logits"](phi)[:, 0]
+        if label is not None:
+            known = latent_sampling.classifier_of(pickle, D, more["data"], Protocol(more["epochs"]), more["max_images"])
+            index = run_folders.class_number(run_folders.class_names(pickle), label)
+            if index >= known.out_features:
+                raise DataError(f"--class={label}: the images have {known.out_features} classes, from 0.")
+            logits = lambda phi: heads["logits"](phi)[:, 0] + weight * known(phi)[:, index]
+        pairs = list(latent_sampling.images(G, probe.encoder_of(D), logits, numbers, how))
+        outdir.mkdir(parents=True, exist_ok=True)
+        for seed, (_, image) in zip(numbers, pairs, strict=True):
+            sampling.picture_of(image).save(outdir / f"seed{seed:04d}.png")
+        for name, made in zip(("sheet-start", "sheet"), zip(*pairs, strict=True), strict=True):
+            sampling.sheet(made).save(outdir / f"{name}.png")
+        tell(outdir / "sheet.png")

@@ -72,8 +72,9 @@ PRESETS = {
 class DISPOptions:
     features: str = option(
         "vgg16",
-        f"C: {', '.join(backbones.BACKBONES)}, or a file of features, .npz of `stylegan-plugins priors` or .npy",
-        metavar="NAME|FILE",
+        f"C: {', '.join(backbones.BACKBONES)}, contrad:RUN, or a file of features, .npz of `stylegan-plugins priors` "
+        "or .npy",
+        metavar="NAME|PLUGIN:RUN|FILE",
     )
     weights: str = option(
         "published",
@@ -243,7 +244,7 @@ def register_sampler(run_dir: Path, options: DISPOptions) -> Sampler:
             raise DataError(f"--like: {file} is an array of features of your own, so that a new image has none.")
         if found.weights and (not Path(found.weights).is_file() or priors.digest_of(found.weights) != found.digest):
             raise DataError(f"--like: {found.weights}, the weights of {found.backbone}, is gone or has changed.")
-        return backbones.load(found.backbone, found.weights, "--like")
+        return priors.load_network(found.backbone, found.weights, "--like")
 
     def like(G: torch.nn.Module, image: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
@@ -260,8 +261,8 @@ def register_commands(cli: click.Group) -> None:
     @click.option(
         "--features",
         required=True,
-        metavar="NAME|FILE",
-        help=f"{', '.join(backbones.BACKBONES)}, or features of your own",
+        metavar="NAME|PLUGIN:RUN|FILE",
+        help=f"{', '.join(backbones.BACKBONES)}, contrad:RUN, or features of your own",
     )
     @click.option("--weights", type=click.Path(exists=True, dir_okay=False), help="Weights  [default: published ones]")
     @click.option("--flips/--no-flips", default=False, help="Of x-flips, too, for --mirror=1")

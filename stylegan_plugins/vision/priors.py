@@ -16,7 +16,7 @@ from stylegan_plugins.files.atomic import whole
 from stylegan_plugins.files.checksums import digest_of
 from stylegan_plugins.files.downloads import cache_directory
 from stylegan_plugins.host import devices
-from stylegan_plugins.vision import backbones
+from stylegan_plugins.vision import backbones, run_features
 from stylegan_plugins.vision.extractors import batches_of, extract
 from stylegan_plugins.vision.networks import from_uint8
 
@@ -51,19 +51,26 @@ class Priors:
 def compute(data: str, name: str, *, weights: str | None = None, flips: bool = False, flag: str = FLAG) -> Path:
     """Return the file of priors of a data set and a backbone, from the cache if nothing has changed since.
 
-    weights: a file of them, or None for the published ones; flips: of x-flips, too; flag: the option to name in errors.
-    Raises DataError or OptionError as `backbones.load` does."""
+    name: of a backbone, or PLUGIN:RUN; weights: a file of them, or None for the published ones; flips: of x-flips, too;
+    flag: the option to name in errors. Raises DataError or OptionError as `backbones.load` does."""
+    of_run = run_features.named(name, flag)
+    if of_run is not None:
+        if weights is not None:
+            raise OptionError(f"{flag}={name} is a network of a run, which needs no weights of a backbone.")
+        weights = str(of_run[1].file)
+        name = f"{of_run[0]}:{Path(weights).resolve()}"
     if weights is not None:
         if not Path(weights).is_file():
             raise DataError(f"{flag}={name}: there is no file of weights {weights}.")
         weights = str(Path(weights).resolve())
     fingerprint = datasets.fingerprint(data)
-    identity = f"{VERSION}/{fingerprint}/{backbones.known()[name].timm}/{digest_of(weights)}/{flips}"
-    file = cache_directory() / "priors" / f"{name}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.npz"
+    short, kind = (name, backbones.known()[name].timm) if of_run is None else (of_run[0], f"run of {of_run[0]}")
+    identity = f"{VERSION}/{fingerprint}/{kind}/{digest_of(weights)}/{flips}"
+    file = cache_directory() / "priors" / f"{short}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.npz"
     if file.exists():
         return file
     device = devices.device()
-    backbone = backbones.load(name, weights, flag).to(device)
+    backbone = load_network(name, weights, flag).to(device)
     names, images = datasets.read_images(data)
 
     def network(batch: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -71,9 +78,15 @@ def compute(data: str, name: str, *, weights: str | None = None, flips: bool = F
         features = {"features": backbone(x).float()}
         return {**features, "flipped": backbone(x.flip(3)).float()} if flips else features
 
-    found = extract(network, batches_of(images), len(names), f"Priors: {name}")
+    found = extract(network, batches_of(images), len(names), f"Priors: {short}")
     save(file, Priors(found["features"], found.get("flipped"), fingerprint, name, weights, digest_of(weights)))
     return file
+
+
+def load_network(name: str, weights: str | None, flag: str) -> torch.nn.Module:
+    """Return the network of priors, a backbone or PLUGIN:RUN. Raises DataError or OptionError as these do."""
+    of_run = run_features.named(name, flag)
+    return backbones.load(name, weights, flag) if of_run is None else of_run[1].load()
 
 
 def save(file: Path, priors: Priors) -> None:
@@ -126,10 +139,13 @@ def file_for(data: str, features: str, *, weights: str | None, flips: bool, flag
     checked. An array of one's own is kept in the cache together with what identifies the images.
 
     Raises DataError or OptionError."""
-    if features in backbones.known():
+    if features in backbones.known() or (not Path(features).is_file() and run_features.named(features, flag)):
         return compute(data, features, weights=weights, flips=flips, flag=flag)
     if not Path(features).is_file():
-        raise OptionError(f"{flag}={features}: neither a file nor a backbone. Known: {', '.join(backbones.known())}.")
+        raise OptionError(
+            f"{flag}={features}: neither a file nor a backbone. Known: {', '.join(backbones.known())}, and "
+            "contrad:RUN, for example."
+        )
     if weights is not None:
         raise OptionError(f"{flag}={features} is a file of features, which needs no weights of a backbone.")
     given = load(features, flag)
