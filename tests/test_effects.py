@@ -87,6 +87,7 @@ ALWAYS = {
     *("--diagnostics-holdout", "--diagnostics-images", "--diagnostics-nearest", "--diffaugment-policy"),
     *("--disp-features", "--disp-sampling", "--freezed-layers", "--transfergan-lr", "--transfergan-beta2"),
     *(f"--vision-aided-{name}" for name in ("models", "auto", "warmup-kimg", "weight", "loss", "augment")),
+    "--vision-aided-decoder",
     *("--apa-mode", "--lecam-weight", "--lecam-decay", "--mode-seeking-weight"),
     *(f"--cr-{name}" for name in ("weight", "shift", "flip")),
     *(f"--bcr-{name}" for name in ("real-weight", "generated-weight", "shift", "flip")),

@@ -26,6 +26,7 @@ from stylegan_plugins.vision.networks import PRECISIONS, Levels
 from training_ext.diffaugment import DiffAugment
 from training_ext.distributed import broadcast_value, gather_objects
 from training_ext.gan_losses import GAN_LOSSES, GanLoss
+from training_ext.perceptual_decoder import PerceptualDecoder
 from training_ext.vision_aided import AdaptiveAugment, Decoder, over_levels, sigmoid
 
 PAPER = "Kumari et al. 2022, Ensembling Off-the-shelf Models for GAN Training, arXiv:2112.09130"
@@ -86,6 +87,12 @@ class VisionAidedOptions:
         counts=(CountsWith("auto", lambda auto: auto == 0, 0),),
     )
     weight: float = option(1.0, "lambda, factor of these losses, 0 = off", minimum=0)
+    decoder: str = option(
+        "levels",
+        "trainable part: levels, a small decoder for each level; perceptual, stages that maps of several scales enter "
+        "one after the other (Sungatullina et al. 2018), of vgg, efficientnet_lite0, swin and others with such maps",
+        choices=("levels", "perceptual"),
+    )
     loss: str = option("sigmoid", "loss of each level", choices=("sigmoid", "hinge"))
     target: float | None = option(
         None,
@@ -176,7 +183,7 @@ def configure(args: Any, options: VisionAidedOptions, explicit: frozenset[str]) 
         raise OptionError(f"--vision-aided-precision={options.precision} is for GPUs. Leave it out.")
     models = options.candidates
     for model in models:
-        model.load(FLAG)
+        model.load(FLAG, scales=options.decoder == "perceptual")
     if options.auto:
         ranking.require("sklearn")
     return replace(options, models=",".join(str(model.absolute()) for model in models))
@@ -197,6 +204,7 @@ class Method:
     def __init__(self, session: Session, options: VisionAidedOptions) -> None:
         self.session, self.options = session, options
         self.log = session.log(LOG)
+        self.scales = options.decoder == "perceptual"
         self.models = {model.key: model for model in options.candidates}
         self.augment = {key: self._augmentation() for key in self.models}
         self.adaptive = {key: augment for key, augment in self.augment.items() if isinstance(augment, AdaptiveAugment)}
@@ -209,7 +217,8 @@ class Method:
             shapes[key] = levels.shapes
             if not options.auto and options.weight:
                 self.add(key, options.target, levels)
-        self.decoders = torch.nn.ModuleDict({key: Decoder(shape, session.G.c_dim) for key, shape in shapes.items()})
+        decoder = PerceptualDecoder if self.scales else Decoder
+        self.decoders = torch.nn.ModuleDict({key: decoder(shape, session.G.c_dim) for key, shape in shapes.items()})
         self.heads = [Head("vision-aided", self.decoders)]
         self.terms = [
             Term("vision-aided", "D", self.term, options.weight, active=self.in_use),
@@ -217,7 +226,10 @@ class Method:
         ]
 
     def load(self, model: backbones.Model) -> Levels:
-        levels = model.load(FLAG, precision=self.options.precision, resize=self.options.resize)
+        return self._frozen(model, scales=self.scales)
+
+    def _frozen(self, model: backbones.Model, scales: bool = False) -> Levels:
+        levels = model.load(FLAG, scales=scales, precision=self.options.precision, resize=self.options.resize)
         return levels.to(self.session.device)
 
     def _augmentation(self) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -290,7 +302,7 @@ class Method:
         recorded = run_folders.read_options(self.session.run_dir) or {}
         dataset = construct(recorded["training_set_kwargs"], xflip=False)
         generated = sample.Generator(self.session.G_ema, None, dataset).images
-        return ranking.rank({str(model): partial(self.load, model) for model in candidates}, dataset, generated)
+        return ranking.rank({str(model): partial(self._frozen, model) for model in candidates}, dataset, generated)
 
     @hookimpl
     def batch_end(self, nimg: int, batch_idx: int) -> None:

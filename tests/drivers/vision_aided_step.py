@@ -199,4 +199,16 @@ for name, options in (
         truth["labels: their projection learns"] = all(
             value.any() for key, value in run(other, "Dmain")[1].items() if "embed" in key
         )
+
+perceptual = make(models=models[1], decoder="perceptual", labels=3)
+_, heads = run(perceptual, "Dmain")
+trained = {name for name, _ in perceptual.heads.named_parameters()}
+truth["perceptual, Dmain: all stages learn"] = heads.keys() == trained and all(g.any() for g in heads.values())
+truth["perceptual, Dmain: maps have no graph"] = not any(
+    level.requires_grad for _, out in perceptual.forwards for level in out
+)
+g, heads = run(perceptual, "Gmain")
+truth["perceptual, Gmain: the gradient reaches G, and no stage learns"] = heads == {} and any(
+    value.any() for value in g.values()
+)
 print(json.dumps(truth))
