@@ -1,4 +1,4 @@
-"""Vision-aided adversarial training: decoders of frozen features, their losses and their augmentation.
+"""Vision-aided adversarial training: decoders of frozen features and their augmentation. Losses: vision_losses.py.
 
 Kumari, Zhang, Shechtman, Zhu 2022 (arXiv:2112.09130). Equations and symbols: docs/methods/vision_aided.md. Needs a
 host, whose layers the decoders are made of."""
@@ -10,12 +10,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch.nn.functional import binary_cross_entropy_with_logits
 
 from stylegan_plugins.host.networks import host_class
 from training_ext.ada import AdaptiveProbability
 from training_ext.diffaugment import DiffAugment
-from training_ext.gan_losses import GanLoss, Loss
 
 # Decoders. ----------------------------------------------------------------------------------------
 
@@ -64,24 +62,6 @@ class Decoder(torch.nn.Module):
             embedded = embedded * (embedded.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()
             last = last + (hidden * embedded).sum(dim=1, keepdim=True) / math.sqrt(hidden.shape[1])
         return [*logits, last]
-
-
-# Losses. ------------------------------------------------------------------------------------------
-
-
-def sigmoid(target: float) -> GanLoss:
-    """Binary cross-entropy with targets a for real images, 0 for generated ones, and for G a again, as in the authors'
-    code."""
-
-    def towards(value: float) -> Loss:
-        return lambda logits: binary_cross_entropy_with_logits(logits, torch.full_like(logits, value), reduction="none")
-
-    return GanLoss(towards(target), towards(0.0), towards(target))
-
-
-def over_levels(loss: Loss, levels: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Sum over levels of a loss on logits [N, ...], averaged over pixels; [N]."""
-    return torch.stack([loss(logits).flatten(1).mean(dim=1) for logits in levels]).sum(dim=0)
 
 
 # Augmentation. ------------------------------------------------------------------------------------

@@ -27,7 +27,8 @@ from training_ext.diffaugment import DiffAugment
 from training_ext.distributed import broadcast_value, gather_objects
 from training_ext.gan_losses import GAN_LOSSES, GanLoss
 from training_ext.perceptual_decoder import PerceptualDecoder
-from training_ext.vision_aided import AdaptiveAugment, Decoder, over_levels, sigmoid
+from training_ext.vision_aided import AdaptiveAugment, Decoder
+from training_ext.vision_losses import over_levels, sigmoid
 
 PAPER = "Kumari et al. 2022, Ensembling Off-the-shelf Models for GAN Training, arXiv:2112.09130"
 FLAG = "--vision-aided-models"

@@ -122,6 +122,7 @@ class Levels(torch.nn.Module):
             for name in CLASSIFIERS:
                 if hasattr(backbone.model, name):
                     setattr(backbone.model, name, torch.nn.Identity())
+        self.eval()
 
     def train(self, mode: bool = True) -> Levels:
         return super().train(False)

@@ -12,7 +12,8 @@ import torch
 
 sys.path.insert(0, ".")
 from training_ext.gan_losses import GAN_LOSSES
-from training_ext.vision_aided import Decoder, over_levels, sigmoid
+from training_ext.vision_aided import Decoder
+from training_ext.vision_losses import over_levels, sigmoid
 
 torch.set_num_threads(1)
 golden = np.load(sys.argv[1], allow_pickle=False)

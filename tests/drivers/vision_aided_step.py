@@ -17,7 +17,7 @@ from stylegan_plugins.manager import catalogue
 from stylegan_plugins.run.session import Session
 from training_ext.loss import PluginLoss
 from training_ext.parts import Images, Pass, Step
-from training_ext.vision_aided import over_levels, sigmoid
+from training_ext.vision_losses import over_levels, sigmoid
 
 networks = host_module("training.networks")
 torch.set_num_threads(1)
