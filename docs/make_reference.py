@@ -37,7 +37,8 @@ examples are parts of [examples/every_hook.py](../examples/every_hook.py), which
 | `PRESETS` | published settings, `{name: Preset}`; they become the choices of `--<plugin>-preset` |
 | `PAPER` | a line that `stylegan-plugins info` shows |
 | `requires`, `conflicts` | names of plug-ins that must, or must not, be active with it |
-| `brings` | names of plug-ins that are activated along with it, before it |
+| `brings` | names of plug-ins that are activated along with it, before it; `{name: {field: value}}` sets defaults |
+| `trains_D` | `False` if the host's D is not trained: parts that read D, and `probe` of a snapshot, are refused |
 | `changes_data` | `True` if its `configure` changes the data set: it is then called before those of other plug-ins |
 | `ada` | how it treats the hosts' default ADA: `"keep"`, `"off"` unless the user asked for ADA, or `"refuse"` |
 

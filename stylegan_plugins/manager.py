@@ -138,7 +138,8 @@ class Catalogue:
             if getattr(plugin, "ada", "keep") not in ADA:
                 raise PluginError(f"--plugin: ada of {name!r} is {plugin.ada!r}; it is one of {', '.join(ADA)}.")
             for attribute in ("requires", "conflicts", "brings"):
-                if not isinstance(getattr(plugin, attribute, ()), list | tuple):
+                kinds = list | tuple | dict if attribute == "brings" else list | tuple
+                if not isinstance(getattr(plugin, attribute, ()), kinds):
                     raise PluginError(f"--plugin: {attribute} of {name!r} is no list of names of plug-ins.")
             presets = self.presets(name)
             if not all(isinstance(preset, plugin_options.Preset) for preset in presets.values()):
@@ -230,7 +231,7 @@ class Catalogue:
 
     def activate(self, names: Iterable[str], given: Mapping[str, Mapping[str, Any]]) -> Plugins:
         """Return the plug-ins of these names with those that they bring along, and their options: what was given, then
-        presets, then defaults.
+        presets, then those that they are brought with, then defaults.
 
         given: {plug-in: {field: value}}. Raises PluginError for an unknown plug-in, a missing requirement or a
         conflict, and OptionError for options that do not go together, or belong to a plug-in that is not active."""
@@ -256,6 +257,9 @@ class Catalogue:
                 )
         presets = {name: values[PRESET] for name, values in given.items() if PRESET in values}
         chosen: dict[str, dict[str, Any]] = {name: {} for name in active}
+        for brings in (getattr(self.load(name), "brings", ()) for name in active):
+            for other, values in brings.items() if isinstance(brings, Mapping) else ():
+                chosen[other].update(values)
         for name, preset in presets.items():
             for other, values in self.presets(name)[preset].values_for(name).items():
                 chosen[other].update(values)
@@ -306,6 +310,11 @@ class Plugins:
             raise PluginError(f"--plugin: {' and '.join(found)} both have a {hook}, and one can: leave the others out.")
         return next(iter(found.values()), None)
 
+    @property
+    def without_D(self) -> str | None:
+        """Return the plug-in with which the host's D is not trained, None if it is trained."""
+        return next((name for name in self.names if not getattr(self.catalogue.load(name), "trains_D", True)), None)
+
     def with_options(self, name: str, options: Any) -> Plugins:
         """Return the same plug-ins, one of them with other options. Raises PluginError if they are no options of it."""
         if type(options) is not type(self.options[name]):
@@ -329,6 +338,19 @@ def recorded(record: Mapping[str, Any]) -> Plugins:
     names = [files[name]["path"] if name in files else name for name in record["active"]]
     plugins = found.activate(names, record.get("options", {}))
     return replace(plugins, presets=record.get("presets", {}))
+
+
+def without_D(args: Any) -> str | None:
+    """Return the installed plug-in with which a run did not train the host's D, None if there is none.
+
+    args: those of its training loop, of any content; None: unknown."""
+    record = args.get("plugins") if isinstance(args, Mapping) else None
+    active = record.get("active") if isinstance(record, Mapping) else None
+    for name in active if isinstance(active, list) else ():
+        with contextlib.suppress(*FAULTS):
+            if name in catalogue().sources and not getattr(catalogue().load(name), "trains_D", True):
+                return name
+    return None
 
 
 # Tracing. -----------------------------------------------------------------------------------------

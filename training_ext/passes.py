@@ -144,7 +144,8 @@ def make_passes(
     keys = [(number, view) for number, of_one in enumerate(batches) for view in of_one]
     seen = [key for key in keys if key[1] is None or key[1].groups != "none"]
     outputs: dict[Any, Output] = {}
-    if (critic.runs_D and critic.logits is not None) or layers or len(seen) > len(drawn):
+    judged_alone = all(view.judged or view.gradient for _, view in seen if view)  # by a critic that may not need D
+    if (critic.runs_D and critic.logits is not None) or layers or not judged_alone:
         groups = [[key for key in seen if key[1] is None or key[1].groups == "shared"]]
         groups += [[key] for key in seen if key[1] is not None and key[1].groups == "own"]
         kwargs = {name: value for one in drawn for name, value in one.kwargs.items()}

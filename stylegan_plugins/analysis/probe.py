@@ -32,6 +32,7 @@ from stylegan_plugins.files import run_folders
 from stylegan_plugins.files.atomic import write_json
 from stylegan_plugins.host import find
 from stylegan_plugins.host.networks import load_network
+from stylegan_plugins.manager import without_D
 from stylegan_plugins.vision.extractors import extract
 from training_ext import linear_evaluation
 from training_ext.diagnostics import full_batches
@@ -317,7 +318,14 @@ def plot(rows: list[LayerAccuracy], path: Path, title: str) -> None:
 
 
 def trained_discriminator(pickle: Path) -> Any:
-    """Return D of a network snapshot with the weights that it was trained with: its run may have normalised them."""
+    """Return D of a network snapshot with the weights that it was trained with: its run may have normalised them.
+
+    Raises DataError if its run did not train it."""
+    if plugin := without_D(run_folders.read_options(pickle.parent)):
+        raise DataError(
+            f"{pickle}: its run did not train D, which has random weights or those of --resume: --plugin={plugin} has "
+            "discriminators of its own. Probe a run without it."
+        )
     D = load_network(pickle, "D")
     loss = (run_folders.read_options(pickle.parent) or {}).get("loss_kwargs")
     return fold(D) if isinstance(loss, dict) and loss.get("d_spectral_norm") else D

@@ -11,13 +11,13 @@ from typing import Any
 import torch
 
 from stylegan_plugins.errors import DataError, OptionError, tell
-from stylegan_plugins.files import downloads
+from stylegan_plugins.files import downloads, run_folders
 from stylegan_plugins.files.pickles import UntrustedPickle, read_pickle
 from stylegan_plugins.files.snapshots import Network, Snapshot
 from stylegan_plugins.host import generators, limits, networks
 from stylegan_plugins.host.modules import host_module
 from stylegan_plugins.host.networks import layers_above, open_pickle
-from stylegan_plugins.manager import Plugins
+from stylegan_plugins.manager import Plugins, without_D
 
 # Arguments of networks that decide how fast or by how much they train, not what their tensors are: this run's count.
 OF_THE_RUN = frozenset({"num_fp16_res", "conv_clamp", "fp16_channels_last", "fused_modconv_default", "freeze_layers"})
@@ -95,6 +95,10 @@ def configure(args: Any, given: frozenset[str], trust: bool, labels_of_plugin: b
         if _plain(adopted) != _plain(args[kwargs]):
             tell(f"--resume: {key} has the architecture of {path.name}: {_described(adopted)}")
         args[kwargs] = adopted
+    plugin = without_D(run_folders.read_options(path.parent))
+    if plugin and "D" not in lacking:
+        tell(f"--resume: D of {path.name} was not trained in its run, which had --plugin={plugin}.")
+        lacking.add("D")
     return lacking
 
 
@@ -112,7 +116,7 @@ def check_frozen(args: Mapping[str, Any], lacking: set[str]) -> None:
         )
     if "D" in lacking:
         raise OptionError(
-            f"{layers} layers of D are to be frozen, but the pickle of --resume has no D. Use another one."
+            f"{layers} layers of D are to be frozen, but the pickle of --resume has no trained D. Use another one."
         )
 
 

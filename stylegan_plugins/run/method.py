@@ -216,9 +216,16 @@ def _on_devices_of(current: Any, saved: Any, device: torch.device) -> Any:
 # What a session checks once. ----------------------------------------------------------------------
 
 
-def check_terms(method: Method, D: torch.nn.Module, synthesis: torch.nn.Module) -> None:
-    """Raise PluginError for layers that the networks do not have, and for terms that could never be computed."""
+def check_terms(method: Method, D: torch.nn.Module, synthesis: torch.nn.Module, without_D: str | None = None) -> None:
+    """Raise PluginError for layers that the networks do not have, for terms that could never be computed, and for parts
+    that read a D that is not trained. without_D: the plug-in with which it is not."""
     for part in method.readers:
+        seen = (view for view in getattr(part, "views", ()) if not (view.judged or view.gradient))
+        reads_D = part.layers or any(view.groups != "none" for view in seen)
+        if without_D and reads_D and part.weight != 0:
+            raise method.fault(
+                f"{part.name} reads the host's D, which is not trained with {without_D}. Leave one of the two out."
+            )
         for network, what, layers in (
             (D, "D", part.layers),
             (synthesis, "G.synthesis", getattr(part, "generator_layers", ())),

@@ -258,7 +258,7 @@ class Session:
                     raise PluginError(f"--plugin={name}: setup() breaks the contract: {error}.") from error
             if made is not None:
                 self.methods[name] = Method(name, made, self.plugins.catalogue.traced)
-                check_terms(self.methods[name], D, G.synthesis)
+                check_terms(self.methods[name], D, G.synthesis, self.plugins.without_D)
         self._wire()
         self._make_optimizers()
         if hasattr(loss, "session"):
