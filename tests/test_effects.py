@@ -84,6 +84,8 @@ ALWAYS = {
     *("--genco-weco", "--genco-daco"),
     *("--genco-weco", "--genco-daco", "--maskedgan-patches", "--maskedgan-masked-bands"),
     *("--ggdr-weight", "--ggdr-resolution"),
+    *(f"--projected-{name}" for name in ("backbone", "separable", "lr", "g-lr", "z", "w", "mapping", "ema")),
+    *("--projected-path-length", "--projected-style-mixing", "--projected-r1"),
     *("--diagnostics-holdout", "--diagnostics-images", "--diagnostics-nearest", "--diffaugment-policy"),
     *("--disp-features", "--disp-sampling", "--freezed-layers", "--transfergan-lr", "--transfergan-beta2"),
     *(f"--vision-aided-{name}" for name in ("models", "auto", "warmup-kimg", "weight", "loss", "augment")),

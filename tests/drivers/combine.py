@@ -25,9 +25,11 @@ LABELS = 12  # width of disp's priors
 
 def options(folder: Path) -> dict[str, dict[str, object]]:
     """Options that methods need here, by plug-in."""
-    torch.save(timm.create_model("test_vit").state_dict(), folder / "test_vit.pth")
+    for network in ("test_vit", "test_efficientnet"):
+        torch.save(timm.create_model(network).state_dict(), folder / f"{network}.pth")
     return {
         "vision-aided": {"models": f"test_vit={folder / 'test_vit.pth'}", "warmup_kimg": 0.0},
+        "projected": {"backbone": f"test_efficientnet={folder / 'test_efficientnet.pth'}"},
         "minegan": {"stage1_kimg": 0.0},
         "apa": {"kimg": 0.1},
         "bcr": {"shift": 0.125},
@@ -57,12 +59,11 @@ def fault(pair: tuple[str, ...], given: dict[str, dict[str, object]]) -> str:
         for name, value in module.named_parameters()
         if not value.isfinite().all()
     ]
-    trained = [kind for kind in networks if kind == "G" or run.session.critic.logits is not None]
     wrong += [
         f"{kind} has not moved"
         for kind, network in networks.items()
-        if kind in trained
-        if all(torch.equal(*pair) for pair in zip(before[kind], network.parameters(), strict=True))
+        if not (kind == "D" and run.session.plugins.without_D)
+        and all(torch.equal(*pair) for pair in zip(before[kind], network.parameters(), strict=True))
     ]
     return ", ".join(wrong)
 

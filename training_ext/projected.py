@@ -1,0 +1,215 @@
+"""Projected GAN: discriminators of several scales on random projections of a frozen network's features.
+
+Sauer, Chitta, Müller, Geiger, "Projected GANs Converge Faster" (NeurIPS 2021, arXiv:2111.01007). Equations:
+docs/methods/projected.md.
+
+Symbols: four levels of features, level 0 the finest; CCM and CSM, cross-channel and cross-scale mixing, are random and
+never trained. Initial draws come from torch's default generator."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch.nn.functional import interpolate, normalize
+
+LEVELS = 4
+STRIDES = (4, 8, 16, 32)  # pixels of the image to one of a level
+WIDTHS = (64, 128, 256, 512)  # after CCM
+MIXED = (64, 64, 128, 256)  # after CSM
+SIDES = (128, 64, 32, 16)  # after CSM, of images of 256x256; they decide the number of blocks, whatever the images are
+CHANNELS = {64: 64, 32: 128, 16: 256, 8: 512}  # of a discriminator's features, by their side
+END = 8  # side at which the last convolution takes them
+KERNEL = 4  # of the last convolution, without padding
+PROJECTED = 64  # width in which features and labels are compared
+EMBEDDED = 128  # width of an embedded label
+SLOPE = 0.2  # of LeakyReLU
+# What networks of timm raise that have no features of the kind that is asked for.
+UNFIT = (AttributeError, TypeError, NotImplementedError, RuntimeError, ValueError, AssertionError, IndexError)
+
+
+# The frozen network. ------------------------------------------------------------------------------
+
+
+class Pyramid:
+    """Four levels of features of a frozen network, each of half the side of the one before.
+
+    A convolutional or hierarchical network gives the last four of its sizes, a transformer with tokens of one size
+    those after each quarter of its blocks, as maps that are resized to STRIDES (ours). It is no module, so that no
+    optimiser, state or pickle gets the network.
+
+    backbone  a `stylegan_plugins.vision.networks.Backbone`
+    side      of the images, in pixels. Smaller ones than those of the network's training are enlarged to its size;
+              larger ones are taken as they are, or reduced where the network takes no other size
+
+    Raises ValueError for a network that does not give such features."""
+
+    def __init__(self, backbone: Any, side: int) -> None:
+        self.backbone = backbone
+        # (x + 1) / 2 - mean) / std as one step, which changes nothing at mean 1/2 and deviation 1/2
+        self.scale, self.shift = 0.5 / backbone.std, (0.5 - backbone.mean) / backbone.std
+        reductions = [level["reduction"] for level in getattr(backbone.model, "feature_info", [])]
+        last = {reduction: index for index, reduction in enumerate(reductions)}  # of each size
+        self.has_tokens = len(last) == 1 and len(reductions) >= LEVELS
+        if self.has_tokens:
+            self.indices = [len(reductions) * (k + 1) // LEVELS - 1 for k in range(LEVELS)]
+        elif len(last) >= LEVELS:
+            self.indices = sorted(last.values())[-LEVELS:]
+        else:
+            raise ValueError(f"it has features of {len(last)} sizes, and {LEVELS} are needed")
+        faults = []
+        for self.side in dict.fromkeys((max(side, backbone.size), backbone.size)):
+            try:
+                with torch.no_grad():
+                    levels = self(torch.zeros([1, 3, side, side], device=backbone.mean.device))
+            except UNFIT as error:
+                faults.append(" ".join(str(error).split()))
+                continue
+            self.channels = [level.shape[1] for level in levels]
+            smallest = 2 * levels[-1].shape[-1] // (SIDES[-1] // END)
+            if smallest < KERNEL:
+                raise ValueError(f"its features of images of {self.side}x{self.side} are too small")
+            return
+        raise ValueError(f"it gives no such features ({faults[-1]})")
+
+    def __call__(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """Return the levels [N, C, h, w], level 0 the finest, of images [N, C, H, W] in [-1, 1], C 1 or 3."""
+        if images.shape[1] == 1:
+            images = images.expand(-1, 3, -1, -1)
+        if images.shape[-1] != self.side:
+            smaller = self.side < images.shape[-1]
+            images = interpolate(
+                images, size=(self.side, self.side), mode="bilinear", align_corners=False, antialias=smaller
+            )
+        levels = self.backbone.model.forward_intermediates(
+            images * self.scale + self.shift, indices=self.indices, output_fmt="NCHW", intermediates_only=True
+        )
+        if self.has_tokens:
+            sides = [self.side // stride for stride in STRIDES]
+            levels = [
+                interpolate(level, size=(side, side), mode="bilinear", align_corners=False, antialias=True)
+                for level, side in zip(levels, sides, strict=True)
+            ]
+        return levels
+
+
+# The random projection. ---------------------------------------------------------------------------
+
+
+class Mixing(torch.nn.Module):
+    """CCM and CSM: random 1x1 convolutions of each level, and across levels from the coarsest to the finest.
+
+        c_l = W_l f_l + b_l                                          CCM, to WIDTHS channels
+        m_3 = V_3 up(c_3) + b'_3,   m_l = V_l up(m_{l+1} + c_l) + b'_l      CSM, to MIXED channels
+
+    up: bilinear, corners aligned, to the size of the level above, twice the size for level 0. It commutes with a 1x1
+    convolution, whose output is made first, at a quarter of the operations. channels: of the levels."""
+
+    def __init__(self, channels: Sequence[int]) -> None:
+        super().__init__()
+        conv = lambda c_in, c_out: torch.nn.Conv2d(c_in, c_out, kernel_size=1)
+        self.ccm = torch.nn.ModuleList(conv(*widths) for widths in zip(channels, WIDTHS, strict=True))
+        self.csm = torch.nn.ModuleList(conv(*widths) for widths in zip(WIDTHS, MIXED, strict=True))
+        self.requires_grad_(False)
+
+    def forward(self, levels: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Mix levels [N, C, h, w]; returns as many, of twice the side."""
+        mixed = [mix(level) for mix, level in zip(self.ccm, levels, strict=True)]
+        result: list[torch.Tensor] = []
+        for index in reversed(range(LEVELS)):
+            given = mixed[index] + result[0] if result else mixed[index]
+            size = levels[index - 1].shape[2:] if index else [2 * side for side in given.shape[2:]]
+            result.insert(0, interpolate(self.csm[index](given), size=tuple(size), mode="bilinear", align_corners=True))
+        return result
+
+
+# The discriminators. ------------------------------------------------------------------------------
+
+
+class SpectralConv(torch.nn.Conv2d):
+    """A convolution by W / sigma(W), sigma the largest singular value of W as [K, F] (Miyato et al. 2018,
+    arXiv:1802.05957): v = W^T u / |.|, u = W v / |.|, sigma = u . W v, in each pass with gradient; u and v constant.
+
+    A pass without gradient, which only judges, leaves u as it was."""
+
+    u: torch.Tensor
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.register_buffer("u", normalize(torch.randn([self.out_channels]), dim=0, eps=1e-12))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        W = self.weight.flatten(1)
+        with torch.no_grad():
+            v = normalize(W.T @ self.u, dim=0, eps=1e-12)
+            u = normalize(W @ v, dim=0, eps=1e-12)
+        if torch.is_grad_enabled():
+            self.u.copy_(u)
+        return self._conv_forward(x, self.weight / (u @ (W @ v)), self.bias)
+
+
+def block(c_in: int, c_out: int, separable: bool) -> torch.nn.Sequential:
+    """Make a block that halves the side: [N, c_in, h, w] -> [N, c_out, h/2, w/2].
+
+    Batch norm takes the statistics of the batch, always: nothing reads running ones."""
+    if separable:
+        convs = [
+            SpectralConv(c_in, c_in, kernel_size=3, padding=1, groups=c_in, bias=False),
+            SpectralConv(c_in, c_out, kernel_size=1, bias=False),
+        ]
+    else:
+        convs = [SpectralConv(c_in, c_out, kernel_size=4, stride=2, padding=1)]
+    normalised = [torch.nn.BatchNorm2d(c_out, track_running_stats=False), torch.nn.LeakyReLU(SLOPE, inplace=True)]
+    return torch.nn.Sequential(*convs, *normalised, *([torch.nn.AvgPool2d(2)] if separable else []))
+
+
+class LevelDiscriminator(torch.nn.Module):
+    """D_l: mixed features of one level to logits.
+
+    channels   of the features
+    side       of SIDES: blocks halve it down to END
+    separable  the blocks of the authors' StyleGAN2 configuration; else those of FastGAN
+    labels     width of the labels, 0: none"""
+
+    def __init__(self, channels: int, side: int, separable: bool, labels: int) -> None:
+        super().__init__()
+        sides = [side]
+        while sides[-1] > END:
+            sides.append(sides[-1] // 2)
+        widths = [channels, *(CHANNELS[side] for side in sides[1:])]
+        self.blocks = torch.nn.Sequential(*(block(*pair, separable) for pair in pairwise(widths)))
+        self.out = SpectralConv(widths[-1], PROJECTED if labels else 1, kernel_size=KERNEL, bias=False)
+        self.embed = torch.nn.Linear(labels, EMBEDDED, bias=False) if labels else None
+        if self.embed is not None:
+            torch.nn.init.normal_(self.embed.weight)
+            self.project = torch.nn.Sequential(torch.nn.Linear(EMBEDDED, PROJECTED), torch.nn.LeakyReLU(SLOPE))
+
+    def forward(self, features: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Logits [N, K], one for each place: of features [N, C, h, w], and labels [N, c_dim]."""
+        logits = self.out(self.blocks(features))
+        if self.embed is not None:
+            wanted = self.project(self.embed(labels))
+            logits = (logits * wanted[:, :, None, None]).sum(dim=1) / math.sqrt(PROJECTED)
+        return logits.flatten(1)
+
+
+class ProjectedDiscriminator(torch.nn.Module):
+    """All that is random or trained: CCM and CSM, and a discriminator for each level.
+
+    channels   of the levels of the frozen network
+    separable, labels    as of `LevelDiscriminator`"""
+
+    def __init__(self, channels: Sequence[int], separable: bool = True, labels: int = 0) -> None:
+        super().__init__()
+        self.mixing = Mixing(channels)
+        self.discriminators = torch.nn.ModuleList(
+            LevelDiscriminator(*level, separable, labels) for level in zip(MIXED, SIDES, strict=True)
+        )
+
+    def forward(self, levels: Sequence[torch.Tensor], labels: torch.Tensor) -> torch.Tensor:
+        """Logits of all levels, [N, K], of levels as `Pyramid` gives them and labels [N, c_dim]."""
+        mixed = self.mixing(levels)
+        return torch.cat([D(features, labels) for D, features in zip(self.discriminators, mixed, strict=True)], dim=1)
