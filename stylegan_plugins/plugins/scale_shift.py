@@ -21,6 +21,7 @@ PAPER = (
 )
 FLAG = "--scale-shift-perceptual"
 ITERATIONS = 10_000  # of the authors' runs
+trains_D = False
 ada = "refuse"  # it follows the signs of D's logits
 conflicts = ("transfergan", "freezed", "minegan", "diagnostics")  # they train, freeze, train with, and watch D
 # Options of train.py that concern D's loss alone.

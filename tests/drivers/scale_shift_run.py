@@ -75,5 +75,5 @@ truth["outside of training w is nearer to its mean"] = torch.allclose(w, average
 try:
     TinyRun(["scale-shift", "augself"], WITHOUT, images=8)
 except PluginError as error:
-    truth["augself is refused"] = "augself needs D (augself), and scale-shift trains without D" in str(error)
+    truth["augself is refused"] = "augself reads the host's D, which is not trained with scale-shift" in str(error)
 print(json.dumps(truth))
