@@ -156,3 +156,18 @@ def test_damaged_and_foreign_weights_are_refused(content, message, tmp_path):
 def test_an_unknown_backbone_is_told_with_the_known_ones():
     with pytest.raises(OptionError, match="--features=resnet.*vgg16"):
         backbones.load("resnet")
+
+
+def test_a_side_may_be_named(lite0):
+    (model,) = backbones.models_of("efficientnet_lite0@96", "--features")
+    levels = model.load("--features", resize="bilinear")
+    assert model.key == "efficientnet_lite0_96" and levels.shapes == [(1280, 3, 3)]
+    images = photograph("chelsea")
+    (seen,) = levels(images)
+    with torch.no_grad():
+        small = torch.nn.functional.interpolate(images, size=96, mode="bilinear", align_corners=False, antialias=True)
+        expected = lite0.model.forward_features(small)  # its normalisation is that of [-1, 1]
+    assert torch.allclose(seen, expected, atol=1e-4)
+    for name, message in (("swin@128", "one size"), ("clip@x", "number of pixels"), ("clip@8", "32 or more")):
+        with pytest.raises(OptionError, match=message):
+            backbones.recipe_of(name, "--features")

@@ -8,7 +8,7 @@ import pickle
 import re
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from stylegan_plugins.vision.networks import Backbone, Levels
 
 HUB = "https://huggingface.co"
 SECONDS = 5.0  # to see whether the hub answers
+SMALLEST_SIDE = 32  # of images that a backbone sees, in pixels
 
 
 @dataclass(frozen=True)
@@ -115,16 +116,22 @@ def known() -> dict[str, Recipe]:
 
 
 def recipe_of(name: str, flag: str) -> Recipe:
-    """Return a recipe of `known`, or that of a model of timm, by its name there.
+    """Return a recipe of `known`, or that of a model of timm, by its name there. NAME@SIDE is the same network, which
+    sees images of that side in pixels.
 
-    Raises OptionError for a name that is neither, DataError if timm is missing."""
+    Raises OptionError for a name that is neither, or a side that it does not take, DataError if timm is missing."""
     recipes = known()
+    name, at, side = name.partition("@")
     name = SHORT.get(name, name)
     if importlib.util.find_spec("timm") is None:
         raise DataError(f"{flag}={name} needs timm: pip install 'stylegan-plugins[vision]'.")
     import timm
 
     recipe = recipes.get(name) or Recipe(name)
+    if at:
+        if not side.isdecimal() or int(side) < SMALLEST_SIDE:
+            raise OptionError(f"{flag}={name}@{side}: the side is a number of pixels, {SMALLEST_SIDE} or more.")
+        recipe = replace(recipe, size=int(side))
     if recipe.network is not None:
         return recipe
     architecture, _, tag = recipe.timm.partition(".")
@@ -133,6 +140,9 @@ def recipe_of(name: str, flag: str) -> Recipe:
         raise OptionError(
             f"{flag}={name}: {where}. Known: {', '.join(recipes)}, and models of timm by their names there."
         )
+    settings = timm.models.get_pretrained_cfg(recipe.timm)
+    if at and settings is not None and settings.fixed_input_size and not architecture.startswith("vit_"):
+        raise OptionError(f"{flag}={name}@{side}: this network takes images of one size. Leave out @{side}.")
     return recipe
 
 
