@@ -72,8 +72,9 @@ def register_sampler(run_dir: Path, options: Any) -> Any:
     """Return `Sampler`: where labels come from when images are generated without the data set. It gives them as G's
     mapping network embeds them, `G.mapping.embed(c)`, so that they may lie anywhere in that space. Called
     wherever images of a run are generated (`sample`, `export`, `interpolate`, `sheet`, `evaluate`, and metrics in
-    `train.py` and `calc_metrics.py`), for each plug-in that was active in it. `run_dir` - Path of the run;
-    `options` - the plug-in's own, as they were. At most one active plug-in may have one."""
+    `train.py` and `calc_metrics.py`), for each plug-in that was active in it. With `classes=True` labels are one-hot
+    classes, which `--class` asks for by their number. `run_dir` - Path of the run; `options` - the plug-in's own, as
+    they were. At most one active plug-in may have one."""
 
 
 @hookspec

@@ -31,13 +31,15 @@ TRUNCATION = 0.7  # psi, the default of all commands and of the Python API
 class Sampler:
     """Where labels come from: as G's mapping network has embedded them, before it normalises them, [E].
 
-    name    in a word
-    draw    (G, a numpy RandomState) -> [E]
-    like    (G, image [1, C, H, W] in [-1, 1]) -> [E]: labels of a given image; raises DataError if it cannot"""
+    name     in a word
+    draw     (G, a numpy RandomState) -> [E]
+    like     (G, image [1, C, H, W] in [-1, 1]) -> [E]: labels of a given image; raises DataError if it cannot
+    classes  whether labels are one-hot classes, of which one can be asked for by its number"""
 
     name: str
     draw: Callable[[Any, np.random.RandomState], torch.Tensor]
     like: Callable[[Any, torch.Tensor], torch.Tensor]
+    classes: bool = False
 
 
 def sampler_of(run_dir: Path) -> Sampler | None:
@@ -106,7 +108,7 @@ def latents(
     """Yield w for each seed, [1, num_ws, w_dim]. z is that of the hosts' scripts; w depends on its seed alone.
 
     like: [1, C, H, W]; label: a class, for a G that has classes. Raises OptionError if G needs another one of them."""
-    if G.c_dim and sampler is not None:
+    if G.c_dim and sampler is not None and not (sampler.classes and label is not None):
         if label is not None:
             raise OptionError(f"--class={label}: this generator has features of images in the place of classes.")
         given = None if like is None else sampler.like(G, like)

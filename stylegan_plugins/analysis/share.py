@@ -66,7 +66,7 @@ def stock_of(path: Path, classes: int, seed: int) -> Stock:
     G, sampler, file = sample.load_generator(path, torch.device("cpu"))
     snapshot = open_pickle(file)
     source = snapshot.network("G_ema")
-    drawn = sampler is not None and bool(G.c_dim)
+    drawn = sampler is not None and bool(G.c_dim) and not sampler.classes
     complete = generators.with_module_of_run(source, file)
     if sampler is not None and drawn:
         labels = [sampler.draw(G, np.random.RandomState([seed + k, 1])) for k in range(classes)]
