@@ -84,6 +84,7 @@ ALWAYS = {
     *("--genco-weco", "--genco-daco"),
     *("--genco-weco", "--genco-daco", "--maskedgan-patches", "--maskedgan-masked-bands"),
     *("--ggdr-weight", "--ggdr-resolution"),
+    *(f"--self-cond-{name}" for name in ("clusters", "kimg", "layer", "images", "starts")),
     *(f"--projected-{name}" for name in ("backbone", "separable", "lr", "g-lr", "z", "w", "mapping", "ema")),
     *("--projected-path-length", "--projected-style-mixing", "--projected-r1"),
     *("--diagnostics-holdout", "--diagnostics-images", "--diagnostics-nearest", "--diffaugment-policy"),
