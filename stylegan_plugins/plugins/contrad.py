@@ -307,19 +307,17 @@ def register_commands(cli: click.Group) -> None:
     )
     @option("--network", type=click.Choice(["G", "G_ema"]), default="G", help="The generator; D was trained against G")
     @click.option("--class", "label", metavar="INT|NAME", help="Class of the images, by a linear classifier")
-    @option("--lambda", "weight", type=number, default=1.0, help="Weight of the logit of --class")
+    @option("--lambda", type=number, default=1.0, help="Weight of the logit of --class")
     @find.data_option(help="Labelled images for --class  [default: the run's own]")
     @option("--epochs", type=click.IntRange(min=1), default=Protocol.epochs, help="Of the classifier")
     @option("--max-images", type=click.IntRange(min=8), default=10000, help="Of the classifier")
     @click.option("--outdir", type=click.Path(path_type=Path), required=True, help="Where the images go")
     @find.on_host
-    def ddls_command(
-        run_or_pkl: Path, seeds: str, network: str, label: str | None, weight: float, outdir: Path, **more: Any
-    ) -> None:
+    def ddls_command(run_or_pkl: Path, seeds: str, network: str, label: str | None, outdir: Path, **more: Any) -> None:
         """Sample from a ContraD run with D's help: Langevin dynamics in latent space, of all images or of one class.
 
         sheet-start.png has the images before the first step."""
-        for name in ("weight", "data", "epochs", "max_images"):
+        for name in ("lambda", "data", "epochs", "max_images"):
             if label is None:
                 refuse_given(name, "without --class")
         datasets.check_output(outdir)
@@ -334,7 +332,7 @@ def register_commands(cli: click.Group) -> None:
             index = run_folders.class_number(run_folders.class_names(pickle), label)
             if index >= known.out_features:
                 raise DataError(f"--class={label}: the images have {known.out_features} classes, from 0.")
-            logits = lambda phi: heads["logits"](phi)[:, 0] + weight * known(phi)[:, index]
+            logits = lambda phi: heads["logits"](phi)[:, 0] + more["lambda"] * known(phi)[:, index]
         pairs = list(latent_sampling.images(G, probe.encoder_of(D), logits, numbers, how))
         outdir.mkdir(parents=True, exist_ok=True)
         for seed, (_, image) in zip(numbers, pairs, strict=True):
