@@ -222,15 +222,16 @@ class RunEncoder(torch.nn.Module):
 
     def __init__(self, pickle: Path) -> None:
         super().__init__()
-        self.D: Any = probe.trained_discriminator(pickle)
+        device = devices.device()  # on which layers in half precision work
+        self.D: Any = probe.trained_discriminator(pickle).to(device)
         stddev = getattr(self.D.b4, "mbstd", None)
         self.changes: dict[str, Any] = {}
         if stddev is not None:
-            G: Any = load_network(pickle, "G_ema")
-            z = torch.randn([GENERATED, G.z_dim], generator=torch.Generator().manual_seed(0))
+            G: Any = load_network(pickle, "G_ema").to(device)
+            z = torch.randn([GENERATED, G.z_dim], generator=torch.Generator().manual_seed(0)).to(device)
             with torch.no_grad():
-                images = G(z, torch.zeros([GENERATED, G.c_dim]), noise_mode="const")
-                _, found = read(self.D, ["b4.mbstd"], images, torch.zeros([GENERATED, self.D.c_dim]))
+                images = G(z, z.new_zeros([GENERATED, G.c_dim]), noise_mode="const")
+                _, found = read(self.D, ["b4.mbstd"], images, z.new_zeros([GENERATED, self.D.c_dim]))
             maps = stddev.num_channels
             self.register_buffer("deviation", found["b4.mbstd"][:, -maps:].mean(dim=[0, 2, 3], keepdim=True))
             stddev.group_size = 1
