@@ -130,4 +130,4 @@ def test_configure_gives_a_run_the_authors_optimiser_and_length_and_refuses_what
 @pytest.mark.host
 def test_scales_shifts_and_latents_alone_are_trained_without_d_and_snapshots_have_a_temperature(fetched):
     found = report_of(fetched[ADA], "scale_shift_run.py")
-    assert all(found.values()) and len(found) == 9, found
+    assert all(found.values()) and len(found) == 10, found

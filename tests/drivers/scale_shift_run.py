@@ -71,6 +71,15 @@ with torch.no_grad():
     full = G.mapping.train()(z, c)
 truth["outside of training w is nearer to its mean"] = torch.allclose(w, average + 0.3 * (full - average), atol=1e-6)
 
+# Two rounds make the gradients of one; only L_EMD and relative losses depend on the round.
+alike = {"perceptual_weight": 0.0, "emd_weight": 0.0, "noise": 0.0, "relative": "none"}
+of_rounds = []
+for rounds in (1, 2):
+    run = TinyRun("scale-shift", {"scale-shift": alike}, images=8, rounds=rounds)
+    of_rounds.append({name: gradient / rounds for name, gradient in run.gradients("Gmain").items()})
+one, two = of_rounds
+truth["two rounds make the gradients of one"] = all(torch.allclose(one[n], two[n], rtol=1e-4, atol=1e-7) for n in one)
+
 # What needs D is refused.
 try:
     TinyRun(["scale-shift", "augself"], WITHOUT, images=8)
