@@ -19,10 +19,14 @@ from support.runs import arguments, killed_and_resumed, run_to_its_end
 from support.scripts import DRIVERS, invoke, run_script
 
 import training_ext.minegan
-from stylegan_plugins import OptionError, PluginError
+from stylegan_plugins import DataError, OptionError, PluginError
 from stylegan_plugins.files.pickles import read_pickle
+from stylegan_plugins.files.snapshots import Network
 from stylegan_plugins.files.states import read_state
+from stylegan_plugins.host import generators
+from stylegan_plugins.manager import catalogue
 from stylegan_plugins.plugins import minegan as plugin
+from stylegan_plugins.run import finetune
 
 GOLDEN = Path(__file__).parent / "golden/minegan.npz"
 N = 8
@@ -75,6 +79,16 @@ def test_minegan_needs_a_pickle_and_has_a_stage_of_1000_iterations():
     stylegan3 = SimpleNamespace(G=torch.nn.Linear(1, 1))
     with pytest.raises(PluginError, match="--minegan-constant=true: this G has no 4x4 constant"):
         plugin.setup(session=stylegan3, options=plugin.OPTIONS(constant=True))
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("name", ["mapping.before.0.weight", "mapping.temperature"])
+def test_a_snapshot_with_a_miner_or_a_temperature_is_fine_tuned_with_its_plugin_alone(name):
+    network = Network("Generator", (), {}, {name: torch.zeros(1)}, frozenset())
+    for active in ([], ["augself"]):
+        with pytest.raises(DataError, match="before its mapping network. Add that --plugin, or start from another"):
+            finetune._check_fit(Path("a.pkl"), "G", {}, network, catalogue().activate(active, {}))
+    assert all(generators.have_module(catalogue().activate([with_it], {})) for with_it in ("minegan", "scale-shift"))
 
 
 # Whole runs. --------------------------------------------------------------------------------------
