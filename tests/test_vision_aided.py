@@ -247,14 +247,21 @@ def test_missing_weights_without_a_network_are_one_error_soon(monkeypatch, tmp_p
 
 
 @pytest.fixture(scope="session")
-def run(shared, ada_host, small, small_zip):
-    """(arguments, run directory) of 32 iterations: warm-up, then two backbones one after the other, of three."""
+def few_zip(shared):
+    """24 images of 16x16 pixels: each choice of a backbone takes twice as many passes through each candidate."""
+    return shared("vision-aided-data", lambda top: write_zip(top / "few.zip", color_crops(24, side=16))) / "few.zip"
+
+
+@pytest.fixture(scope="session")
+def run(shared, ada_host, small, few_zip):
+    """(arguments, run directory) of 14 iterations: warm-up, then two backbones one after the other, of three."""
     flags = ["--plugin=vision-aided", f"--vision-aided-models={','.join(small.values())}", "--vision-aided-auto=2"]
-    flags += ["--vision-aided-warmup-kimg=0.08", "--vision-aided-auto-kimg=0.08", "--mirror=1", "--device=cpu"]
+    flags += ["--vision-aided-warmup-kimg=0.032", "--vision-aided-auto-kimg=0.032", "--mirror=1", "--device=cpu"]
 
     def fill(top: Path) -> None:
-        args = options(ada_host, ADA, small_zip, top, *flags)
-        args |= {"total_kimg": 32 * args["batch_size"] / 1000, "kimg_per_tick": 9, "state_minutes": 10.0}
+        args = options(ada_host, ADA, few_zip, top, *flags)
+        args |= {"total_kimg": 14 * args["batch_size"] / 1000, "kimg_per_tick": 9, "state_minutes": 10.0}
+        args |= {"image_snapshot_ticks": None}  # no sheets of 1024 samples
         run_to_its_end(ada_host, args, top / "run")
 
     top = shared("vision-aided-run", fill)
@@ -265,9 +272,9 @@ def run(shared, ada_host, small, small_zip):
 def test_backbones_are_chosen_one_after_the_other(run):
     _, run_dir = run
     additions = [json.loads(line) for line in (run_dir / "vision-aided.jsonl").read_text().splitlines()]
-    assert [addition["nimg"] for addition in additions] == [80, 160]
+    assert [addition["nimg"] for addition in additions] == [32, 64]
     assert [len(addition["rows"]) for addition in additions] == [3, 2]
-    assert {row["images"] for addition in additions for row in addition["rows"]} == {128}  # without flips
+    assert {row["images"] for addition in additions for row in addition["rows"]} == {48}  # without flips
     for addition in additions:
         accuracies = [row["accuracy"] for row in addition["rows"]]
         assert accuracies == sorted(accuracies, reverse=True) and all(0.4 < value <= 1 for value in accuracies)
@@ -294,7 +301,7 @@ def test_a_snapshot_is_stock_and_no_backbone_is_in_it_or_in_a_state(fetched, run
 @pytest.mark.run
 def test_a_run_that_is_killed_chooses_the_same_and_ends_as_one_that_was_not(ada_host, run, tmp_path):
     args, whole = run
-    killed_and_resumed(ada_host, args, tmp_path / "killed", 12 * args["batch_size"])
+    killed_and_resumed(ada_host, args, tmp_path / "killed", 6 * args["batch_size"])
     assert differences(tmp_path / "killed", whole) == []
     assert (tmp_path / "killed" / "vision-aided.jsonl").read_text() == (whole / "vision-aided.jsonl").read_text()
 
@@ -305,16 +312,16 @@ def test_until_the_warm_up_ends_a_run_is_the_one_without_the_plug_in(ada_host, s
     found = []
     for name, more in (("with", flags), ("without", [])):
         args = options(ada_host, ADA, small_zip, tmp_path, *more)
-        found.append(snapshot(ada_host, loop(ada_host, args, tmp_path / name, 4)))
+        found.append(snapshot(ada_host, loop(ada_host, args, tmp_path / name, 2)))
     assert found[0] == found[1] and found[0]["finite"]
 
 
 @pytest.mark.run
-def test_two_processes_choose_the_same(stylegan3_host, small, small_zip, tmp_path):
+def test_two_processes_choose_the_same(stylegan3_host, small, few_zip, tmp_path):
     models = ",".join(small.values())
     flags = ["--plugin=vision-aided", f"--vision-aided-models={models}", "--vision-aided-auto=1", "--device=cpu"]
     flags += ["--vision-aided-warmup-kimg=0.03", "--gpus=2", "--batch=16"]
-    args = options(stylegan3_host, STYLEGAN3, small_zip, tmp_path, *flags)
+    args = options(stylegan3_host, STYLEGAN3, few_zip, tmp_path, *flags)
     args |= {"total_kimg": 0.112, "kimg_per_tick": 9, "image_snapshot_ticks": None, "network_snapshot_ticks": None}
     run_to_its_end(stylegan3_host, args, tmp_path / "run")
     (line,) = (tmp_path / "run" / LOG).read_text().splitlines()
@@ -338,7 +345,7 @@ def test_stylegan3_trains_with_labels_and_on_gray_images(fetched, training_hosts
     args = options(
         training_hosts[STYLEGAN3], STYLEGAN3, data, tmp_path, *flags, "--cond=1", "--vision-aided-loss=hinge"
     )
-    pickle = loop(training_hosts[STYLEGAN3], args, tmp_path / "run", 4)
+    pickle = loop(training_hosts[STYLEGAN3], args, tmp_path / "run", 2)
     last = json.loads((tmp_path / "run" / "stats.jsonl").read_text().splitlines()[-1])
     assert all(math.isfinite(last[f"Loss/{network}/vision-aided"]["mean"]) for network in "DG")
     assert snapshot(fetched[STYLEGAN3], pickle, "--stock")["finite"]
@@ -358,7 +365,7 @@ def test_select_ranks_a_pretrained_network_above_the_same_with_random_weights(ad
         f"--data={data}",
         f"--models={models}",
         f"--outdir={tmp_path / 'out'}",
-        "--max-images=32",
+        "--max-images=12",
     )
     assert done.returncode == 0, done.stderr
     (record,) = (tmp_path / "out").glob("select-*.json")

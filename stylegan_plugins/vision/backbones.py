@@ -163,7 +163,7 @@ def load(name: str, weights: str | Path | None = None, flag: str = "--features")
         raise DataError(f"{flag}={name}: timm has no weights of {recipe.timm}. Give a file of them.")
     file = Path(weights) if weights else _weights_file(name, recipe, flag)
     backbone = create(recipe)
-    _fill(backbone.model, file, f"{flag}={name}", headless=not recipe.projected)
+    _fill(backbone.model, file, f"{flag}={name}", not recipe.projected)
     return backbone
 
 

@@ -1,5 +1,5 @@
 """Run in a host's folder: the architecture of every known backbone at its real size, and a decoder on it. Prints a JSON
-line: name -> shapes of the levels and of the logits, and whether the image gets a gradient.
+line: name -> shapes of the levels and of the logits, and whether the image gets a gradient (on `meta`: has a graph).
 
 All but the smallest are on the device `meta`, which has shapes and graphs and no values: their weights would be random
 anyway."""
@@ -24,12 +24,14 @@ for name, recipe in backbones.BACKBONES.items():
         levels = backbones.levels_of(backbones.create(recipe), recipe)
     features = levels(image)
     logits = Decoder(levels.shapes).to(device)(features, torch.zeros([1, 0], device=device))
-    (gradient,) = torch.autograd.grad(sum(value.sum() for value in logits), [image])
+    gradient = torch.autograd.grad(sum(value.sum() for value in logits), [image])[0] if real else None
     found[name] = {
         "blocks": levels.blocks if levels.has_tokens else None,
         "levels": levels.shapes,
         "read": [list(level.shape[1:]) for level in features],
         "logits": [list(value.shape[1:]) for value in logits],
-        "gradient": bool(gradient.isfinite().all() and gradient.any()) if real else gradient.shape == image.shape,
+        "gradient": bool(gradient.isfinite().all() and gradient.any())
+        if real
+        else all(level.requires_grad for level in features),
     }
 print(json.dumps(found))
