@@ -15,8 +15,9 @@ import timm
 import torch
 from timm.models.swin_transformer import SwinTransformer
 
-from stylegan_plugins.errors import DataError
-from stylegan_plugins.vision import backbones, layouts
+from stylegan_plugins.errors import DataError, OptionError
+from stylegan_plugins.run import host_metrics
+from stylegan_plugins.vision import backbones, extractors, layouts
 from stylegan_plugins.vision.architectures import AntialiasedVGG16, DenseSwin, FaceParsing
 
 pytestmark = pytest.mark.host
@@ -125,7 +126,17 @@ def test_vgg_of_torchvision_becomes_timms():
 def test_a_network_that_only_a_file_can_fill_says_where_it_is_published(name):
     with pytest.raises(DataError, match=f"{name}: give a file of its weights, from https://.*: {name}=FILE"):
         backbones.load(name)
-    assert name not in backbones.at_hand()
+    assert name not in backbones.at_hand() and not any(name in label for label in host_metrics.named())
+
+
+def test_a_network_without_a_classifier_gives_features_and_no_logits(monkeypatch, tmp_path):
+    monkeypatch.setitem(backbones.BACKBONES, "det_coco", backbones.Recipe("", size=64, network=CASES["dense"][2]))
+    torch.save({name: value.float() for name, value in small_state("dense").items()}, tmp_path / "w.pth")
+    text, device = f"det_coco={tmp_path / 'w.pth'}", torch.device("cpu")
+    images = torch.zeros([2, 1, 16, 16], dtype=torch.uint8)
+    assert extractors.load(text, ["features"], device)(images)["features"].shape == (2, 96)
+    with pytest.raises(OptionError, match="a network that names classes"):
+        extractors.load(text, ["features", "logits"], device)
 
 
 @pytest.mark.parametrize(

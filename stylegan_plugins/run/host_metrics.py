@@ -67,9 +67,10 @@ class Named:
 
 
 def named() -> dict[str, Named]:
-    """Return all of our metrics by label: each on Inception and on each backbone that has a name."""
+    """Return all of our metrics by label: each on Inception and on each backbone whose weights need no file."""
     found = {}
-    known = (extractors.Inception.key, *backbones.known())
+    with_weights = (name for name, recipe in backbones.known().items() if not recipe.source)
+    known = (extractors.Inception.key, *with_weights)
     for name, metric in metrics.known().items():
         for features in known:
             label = evaluate.label_of(name, metric, Model(features).key)

@@ -18,6 +18,7 @@ class MapNetwork(torch.nn.Module):
     """A network whose features are maps [N, C, h, w] at several scales, from fine to coarse."""
 
     feature_info: list[dict[str, Any]]
+    num_classes = 0
 
     def maps(self, x: torch.Tensor) -> Iterator[torch.Tensor]:
         """Yield the maps of images [N, 3, H, W], normalised as the network expects them."""
