@@ -124,7 +124,7 @@ def test_vgg_of_torchvision_becomes_timms():
 
 @pytest.mark.parametrize("name", [name for name, recipe in backbones.BACKBONES.items() if recipe.source])
 def test_a_network_that_only_a_file_can_fill_says_where_it_is_published(name):
-    with pytest.raises(DataError, match=f"{name}: give a file of its weights, from https://.*: {name}=FILE"):
+    with pytest.raises(DataError, match=f"{name} needs a file of its weights, published at https://.*{name}=FILE"):
         backbones.load(name)
     assert name not in backbones.at_hand() and not any(name in label for label in host_metrics.named())
 

@@ -157,7 +157,10 @@ def load(name: str, weights: str | Path | None = None, flag: str = "--features")
     if weights is not None and not Path(weights).is_file():
         raise DataError(f"{flag}={name}={weights}: there is no file of weights {weights}.")
     if weights is None and recipe.source:
-        raise DataError(f"{flag}={name}: give a file of its weights, from {recipe.source}: {name}=FILE.")
+        raise DataError(
+            f"{flag}={name} needs a file of its weights, published at {recipe.source}. Give {name}=FILE, or the file "
+            "in the option for weights beside this one, if there is one."
+        )
     settings = timm.models.get_pretrained_cfg(recipe.timm)
     if weights is None and (settings is None or not settings.hf_hub_id) and recipe.package() is None:
         raise DataError(f"{flag}={name}: timm has no weights of {recipe.timm}. Give a file of them.")
