@@ -53,7 +53,7 @@ ones, and `real_images` and augmentations are chained. Terms are summed by name.
 | each process that trains starts | `register_labels` |
 | G is built | `register_generator_module`, `register_temperature` |
 | networks, loss and optimisers exist | `setup`, `attached` |
-| a round of a phase | `trains`, `real_images`, `latents`, `sample_weights`, `observe` |
+| a round of a phase | `trains`, `real_images`, `paired_latents`, `sample_weights`, `observe` |
 | each optimiser step, each iteration | `step_end`, `batch_end` |
 | each network snapshot | `snapshot` |
 | each tick, before and after its statistics are written | `statistics`, `tick` |

@@ -144,7 +144,7 @@ class EveryHook:
         return images.clamp(-1, 1), labels
 
     @hookimpl
-    def latents(self, z, labels):
+    def paired_latents(self, z, labels):
         return z.clamp(-3, 3), labels
 
     @hookimpl

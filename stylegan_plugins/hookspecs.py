@@ -136,7 +136,7 @@ class MethodHooks:
         phase in which nothing is trained is skipped. Asked in each round: the host switches everything on."""
 
     @hookspec
-    def latents(self, z: torch.Tensor, labels: torch.Tensor, index: Any) -> Any:
+    def paired_latents(self, z: torch.Tensor, labels: torch.Tensor, index: Any) -> Any:
         """Return `(z, labels)` of which G makes the images of its main phase instead: [N, z_dim], with a graph where
         z is trained, and [N, c_dim]. `z` - those that the loop drew; `labels` - of the real images of this round;
         `index` - [N], their places in the host's data set, or `None` as in `Images`. The generated images belong to

@@ -276,7 +276,10 @@ def test_without_logits_d_does_not_run_and_what_reads_them_is_told():
         ({"real_images": hookimpl(lambda images, labels: (images, labels))}, r"real_images\(\)"),
         ({"sample_weights": hookimpl(lambda step: None)}, r"sample_weights\(\)"),
         ({"terms": [Term("a", "D", value, 0), Term("b", "G", value, views=[View("v", value, groups="none")])]}, None),
-        ({"heads": [Head("h", torch.nn.Identity(), "G")], "latents": hookimpl(lambda z, labels: (z, labels))}, None),
+        (
+            {"heads": [Head("h", torch.nn.Identity(), "G")], "paired_latents": hookimpl(lambda z, labels: (z, labels))},
+            None,
+        ),
     ],
 )
 def test_what_needs_d_is_refused_beside_a_critic_without_logits(attributes, who):

@@ -117,7 +117,7 @@ class PluginLoss(host_loss.StyleGAN2Loss):
             if both or (adversarial and gan.paired):
                 with torch.no_grad():
                     made["real"] = self._pass("real", phase, real, both)
-            given = session.latents(generated[0], real[1]) if main else None
+            given = session.paired_latents(generated[0], real[1]) if main else None
             if given is None:
                 made["generated"] = self._pass("generated", phase, generated, terms)
             else:  # pairs: one draw of the augmentations, and no style of another image

@@ -150,7 +150,7 @@ class Method:
         return scale_shift.is_scale_or_shift(name)
 
     @hookimpl
-    def latents(self, labels: torch.Tensor, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def paired_latents(self, labels: torch.Tensor, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """z_i + epsilon of the images of this round."""
         self.z = self.module.z[index]
         return self.z + torch.randn_like(self.z) * self.options.noise, labels

@@ -31,7 +31,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
 }
 RETURNED: dict[str, Callable[[Mapping[str, Any]], list[list[int]]]] = {
     "real_images": lambda given: [list(given["images"].shape), list(given["labels"].shape)],
-    "latents": lambda given: [list(given["z"].shape), list(given["labels"].shape)],
+    "paired_latents": lambda given: [list(given["z"].shape), list(given["labels"].shape)],
     "sample_weights": lambda given: [[len(given["step"].one.labels)]],
 }
 """Shapes that hooks return, from their arguments; `None` is allowed for sample_weights."""

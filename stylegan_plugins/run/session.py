@@ -186,10 +186,10 @@ class Session:
         """Return the labels of this round's real images, [N, c_dim]: those of `relabel`, or the given ones."""
         return given if self._labels is None else self._labels[self.index(len(given))]
 
-    def latents(self, z: torch.Tensor, labels: torch.Tensor) -> Any:
+    def paired_latents(self, z: torch.Tensor, labels: torch.Tensor) -> Any:
         """Return latents [N, z_dim] and labels of G's images in its main phase if a method gives them, else None. z: of
         the loop; labels: of the real images of this round."""
-        hooks = self._hooks("latents")
+        hooks = self._hooks("paired_latents")
         for give in hooks:
             z, labels = give(z=z, labels=labels, index=self.index(len(labels)))
         return (z, labels) if hooks else None
