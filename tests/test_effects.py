@@ -89,6 +89,7 @@ ALWAYS = {
     *("--projected-path-length", "--projected-style-mixing", "--projected-r1"),
     *("--diagnostics-holdout", "--diagnostics-images", "--diagnostics-nearest", "--diffaugment-policy"),
     *("--disp-features", "--disp-sampling", "--freezed-layers", "--transfergan-lr", "--transfergan-beta2"),
+    "--transfergan-loss",
     *(f"--vision-aided-{name}" for name in ("models", "auto", "warmup-kimg", "weight", "loss", "augment")),
     "--vision-aided-decoder",
     *("--apa-mode", "--lecam-weight", "--lecam-decay", "--mode-seeking-weight"),

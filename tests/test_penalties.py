@@ -22,7 +22,7 @@ HOST = {"class_name": arguments.HOST_LOSS, "r1_gamma": 10.0}
 @pytest.mark.parametrize("family", FAMILIES)
 def test_penalties_and_normalised_layers_are_those_of_plain_autograd(fetched, family):
     claims = report_of(fetched[family], "penalties.py")
-    assert len(claims) == 12 and {claim: wrong for claim, wrong in claims.items() if wrong} == {}
+    assert len(claims) == 13 and {claim: wrong for claim, wrong in claims.items() if wrong} == {}
 
 
 @pytest.mark.unit
@@ -48,8 +48,10 @@ def test_options_of_the_loss_become_its_arguments():
     plain = {"augment_kwargs": {}, "ada_target": 0.6}
     assert configured() == plain | {"loss_kwargs": HOST}
     ours = {"class_name": arguments.PLUGIN_LOSS}
-    assert configured(r2=2.0, gradient_penalty=0.0, d_spectral_norm=True) == plain | {
-        "loss_kwargs": HOST | ours | {"r2_gamma": 2.0, "gradient_penalty": 0.0, "d_spectral_norm": True}
+    assert configured(r2=2.0, gradient_penalty=0.0, d_spectral_norm=True, g_interval=5) == plain | {
+        "loss_kwargs": HOST
+        | ours
+        | {"r2_gamma": 2.0, "gradient_penalty": 0.0, "d_spectral_norm": True, "g_interval": 5}
     }
     every_step = configured(d_reg_interval=0)
     assert every_step["D_reg_interval"] is None and every_step["loss_kwargs"] == HOST

@@ -24,6 +24,7 @@ from stylegan_plugins.files import states
 from stylegan_plugins.files.checksums import check_checksum, record_checksum
 from stylegan_plugins.files.pickles import Network, read_pickle
 from stylegan_plugins.host import patch as host_patch
+from stylegan_plugins.plugins import transfergan
 from stylegan_plugins.plugins.freezed import layers_above
 from stylegan_plugins.run import finetune
 
@@ -322,6 +323,42 @@ def test_transfergan_has_the_published_settings_as_a_preset(ada_host, sources, c
     args = arguments(ada_host, ADA, color_zip, tmp_path, resume, "--plugin=transfergan", "--transfergan-preset=paper")
     for name in ("G_opt_kwargs", "D_opt_kwargs"):
         assert args[name]["lr"] == 1e-5 and args[name]["betas"] == [0, 0.9]
+
+
+def transferred(*explicit: str, **loss: object) -> dict:
+    """Arguments of a run with the authors' WGAN-GP."""
+    args = {
+        "resume_pkl": "x.pkl",
+        "num_gpus": 1,
+        "batch_size": 32,
+        "batch_gpu": 32,
+        "ema_kimg": 10,
+        "total_kimg": 25000,
+    }
+    args |= {"G_reg_interval": 4, "D_reg_interval": 16, "augment_kwargs": {}, "ada_target": 0.6}
+    args |= {f"{network}_opt_kwargs": {"lr": 0.002, "betas": [0, 0.99]} for network in "GD"}
+    args["loss_kwargs"] = {"r1_gamma": 10, "pl_weight": 2, **loss}
+    options = transfergan.OPTIONS(**transfergan.PRESETS["paper"].values)
+    transfergan.configure(args=args, options=options, explicit=frozenset(explicit))
+    return args
+
+
+@pytest.mark.unit
+def test_the_authors_wgan_gp_is_a_preset_and_options_that_are_given_win():
+    args = transferred()
+    wgan_gp = {"gan_loss": "wgan", "gradient_penalty": 10, "r1_gamma": 0, "g_interval": 5, "pl_weight": 0}
+    assert args["loss_kwargs"] == wgan_gp and args["G_reg_interval"] is args["D_reg_interval"] is None
+    assert (args["batch_size"], args["batch_gpu"], args["ema_kimg"]) == (16, 16, 5)
+    assert args["total_kimg"] == 25009 * 5 * 16 / 1000 and "augment_kwargs" not in args
+    for network in "GD":
+        assert args[f"{network}_opt_kwargs"] == {"lr": 1e-5, "betas": [0, 0.9]}
+    given = dict(gan_loss="hinge", gradient_penalty=1, r1_gamma=2, g_interval=2)
+    args = transferred(
+        "gan_loss", "gradient_penalty", "gamma", "g_interval", "batch", "kimg", "d_reg_interval", **given
+    )
+    assert args["loss_kwargs"] == given | {"pl_weight": 0} and "augment_kwargs" in args
+    assert (args["batch_size"], args["total_kimg"], args["D_reg_interval"]) == (32, 25000, 16)
+    assert "augment_kwargs" in transferred("aug")
 
 
 @pytest.mark.host

@@ -39,6 +39,7 @@ class PluginLoss(host_loss.StyleGAN2Loss):
     r2_gamma          weight of R2, R1's counterpart on generated images; 0: none
     gradient_penalty  weight of WGAN-GP's penalty; 0: none
     d_spectral_norm   whether D is spectrally normalised
+    g_interval        iterations, each with a step of D, between two steps of G; the session gives it to G's phases
     session           the parts of the active methods, and the position of the run; set when the session is attached
 
     R2 and the gradient penalty are taken when the host takes R1: lazily, in Dreg, or in every step, in Dboth."""
@@ -54,11 +55,12 @@ class PluginLoss(host_loss.StyleGAN2Loss):
         r2_gamma: float = 0,
         gradient_penalty: float = 0,
         d_spectral_norm: bool = False,
+        g_interval: int = 1,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.gan_loss = GAN_LOSSES[gan_loss]
-        self.r2_gamma, self.gradient_penalty = r2_gamma, gradient_penalty
+        self.r2_gamma, self.gradient_penalty, self.g_interval = r2_gamma, gradient_penalty, g_interval
         self.spectral_norm = SpectralNorm(self.D) if d_spectral_norm else None
         self.session: Any = None
         self.before_G: RandomState | None = None  # before the generated images of this pass; see Session.variant
@@ -78,6 +80,7 @@ class PluginLoss(host_loss.StyleGAN2Loss):
         """One round of one phase, as the host's training loop calls it: [N, C, H, W] images in [-1, 1], [N, c_dim]
         labels, [N, z_dim] latents; `gain` multiplies the loss. Gradients are added to `.grad`."""
         session = self.session
+        gain = gain / self.g_interval if phase[0] == "G" else gain  # the loop's gain is the whole interval
         if session.begin(phase):
             real_c = session.labels(real_c)
             main, reg = phase[1:] in ("main", "both"), phase[1:] in ("reg", "both")
@@ -270,8 +273,7 @@ class PluginLoss(host_loss.StyleGAN2Loss):
     ) -> Unseen:
         """Draw the images of a source and augment them.
 
-        given: real images or latents, and labels. r1: the images whose gradient R1, or R2, takes. omega: draws of
-        augmentations that are used again."""
+        given: real images or latents, and labels. r1: images whose gradient R1, or R2, takes. omega: draws to use."""
         session, in_D, labels = self.session, phase[0] == "D", given[1]
         gradients = {name for term in terms for name in term.gradients} | ({r1} if r1 else set())
         updating = ("Dmain", "Dboth") if session.critic.logits is not None else ("Gmain", "Gboth")

@@ -25,7 +25,7 @@ trains_D = False
 ada = "refuse"  # it follows the signs of D's logits
 conflicts = ("transfergan", "freezed", "minegan", "diagnostics")  # they train, freeze, train with, and watch D
 # Options of train.py that concern D's loss alone.
-OF_D = ("gan_loss", "r2", "gradient_penalty", "d_spectral_norm", "d_reg_interval", "dlr", "freezed", "target", "p")
+OF_D = ("gan_loss", "r2", "gradient_penalty", "d_spectral_norm", "d_reg_interval", "g_interval", "dlr", "freezed")
 PRESETS = {
     "sngan": Preset(
         {"lr": 0.03, "z_lr": 0.03, "decay": 0.2},

@@ -39,6 +39,7 @@ SHORT = {  # settings that are known by short names, those of the options of tra
     "loss_kwargs.r2_gamma": "R2",
     "loss_kwargs.gradient_penalty": "gradient penalty",
     "loss_kwargs.d_spectral_norm": "spectral norm",
+    "loss_kwargs.g_interval": "steps of D for each of G",
     "D_reg_interval": "D's interval",
 }
 MOST_NAMED = 3  # further settings in a name

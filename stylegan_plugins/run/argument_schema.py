@@ -86,6 +86,7 @@ class LossArguments(NamedArguments):
     r2_gamma: NotNegative = 0
     gradient_penalty: NotNegative = 0
     d_spectral_norm: bool = False
+    g_interval: Count = 1
     gan_loss: Literal[tuple(GAN_LOSSES)] = "nonsaturating"  # type: ignore[valid-type]
     pl_weight: NotNegative = 2
     style_mixing_prob: Share = 0
@@ -170,6 +171,7 @@ FLAGS = {
     "loss_kwargs.r1_gamma": "--gamma",
     "loss_kwargs.r2_gamma": "--r2",
     "loss_kwargs.gradient_penalty": "--gradient-penalty",
+    "loss_kwargs.g_interval": "--g-interval",
     "random_seed": "--seed",
     "total_kimg": "--kimg",
     "batch_size": "--batch",

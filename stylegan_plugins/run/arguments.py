@@ -32,6 +32,7 @@ OF_LOSS = {
     "r2": "r2_gamma",
     "gradient_penalty": "gradient_penalty",
     "d_spectral_norm": "d_spectral_norm",
+    "g_interval": "g_interval",
 }
 PLUGIN_LOSS = "training_ext.loss.PluginLoss"
 # Options of ours that are arguments of `bridge.run` and may change when a run goes on.
@@ -204,6 +205,7 @@ def _loss_options() -> list[click.Option]:
         _option("--r1", "Weight of R1, 0 = off; another name of --gamma", weight, "GAMMA"),
         _option("--r2", "Weight of R2, which is R1 on generated images  [default: 0]", weight, "GAMMA"),
         _option("--gradient-penalty", "Weight of WGAN-GP's penalty, 10 in the paper  [default: 0]", weight, "FLOAT"),
+        _option("--g-interval", "Steps of D for each step of G, 5 in WGAN-GP's paper  [default: 1]", COUNT),
         _option("--d-reg-interval", interval_help, click.IntRange(min=0)),
         click.Option(["--d-spectral-norm"], is_flag=True, default=None, help=norm_help),
     ]
@@ -322,7 +324,7 @@ def _set_loss(args: Any, request: Request) -> None:
         if loss["class_name"] != HOST_LOSS:
             raise PluginError(
                 f"This host trains with {loss['class_name']}; plug-ins extend {HOST_LOSS} alone. Train without "
-                "--plugin, --gan-loss, --r2, --gradient-penalty and --d-spectral-norm."
+                "--plugin, --gan-loss, --r2, --gradient-penalty, --g-interval and --d-spectral-norm."
             )
         loss["class_name"] = PLUGIN_LOSS
     loss.update({OF_LOSS[name]: value for name, value in given.items()})

@@ -1,8 +1,8 @@
-"""Optimisers of a run, put back from a state that may be crafted."""
+"""Optimisers of a run, put back from a state that may be crafted, and how often they step."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -28,6 +28,13 @@ def load_optimizer(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -
             if not _alike(value, kept[name]):
                 raise ValueError(f"{name} of the optimiser is {kept[name]!r:.50}")
     optimizer.load_state_dict(dict(saved))
+
+
+def spread(phases: Iterable[Any], interval: int) -> None:
+    """Let phases of the hosts' loop, which are done in every `phase.interval`-th iteration, be done less often."""
+    if interval > 1:
+        for phase in phases:
+            phase.interval *= interval
 
 
 def _alike(value: Any, kept: Any) -> bool:

@@ -18,7 +18,7 @@ from stylegan_plugins.host.modules import host_module
 from stylegan_plugins.host.randomness import drawn_again, own_random
 from stylegan_plugins.manager import Plugins
 from stylegan_plugins.run.method import Method, check_names, check_terms, check_value, other_layers, refuse_readers
-from stylegan_plugins.run.optimizers import load_optimizer
+from stylegan_plugins.run.optimizers import load_optimizer, spread
 from stylegan_plugins.run.progress import Progress
 from training_ext.distributed import average_gradients, broadcast, mean_over_ranks
 from training_ext.heads import update_average
@@ -248,6 +248,7 @@ class Session:
         """Set up all methods. Called when networks, loss and optimisers exist and nothing is trained yet."""
         self.G, self.D, self.G_ema, self.loss, self.phases = G, D, G_ema, loss, phases
         self.augment_pipe, self.spectral_norm = augment_pipe, getattr(loss, "spectral_norm", None)
+        spread([phase for phase in phases if phase.name[0] == "G"], getattr(loss, "g_interval", 1))
         self._trained_weights = getattr(loss, "normalised_D", nullcontext)  # of D, in this context
         self.device = next(D.parameters()).device
         for name in self.plugins.names:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 
 sys.path.insert(0, ".")
+import training_ext.loss
 from stylegan_plugins.testing import TinyRun, assert_resumes_exactly
 from training_ext import spectral_norm
 
@@ -98,18 +99,19 @@ def one_draw() -> None:
     run = TinyRun(["diffaugment"], loss=dict(r1_gamma=0, gradient_penalty=10))
     T = run.session.augmentations[0]
     raw, drawn = [], []
-    augmented = run.loss.augmented
+    augmented = training_ext.loss.augmented
 
-    def noting(images: torch.Tensor, source: str, phase: str):
-        shown, omega = augmented(images, source, phase)
+    def noting(augmentations: list, images: torch.Tensor, *args: object):
+        shown, omega = augmented(augmentations, images, *args)
         raw.append(images), drawn.append(omega["diffaugment"])
         return shown, omega
 
-    run.loss.augmented = noting
+    training_ext.loss.augmented = noting
     ends: list[torch.Tensor] = []
     generate = run.session.generate
     run.session.generate = lambda z, c: ends.append(generate(z, c)) or ends[-1].clone()
     _, seen = penalised(run, "Dreg")
+    training_ext.loss.augmented = augmented
     ((images, _),) = seen
     generated = T.apply(ends[0], drawn[-1])
     # The other end: twice the step from the generated image.
@@ -131,6 +133,30 @@ def without_lazy() -> None:
         )
         added = expected(run, *seen[where], of_penalty)
         equal({name: both[name] - plain[name] for name in plain}, added)
+
+
+def every_third_iteration() -> None:
+    """G and its regularisation are trained in every k-th iteration alone, with gradients of the same size."""
+    run, moved, regularised = TinyRun("ssgan", loss=dict(g_interval=3)), [], []
+    accumulate = run.accumulate
+    run.accumulate = lambda phase, gain: (
+        (phase == "Greg" and regularised.append(run.session.batch_idx)) or accumulate(phase, gain=gain)
+    )
+    for _ in range(8):
+        before = [[p.clone() for p in network.parameters()] for network in (run.G, run.D)]
+        run.train(1)
+        same = [all(map(torch.equal, b, n.parameters())) for b, n in zip(before, (run.G, run.D), strict=True)]
+        moved.append(not same[0])
+        assert not same[1]
+    assert moved == [index % 3 == 0 for index in range(8)] and regularised == [0, 6]
+    for phase, gain in (("Gmain", 1), ("Greg", 2), ("Gboth", 1)):
+        found = []
+        for k in (1, 3):
+            run = TinyRun(loss=dict(g_interval=k))
+            torch.manual_seed(1)
+            run.accumulate(phase, gain=gain * k)
+            found.append({name: p.grad for name, p in run.G.named_parameters() if p.grad is not None})
+        assert found[0].keys() == found[1].keys() and all(torch.equal(found[0][n], found[1][n]) for n in found[0])
 
 
 def weight_0_is_off() -> None:
@@ -186,7 +212,7 @@ def folded() -> None:
 
 
 def everything_resumes() -> None:
-    loss = dict(gan_loss="relativistic", r2_gamma=1.0, gradient_penalty=1.0, d_spectral_norm=True)
+    loss = dict(gan_loss="relativistic", r2_gamma=1.0, gradient_penalty=1.0, d_spectral_norm=True, g_interval=3)
     assert_resumes_exactly(["diffaugment"], None, 4, 2, loss=loss, labels=3, ada=True, rounds=2, batch=8)
     assert_resumes_exactly((), None, 4, 2, loss=loss, lazy=False)
 
@@ -229,5 +255,6 @@ claim("weights of 0 change nothing", weight_0_is_off)
 claim("layers have the largest singular value 1, and their names", largest_value_is_1)
 claim("gradients are those of torch's spectral normalisation", torchs_gradients)
 claim("folded weights make the D that was trained", folded)
+claim("G is trained in every k-th iteration", every_third_iteration)
 claim("all of them resume exactly", everything_resumes)
 print(json.dumps(claims))
