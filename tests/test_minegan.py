@@ -91,6 +91,20 @@ def test_a_snapshot_with_a_miner_or_a_temperature_is_fine_tuned_with_its_plugin_
     assert all(generators.have_module(catalogue().activate([with_it], {})) for with_it in ("minegan", "scale-shift"))
 
 
+@pytest.mark.unit
+def test_a_run_keeps_its_own_temperature():
+    G = torch.nn.Module()
+    G.mapping = torch.nn.Linear(1, 1)
+    G.mapping.register_buffer("temperature", torch.tensor(0.5))
+    tensors = {
+        "mapping.weight": torch.ones(1, 1),
+        "mapping.bias": torch.ones(1),
+        "mapping.temperature": torch.tensor(0.3),
+    }
+    assert finetune.copy_tensors(Network("Generator", (), {}, tensors, frozenset()), G) == {}
+    assert G.mapping.temperature == 0.5 and G.mapping.weight == 1
+
+
 # Whole runs. --------------------------------------------------------------------------------------
 
 

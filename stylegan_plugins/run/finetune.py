@@ -230,7 +230,7 @@ def copy_tensors(network: Network | None, module: torch.nn.Module) -> dict[str, 
     parameters = dict(module.named_parameters())
     starts_with_labels = "mapping.embed.weight" in parameters.keys() - tensors.keys()
     for name, target in [*parameters.items(), *module.named_buffers()]:
-        source = tensors.get(name)
+        source = tensors.get(name) if name != f"mapping.{generators.TEMPERATURE}" else None  # this run's counts
         if source is not None and starts_with_labels and name == "mapping.fc0.weight":  # it takes them beside z
             source = _widened(source, target.shape[1])
         if source is not None and source.shape == target.shape:
