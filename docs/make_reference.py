@@ -39,7 +39,7 @@ examples are parts of [examples/every_hook.py](../examples/every_hook.py), which
 | `requires`, `conflicts` | names of plug-ins that must, or must not, be active with it |
 | `brings` | names of plug-ins that are activated along with it, before it; `{name: {field: value}}` sets defaults |
 | `trains_D` | `False` if the host's D is not trained: parts that read D, and `probe` of a snapshot, are refused |
-| `changes_data` | `True` if its `configure` changes the data set: it is then called before those of other plug-ins |
+| `changes_data` | `True` if its `configure` changes data set or batch: it is called before those of other plug-ins |
 | `ada` | how it treats the hosts' default ADA: `"keep"`, `"off"` unless the user asked for ADA, or `"refuse"` |
 
 Two kinds of hooks exist. Hooks of a plug-in are functions of its module. One of them, `setup`, returns the method in

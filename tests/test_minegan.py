@@ -82,10 +82,9 @@ def test_minegan_needs_a_pickle_and_has_a_stage_of_1000_iterations():
 
 
 @pytest.mark.unit
-@pytest.mark.parametrize("name", ["mapping.before.0.weight", "mapping.temperature"])
-def test_a_snapshot_with_a_miner_or_a_temperature_is_fine_tuned_with_its_plugin_alone(name):
-    network = Network("Generator", (), {}, {name: torch.zeros(1)}, frozenset())
-    for active in ([], ["augself"]):
+def test_a_snapshot_with_a_miner_is_fine_tuned_with_its_plugin_alone():
+    network = Network("Generator", (), {}, {"mapping.before.0.weight": torch.zeros(1)}, frozenset())
+    for active in ([], ["augself"], ["scale-shift"]):
         with pytest.raises(DataError, match="before its mapping network. Add that --plugin, or start from another"):
             finetune._check_fit(Path("a.pkl"), "G", {}, network, catalogue().activate(active, {}))
     assert all(generators.have_module(catalogue().activate([with_it], {})) for with_it in ("minegan", "scale-shift"))

@@ -410,7 +410,7 @@ def test_layers_of_a_discriminator_that_is_not_in_the_pickle_are_not_frozen(ada_
     repickle(ada_host, sources[ADA], str(tmp_path / "alone.pkl"), "data = {'G_ema': data['G_ema']}")
     resume = f"--resume={tmp_path / 'alone.pkl'}"
     told = refused(ada_host, ADA, color_zip, tmp_path, resume, "--plugin=freezed")
-    assert "4 layers of D are to be frozen, but the pickle of --resume has no D" in told
+    assert "4 layers of D are to be frozen, but the pickle of --resume has no trained D" in told
     small = ["--cbase=256", "--cmax=16"]  # the host's D would have 512 channels
     args = arguments(ada_host, ADA, color_zip, tmp_path, resume, *small)
     output = run_to_its_end(ada_host, still(args), tmp_path / "run")

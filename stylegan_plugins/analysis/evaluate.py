@@ -80,12 +80,13 @@ class Comparison:
 
     def identity(self, pickle: Path, sampler: sample.Sampler | None) -> dict[str, Any]:
         """Return what identifies a result of this pickle. sampler: where labels come from; None: from the data set."""
-        labels = np.zeros(0)
         if sampler is None:
-            labels = np.stack([self.dataset.get_label(index) for index in range(len(self.dataset))])
+            labels = np.stack([self.dataset.get_label(index) for index in range(len(self.dataset))]).tobytes()
+        else:
+            labels = sampler.of.encode()
         return {
             **{"version": VERSION, "pickle": digest_of(pickle), "data": self.fingerprint},
-            **{"real": self.count, "labels": short_hash(labels.tobytes()), "weights": self.network.weights},
+            **{"real": self.count, "labels": short_hash(labels), "weights": self.network.weights},
             **{"samples": self.samples, "seed": sample.SEED},
         }
 

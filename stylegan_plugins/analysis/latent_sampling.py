@@ -25,11 +25,15 @@ Logits = Callable[[torch.Tensor], torch.Tensor]  # from features [N, F] to [N]
 RANGE = 2.0  # of pixel values
 
 
-def classifier_of(pickle: Path, D: Any, data: str | None, protocol: Protocol, max_images: int) -> torch.nn.Linear:
+def classifier_of(
+    pickle: Path, D: Any, data: str | None, protocol: Protocol, max_images: int, label: int
+) -> torch.nn.Linear:
     """Return a linear classifier of D's features, trained on labelled images, or kept beside the pickle from before.
 
-    Raises DataError if the images have no classes, or do not fit D."""
+    Raises DataError if the images do not have this class, or do not fit D."""
     path, dataset = find.open_dataset(data, pickle)
+    if 0 < dataset.label_dim <= label:
+        raise DataError(f"--class={label}: the images have {dataset.label_dim} classes, from 0.")
     about = (digest_of(pickle), datasets.fingerprint(path), datasets.labels_fingerprint(path), protocol, max_images)
     kept = pickle.parent / f"linear-{hashlib.sha256(repr(about).encode()).hexdigest()[:12]}.npz"
     device = next(D.parameters()).device

@@ -323,8 +323,8 @@ def trained_discriminator(pickle: Path) -> Any:
     Raises DataError if its run did not train it."""
     if plugin := without_D(run_folders.read_options(pickle.parent)):
         raise DataError(
-            f"{pickle}: its run did not train D, which has random weights or those of --resume: --plugin={plugin} has "
-            "discriminators of its own. Probe a run without it."
+            f"{pickle}: its run did not train the host's D, which has random weights or those of --resume: "
+            f"--plugin={plugin} trains without it. Probe another run."
         )
     D = load_network(pickle, "D")
     loss = (run_folders.read_options(pickle.parent) or {}).get("loss_kwargs")

@@ -34,12 +34,14 @@ class Sampler:
     name     in a word
     draw     (G, a numpy RandomState) -> [E]
     like     (G, image [1, C, H, W] in [-1, 1]) -> [E]: labels of a given image; raises DataError if it cannot
-    classes  whether labels are one-hot classes, of which one can be asked for by its number"""
+    classes  whether labels are one-hot classes, of which one can be asked for by its number
+    of       what draws depend on besides G, if it changes during a run: it identifies results of metrics"""
 
     name: str
     draw: Callable[[Any, np.random.RandomState], torch.Tensor]
     like: Callable[[Any, torch.Tensor], torch.Tensor]
     classes: bool = False
+    of: str = ""
 
 
 def sampler_of(run_dir: Path) -> Sampler | None:

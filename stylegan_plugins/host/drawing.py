@@ -27,7 +27,7 @@ import torch
 from stylegan_plugins.errors import DataError, HostError, OptionError, UserError, tell
 from stylegan_plugins.files import datasets, run_folders
 from stylegan_plugins.host import networks
-from stylegan_plugins.manager import catalogue
+from stylegan_plugins.manager import catalogue, recorded
 
 SEEDS = ("seeds", "row_seeds", "col_seeds")
 ONE_SEED = ("seed", "shuffle_seed")
@@ -175,7 +175,7 @@ def _choose_class(G: Any, label: int | None, path: Path | None, context: click.C
         if label is not None and context is not None and CLASS_OPTION in context.command.params:
             raise OptionError(f"--class={label}: this network has no classes. Leave it out.")
         return  # a script with a --class of its own says so in its words
-    if path is not None and has_labels_of_a_plugin(path):
+    if path is not None and has_labels_of_a_plugin(path) and not _has_classes(path):
         raise HostError(
             f"--network: {path} has features of images in the place of classes, which the host's scripts do not know. "
             "Use: stylegan-plugins sample."
@@ -184,6 +184,13 @@ def _choose_class(G: Any, label: int | None, path: Path | None, context: click.C
         given = "--class" if label is None else f"--class={label}"
         raise OptionError(f"{given}: this network has {G.c_dim} classes; give one of 0 to {G.c_dim - 1}.")
     G.mapping.register_forward_pre_hook(partial(_with_label, label, G.c_dim), with_kwargs=True)
+
+
+def _has_classes(snapshot: Path) -> bool:
+    """Return whether the labels that a plug-in drew in the run of a snapshot are one-hot classes."""
+    record = (run_folders.read_options(snapshot.parent) or {})["plugins"]
+    sampler = recorded(record).only("register_sampler", run_dir=snapshot.parent)
+    return sampler is not None and sampler.classes
 
 
 def has_labels_of_a_plugin(snapshot: Path) -> bool:

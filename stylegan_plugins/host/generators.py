@@ -98,7 +98,12 @@ def with_module_of_run(network: Network, pickle: Path) -> Callable[[torch.nn.Mod
 
 def has_module(network: Network) -> bool:
     """Return whether a network of a pickle has a module of a plug-in before its mapping network, or a temperature."""
-    return any(name.startswith(f"mapping.{NAME}.") or name == f"mapping.{TEMPERATURE}" for name in network.tensors)
+    return has_module_before(network) or f"mapping.{TEMPERATURE}" in network.tensors
+
+
+def has_module_before(network: Network) -> bool:
+    """Return whether a network of a pickle has a module of a plug-in before its mapping network."""
+    return any(name.startswith(f"mapping.{NAME}.") for name in network.tensors)
 
 
 def have_module(plugins: Plugins) -> bool:

@@ -132,6 +132,13 @@ def configure(args: Any, options: ContraDOptions) -> ContraDOptions:
             f"--batch={args['batch_size']}: contrad compares the images of a batch, and sees {together} at a time. "
             "Give it 2 or more, better 16."
         )
+    group = args["D_kwargs"].get("epilogue_kwargs", {}).get("mbstd_group_size", 4)  # 4 is the hosts' default
+    count = 3 * args["batch_gpu"]
+    if options.mbstd == "joint" and count % min(group or count, count):
+        raise OptionError(
+            f"--contrad-mbstd=joint: D sees {count} images at a time, three for each of the batch, and takes groups of "
+            f"{group} (minibatch-stddev). Give another --batch, or another --contrad-mbstd."
+        )
     if options.ema:
         args["ema_kimg"] = options.ema
     if options.mbstd == "off":
@@ -307,14 +314,14 @@ def register_commands(cli: click.Group) -> None:
         "--prior", type=click.Choice(PRIORS), default=Langevin.prior, help="Of z; uniform clamps it, as the authors"
     )
     @option("--network", type=click.Choice(["G", "G_ema"]), default="G", help="The generator; D was trained against G")
-    @click.option("--class", "label", metavar="INT|NAME", help="Class of the images, by a linear classifier")
+    @click.option("--class", "label", type=click.IntRange(min=0), help="Class of the images, by a linear classifier")
     @option("--lambda", type=number, default=1.0, help="Weight of the logit of --class")
     @find.data_option(help="Labelled images for --class  [default: the run's own]")
     @option("--epochs", type=click.IntRange(min=1), default=Protocol.epochs, help="Of the classifier")
     @option("--max-images", type=click.IntRange(min=8), default=10000, help="Of the classifier")
     @click.option("--outdir", type=click.Path(path_type=Path), required=True, help="Where the images go")
     @find.on_host
-    def ddls_command(run_or_pkl: Path, seeds: str, network: str, label: str | None, outdir: Path, **more: Any) -> None:
+    def ddls_command(run_or_pkl: Path, seeds: str, network: str, label: int | None, outdir: Path, **more: Any) -> None:
         """Sample from a ContraD run with D's help: Langevin dynamics in latent space, of all images or of one class.
 
         sheet-start.png has the images before the first step."""
@@ -329,11 +336,9 @@ def register_commands(cli: click.Group) -> None:
         D, G = probe.trained_discriminator(pickle).to(device), load_network(pickle, network).to(device)
         logits: latent_sampling.Logits = lambda phi: heads["logits"](phi)[:, 0]
         if label is not None:
-            known = latent_sampling.classifier_of(pickle, D, more["data"], Protocol(more["epochs"]), more["max_images"])
-            index = run_folders.class_number(run_folders.class_names(pickle), label)
-            if index >= known.out_features:
-                raise DataError(f"--class={label}: the images have {known.out_features} classes, from 0.")
-            logits = lambda phi: heads["logits"](phi)[:, 0] + more["lambda"] * known(phi)[:, index]
+            how_to_fit = Protocol(more["epochs"]), more["max_images"]
+            known = latent_sampling.classifier_of(pickle, D, more["data"], *how_to_fit, label)
+            logits = lambda phi: heads["logits"](phi)[:, 0] + more["lambda"] * known(phi)[:, label]
         pairs = list(latent_sampling.images(G, probe.encoder_of(D), logits, numbers, how))
         outdir.mkdir(parents=True, exist_ok=True)
         for seed, (_, image) in zip(numbers, pairs, strict=True):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -171,6 +172,8 @@ def configure(args: Any, explicit: frozenset[str]) -> None:
 
 @hookimpl
 def setup(session: Session, options: DISPOptions) -> Method:
+    if options.sampling == "mixture":
+        importlib.import_module("sklearn.mixture")  # which draws from Python's random numbers: here they are ours
     return Method(session, options)
 
 

@@ -47,6 +47,8 @@ def configure(args: Any, options: MineGANOptions, explicit: frozenset[str]) -> M
         raise OptionError("--plugin=minegan: there is no pretrained generator to mine. Give --resume=PKL.")
     if options.lr and explicit & {"glr", "dlr"}:
         raise OptionError("--minegan-lr and --glr or --dlr: give one of them.")
+    if options.lr and args["plugins"]["options"].get("transfergan", {}).get("lr"):
+        raise OptionError("--minegan-lr and --transfergan-lr: give one of them, or set one to 0 beside its preset.")
     for optimizer in ("G_opt_kwargs", "D_opt_kwargs") if options.lr else ():
         args[optimizer]["lr"] = options.lr
     if options.stage1_kimg is None:

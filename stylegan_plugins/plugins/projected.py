@@ -81,13 +81,19 @@ def configure(args: Any, options: ProjectedOptions, explicit: frozenset[str]) ->
     ):
         if present:
             raise OptionError(f"{flag}: with projected the host's D is not trained. Leave it out.")
-    if loss.get("r2_gamma") and not options.r1:
-        raise OptionError("--r2: projected has no penalties on gradients. Leave it out, or give --projected-r1=true.")
+    for flag, key in (("--r2", "r2_gamma"), ("--gradient-penalty", "gradient_penalty")):
+        if loss.get(key) and not options.r1:
+            raise OptionError(
+                f"{flag}: projected has no penalties on gradients. Leave it out, or give --projected-r1=true."
+            )
     architecture = {"z": ("z_dim", args["G_kwargs"]), "w": ("w_dim", args["G_kwargs"])}
     architecture["mapping"] = ("num_layers", args["G_kwargs"].setdefault("mapping_kwargs", {}))
     for name, (key, kwargs) in architecture.items():
         if (value := getattr(options, name)) is not None:
             if args.get("resume_pkl") and value != kwargs.get(key):
+                if f"projected_{name}" not in explicit:  # of the preset
+                    options = replace(options, **{name: kwargs.get(key)})
+                    continue
                 raise OptionError(
                     f"--projected-{name}={value}: the architecture comes from the pickle of --resume. Leave it out."
                 )

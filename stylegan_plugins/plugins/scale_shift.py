@@ -14,6 +14,7 @@ import torch
 from stylegan_plugins import CountsWith, Critic, Head, OptionError, Preset, Session, Step, Term, hookimpl, option
 from stylegan_plugins.errors import PluginError
 from stylegan_plugins.vision import backbones
+from stylegan_plugins.vision.networks import UNFIT
 from training_ext import scale_shift
 
 PAPER = (
@@ -89,7 +90,14 @@ def configure(args: Any, options: ScaleShiftOptions, explicit: frozenset[str]) -
         options = replace(options, decay_kimg=3.0 * args["batch_size"])  # times 1000 iterations, in thousands
     if options.perceptual_weight:
         options = replace(options, perceptual=str(model_of(options).absolute()))
-        levels(options, args["training_set_kwargs"]["resolution"], torch.device("cpu"))  # its errors come now
+        side = args["training_set_kwargs"]["resolution"]
+        read = levels(options, side, torch.device("cpu"))  # its errors come now
+        try:
+            with torch.no_grad():
+                read(torch.zeros([1, 3, side, side]))
+        except UNFIT as error:
+            why = " ".join(str(error).split())
+            raise OptionError(f"{FLAG}={options.perceptual}: it gives no features of layers ({why}).") from error
     return options
 
 
@@ -120,7 +128,7 @@ def levels(options: ScaleShiftOptions, side: int, device: torch.device) -> Calla
     the authors' layers, with images of this side as they are; of others those of each level, at their own size."""
     model = model_of(options)
     backbone = backbones.load(model.name, model.weights, FLAG).to(device)
-    if model.name != "vgg16":
+    if model.name.partition("@")[0] != "vgg16":
         return lambda images: backbone.model.forward_intermediates(backbone.prepare(images), intermediates_only=True)
     backbone.size = side
     return lambda images: scale_shift.vgg_levels(backbone.model.features, backbone.prepare(images))

@@ -7,6 +7,7 @@ means."""
 from __future__ import annotations
 
 import copy
+import importlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from torch.nn.functional import one_hot
 
 from stylegan_plugins import DataError, Labels, OptionError, Preset, Sampler, Session, hookimpl, option
 from stylegan_plugins import read as read_layers
-from stylegan_plugins.errors import require
+from stylegan_plugins.errors import PluginError, require
 from stylegan_plugins.files import datasets, json_lines
 from stylegan_plugins.vision.networks import from_uint8
 from training_ext import self_cond
@@ -89,6 +90,7 @@ def configure(args: Any, options: SelfCondOptions) -> None:
 
 @hookimpl
 def setup(session: Session, options: SelfCondOptions) -> Method:
+    importlib.import_module("sklearn.cluster")  # which draws from Python's random numbers: here, where these are ours
     return Method(session, options)
 
 
@@ -116,7 +118,11 @@ class Method:
 
     @hookimpl
     def batch_end(self, nimg: int) -> None:
-        if self.session.dataset is not None and nimg >= self.next:
+        if self.session.dataset is None:
+            raise PluginError(
+                "--plugin=self-cond: this host's loop does not say which images it takes, and each has a cluster."
+            )
+        if nimg >= self.next:
             self.cluster(nimg)
 
     def cluster(self, nimg: int) -> None:
@@ -211,4 +217,4 @@ def register_sampler(run_dir: Path, options: SelfCondOptions) -> Sampler:
     def like(G: torch.nn.Module, image: torch.Tensor) -> torch.Tensor:
         raise DataError("--like: with self-cond labels are clusters of D's features. Give --class instead.")
 
-    return Sampler("clusters", draw, like, classes=True)
+    return Sampler("clusters", draw, like, classes=True, of=str(counts.tolist()))

@@ -12,6 +12,7 @@ from typing import Any
 from stylegan_plugins import OptionError, Preset, hookimpl, option
 
 PAPER = "Wang et al. 2018, Transferring GANs: generating images from limited data, arXiv:1805.01677"
+changes_data = True  # --transfergan-loss=wgan-gp changes the batch, which others count by
 _LOW_SHOT = (
     "as DiffAugment's authors fine-tune StyleGAN2 from FFHQ: the hosts' optimisers, --batch=16 --gamma=10 "
     "--cbase=16384 --mirror=1 --kimg={}"
@@ -70,8 +71,8 @@ def _use_wgan_gp(args: Any, explicit: frozenset[str]) -> None:
     if "batch" not in explicit and BATCH % args["num_gpus"] == 0:
         args["ema_kimg"] *= BATCH / args["batch_size"]
         args["batch_size"] = BATCH
-        if "batch_gpu" not in explicit:
-            args["batch_gpu"] = BATCH // args["num_gpus"]
+        most = BATCH // args["num_gpus"]
+        args["batch_gpu"] = min(args["batch_gpu"], most) if "batch_gpu" in explicit else most
     if "kimg" not in explicit:
         whole = G_STEPS * loss.get("g_interval", 1) * args["batch_size"] / 1000
         args["total_kimg"] = min(whole, args["total_kimg"])

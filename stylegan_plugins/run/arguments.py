@@ -274,7 +274,7 @@ def configure(desc: str, args: Any, request: Request) -> tuple[str, Any]:
 
 
 def _configure_plugins(args: Any, plugins: Plugins, explicit: frozenset[str]) -> None:
-    """Let each plug-in change the arguments, those that change the data set first, else in order; what it has as
+    """Let each plug-in change the arguments, those that change data set or batch first, else in order; what it has as
     options then is what the run has."""
     later = lambda name: not getattr(plugins.catalogue.load(name), "changes_data", False)
     for name in sorted(plugins.names, key=later):

@@ -190,7 +190,10 @@ def _find(kwargs: Mapping[str, Any], key: str) -> Any:
 
 def _check_fit(path: Path, key: str, kwargs: Mapping[str, Any], network: Network, plugins: Plugins) -> None:
     """Make the network once, to see whether the tensors fit: --cfg may name another kind of generator."""
-    if generators.has_module(network) and not generators.have_module(plugins):
+    has_module = generators.has_module_before(network)
+    if has_module and not any(
+        "register_generator_module" in plugins.catalogue.hooks_of(name) for name in plugins.names
+    ):
         raise DataError(
             f"--resume: {path.name} has a module of a plug-in before its mapping network. Add that --plugin, or start "
             "from another pickle."
@@ -199,7 +202,7 @@ def _check_fit(path: Path, key: str, kwargs: Mapping[str, Any], network: Network
     try:
         with limits.building_anew(network):
             made = host_module("dnnlib").util.construct_class_by_name(**kwargs, **of_data)
-            if generators.has_module(network):
+            if has_module:
                 made = generators.with_module(made, plugins, seed=0)
         reason = networks.difference(made, network)
     except networks.UNKNOWN as error:

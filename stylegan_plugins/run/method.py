@@ -261,8 +261,11 @@ def check_names(methods: Iterable[Method]) -> None:
                 raise PluginError(f"--plugin: two {kind} are named {name!r}: leave one of the plug-ins out.")
 
 
-def refuse_readers(owner: Method, methods: Iterable[Method]) -> None:
-    """Raise PluginError for a method that needs D or its logits. owner: of the critic, which has no logits."""
+def refuse_readers(owner: Method, methods: Iterable[Method], without_D: str | None) -> None:
+    """Raise PluginError for a method that needs D or its logits. owner: of the critic, which has no logits; without_D:
+    the plug-in that says so of D."""
+    if without_D is None:
+        raise owner.fault("its critic has no logits, so that D is not trained: give the plug-in trains_D = False.")
     for method in methods:
         terms = [t.name for t in method.terms if t.weight != 0 and (t.network == "D" or _reads_D(t))]
         heads = [head.name for head in method.heads if head.network == "D"]
@@ -275,7 +278,7 @@ def refuse_readers(owner: Method, methods: Iterable[Method]) -> None:
 
 
 def _reads_D(term: Term) -> bool:
-    return bool(term.layers or term.gradients or any(view.groups != "none" or view.judged for view in term.views))
+    return bool(term.layers or term.gradients or any(v.groups != "none" or v.judged or v.gradient for v in term.views))
 
 
 def other_layers(network: torch.nn.Module, layer: str) -> str:

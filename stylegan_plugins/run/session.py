@@ -157,11 +157,12 @@ class Session:
 
     def begin(self, phase: str) -> bool:
         """Switch on what this phase trains. Returns whether there is anything."""
+        if phase[0] == "D" and self.critic.logits is None:
+            return False
         for head in self._heads:
             for parameter in self._trained[head.name]:  # a critic's head may get gradients of R1
                 parameter.requires_grad_(head.network == phase[0])
-        frozen = self._hooks("trains")
-        if not frozen:
+        if not (frozen := self._hooks("trains")):
             return True
         network = self.G if phase[0] == "G" else self.D
         for name, parameter in network.named_parameters():
@@ -366,7 +367,7 @@ class Session:
         self.critic = critics[0] if critics else HOST_CRITIC
         check_names(self.methods.values())
         if self.critic.logits is None:
-            refuse_readers(self._owners[id(self.critic)], self.methods.values())
+            refuse_readers(self._owners[id(self.critic)], self.methods.values(), self.plugins.without_D)
 
     def _make_optimizers(self) -> None:
         """Heads are float32, start equal on all processes, and have optimisers of the kind of their network's."""
@@ -385,12 +386,11 @@ class Session:
                 broadcast(module)
 
     def _check_finite(self) -> None:
-        for (method, term), finite in self._finite.items():
-            if not finite:
-                raise PluginError(
-                    f"--plugin={method}: the term {term} was not finite before {self.nimg / 1000:g} kimg. Give it a "
-                    "smaller weight or learning rate, or train without it."
-                )
+        for method, term in [key for key, finite in self._finite.items() if not finite]:
+            raise PluginError(
+                f"--plugin={method}: the term {term} was not finite before {self.nimg / 1000:g} kimg. Give it a "
+                "smaller weight or learning rate, or train without it."
+            )
 
     def _hooks(self, name: str) -> list[Any]:
         return [method.hooks[name] for method in self.methods.values() if name in method.hooks]

@@ -33,10 +33,14 @@ class MapNetwork(torch.nn.Module):
         return x.mean(dim=[2, 3])
 
     def forward_intermediates(
-        self, x: torch.Tensor, indices: Sequence[int], intermediates_only: bool = True, output_fmt: str = "NCHW"
+        self,
+        x: torch.Tensor,
+        indices: Sequence[int] | None = None,
+        intermediates_only: bool = True,
+        output_fmt: str = "NCHW",
     ) -> list[torch.Tensor]:
         levels = list(self.maps(x))
-        return [levels[index] for index in indices]
+        return levels if indices is None else [levels[index] for index in indices]
 
 
 class WindowAttention(torch.nn.Module):

@@ -8,6 +8,7 @@ import json
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -20,7 +21,14 @@ from stylegan_plugins.testing import TinyRun
 # One of each kind: augmentation, view and head, critic of its own, critic on labels, networks of its own, no part.
 FIXED = ("diffaugment", "augself", "contrad", "disp", "vision-aided", "diagnostics", "freezed", "transfergan")
 LOGGERS = {"tensorboard", "wandb"}  # they read files after a tick, and have no part that could meet another
+OF_DATA = {"self-cond"}  # it clusters the images of a host's data set: see self_cond_step.py
 LABELS = 12  # width of disp's priors
+
+
+def how_of(*names: str) -> dict[str, Any]:
+    """Arguments that TinyRun needs for plug-ins."""
+    images = 8 if "scale-shift" in names else 0
+    return dict(labels=LABELS if "disp" in names else 0, D={"c_dim": 0}, images=images)
 
 
 def options(folder: Path) -> dict[str, dict[str, object]]:
@@ -43,10 +51,9 @@ def options(folder: Path) -> dict[str, dict[str, object]]:
 def fault(pair: tuple[str, ...], given: dict[str, dict[str, object]]) -> str:
     """What is wrong with a pair after two iterations: nothing, refused, or names of what did not train or is not
     finite."""
-    labels = LABELS if "disp" in pair else 0
     chosen = {name: values for name, values in given.items() if name in pair}
     try:
-        run = TinyRun(pair, chosen, labels=labels, D={"c_dim": 0}, images=8 if "scale-shift" in pair else 0)
+        run = TinyRun(pair, chosen, **how_of(*pair))
     except PluginError as error:
         return f"refused: {error}"
     networks = {"G": run.G, "D": run.D}
@@ -70,7 +77,7 @@ def fault(pair: tuple[str, ...], given: dict[str, dict[str, object]]) -> str:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    methods = [name for name in builtin() if name not in LOGGERS]
+    methods = [name for name in builtin() if name not in LOGGERS | OF_DATA]
     if sys.argv[1] == "all":
         pairs = list(itertools.combinations(methods, 2))
     else:

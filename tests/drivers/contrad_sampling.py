@@ -61,8 +61,8 @@ logits = heads["logits"](encoder(images))
 truth["logits are those of the run"] = torch.allclose(logits, run.session.judge(images, torch.zeros([8, 0])), atol=1e-5)
 
 # Langevin dynamics.
-known = latent_sampling.classifier_of(snapshot, D, data, Protocol(epochs=2), 40)
-again = latent_sampling.classifier_of(snapshot, D, data, Protocol(epochs=2), 40)
+known = latent_sampling.classifier_of(snapshot, D, data, Protocol(epochs=2), 40, 0)
+again = latent_sampling.classifier_of(snapshot, D, data, Protocol(epochs=2), 40, 0)
 truth["the classifier is kept"] = torch.equal(known.weight, again.weight) and len(list(run_dir.glob("linear-*"))) == 1
 of_class = lambda phi: heads["logits"](phi)[:, 0] + 3 * known(phi)[:, 1]
 sample = lambda seeds, **how: list(latent_sampling.images(G, encoder, of_class, seeds, Langevin(**how)))

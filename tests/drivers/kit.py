@@ -12,7 +12,7 @@ import torch
 
 sys.path.insert(0, ".")
 sys.path.insert(0, str(Path(__file__).parent))
-from combine import FILES, LABELS, options
+from combine import OF_DATA, how_of, options
 
 from stylegan_plugins import Average, Critic, Head, PluginError, Term, View, hookimpl
 from stylegan_plugins.host.families import FAMILIES
@@ -65,18 +65,18 @@ with tempfile.TemporaryDirectory() as folder:
         "bcr": {"real_weight": 0, "generated_weight": 0},
     }
     for name, values in off.items():
-        claim(f"{name}: off is off", lambda n=name, v=values: assert_off_is_off(FILES.get(n, n), {n: v}))
+        claim(f"{name}: off is off", lambda n=name, v=values: assert_off_is_off(n, {n: v}))
     # Methods see no more of a host than the session, so one family tries them all.
-    some = ("augself", "contrad", "lecam") if sys.argv[1] == STYLEGAN3 else (*builtin(), *FILES)
+    some = ("augself", "contrad", "lecam") if sys.argv[1] == STYLEGAN3 else sorted({*builtin()} - OF_DATA)
     for name in some:
-        how = dict(labels=LABELS if name == "disp" else 0, D={"c_dim": 0})
+        how = how_of(name)
         chosen = {name: given[name]} if name in given else {}
-        resumes = lambda n=name, c=chosen, h=how: assert_resumes_exactly(FILES.get(n, n), c, 4, 2, **h)
+        resumes = lambda n=name, c=chosen, h=how: assert_resumes_exactly(n, c, 4, 2, **h)
         claim(f"{name}: a resumed run is exact", resumes)
     hard = dict(lazy=False, ada=True, rounds=2, batch=8)
     for name in ("augself", "contrad", "apa") if sys.argv[1] != STYLEGAN3 else ("augself",):
         chosen = {name: given[name]} if name in given else {}
-        resumes = lambda n=name, c=chosen: assert_resumes_exactly(FILES.get(n, n), c, 4, 2, **hard)
+        resumes = lambda n=name, c=chosen: assert_resumes_exactly(n, c, 4, 2, **hard)
         claim(f"{name}: a resumed run is exact, with rounds, ADA and without lazy regularisation", resumes)
 
 zeros = lambda step: step.one.logits.squeeze(1) * 0
@@ -175,7 +175,7 @@ def frozen_head() -> None:
     module = Projected()
     before = [parameter.detach().clone() for parameter in module.parameters()]
     term = lambda session: [Term("t", "D", lambda step: module(step.one.images.raw))]
-    TinyRun(method("projected", heads=lambda session: [Head("projected", module)], terms=term)).train(1)
+    TinyRun(method("fixed", heads=lambda session: [Head("projected", module)], terms=term)).train(1)
     changed = [not torch.equal(one, other) for one, other in zip(before, module.parameters(), strict=True)]
     assert changed == [False, False, True, True], changed
 

@@ -13,7 +13,7 @@ import torch
 
 sys.path.insert(0, ".")
 sys.path.insert(0, str(Path(__file__).parent))
-from combine import FILES, LABELS, LOGGERS, options
+from combine import LOGGERS, OF_DATA, how_of, options
 
 from stylegan_plugins.manager import builtin
 from stylegan_plugins.testing import TinyRun, differences
@@ -25,8 +25,8 @@ RANKS = 2
 def difference(name: str, chosen: dict, rank: int, long: bool) -> list[str]:
     """The places where the processes differ after some iterations."""
     how = dict(batch=8, rounds=2, ada=True) if long else dict()
-    how |= dict(labels=LABELS if name == "disp" else 0, D={"c_dim": 0}, rank=rank, num_gpus=RANKS)
-    run = TinyRun(FILES.get(name, name), {name: chosen[name]} if name in chosen else {}, **how)
+    how |= how_of(name) | dict(rank=rank, num_gpus=RANKS)
+    run = TinyRun(name, {name: chosen[name]} if name in chosen else {}, **how)
     run.train(3 if long else 2)
     session = run.session
     mine = {
@@ -44,7 +44,7 @@ def work(rank: int, long: bool, top: str) -> None:
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{top}/meet", rank=rank, world_size=RANKS)
     chosen = gather_objects(options(Path(top)) if rank == 0 else None, RANKS, torch.device("cpu"))[0]
-    names = [name for name in (*builtin(), *FILES) if name not in LOGGERS]
+    names = [name for name in builtin() if name not in LOGGERS | OF_DATA]
     found = {name: difference(name, chosen, rank, long) for name in names}
     if rank == 0:
         print(json.dumps({name: ", ".join(places[:5]) for name, places in found.items()}))
