@@ -285,9 +285,11 @@ def test_without_logits_d_does_not_run_and_what_reads_them_is_told():
 def test_what_needs_d_is_refused_beside_a_critic_without_logits(attributes, who):
     owner, other = Method("free", SimpleNamespace()), Method("mine", SimpleNamespace(**attributes))
     if who is None:
-        return refuse_readers(owner, [owner, other])
+        return refuse_readers(owner, [owner, other], "free")
     with pytest.raises(PluginError, match=rf"--plugin: mine needs D \({who}\), and free trains without D: leave one"):
-        refuse_readers(owner, [owner, other])
+        refuse_readers(owner, [owner, other], "free")
+    with pytest.raises(PluginError, match="free: its critic has no logits.*give the plug-in trains_D = False"):
+        refuse_readers(owner, [owner], None)
 
 
 def test_a_draw_of_an_augmentation_can_be_used_again():

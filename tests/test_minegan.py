@@ -71,9 +71,13 @@ def test_minegan_needs_a_pickle_and_has_a_stage_of_1000_iterations():
     with pytest.raises(OptionError, match="Give --resume=PKL."):
         configure(args={"batch_size": 16}, options=plugin.OPTIONS())
     args = {"batch_size": 16, "resume_pkl": "x.pkl", "G_opt_kwargs": {"lr": 1.0}, "D_opt_kwargs": {"lr": 1.0}}
+    args["plugins"] = {"options": {}}
     assert configure(args=args, options=plugin.OPTIONS()).stage1_kimg == 16 and args["G_opt_kwargs"]["lr"] == 1
     configure(args=args, options=plugin.OPTIONS(lr=0.001))
     assert args["G_opt_kwargs"]["lr"] == args["D_opt_kwargs"]["lr"] == 0.001
+    with pytest.raises(OptionError, match="--minegan-lr and --transfergan-lr: give one of them"):
+        other = {"options": {"transfergan": {"lr": 1e-5}}}
+        configure(args=args | {"plugins": other}, options=plugin.OPTIONS(lr=0.001))
     with pytest.raises(OptionError, match="--minegan-lr and --glr or --dlr: give one of them"):
         plugin.configure(args=args, options=plugin.OPTIONS(lr=0.001), explicit=frozenset({"glr"}))
     stylegan3 = SimpleNamespace(G=torch.nn.Linear(1, 1))

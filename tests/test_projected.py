@@ -246,12 +246,20 @@ def test_a_run_is_the_authors_unless_options_keep_what_the_host_does(monkeypatch
         ("--freezed: with projected the host's D", {}, {"D_kwargs": {"block_kwargs": {"freeze_layers": 3}}}),
         ("--d-spectral-norm: with projected", {}, {"loss_kwargs": {"d_spectral_norm": True}}),
         ("--r2: projected has no penalties", {}, {"loss_kwargs": {"r2_gamma": 1}}),
-        ("--projected-z=64: the architecture", {"z": 64}, {"resume_pkl": "a.pkl"}),
+        ("--gradient-penalty: projected has no penalties", {}, {"loss_kwargs": {"gradient_penalty": 10}}),
     ],
 )
 def test_what_has_no_effect_or_contradicts_is_refused(monkeypatch, message, given, changes):
     with pytest.raises(OptionError, match=f"^{message}"):
         configured(monkeypatch, given=given, **changes)
+
+
+@pytest.mark.unit
+def test_the_architecture_of_a_pickle_wins_over_a_preset_and_not_over_an_option(monkeypatch):
+    args, options = configured(monkeypatch, given={"preset": "stylegan2"}, resume_pkl="a.pkl")
+    assert args["G_kwargs"]["z_dim"] == options.z == 512
+    with pytest.raises(OptionError, match="^--projected-z=64: the architecture comes from the pickle"):
+        configured(monkeypatch, {"projected_z"}, {"z": 64}, resume_pkl="a.pkl")
 
 
 @pytest.mark.unit
