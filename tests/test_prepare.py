@@ -473,6 +473,21 @@ def test_a_run_tells_others_how_its_pictures_were_prepared(tmp_path):
     assert How.of_run(tmp_path) == How()
 
 
+@pytest.mark.unit
+def test_a_data_set_of_the_hosts_in_folders_of_classes_gets_their_labels(tmp_path, monkeypatch):
+    """The hosts read no labels but dataset.json, which it lacks."""
+    monkeypatch.setenv("STYLEGAN_PLUGINS_CACHE", str(tmp_path / "cache"))
+    with zipfile.ZipFile(tmp_path / "ready.zip", "w") as archive:
+        for index in range(24):
+            pixels = io.BytesIO()
+            PIL.Image.fromarray(np.full([16, 16, 3], index, np.uint8)).save(pixels, format="png")
+            archive.writestr(f"{'cat' if index % 2 else 'dog'}/{index:02}.png", pixels.getvalue())
+    data = str(tmp_path / "ready.zip")
+    assert usable(data) == data
+    found = prepare.prepared(data, How(cond=True))
+    assert found.path != data and datasets.labels_fingerprint(found.path) and found.class_names == ["cat", "dog"]
+
+
 # --- Random folders. ---
 
 MODES = st.sampled_from(["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "F"])
