@@ -180,6 +180,25 @@ def frozen_head() -> None:
     assert changed == [False, False, True, True], changed
 
 
+def without_D() -> None:
+    """A critic without logits and a term of G on pairs are enough."""
+    near = lambda step: (step.generated.images.shown - step.real.images.shown).abs().flatten(1).mean(dim=1)
+    made = method("pairs", critic=Critic("pairs", None), terms=lambda session: [Term("near", "G", near, on="both")])
+    try:
+        TinyRun(made)
+        raise AssertionError("nothing was raised without trains_D")
+    except PluginError as error:
+        assert "give the plug-in trains_D = False" in str(error), error
+    made.trains_D = False
+    run = TinyRun(made)
+    before = {kind: [p.clone() for p in network.parameters()] for kind, network in (("G", run.G), ("D", run.D))}
+    run.train(2)
+    moved = {
+        kind: [not torch.equal(*pair) for pair in zip(before[kind], getattr(run, kind).parameters())] for kind in before
+    }
+    assert any(moved["G"]) and not any(moved["D"])
+
+
 def averages() -> None:
     average = lambda session: [Average("ema", session.D, 0.9)]
     run = TinyRun(method("averaged", averages=average), lazy=False)
@@ -233,6 +252,7 @@ claim("a term on nothing has no pass and one value", of_no_pass)
 claim("two critics are refused", two_critics)
 claim("frozen parameters of a head stay frozen", frozen_head)
 claim("a phase in which nothing is trained is skipped", nothing_trained)
+claim("a critic without logits trains G alone", without_D)
 claim("an average follows its module and is saved", averages)
 claim("labels that change are looked up by index", relabelled)
 claim("a further batch of G leaves its averages alone", generated)
