@@ -189,7 +189,10 @@ def _choose_class(G: Any, label: int | None, path: Path | None, context: click.C
 def _has_classes(snapshot: Path) -> bool:
     """Return whether the labels that a plug-in drew in the run of a snapshot are one-hot classes."""
     record = (run_folders.read_options(snapshot.parent) or {})["plugins"]
-    sampler = recorded(record).only("register_sampler", run_dir=snapshot.parent)
+    try:
+        sampler = recorded(record).only("register_sampler", run_dir=snapshot.parent)
+    except DataError:  # what it draws from is gone
+        return False
     return sampler is not None and sampler.classes
 
 
