@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,10 @@ from support.images import color_crops, write_zip
 from support.scripts import report_of
 from torch.nn.functional import leaky_relu, linear
 
+from stylegan_plugins.analysis import latent_sampling
+from stylegan_plugins.errors import DataError
 from training_ext.ddls import Langevin
+from training_ext.linear_evaluation import Protocol
 
 GOLDEN = Path(__file__).parent / "golden" / "contrad.npz"
 
@@ -79,3 +83,12 @@ def test_samples_and_features_of_a_run_are_those_of_its_networks(fetched, tmp_pa
     data = write_zip(tmp_path / "data.zip", color_crops(40, side=16), [index % 3 for index in range(40)])
     truths = report_of(fetched[ADA], "contrad_sampling.py", str(tmp_path), str(data))
     assert len(truths) > 14 and [name for name, holds in truths.items() if not holds] == []
+
+
+@pytest.mark.unit
+def test_a_class_that_the_images_lack_is_told_before_anything_is_trained(monkeypatch):
+    images = ("data.zip", SimpleNamespace(label_dim=3))
+    monkeypatch.setattr(latent_sampling.find, "open_dataset", lambda data, pickle: images)
+    monkeypatch.setattr(latent_sampling.probe, "load_images", lambda *_: pytest.fail("images were read"))
+    with pytest.raises(DataError, match="--class=3: the images have 3 classes, from 0"):
+        latent_sampling.classifier_of(Path("a.pkl"), None, None, Protocol(), 10, 3)

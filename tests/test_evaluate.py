@@ -7,6 +7,7 @@ import re
 import shutil
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import PIL.Image
@@ -18,7 +19,7 @@ from support.pickles import make_pickle
 from support.scripts import invoke
 
 from stylegan_plugins.analysis import evaluate as evaluation
-from stylegan_plugins.analysis import metrics, records
+from stylegan_plugins.analysis import metrics, records, sample
 from stylegan_plugins.errors import DataError, OptionError, UserError
 from stylegan_plugins.files import downloads, run_folders
 from stylegan_plugins.vision import backbones, extractors
@@ -423,3 +424,12 @@ def test_too_few_images_for_a_floor_have_none():
 @pytest.mark.unit
 def test_the_number_of_samples_is_that_of_the_papers():
     assert [evaluation.default_samples(count) for count in (100, 4999, 5000, 70_000)] == [5000, 5000, 50_000, 50_000]
+
+
+@pytest.mark.unit
+def test_a_result_is_another_one_if_labels_are_drawn_from_other_shares(tmp_path):
+    (tmp_path / "a.pkl").write_bytes(b"weights")
+    network = SimpleNamespace(weights="")
+    compared = evaluation.Comparison(network, dataset=None, fingerprint="f", count=2, samples=3)
+    of = lambda text: compared.identity(tmp_path / "a.pkl", sample.Sampler("n", None, None, of=text))
+    assert of("[1, 2]") != of("[2, 1]") and of("[1, 2]") == of("[1, 2]")

@@ -15,6 +15,7 @@ from stylegan_plugins import OptionError
 from stylegan_plugins.manager import catalogue, without_D
 from stylegan_plugins.plugins import projected as plugin
 from stylegan_plugins.vision import backbones
+from stylegan_plugins.vision.pyramid import Pyramid
 from training_ext import projected
 from training_ext.diffaugment import DiffAugment
 from training_ext.gan_losses import GAN_LOSSES
@@ -135,7 +136,7 @@ def test_losses_and_gradients_equal_the_authors_e1c246b():
     size = [len(labels), 3, side, side]
     real, generated = (4 * drawn(name, torch.Size([np.prod(size)])).reshape(size) for name in ("real", "generated"))
     _, levels = plugin.pyramid("efficientnet_lite0", side, CPU)
-    levels.side = side  # the recording enlarges nothing
+    levels.backbone.size = side  # the recording enlarges nothing
     levels.backbone.double()
     images = generated.requires_grad_(True)
     of_generated, of_real, losses = levels(images), levels(real), []
@@ -184,7 +185,7 @@ def test_losses_and_gradients_equal_the_authors_e1c246b():
 @pytest.mark.parametrize(("name", "channels"), [("test_resnet", [32, 48, 192, 96]), ("test_vit", [64] * 4)])
 def test_levels_of_any_network_halve_and_small_images_are_enlarged(name, channels):
     network = backbones.create(backbones.Recipe(name))
-    levels = projected.Pyramid(network, 24)
+    levels = Pyramid(network, 24)
     images = torch.rand([2, 1, 24, 24]) * 2 - 1
     found = levels(images)
     assert [list(level.shape[1:]) for level in found] == [

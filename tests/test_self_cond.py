@@ -13,6 +13,7 @@ from support.images import color_crops, write_zip
 from support.scripts import report_of
 
 from stylegan_plugins import DataError, OptionError
+from stylegan_plugins.manager import catalogue
 from stylegan_plugins.plugins import self_cond as plugin
 from training_ext import self_cond
 
@@ -85,3 +86,17 @@ def test_a_run_without_its_clusters_is_one_error(tmp_path):
 def test_in_a_host_images_get_their_clusters_and_keep_them_over_a_resume(fetched):
     claims = report_of(fetched[ADA], "self_cond_step.py")
     assert len(claims) > 8 and {claim: wrong for claim, wrong in claims.items() if wrong} == {}
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    ("name", "values", "needs"),
+    [("self-cond", {}, "sklearn.cluster"), ("disp", {"sampling": "mixture"}, "sklearn.mixture")],
+)
+def test_what_draws_on_import_is_imported_at_set_up(monkeypatch, name, values, needs):
+    """Its import draws one of Python's random numbers: in the loop, a resumed run would have another state."""
+    module, imported = catalogue().load(name), []
+    monkeypatch.setattr(module.importlib, "import_module", imported.append)
+    monkeypatch.setattr(module, "Method", lambda *_: None)
+    module.setup(session=None, options=catalogue().activate([name], {name: values}).options[name])
+    assert imported == [needs]

@@ -5,6 +5,7 @@ has the labels, as if dataset.json held them."""
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -54,6 +55,13 @@ def begin_worker(then: Any, labels: Labels, worker: int) -> None:
     assert info is not None  # we are in one
     use_labels(type(info.dataset), info.dataset._path, labels)  # type: ignore[attr-defined]
     then(worker)
+
+
+def matched(hidden: torch.Tensor, embedded: torch.Tensor) -> torch.Tensor:
+    """Return how well features [N, F] go with embedded labels [N, F], [N, 1]: their product over sqrt(F), the labels of
+    unit second moment, as the hosts' D does it."""
+    embedded = embedded * (embedded.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()
+    return (hidden * embedded).sum(dim=1, keepdim=True) / math.sqrt(hidden.shape[1])
 
 
 # Labels as G's mapping network embeds them, before it normalises them. ---------------------------

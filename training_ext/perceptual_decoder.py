@@ -15,6 +15,8 @@ from collections.abc import Sequence
 import torch
 from torch.nn.functional import conv2d, leaky_relu
 
+from training_ext.labels import matched
+
 WIDTH, WIDEST = 64, 256  # channels of h_1, which double from stage to stage, up to the second
 SMALL = 8  # side of the largest map that has logits
 
@@ -79,8 +81,5 @@ class PerceptualDecoder(torch.nn.Module):
                 logits.append(self.out[side](hidden).squeeze(1))
         last = self.whole(hidden).flatten(1)
         if self.embed is not None:
-            embedded = self.embed(labels[:, :, None, None]).flatten(1)
-            embedded = embedded * (embedded.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()
-            pooled = hidden.mean(dim=[2, 3])
-            last = last + (pooled * embedded).sum(dim=1, keepdim=True) / math.sqrt(pooled.shape[1])
+            last = last + matched(hidden.mean(dim=[2, 3]), self.embed(labels[:, :, None, None]).flatten(1))
         return [*logits, last]

@@ -17,7 +17,6 @@ import torch
 from torch.nn.functional import interpolate, normalize
 
 LEVELS = 4
-STRIDES = (4, 8, 16, 32)  # pixels of the image to one of a level
 WIDTHS = (64, 128, 256, 512)  # after CCM
 MIXED = (64, 64, 128, 256)  # after CSM
 SIDES = (128, 64, 32, 16)  # after CSM, of images of 256x256; they decide the number of blocks, whatever the images are
@@ -27,73 +26,6 @@ KERNEL = 4  # of the last convolution, without padding
 PROJECTED = 64  # width in which features and labels are compared
 EMBEDDED = 128  # width of an embedded label
 SLOPE = 0.2  # of LeakyReLU
-# What networks of timm raise that have no features of the kind that is asked for.
-UNFIT = (AttributeError, TypeError, NotImplementedError, RuntimeError, ValueError, AssertionError, IndexError)
-
-
-# The frozen network. ------------------------------------------------------------------------------
-
-
-class Pyramid:
-    """Four levels of features of a frozen network, each of half the side of the one before.
-
-    A convolutional or hierarchical network gives the last four of its sizes, a transformer with tokens of one size
-    those after each quarter of its blocks, as maps that are resized to STRIDES (ours). It is no module, so that no
-    optimiser, state or pickle gets the network.
-
-    backbone  a `stylegan_plugins.vision.networks.Backbone`
-    side      of the images, in pixels. Smaller ones than those of the network's training are enlarged to its size;
-              larger ones are taken as they are, or reduced where the network takes no other size
-
-    Raises ValueError for a network that does not give such features."""
-
-    def __init__(self, backbone: Any, side: int) -> None:
-        self.backbone = backbone
-        # (x + 1) / 2 - mean) / std as one step, which changes nothing at mean 1/2 and deviation 1/2
-        self.scale, self.shift = 0.5 / backbone.std, (0.5 - backbone.mean) / backbone.std
-        reductions = [level["reduction"] for level in getattr(backbone.model, "feature_info", [])]
-        last = {reduction: index for index, reduction in enumerate(reductions)}  # of each size
-        self.has_tokens = len(last) == 1 and len(reductions) >= LEVELS
-        if self.has_tokens:
-            self.indices = [len(reductions) * (k + 1) // LEVELS - 1 for k in range(LEVELS)]
-        elif len(last) >= LEVELS:
-            self.indices = sorted(last.values())[-LEVELS:]
-        else:
-            raise ValueError(f"it has features of {len(last)} sizes, and {LEVELS} are needed")
-        faults = []
-        for self.side in dict.fromkeys((max(side, backbone.size), backbone.size)):
-            try:
-                with torch.no_grad():
-                    levels = self(torch.zeros([1, 3, side, side], device=backbone.mean.device))
-            except UNFIT as error:
-                faults.append(" ".join(str(error).split()))
-                continue
-            self.channels = [level.shape[1] for level in levels]
-            smallest = 2 * levels[-1].shape[-1] // (SIDES[-1] // END)
-            if smallest < KERNEL:
-                raise ValueError(f"its features of images of {self.side}x{self.side} are too small")
-            return
-        raise ValueError(f"it gives no such features ({faults[-1]})")
-
-    def __call__(self, images: torch.Tensor) -> list[torch.Tensor]:
-        """Return the levels [N, C, h, w], level 0 the finest, of images [N, C, H, W] in [-1, 1], C 1 or 3."""
-        if images.shape[1] == 1:
-            images = images.expand(-1, 3, -1, -1)
-        if images.shape[-1] != self.side:
-            smaller = self.side < images.shape[-1]
-            images = interpolate(
-                images, size=(self.side, self.side), mode="bilinear", align_corners=False, antialias=smaller
-            )
-        levels = self.backbone.model.forward_intermediates(
-            images * self.scale + self.shift, indices=self.indices, output_fmt="NCHW", intermediates_only=True
-        )
-        if self.has_tokens:
-            sides = [self.side // stride for stride in STRIDES]
-            levels = [
-                interpolate(level, size=(side, side), mode="bilinear", align_corners=False, antialias=True)
-                for level, side in zip(levels, sides, strict=True)
-            ]
-        return levels
 
 
 # The random projection. ---------------------------------------------------------------------------
@@ -210,6 +142,6 @@ class ProjectedDiscriminator(torch.nn.Module):
         )
 
     def forward(self, levels: Sequence[torch.Tensor], labels: torch.Tensor) -> torch.Tensor:
-        """Logits of all levels, [N, K], of levels as `Pyramid` gives them and labels [N, c_dim]."""
+        """Logits of all levels, [N, K], of levels [N, C, h, w], the finest first, and labels [N, c_dim]."""
         mixed = self.mixing(levels)
         return torch.cat([D(features, labels) for D, features in zip(self.discriminators, mixed, strict=True)], dim=1)

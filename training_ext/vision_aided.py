@@ -5,7 +5,6 @@ host, whose layers the decoders are made of."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ import torch
 from stylegan_plugins.host.networks import host_class
 from training_ext.ada import AdaptiveProbability
 from training_ext.diffaugment import DiffAugment
+from training_ext.labels import matched
 
 # Decoders. ----------------------------------------------------------------------------------------
 
@@ -58,9 +58,7 @@ class Decoder(torch.nn.Module):
         hidden = self.last(levels[-1])
         last = self.out(hidden)
         if self.embed is not None:
-            embedded = self.embed(labels)
-            embedded = embedded * (embedded.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()
-            last = last + (hidden * embedded).sum(dim=1, keepdim=True) / math.sqrt(hidden.shape[1])
+            last = last + matched(hidden, self.embed(labels))
         return [*logits, last]
 
 

@@ -12,7 +12,7 @@ import click
 import numpy as np
 import torch
 
-from stylegan_plugins.analysis import probe
+from stylegan_plugins.analysis import probe, sample
 from stylegan_plugins.errors import DataError
 from stylegan_plugins.files import datasets
 from stylegan_plugins.files.atomic import whole
@@ -39,9 +39,10 @@ def classifier_of(
     device = next(D.parameters()).device
     if kept.exists():
         with np.load(kept, allow_pickle=False) as arrays:
-            weight, bias = (torch.from_numpy(arrays[name]).to(device) for name in ("weight", "bias"))
-        found = torch.nn.Linear(weight.shape[1], weight.shape[0], device=device).requires_grad_(False)
-        found.weight.copy_(weight), found.bias.copy_(bias)
+            state = {name: torch.from_numpy(arrays[name]) for name in ("weight", "bias")}
+        classes, width = state["weight"].shape
+        found = torch.nn.Linear(width, classes, device=device).requires_grad_(False)
+        found.load_state_dict(state)
         return found
     found = probe.linear_classifier(D, probe.load_images(path, dataset, D, max_images), protocol, seed=0)
     try:
@@ -82,8 +83,4 @@ def images(
                 return logits(encoder(shown(z, u)))
 
             z, u = how.sample(score, z, u, draw)
-        yield from zip(_pixels(before), _pixels(shown(z, u)), strict=True)
-
-
-def _pixels(images: torch.Tensor) -> np.ndarray:
-    return (images.permute(0, 2, 3, 1) * 127.5 + 128).clamp(0, 255).to(torch.uint8).cpu().numpy()
+        yield from zip(sample.pixels_of(before), sample.pixels_of(shown(z, u)), strict=True)

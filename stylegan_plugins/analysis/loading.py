@@ -106,7 +106,7 @@ class LoadedGenerator:
             raise OptionError(f"z: expected shape [N, {self.z_dim}], got {list(z.shape)}.")
         if self.sampler is not None and self.network.c_dim:
             if c is None:
-                drawn = [self.sampler.draw(self.network, np.random.RandomState([k, 1])) for k in range(len(z))]
+                drawn = [sampling.label_of(self.sampler, self.network, k) for k in range(len(z))]
                 c = torch.stack(drawn)
             if isinstance(c, int | str):
                 raise OptionError(f"c={c}: this generator has features of images in the place of classes.")

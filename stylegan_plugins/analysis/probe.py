@@ -1,4 +1,4 @@
-"""What a discriminator has learned: a logistic regression on its frozen features, or a linear evaluation.
+"""Probes of a discriminator: a logistic regression on its frozen features, or a linear evaluation.
 
 Hou et al. 2023 (arXiv:2205.15677) compare discriminators by the accuracy of a logistic regression that predicts the
 class of an image from D's features. Without classes the same is asked of the augmentation: for each component of omega,

@@ -115,7 +115,7 @@ def latents(
             raise OptionError(f"--class={label}: this generator has features of images in the place of classes.")
         given = None if like is None else sampler.like(G, like)
         for seed in seeds:
-            embedded = sampler.draw(G, np.random.RandomState([seed, 1])) if given is None else given
+            embedded = label_of(sampler, G, seed) if given is None else given
             yield map_embedded(G, z_of(G, seed), embedded[None], truncation_psi=truncation)
         return
     if like is not None:
@@ -131,13 +131,20 @@ def label_walk(
     """Return the ends of a walk through the labels of a sampler, each [E], and what makes w of a point on it.
 
     z is that of the first seed, from end to end. pictures: [1, C, H, W] each, whose labels are the ends; none: those
-    that are drawn for the seeds. Raises OptionError if there is no sampler."""
+    that are drawn for the seeds. Raises OptionError without a sampler."""
     if not G.c_dim or sampler is None:
         raise without_features("--like" if pictures else "--labels-only")
     z = z_of(G, seeds[0])
-    drawn = [] if pictures else [sampler.draw(G, np.random.RandomState([seed, 1])) for seed in seeds]
-    ends = [sampler.like(G, picture) for picture in pictures] or drawn
+    if pictures:
+        ends = [sampler.like(G, picture) for picture in pictures]
+    else:
+        ends = [label_of(sampler, G, seed) for seed in seeds]
     return ends, torch.no_grad()(lambda end: map_embedded(G, z, end[None], truncation_psi=truncation))
+
+
+def label_of(sampler: Sampler, G: Any, seed: int) -> torch.Tensor:
+    """Return the embedded label that is drawn for a seed, [E]."""
+    return sampler.draw(G, np.random.RandomState([seed, 1]))
 
 
 def z_of(G: Any, seed: int) -> torch.Tensor:
@@ -171,8 +178,12 @@ def one_hot(G: Any, label: int | None) -> torch.Tensor:
 @torch.no_grad()
 def render(G: Any, ws: torch.Tensor) -> np.ndarray:
     """Return the image of w [1, num_ws, w_dim], uint8 [H, W, C], with constant noise."""
-    image = G.synthesis(ws, noise_mode="const")[0]
-    return (image.permute(1, 2, 0) * 127.5 + 128).clamp(0, 255).to(torch.uint8).cpu().numpy()
+    return pixels_of(G.synthesis(ws, noise_mode="const"))[0]
+
+
+def pixels_of(images: torch.Tensor) -> np.ndarray:
+    """Return images [N, C, H, W] in [-1, 1] as uint8 [N, H, W, C], rounded as the hosts' scripts do it."""
+    return (images.permute(0, 2, 3, 1) * 127.5 + 128).clamp(0, 255).to(torch.uint8).cpu().numpy()
 
 
 def sheet(made: Sequence[np.ndarray]) -> PIL.Image.Image:

@@ -69,7 +69,7 @@ def stock_of(path: Path, classes: int, seed: int) -> Stock:
     drawn = sampler is not None and bool(G.c_dim) and not sampler.classes
     complete = generators.with_module_of_run(source, file)
     if sampler is not None and drawn:
-        labels = [sampler.draw(G, np.random.RandomState([seed + k, 1])) for k in range(classes)]
+        labels = [sample.label_of(sampler, G, seed + k) for k in range(classes)]
         embedded = torch.stack(labels).float().cpu()  # [K, E]
         layer = {  # the hosts' is y = W c / sqrt(K) + b
             "mapping.embed.weight": embedded.T.contiguous() * math.sqrt(classes),

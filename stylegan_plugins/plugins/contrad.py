@@ -279,7 +279,7 @@ def check_run(pickle: Path, what: str) -> dict[str, Any]:
 
 def heads_of(pickle: Path) -> torch.nn.ModuleDict:
     """Return the heads that a snapshot's D was trained with: those of the newest training state of its run that was
-    written in the same iteration, or in the one before. Raises DataError if there is none."""
+    written in the same iteration, or in the one before. Raises DataError without one."""
     args = check_run(pickle, "samples of ddls are")
     options = recorded(args["plugins"]).options["contrad"]
     name = run_folders.SNAPSHOT.fullmatch(pickle.name)

@@ -13,7 +13,8 @@ import torch
 
 from stylegan_plugins import Critic, Head, OptionError, Pass, Preset, Session, hookimpl, option
 from stylegan_plugins.vision import backbones
-from training_ext.projected import ProjectedDiscriminator, Pyramid
+from stylegan_plugins.vision.pyramid import Pyramid
+from training_ext.projected import ProjectedDiscriminator
 
 PAPER = "Sauer et al. 2021, Projected GANs Converge Faster, arXiv:2111.01007"
 FLAG = "--projected-backbone"

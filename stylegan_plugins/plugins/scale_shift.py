@@ -143,7 +143,7 @@ class Method:
         self.pretrained = {name: parameters[name].detach().clone() for name in names}
         self.module = scale_shift.Latents(len(session.dataset), session.G.z_dim, options.start == "zero")
         self.heads = [Head("scale-shift", self.module, "G", {"lr": options.z_lr})]
-        self.critic = Critic("scale-shift", None, runs_D=False, r1=None)
+        self.critic = Critic("scale-shift", None)
         self.terms = [
             Term("scale_shift_l1", "G", self.l1, on="both"),
             Term("scale_shift_perceptual", "G", self.perceptual, options.perceptual_weight, on="both"),

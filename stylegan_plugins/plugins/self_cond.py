@@ -173,7 +173,7 @@ class Method:
 
     def use(self, clusters: torch.Tensor) -> None:
         """Give the images these clusters [M] as labels: in the loop, and wherever this process makes the data set
-        again, as metrics do. Images that the run does not use get clusters of those that it uses."""
+        again, as metrics do. Images outside of the run's subset repeat its clusters."""
         self.clusters = clusters
         labels = one_hot(clusters, self.options.clusters).float()
         dataset = self.session.dataset

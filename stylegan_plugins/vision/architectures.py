@@ -29,7 +29,7 @@ class MapNetwork(torch.nn.Module):
         return last
 
     def forward_head(self, x: torch.Tensor, pre_logits: bool = True) -> torch.Tensor:
-        """Average a map over its pixels, [N, C]. There is no classifier."""
+        """Average a map over its pixels, [N, C], without a classifier."""
         return x.mean(dim=[2, 3])
 
     def forward_intermediates(
