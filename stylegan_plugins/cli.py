@@ -12,6 +12,7 @@ from stylegan_plugins import manager
 from stylegan_plugins import options as plugin_options
 from stylegan_plugins.cache import remember_host, trust
 from stylegan_plugins.errors import OptionError, PluginError, escape_unencodable, tell
+from stylegan_plugins.files import demo
 from stylegan_plugins.host import patch as host_patch
 from stylegan_plugins.host.families import FAMILIES
 from stylegan_plugins.host.recognise import recognise
@@ -206,11 +207,23 @@ def doctor(directory: Path | None) -> None:
 
 @cli.command("demo-data")
 @click.argument("file", type=Directory)
-def demo_data(file: Path) -> None:
-    """Write 100 photographs of faces to FILE, a data set of 32x32 pixels to try things on."""
-    from stylegan_plugins.files.demo import write_faces
-
-    tell(f"{write_faces(file)} faces: {file}")
+@click.option(
+    "--kind",
+    "kinds",
+    type=click.Choice([*demo.KINDS, demo.PHOTOGRAPHS]),
+    multiple=True,
+    default=["smileys"],
+    show_default=True,
+    help="Repeated: each is a class.",
+)
+@click.option(
+    "--size", type=click.IntRange(4, demo.SIDE), default=demo.SIDE, show_default=True, help="Pixels, a power of two"
+)
+def demo_data(file: Path, kinds: tuple[str, ...], size: int) -> None:
+    """Write faces to FILE, a data set to try things on: of Noto Emoji, or 100 gray photographs."""
+    if size & (size - 1):
+        raise OptionError(f"--size={size}: hosts train on powers of two, such as 16 or 32.")
+    tell(f"{demo.write_faces(file, list(dict.fromkeys(kinds)), size)} faces: {file}")
 
 
 @cli.command()

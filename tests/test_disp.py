@@ -258,7 +258,7 @@ def test_samples_need_no_data_set_and_depend_on_their_seed_alone(ada_host, train
     pictures = [np.asarray(PIL.Image.open(tmp_path / "many" / f"seed{seed:04d}.png")) for seed in range(4)]
     assert pictures[0].shape == (16, 16, 3) and not np.array_equal(pictures[0], pictures[1])
     assert np.array_equal(pictures[2], np.asarray(PIL.Image.open(tmp_path / "one" / "seed0002.png")))
-    assert PIL.Image.open(tmp_path / "many" / "sheet.png").size == (48, 32)
+    assert PIL.Image.open(tmp_path / "many" / "sheet.png").size == (192, 128)
 
 
 @pytest.mark.run

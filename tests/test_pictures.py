@@ -242,7 +242,9 @@ def test_pictures_of_a_pickle(fetched, pickles, crops, tmp_path, family, feature
     common = [str(pickles[family]), f"--data={crops[1]}", f"--outdir={tmp_path}"]
     done = invoke(fetched[family], "interpolate", *common, "--seeds=3,5,8", "--frames=4", "--columns=5", "--trunc=1")
     assert done.returncode == 0, done.stderr
-    strip = picture(tmp_path / "interpolation.png")
+    shown = picture(tmp_path / "interpolation.png")
+    strip = shown[::2, ::2]
+    assert np.array_equal(shown, strip.repeat(2, 0).repeat(2, 1))  # enlarged to 64 pixels
     assert strip.shape == (64, 160, 3)
     rows = [strip[32:, 32 * k : 32 * (k + 1)] for k in range(5)]
     assert all(any(np.array_equal(row, image) for image in crops[0]) for row in rows)
@@ -254,10 +256,10 @@ def test_pictures_of_a_pickle(fetched, pickles, crops, tmp_path, family, feature
     assert done.returncode == 0, done.stderr
     assert f"nearest training image, {features}: median" in done.stdout
     assert "median" in done.stdout and "(seed " in done.stdout
-    full = picture(tmp_path / "sheet-full.png")
+    full = picture(tmp_path / "sheet-full.png")[::2, ::2]
     assert np.array_equal(full[:32, :32], strip[:32, :32])  # seed 3 is the strip's first frame
-    assert not np.array_equal(full, picture(tmp_path / "sheet-trunc0.5.png"))
-    worst, nearest = (picture(tmp_path / f"sheet-{name}.png") for name in ("worst", "nearest"))
+    assert not np.array_equal(full, picture(tmp_path / "sheet-trunc0.5.png")[::2, ::2])
+    worst, nearest = (picture(tmp_path / f"sheet-{name}.png")[::2, ::2] for name in ("worst", "nearest"))
     assert worst.shape == nearest.shape == (64, 64, 3)
     power = 1 if features == "l1" else 2
     distance = lambda pair: float(np.mean(np.abs(pair[:32].astype(float) - pair[32:]) ** power))

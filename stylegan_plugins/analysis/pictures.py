@@ -152,7 +152,7 @@ def interpolation(
     shown[0].save(animation, save_all=True, append_images=shown[1:], duration=pause, **repeats)
     path = between(ends, video.frames, closed=False)
     row = [draw(path[round(k * (len(path) - 1) / (columns - 1))]) for k in range(columns)]
-    sample.grid(row if near is None else [*row, *near.nearest(row)[0]], columns).save(strip)
+    sample.enlarged(row if near is None else [*row, *near.nearest(row)[0]], columns).save(strip)
     return written
 
 
@@ -198,7 +198,9 @@ def sheets(
     for name, ranked in (("worst", order), ("nearest", order[::-1])):
         rows = ranked[: min(pairs, len(samples)) // columns * columns].reshape(-1, columns)
         files.append(outdir / f"sheet-{name}.png")
-        sample.grid([images[i] for row in rows for images in (samples, found) for i in row], columns).save(files[-1])
+        sample.enlarged([images[i] for row in rows for images in (samples, found) for i in row], columns).save(
+            files[-1]
+        )
     return files, distances
 
 

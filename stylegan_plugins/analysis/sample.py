@@ -24,6 +24,7 @@ from training_ext.labels import map_embedded
 MOST_SEEDS = 100_000
 BATCH = 8  # figures of metrics depend on it in their last digits
 SEED = 0  # of the images of metrics
+SMALLEST_SHOWN = 64  # pixels of an image on a sheet, if whole factors reach it
 TRUNCATION = 0.7  # psi, the default of all commands and of the Python API
 
 
@@ -187,8 +188,14 @@ def pixels_of(images: torch.Tensor) -> np.ndarray:
 
 
 def sheet(made: Sequence[np.ndarray]) -> PIL.Image.Image:
-    """Put all images [H, W, C] on one sheet, about twice as wide as high."""
-    return grid(made, min(len(made), max(1, round(math.sqrt(2 * len(made))))))
+    """Put all images [H, W, C] on one sheet, about twice as wide as high, small ones enlarged."""
+    return enlarged(made, min(len(made), max(1, round(math.sqrt(2 * len(made))))))
+
+
+def enlarged(made: Sequence[np.ndarray], columns: int) -> PIL.Image.Image:
+    """Put images together as `grid` does, those below 64 pixels enlarged to that or a little less, pixel by pixel."""
+    times = max(SMALLEST_SHOWN // made[0].shape[1], 1)
+    return grid([image.repeat(times, axis=0).repeat(times, axis=1) for image in made], columns)
 
 
 def grid(made: Sequence[np.ndarray], columns: int) -> PIL.Image.Image:

@@ -1,33 +1,69 @@
-"""Sample data: 100 real photographs of faces, in the zip layout of the hosts' data sets."""
+"""Sample data: faces of Noto Color Emoji, which come with the package, and photographs, in the hosts' layout."""
 
 from __future__ import annotations
 
 import io
+import json
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
-
-import numpy as np
-import PIL.Image
+from typing import TYPE_CHECKING
 
 from stylegan_plugins.errors import DataError
 from stylegan_plugins.files.atomic import whole
 
-FACES = 100  # of the 200 images of lfw_subset, the first hundred are faces, the others are not
+if TYPE_CHECKING:
+    import PIL.Image
+
+# faces.webp is by benchmarks/noto_faces.py: 32x32 each, 32 in a row, the kinds one after the other. Image sources of
+# Noto Emoji are under the Apache License 2.0, the font under the SIL Open Font License 1.1.
+SHEET = Path(__file__).with_name("faces.webp")
+KINDS = {"smileys": 106, "animals": 35, "people": 564}
+PHOTOGRAPHS = "photographs"
+PHOTOGRAPHED_FACES = 100  # of the 200 images of lfw_subset, the first hundred are faces, the others are not
 SIDE = 32
 
 
-def write_faces(path: Path) -> int:
-    """Write the faces of skimage.data.lfw_subset, 25x25 gray, as RGB of 32x32. Returns their number.
+def write_faces(path: Path, kinds: Sequence[str] = ("smileys",), side: int = SIDE) -> int:
+    """Write faces of `kinds`, each a class, as RGB of side x side, at most 32. Returns their number.
 
-    Raises DataError if scikit-image is not installed."""
+    `photographs` are the 100 gray faces of 25x25 of skimage.data.lfw_subset. Raises DataError if scikit-image, which
+    has them, is not installed."""
+    from PIL.Image import Resampling  # here, since `stylegan-plugins list` reads this module
+
+    images = {kind: _photographs() if kind == PHOTOGRAPHS else _emoji(kind) for kind in kinds}
+    labels: list[tuple[str, int]] = []
+    with whole(path) as file, zipfile.ZipFile(file, "w") as archive:
+        for label, faces in enumerate(images.values()):
+            for face in faces:
+                name, data = f"00000/img{len(labels):08d}.png", io.BytesIO()
+                if face.size != (side, side):
+                    face = face.resize((side, side), Resampling.LANCZOS)
+                face.convert("RGB").save(data, "png")
+                archive.writestr(name, data.getvalue())
+                labels.append((name, label))
+        if len(images) > 1:
+            archive.writestr("dataset.json", json.dumps({"labels": labels}))
+    return len(labels)
+
+
+def _emoji(kind: str) -> list[PIL.Image.Image]:
+    import PIL.Image
+
+    with PIL.Image.open(SHEET) as sheet:
+        columns = sheet.width // SIDE
+        first = sum(list(KINDS.values())[: list(KINDS).index(kind)])
+        places = [divmod(index, columns) for index in range(first, first + KINDS[kind])]
+        return [sheet.crop((x * SIDE, y * SIDE, (x + 1) * SIDE, (y + 1) * SIDE)) for y, x in places]
+
+
+def _photographs() -> list[PIL.Image.Image]:
+    import numpy as np
+    import PIL.Image
+
     try:
         import skimage.data
     except ModuleNotFoundError as error:
-        raise DataError("The sample data needs scikit-image: pip install 'stylegan-plugins[demo]'.") from error
-    with whole(path) as file, zipfile.ZipFile(file, "w") as archive:
-        for index, face in enumerate(skimage.data.lfw_subset()[:FACES]):
-            image = PIL.Image.fromarray(np.rint(face * 255).astype(np.uint8))
-            data = io.BytesIO()
-            image.resize((SIDE, SIDE), PIL.Image.Resampling.LANCZOS).convert("RGB").save(data, "png")
-            archive.writestr(f"00000/img{index:08d}.png", data.getvalue())
-    return FACES
+        raise DataError("The photographs need scikit-image: pip install 'stylegan-plugins[demo]'.") from error
+    faces = skimage.data.lfw_subset()[:PHOTOGRAPHED_FACES]
+    return [PIL.Image.fromarray(np.rint(face * 255).astype(np.uint8)) for face in faces]
