@@ -280,6 +280,8 @@ def configured(patched, color_zip):
         "subset": ["--subset=20"],
         "too large a subset": ["--subset=65"],
         "no workers": ["--workers=0"],
+        "no noise inputs": ["--no-noise-inputs"],
+        "no noise inputs of StyleGAN3": ["--cfg=stylegan3-t", *LINES[STYLEGAN3][0][1:], "--no-noise-inputs"],
         "metrics": ["--metrics=fid50k_full"],
     }
     found = {}
@@ -357,6 +359,17 @@ def test_a_subset_is_so_many_images_and_has_its_name_in_the_folder(family, confi
     assert "-subset20" in configured[family, "subset"]["stdout"]
     refused = configured[family, "too large a subset"]
     assert refused["code"] != 0 and re.search("--subset.*64", refused["stderr"])
+
+
+@pytest.mark.host
+@FAMILY
+def test_noise_inputs_are_left_out_of_stylegan2_alone(family, configured):
+    ours, plain = (options_of(configured[family, name])["G_kwargs"] for name in ("no noise inputs", "plain"))
+    if family == ADA:
+        ours, plain = ours["synthesis_kwargs"], plain["synthesis_kwargs"]
+    assert ours == plain | {"use_noise": False}
+    refused = configured[STYLEGAN3, "no noise inputs of StyleGAN3"]
+    assert refused["code"] == 2 and "StyleGAN3's generator has no noise inputs" in refused["stderr"]
 
 
 @pytest.mark.host

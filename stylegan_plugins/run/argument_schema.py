@@ -54,6 +54,7 @@ class ChannelArguments(Struct):
     channel_max: Width = 512
     num_fp16_res: Annotated[int, Meta(ge=0, le=LARGEST["num_fp16_res"])] = 0
     conv_clamp: Positive | None = None
+    use_noise: bool = True
 
 
 class EpilogueArguments(Struct):

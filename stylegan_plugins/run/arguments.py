@@ -150,12 +150,14 @@ def options_for(command: click.Command) -> list[click.Option]:
     for parameter in command.params:
         if parameter.name == "workers":
             parameter.type = click.IntRange(min=0)
+    inputs_help = "Train StyleGAN2's G without noise inputs, which can cover small pictures with speckle"
     extra = [
         _option("--cbase", "Channels times resolution  [default: by --cfg]", COUNT),
         _option("--cmax", "Most channels of a layer  [default: 512]", COUNT),
         _option("--tick", "Length of a tick  [default: 4]", COUNT, "KIMG"),
         _option("--batch-gpu", "Images that a GPU takes at a time", COUNT),
         _option("--subset", "Train with so many images  [default: all]", COUNT),
+        click.Option(["--no-noise-inputs"], is_flag=True, default=None, help=inputs_help),
     ]
     plugin_help = "Plug-ins to train with, or .py files of them, repeatable; see: stylegan-plugins list"
     resume_help = (
@@ -335,10 +337,15 @@ def _set_loss(args: Any, request: Request) -> None:
 
 def _apply_extra(args: Any, extra: Mapping[str, int]) -> None:
     """Options that one host family has and the other lacks, with its meaning."""
+    networks = args.get("G_kwargs", {})
+    generator = networks.get("synthesis_kwargs", networks)
     for option, key in (("cbase", "channel_base"), ("cmax", "channel_max")):
         if option in extra:
-            generator = args["G_kwargs"].get("synthesis_kwargs", args["G_kwargs"])
             generator[key] = args["D_kwargs"][key] = extra[option]
+    if "no_noise_inputs" in extra:
+        if "networks_stylegan3" in networks["class_name"]:
+            raise OptionError("--no-noise-inputs: StyleGAN3's generator has no noise inputs. Leave the option out.")
+        generator["use_noise"] = False
     if "tick" in extra:
         args["kimg_per_tick"] = extra["tick"]
     if "subset" in extra:

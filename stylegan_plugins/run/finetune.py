@@ -178,6 +178,9 @@ def _check_flags(current: Mapping[str, Any], network: Network, given: frozenset[
                 f"--{flag.replace('_', '-')}={asked}: the pickle of --resume has {recorded}. Leave the option out: the "
                 "architecture comes from the pickle."
             )
+    without = [_find(kwargs, "use_noise") is False for kwargs in (current, network.init_kwargs)]
+    if "no_noise_inputs" in given and without == [True, False]:
+        raise OptionError("--no-noise-inputs: G of --resume has noise inputs. Leave the option out.")
 
 
 def _find(kwargs: Mapping[str, Any], key: str) -> Any:
