@@ -1,6 +1,7 @@
 """What plug-ins cost: the 16-iteration cycle of lazy regularisation, the host's own loss and others alternating.
 
     python benchmarks/cost.py --host HOST [--plugin diffaugment] [--authors DIR] [--pairs 12] [--markdown FILE]
+    python benchmarks/cost.py --host HOST --plugin contrad --plugin contrad:mbstd=joint
 
 32x32 images, batch 16. Each contestant is a process of its own, since the authors' modules have the host's names; one
 works while the others wait. For each contestant: the median over rounds of (its seconds / stock's), with its 95%
@@ -33,6 +34,7 @@ CONFIGURED: dict[str, dict[str, Any]] = {
     "apa": {"kimg": 500.0},
     "topk": {"epoch_kimg": 1.0},
     "insgen": {"real_queue": 256, "generated_queue": 256},
+    "projected": {"backbone": "efficientnet_lite0@128"},
 }
 
 
@@ -76,11 +78,19 @@ class Trainer:
             self.phases += [Phase(name + "main", network, opt, 1), Phase(name + "reg", network, opt, interval)]
         self.session: Any = None
         if plugins is not None:
+            from stylegan_plugins import options as plugin_options
             from stylegan_plugins.manager import catalogue
             from stylegan_plugins.run.session import Session
 
-            given = {name: values for name, values in CONFIGURED.items() if name in plugins}
-            self.session = Session(catalogue().activate(plugins, given), total_nimg=1000000)
+            found = catalogue()
+            given = {}
+            for spec in plugins:
+                name, *fields = spec.split(":")
+                values = (field.split("=") for field in fields)
+                cls = found.options_class(name)
+                given[name] = {field: plugin_options.from_anywhere(cls, field, value) for field, value in values}
+                given[name] |= CONFIGURED.get(name, {})
+            self.session = Session(found.activate(list(given), given), total_nimg=1000000)
             self.session.attach(self.G, self.D, self.G, None, self.loss, self.phases)
 
     def cycle(self) -> float:
@@ -171,7 +181,7 @@ def interval(ratios: np.ndarray) -> tuple[float, float, float]:
 @click.command()
 @click.option("--host", required=True, help="An unpatched or patched stylegan2-ada-pytorch host")
 @click.option(
-    "--plugin", "plugins", multiple=True, help="Plug-ins to measure, each a row; 'none': the loss without parts"
+    "--plugin", "plugins", multiple=True, help="Plug-ins with their options, each a row; 'none': the loss without parts"
 )
 @click.option("--authors", help="A checkout of liang-hou/augself-gan that joins")
 @click.option("--pairs", type=int, default=12, show_default=True, help="Rounds")
@@ -201,6 +211,7 @@ def main(
         pipes[name], theirs = spawn.Pipe()
         processes.append(spawn.Process(target=serve, args=(make, arguments, threads, theirs), daemon=True))
         processes[-1].start()
+        theirs.close()  # or one that fails would be waited for
         pipes[name].recv()  # one after the other: processes that work at once would crawl
 
     def ask(name: str, what: str) -> float:

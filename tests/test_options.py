@@ -276,6 +276,7 @@ def configured(patched, color_zip):
         "diffaugment without augmentation": ["--plugin=diffaugment", "--aug=noaug"],
         "hinge": ["--gan-loss=hinge"],
         "nonsaturating": ["--gan-loss=nonsaturating"],
+        "rates": ["--glr=0.004", "--dlr=0.003"],
         "sizes": ["--cbase=1024", "--cmax=64", "--tick=2", "--batch=16", "--batch-gpu=4"],
         "subset": ["--subset=20"],
         "too large a subset": ["--subset=65"],
@@ -359,6 +360,14 @@ def test_a_subset_is_so_many_images_and_has_its_name_in_the_folder(family, confi
     assert "-subset20" in configured[family, "subset"]["stdout"]
     refused = configured[family, "too large a subset"]
     assert refused["code"] != 0 and re.search("--subset.*64", refused["stderr"])
+
+
+@pytest.mark.host
+@FAMILY
+def test_learning_rates_are_of_their_network_alone(family, configured):
+    ours, plain = (options_of(configured[family, name]) for name in ("rates", "plain"))
+    for key, rate in (("G_opt_kwargs", 0.004), ("D_opt_kwargs", 0.003)):
+        assert ours[key] == plain[key] | {"lr": rate}
 
 
 @pytest.mark.host

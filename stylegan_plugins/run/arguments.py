@@ -59,7 +59,7 @@ class Request:
     explicit: frozenset[str] = frozenset()
     loss: dict[str, Any] = field(default_factory=dict)
     d_reg_interval: int | None = None
-    extra: dict[str, int] = field(default_factory=dict)
+    extra: dict[str, float] = field(default_factory=dict)
     no_workers: bool = False
     dry_run: bool = False
     kept: dict[str, Any] = field(default_factory=dict)
@@ -150,10 +150,13 @@ def options_for(command: click.Command) -> list[click.Option]:
     for parameter in command.params:
         if parameter.name == "workers":
             parameter.type = click.IntRange(min=0)
+    rate = click.FloatRange(min=0)
     inputs_help = "Train StyleGAN2's G without noise inputs, which can cover small pictures with speckle"
     extra = [
         _option("--cbase", "Channels times resolution  [default: by --cfg]", COUNT),
         _option("--cmax", "Most channels of a layer  [default: 512]", COUNT),
+        _option("--glr", "Learning rate of G  [default: by --cfg]", rate, "FLOAT"),
+        _option("--dlr", "Learning rate of D  [default: by --cfg]", rate, "FLOAT"),
         _option("--tick", "Length of a tick  [default: 4]", COUNT, "KIMG"),
         _option("--batch-gpu", "Images that a GPU takes at a time", COUNT),
         _option("--subset", "Train with so many images  [default: all]", COUNT),
@@ -335,13 +338,16 @@ def _set_loss(args: Any, request: Request) -> None:
         _set_ada(args, f"--gan-loss={gan_loss}", "off", request.explicit, "since ADA reads signs of logits")
 
 
-def _apply_extra(args: Any, extra: Mapping[str, int]) -> None:
+def _apply_extra(args: Any, extra: Mapping[str, float]) -> None:
     """Options that one host family has and the other lacks, with its meaning."""
     networks = args.get("G_kwargs", {})
     generator = networks.get("synthesis_kwargs", networks)
     for option, key in (("cbase", "channel_base"), ("cmax", "channel_max")):
         if option in extra:
             generator[key] = args["D_kwargs"][key] = extra[option]
+    for option, key in (("glr", "G_opt_kwargs"), ("dlr", "D_opt_kwargs")):
+        if option in extra:
+            args[key]["lr"] = extra[option]
     if "no_noise_inputs" in extra:
         if "networks_stylegan3" in networks["class_name"]:
             raise OptionError("--no-noise-inputs: StyleGAN3's generator has no noise inputs. Leave the option out.")
