@@ -142,7 +142,9 @@ def options(command: click.Command) -> click.Command:
             kwargs.update(defaults.for_cpu(given))
         values = {name: kwargs.pop(name) for name in list(kwargs) if name not in theirs}
         how = prepare.How.take(values, cond=bool(kwargs.get("cond")))
-        if small and not kwargs.get("resume"):
+        if kwargs.get("resume"):
+            how = finetune.like_pickle(how, kwargs["resume"], bool(values.get("trust_pickle")))
+        elif small:
             how = replace(how, limit=defaults.CPU_SIDE)
         request = arguments.Request.parse(values, frozenset(given))
         request.timed = small and "kimg" not in given

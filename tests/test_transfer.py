@@ -216,13 +216,27 @@ def test_transfer_without_a_source_is_refused(plugin, ada_host, color_zip, tmp_p
 
 
 @pytest.mark.host
-def test_data_that_the_pickle_does_not_fit_are_refused(fetched, ada_host, sources, gray_zip, labelled_zip, tmp_path):
-    large = write_zip(tmp_path / "large.zip", color_crops(4, side=64))
+def test_pictures_become_those_that_the_pickle_makes(family, training_hosts, sources, fetched, tmp_path):
+    write_zip(tmp_path / "large.zip", [crop[:, :, :1].repeat(3, 2) for crop in color_crops(4, side=64)])
+    data, resume = tmp_path / "large.zip", f"--resume={sources[family]}"
+    args = arguments(training_hosts[family], family, data, tmp_path, resume)
+    assert args["training_set_kwargs"]["resolution"] == 32
+    assert (args["pictures"]["size"], args["pictures"]["colors"]) == (32, "rgb")
+    gray = make_pickle(fetched[family], tmp_path / "gray.pkl", img_resolution=16, img_channels=1)
+    args = arguments(training_hosts[family], family, data, tmp_path, f"--resume={gray}", "--size=auto", "--crop=fit")
+    assert args["training_set_kwargs"]["resolution"] == 16
+    assert args["pictures"].items() >= {"size": 16, "colors": "gray", "crop": "fit"}.items()
+
+
+@pytest.mark.host
+def test_data_that_the_pickle_does_not_fit_are_refused(fetched, ada_host, sources, color_zip, labelled_zip, tmp_path):
     resume = f"--resume={sources[ADA]}"
     assert "makes images of 32x32, those of --data are 64x64. Give --size=32" in (
-        refused(ada_host, ADA, large, tmp_path, resume)
+        refused(ada_host, ADA, color_zip, tmp_path, resume, "--size=64")
     )
-    assert "makes RGB images, those of --data are gray" in refused(ada_host, ADA, gray_zip, tmp_path, resume)
+    assert "makes RGB images, those of --data are gray" in (
+        refused(ada_host, ADA, color_zip, tmp_path, resume, "--colors=gray")
+    )
     assert "was trained with no labels, this run has labels of width 3. Train with --cond=0" in refused(
         ada_host, ADA, labelled_zip, tmp_path, resume, "--cond=1"
     )

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from stylegan_plugins.errors import DataError, OptionError, tell
-from stylegan_plugins.files import downloads, run_folders
+from stylegan_plugins.files import downloads, prepare, run_folders
 from stylegan_plugins.files.pickles import UntrustedPickle, read_pickle
 from stylegan_plugins.files.snapshots import Network, Snapshot
 from stylegan_plugins.host import generators, limits, networks
@@ -25,11 +27,13 @@ OF_THE_RUN |= {"mbstd_group_size", "magnitude_ema_beta"}
 OF_THE_DATA = ("c_dim", "img_resolution", "img_channels")
 OTHER_G = {"G": "G_ema", "G_ema": "G"}
 ARCHITECTURE_FLAGS = {"cbase": "channel_base", "cmax": "channel_max", "map_depth": "num_layers"}
+COLORS = {1: "gray", 3: "rgb"}  # values of --colors by the number of channels
+ADDRESSES = ("http://", "https://")
 
 
 def local_pickle(address: str) -> Path:
     """Return the file of --resume: a path, or an address that is downloaded once. Raises DataError."""
-    if address.lower().startswith(("http://", "https://")):
+    if address.lower().startswith(ADDRESSES):
         return downloads.download(address, downloads.cache_directory() / "pickles", _check_pickle, "--resume", ".pkl")
     if Path(address).is_dir():
         raise DataError(
@@ -47,6 +51,31 @@ def _check_pickle(path: Path) -> None:
     """Raise DataError for what is no network; one that is not trusted is kept, and refused when it is opened."""
     with contextlib.suppress(UntrustedPickle):
         read_pickle(path)
+
+
+def like_pickle(how: prepare.How, address: str, trust: bool) -> prepare.How:
+    """Return how pictures are prepared for a run that starts from a pickle: with its size and colors, if none are
+    given.
+
+    address   of --resume: a path, an http(s) address, or a name of the host, which ends in the side (ffhq256)
+    trust     --trust-pickle
+
+    Raises DataError if there is no such pickle, or it cannot be read."""
+    side, channels = None, None
+    if address.lower().startswith(ADDRESSES) or Path(address).exists():
+        network = network_for(open_pickle(local_pickle(address), trust, keys=()), "G")
+        if network is not None:
+            side, channels = (network.init_kwargs.get(name) for name in ("img_resolution", "img_channels"))
+    elif name := re.search(r"\d+$", address):
+        side, channels = int(name[0]), 3
+    fitted = how
+    if how.size is None and side in prepare.SIDES:
+        fitted = replace(fitted, size=side)
+    if how.colors == "auto" and channels in COLORS:
+        fitted = replace(fitted, colors=COLORS[channels])
+    if fitted != how:
+        tell(f"--resume: --size={fitted.size or 'auto'} and --colors={fitted.colors}, to fit {Path(address).name}.")
+    return fitted
 
 
 def configure(args: Any, given: frozenset[str], trust: bool, labels_of_plugin: bool, plugins: Plugins) -> set[str]:
@@ -158,7 +187,7 @@ def _check_data(path: Path, network: Network, side: int, channels: int, labels: 
         kinds: dict[Any, str] = {1: "gray", 3: "RGB"}
         raise DataError(
             f"--resume: {path.name} makes {kinds.get(colors, colors)} images, those of --data are {kinds[channels]}. "
-            f"Give --colors={'gray' if colors == 1 else 'rgb'}."
+            f"Give --colors={COLORS.get(colors, 'rgb')}."
         )
     if classes != labels:
         what = f"labels of width {classes}" if classes else "no labels"
