@@ -27,7 +27,7 @@ OF_THE_RUN |= {"mbstd_group_size", "magnitude_ema_beta"}
 OF_THE_DATA = ("c_dim", "img_resolution", "img_channels")
 OTHER_G = {"G": "G_ema", "G_ema": "G"}
 ARCHITECTURE_FLAGS = {"cbase": "channel_base", "cmax": "channel_max", "map_depth": "num_layers"}
-COLORS = {1: "gray", 3: "rgb"}  # values of --colors by the number of channels
+COLORS: dict[Any, str] = {1: "gray", 3: "rgb"}  # values of --colors by the number of channels
 ADDRESSES = ("http://", "https://")
 
 
