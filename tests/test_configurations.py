@@ -89,6 +89,16 @@ def test_names_say_plugins_settings_that_differ_and_seeds(tmp_path):
     assert [one.label for one in grouped(*twice)] == ["method (x), seed 0", "method (y), seed 0"]
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.text("abc1. ", min_size=1, max_size=40).map(str.strip).filter(bool), max_size=8))
+def test_a_long_name_is_cut_between_settings_not_within_a_value(parts):
+    name = ", ".join(["diffaugment", *parts])
+    cut = configurations._shortened(name)
+    assert cut == name or cut in {", ".join(["diffaugment", *parts[:count], "..."]) for count in range(len(parts))}
+    assert len(cut) <= configurations.MOST_LETTERS + len(", ...")
+    assert configurations._shortened("diffaugment, " + 9 * "cmax 32, ").endswith("cmax 32, ...")
+
+
 def test_curves_are_mean_and_deviation_over_kimg_that_all_seeds_have(tmp_path):
     (one,) = grouped(*seeds(tmp_path))
     assert one.stats.kimg == [0.0]

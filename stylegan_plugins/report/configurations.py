@@ -138,12 +138,19 @@ def names_of(groups: Sequence[Sequence[Run]]) -> list[str]:
         for index in alike:
             more = [f"{key.rsplit('.', 1)[-1]} {_written(key, compared[index].get(key))}" for key in further]
             found[index] = ", ".join([name, *more[:MOST_NAMED], *["..."] * (len(more) > MOST_NAMED)])
-    cut = [name if len(name) <= MOST_LETTERS else f"{name[:MOST_LETTERS]} ..." for name in found]
+    cut = [_shortened(name) for name in found]
     # What is still alike, such as a run that was done twice, is told apart by its folder.
     return [
         name if cut.count(name) == 1 else f"{name} ({run.path.resolve().name})"
         for name, run in zip(cut, firsts, strict=True)
     ]
+
+
+def _shortened(name: str) -> str:
+    """Cut a long name between two settings: a part of a value would be another value."""
+    if len(name) <= MOST_LETTERS:
+        return name
+    return f"{name[: MOST_LETTERS + 1].rpartition(', ')[0] or name[:MOST_LETTERS]}, ..."
 
 
 def _named(name: str, value: Any) -> str:
