@@ -254,6 +254,14 @@ def test_near_duplicates_are_told(tmp_path, capsys):
     assert "that look like another one: 1 (b.jpg (like a.png))" in capsys.readouterr().out
 
 
+def test_progress_is_told_in_lines_where_there_is_no_terminal(tmp_path, monkeypatch, capsys):
+    pictures = folder(tmp_path / "photos", {f"{index}.png": PIL.Image.new("RGB", (9, 9)) for index in range(3)})
+    monkeypatch.setattr(prepare, "LINES_SECONDS", 0, raising=False)
+    usable(str(pictures))
+    lines = [f"{label}: {done} of 3" for label in ("Looking at pictures", "Preparing pictures") for done in range(3)]
+    assert capsys.readouterr().err.splitlines() == lines
+
+
 def test_links_to_folders_are_followed_once(tmp_path):
     folder(tmp_path / "elsewhere", {"a.png": CAT, "b.png": CAT})
     for name in ("photos", "set"):

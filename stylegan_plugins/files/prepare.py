@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import sys
+import time
 import zipfile
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -57,6 +58,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     ),
 }
 UNREADABLE = "pictures that cannot be read, left out"
+LINES_SECONDS = 10.0  # between two lines of progress, where there is no bar
 ALIKE = 2  # bits of 64 in which perceptual hashes of near-duplicates differ, at most
 
 
@@ -227,7 +229,7 @@ def _prepare(source: Source, pictures: Sequence[str], how: How, file: Path) -> N
         if not _has_labels(name):
             notes.add("files that are no pictures, left out", name)
     seen: dict[str, Seen] = {}
-    for name in _shown(pictures, "Looking at pictures"):
+    for name in _shown(pictures, "Looking at pictures", len(pictures)):
         try:
             with source.open(name) as picture:
                 seen[name] = look(picture)
@@ -368,9 +370,15 @@ def _alike(digests: dict[str, np.ndarray]) -> list[tuple[str, str]]:
     return found
 
 
-def _shown(items: Iterable[Any], label: str, length: int | None = None) -> Iterator[Any]:
+def _shown(items: Iterable[Any], label: str, length: int) -> Iterator[Any]:
+    """Yield items with a progress bar or, where standard error is no terminal, with a line now and then."""
     if not sys.stderr.isatty():
-        yield from items
+        told = time.monotonic()
+        for done, item in enumerate(items):
+            if time.monotonic() - told >= LINES_SECONDS:
+                told = time.monotonic()
+                tell(f"{label}: {done} of {length}", err=True)
+            yield item
         return
     with click.progressbar(items, length, label, file=sys.stderr) as bar:
         yield from bar
