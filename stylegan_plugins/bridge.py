@@ -24,7 +24,7 @@ from stylegan_plugins.cache import remember_host
 from stylegan_plugins.errors import OptionError, UserError, escape_unencodable, fail, tell
 from stylegan_plugins.files import datasets, prepare, run_folders, states
 from stylegan_plugins.files.atomic import whole
-from stylegan_plugins.host import compat, devices, drawing, generators
+from stylegan_plugins.host import compat, devices, drawing, generators, patch
 from stylegan_plugins.host.devices import (  # noqa: F401  # patched files call them
     backend,
     device,
@@ -121,6 +121,7 @@ def options(command: click.Command) -> click.Command:
     @wraps(callback)
     def checked(*args: Any, **kwargs: Any) -> Any:
         host_metrics.register()  # those of plug-ins that are given as files
+        patch.check_edits(host_directory())
         remember_host(host_directory())
         context = click.get_current_context()
         given = {name: kwargs[name] for name in kwargs if context.get_parameter_source(name) in _GIVEN}

@@ -114,6 +114,30 @@ def test_every_script_and_metric_of_an_assembled_host_that_exists_is_patched(pla
 
 
 @pytest.mark.host
+def test_a_host_that_another_version_patched_is_said_when_it_trains(host, monkeypatch):
+    host_patch.check_edits(host)  # not patched: the host's own business
+    host_patch.patch(host)
+    host_patch.check_edits(host)
+    ours = host_patch.edits_for
+    other = lambda family: {name: edits[:-1] for name, edits in ours(family).items()}
+    with monkeypatch.context() as patched:
+        patched.setattr(host_patch, "edits_for", other)
+        with pytest.raises(HostError, match="patched by another version of stylegan-plugins. Run: stylegan-plugins"):
+            host_patch.check_edits(host)
+        host_patch.patch(host)
+        host_patch.check_edits(host)
+    done = subprocess.run(
+        [sys.executable, "train.py", "--outdir=x", "--data=x"], cwd=host, capture_output=True, text=True
+    )
+    assert done.returncode == 2 and "was patched by another version" in done.stderr and "Traceback" not in done.stderr
+    (host / manifest.FOLDER / manifest.EDITS).unlink()  # as versions before this check left it
+    with pytest.raises(HostError, match="another version"):
+        host_patch.check_edits(host)
+    host_patch.patch(host)
+    host_patch.check_edits(host)
+
+
+@pytest.mark.host
 def test_unpatching_a_host_that_is_not_patched_changes_nothing(host):
     before = tree(host)
     assert host_patch.unpatch(host) == []
@@ -384,11 +408,11 @@ def test_an_error_at_any_step_of_writing_leaves_the_host_as_it_was(host, plans, 
         interrupt = Interrupt(at, error)
         monkeypatch.setattr(os, "replace", interrupt)
         with pytest.raises(seen):
-            manifest.write(host, plans[family].patched)
+            manifest.write(host, plans[family].patched, "0" * 64)
         assert interrupt.calls >= at
         assert tree(host) == before, f"after an error at step {at} of {steps}"
     monkeypatch.setattr(os, "replace", Interrupt(steps + 1, error))
-    manifest.write(host, plans[family].patched)
+    manifest.write(host, plans[family].patched, "0" * 64)
 
 
 @pytest.mark.host
@@ -400,7 +424,7 @@ def test_a_process_killed_at_any_step_leaves_a_host_that_unpatch_restores(host, 
         child = os.fork()
         if not child:
             monkeypatch.setattr(os, "replace", lambda *args, at=at: _exit_at(at, *args))
-            manifest.write(host, plans[family].patched)
+            manifest.write(host, plans[family].patched, "0" * 64)
             os._exit(1)
         os.waitpid(child, 0)
         _calls.clear()

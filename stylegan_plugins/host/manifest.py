@@ -15,6 +15,7 @@ from stylegan_plugins.errors import PatchError
 
 FOLDER = ".stylegan-plugins"
 LIST = "patched.json"
+EDITS = "edits.sha256"  # of the edits that were made
 
 
 def is_patched(host: Path) -> bool:
@@ -46,8 +47,22 @@ def changed_since(host: Path) -> list[str]:
     return [file for file, digest in files(host).items() if _digest(host / file) != digest]
 
 
-def write(host: Path, patched: dict[str, bytes]) -> None:
-    """Put patched files in place, all of them or none, and keep their originals.
+def edits(host: Path) -> str | None:
+    """Return the digest of the edits that a host was patched with; None of a version that did not write it."""
+    file = host / FOLDER / EDITS
+    return file.read_text().strip() if file.is_file() else None
+
+
+def write_edits(host: Path, digest: str) -> None:
+    """Record the edits of a host whose files are as they make them. Raises PatchError if it cannot be written."""
+    try:
+        (host / FOLDER / EDITS).write_text(digest + "\n")
+    except OSError as error:
+        raise PatchError(f"{host} cannot be written: {error}; it is as it was.") from error
+
+
+def write(host: Path, patched: dict[str, bytes], digest: str) -> None:
+    """Put patched files in place, all of them or none, and keep their originals. digest: of the edits.
 
     Originals and list are complete before the first file changes, so whatever ends this process, `restore` can undo
     what it did. Raises PatchError if the host cannot be written."""
@@ -60,6 +75,7 @@ def write(host: Path, patched: dict[str, bytes]) -> None:
             shutil.copymode(host / file, folder / "new" / file)
         sums = {file: hashlib.sha256(data).hexdigest() for file, data in patched.items()}
         (folder / LIST).write_text(json.dumps(sums, indent=2) + "\n")
+        (folder / EDITS).write_text(digest + "\n")
         folder.chmod(0o755)
         os.replace(folder, host / FOLDER)
         folder = host / FOLDER

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from stylegan_plugins.errors import PatchError
+from stylegan_plugins.errors import HostError, PatchError
 from stylegan_plugins.host import manifest
 from stylegan_plugins.host.recognise import recognise
 from stylegan_plugins.patches import edits_for, optional_files
@@ -56,14 +57,31 @@ def patch(directory: Path, dry_run: bool = False) -> Plan | None:
             f"or, if patching was interrupted, run: stylegan-plugins unpatch {directory}."
         )
     result = plan(directory)
+    digest = _digest_of_edits(recognise(directory).family)
     if manifest.is_patched(directory):
         if all((directory / file).read_bytes() == data for file, data in result.patched.items()):
+            if not dry_run and manifest.edits(directory) != digest:
+                manifest.write_edits(directory, digest)
             return None
         if not dry_run:  # by another version, with other edits
             manifest.restore(directory)
     if not dry_run:
-        manifest.write(directory, result.patched)
+        manifest.write(directory, result.patched, digest)
     return result
+
+
+def check_edits(directory: Path) -> None:
+    """Raise HostError if a host was patched by a version with other edits than this one's."""
+    host = recognise(directory)
+    if host.patched and manifest.edits(directory) != _digest_of_edits(host.family):
+        raise HostError(
+            f"{directory} was patched by another version of stylegan-plugins. Run: stylegan-plugins patch {directory}"
+        )
+
+
+def _digest_of_edits(family: str) -> str:
+    edits = {file: [replace(edit, reason="") for edit in made] for file, made in edits_for(family).items()}
+    return hashlib.sha256(repr(edits).encode()).hexdigest()
 
 
 def unpatch(directory: Path) -> list[str]:
