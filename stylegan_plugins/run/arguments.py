@@ -210,6 +210,7 @@ def _loss_options() -> list[click.Option]:
         _option("--r1", "Weight of R1, 0 = off; another name of --gamma", weight, "GAMMA"),
         _option("--r2", "Weight of R2, which is R1 on generated images  [default: 0]", weight, "GAMMA"),
         _option("--gradient-penalty", "Weight of WGAN-GP's penalty, 10 in the paper  [default: 0]", weight, "FLOAT"),
+        _option("--pl-weight", "Weight of G's path lengths, 0 = off  [default: by --cfg]", weight, "FLOAT"),
         _option("--g-interval", "Steps of D for each step of G, 5 in WGAN-GP's paper  [default: 1]", COUNT),
         _option("--d-reg-interval", interval_help, click.IntRange(min=0)),
         click.Option(["--d-spectral-norm"], is_flag=True, default=None, help=norm_help),
@@ -345,9 +346,10 @@ def _apply_extra(args: Any, extra: Mapping[str, float]) -> None:
     for option, key in (("cbase", "channel_base"), ("cmax", "channel_max")):
         if option in extra:
             generator[key] = args["D_kwargs"][key] = extra[option]
-    for option, key in (("glr", "G_opt_kwargs"), ("dlr", "D_opt_kwargs")):
+    nested = {"glr": ("G_opt_kwargs", "lr"), "dlr": ("D_opt_kwargs", "lr"), "pl_weight": ("loss_kwargs", "pl_weight")}
+    for option, (key, name) in nested.items():
         if option in extra:
-            args[key]["lr"] = extra[option]
+            args[key][name] = extra[option]
     if "no_noise_inputs" in extra:
         if "networks_stylegan3" in networks["class_name"]:
             raise OptionError("--no-noise-inputs: StyleGAN3's generator has no noise inputs. Leave the option out.")
