@@ -1,10 +1,12 @@
-"""Write docs/hooks.md and docs/contract.md, or compare them with `--check`.
+"""Write docs/hooks.md, docs/contract.md, and tables of docs/which_method.md and docs/transfer.md, or compare them with
+`--check`.
 
-The introductions stand here. Hooks: the docstrings of stylegan_plugins/hookspecs.py, the examples of
-examples/every_hook.py, and the plug-ins that use each hook. The contract: the docstrings of training_ext/parts.py and
-of the session. A test compares."""
+Hooks: the docstrings of stylegan_plugins/hookspecs.py, the examples of examples/every_hook.py, and the plug-ins that
+use each hook. The contract: the docstrings of training_ext/parts.py and of the session. Their introductions stand here.
+The tables, between marks on their pages, are those of stylegan_plugins/run/rules.py. A test compares."""
 
 import ast
+import functools
 import inspect
 import re
 import sys
@@ -12,6 +14,7 @@ from pathlib import Path
 
 from stylegan_plugins import hookspecs
 from stylegan_plugins.manager import builtin
+from stylegan_plugins.run.rules import ADDITIONS, FIGURES, METHODS, Known, Quote, Rule
 from stylegan_plugins.run.session import Session
 from training_ext import parts
 
@@ -201,7 +204,49 @@ def _table(text: str, kind: str) -> str:
     return "\n".join([f"| {kind} | meaning |", "| --- | --- |", *cells]) + "\n"
 
 
+# Rules and published figures. ---------------------------------------------------------------------
+
+MARKED = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
+
+
+def with_tables(name: str) -> str:
+    """Return a page with its tables as rules.py has them."""
+    page = (HERE / name).read_text(encoding="utf-8")
+    return MARKED.sub(lambda match: f"{match[1]}\n{_of_rules(match[2])}\n{match[3]}", page)
+
+
+def _of_rules(name: str) -> str:
+    if name == "methods":
+        head = ["your data", "start with", "then compare with", "why", "what is known"]
+        return _rows(head, [[*_choice(rule)[:2], rule.then, *_choice(rule)[2:]] for rule in METHODS])
+    if name == "additions":
+        return _rows(["if there are", "add", "why", "what is known"], [_choice(rule) for rule in ADDITIONS])
+    table = FIGURES[name]
+    label = lambda row: f"`{row}`" if row[0].islower() else row
+    rows = [[label(row), *(f"{value:.2f}" for value in values)] for row, values in table.rows.items()]
+    return f"**{name}**: {table.title} ({table.source}).\n\n" + _rows(["FID", *table.columns], rows)
+
+
+def _choice(rule: Rule) -> list[str]:
+    options = " ".join(f"--{option}={value}" for option, value in rule.options.items())
+    return [rule.data, f"`{options}`" if options else "", rule.why, "; ".join(map(_known, rule.evidence))]
+
+
+def _known(evidence: Quote | Known) -> str:
+    """Return evidence for a page that has the figures in tables."""
+    if isinstance(evidence, Known):
+        return str(evidence)
+    columns = f", {', '.join(evidence.columns)}" if evidence.columns else ""
+    return f"table **{evidence.table}**: {'; '.join(evidence.rows)}{columns}"
+
+
+def _rows(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
 PAGES = {"hooks.md": hooks_page, "contract.md": contract_page}
+PAGES |= {name: functools.partial(with_tables, name) for name in ("which_method.md", "transfer.md")}
 
 if __name__ == "__main__":
     for name, page in PAGES.items():

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from stylegan_plugins.analysis.loading import LoadedGenerator, load
     from stylegan_plugins.analysis.metrics import Metric
     from stylegan_plugins.analysis.sample import Sampler
-    from stylegan_plugins.api import Evaluation, compare, evaluate, train
+    from stylegan_plugins.api import Advice, Evaluation, advise, compare, evaluate, train
     from stylegan_plugins.run.session import Session
     from stylegan_plugins.vision.backbones import Recipe
     from stylegan_plugins.vision.run_features import RunFeatures
@@ -44,7 +44,8 @@ _LATER = {
     "Sampler": "stylegan_plugins.analysis.sample",
     "Session": "stylegan_plugins.run.session",
     "read": "training_ext.passes",
-    **dict.fromkeys(("Evaluation", "LoadedGenerator", "compare", "evaluate", "load", "train"), "stylegan_plugins.api"),
+    **dict.fromkeys(("Advice", "Evaluation", "LoadedGenerator", "advise", "compare"), "stylegan_plugins.api"),
+    **dict.fromkeys(("evaluate", "load", "train"), "stylegan_plugins.api"),
 }
 
 

@@ -1,4 +1,5 @@
-"""The package from Python: `load`, `train`, `evaluate` and `compare`. Names and defaults are those of the commands."""
+"""The package from Python: `load`, `train`, `evaluate`, `compare` and `advise`. Names and defaults are those of the
+commands."""
 
 from __future__ import annotations
 
@@ -21,8 +22,9 @@ from stylegan_plugins.errors import OptionError, RunError, tell
 from stylegan_plugins.files import json_lines, run_folders
 from stylegan_plugins.host import devices, find
 from stylegan_plugins.run import arguments as training
+from stylegan_plugins.run.advise import Advice
 
-__all__ = ["Evaluation", "LoadedGenerator", "compare", "evaluate", "load", "train"]
+__all__ = ["Advice", "Evaluation", "LoadedGenerator", "advise", "compare", "evaluate", "load", "train"]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -185,3 +187,12 @@ def compare(arguments: Sequence[str] | Mapping[str, Any] = (), **options: Any) -
     settings = _read(commands.compare, more, options)
     commands.compared(**settings)
     return json_lines.parse((settings["outdir"] / "compare.json").read_text(encoding="utf-8"))
+
+
+@_as(commands.advise)
+def advise(**options: Any) -> Advice:
+    """Return the train.py command to start with, with reasons and figures. Options and defaults are those of
+    `stylegan-plugins advise`.
+
+    Raises DataError, HostError, OptionError, or RunError if train.py refuses the command."""
+    return commands.advised(**_read(commands.advise, [], options))

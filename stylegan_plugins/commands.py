@@ -27,6 +27,7 @@ from stylegan_plugins.options import refuse_given
 from stylegan_plugins.report import history, page
 from stylegan_plugins.report import watch as watching
 from stylegan_plugins.report.watch import SECONDS as WATCH
+from stylegan_plugins.run import advise as advising
 from training_ext.linear_evaluation import Protocol
 
 Directory = click.Path(path_type=Path)
@@ -349,4 +350,24 @@ def explore(run_or_pkl: Path, port: int, address: str, data: str | None, feature
     page.block_thread()
 
 
-COMMANDS = (probe, evaluate, sample, compare, interpolate, sheet, export, explore, report)
+@click.command()
+@data_option(help="Pictures to train on", required=True)
+@click.option("--resume", metavar="PKL|URL|NAME", help="Network to start from, as for train.py")
+@click.option("--fixed", is_flag=True, help="Pictures may not be mirrored, moved or recolored, as medical images")
+@host_option
+@device_option(help="Where training is to run")
+def advise(**settings: Any) -> None:
+    """Print the train.py command to start with for pictures, a pickle and this machine, with reasons and figures.
+
+    Looks at number, size, color and classes of the pictures and at the networks in the pickle, in which nothing is
+    executed. The command is tried with --dry-run; nothing is trained."""
+    tell(advised(**settings))
+
+
+def advised(host: Path | None, device: str, **settings: Any) -> advising.Advice:
+    """Return the advice of `advise`, whose parameters it takes."""
+    devices.choose(device)
+    return advising.run(device=device, host=find.choose_host(host), **settings)
+
+
+COMMANDS = (advise, probe, evaluate, sample, compare, interpolate, sheet, export, explore, report)

@@ -254,12 +254,12 @@ def _prepare(source: Source, pictures: Sequence[str], how: How, file: Path) -> N
                 f"--data: none of {len(pictures)} pictures in {source.path} can be read; the first: "
                 f"{notes.of[UNREADABLE][0]}."
             )
-        found = _labels(source, list(names), how)
+        found = labels_of(source, list(names), how)
         if found is not None:
             rows = [[names[name], found.of[name]] for name in names]
             data = {"labels": rows, "classes": list(found.classes) or None}
             archive.writestr(zipfile.ZipInfo(given_labels.JSON), json.dumps(data))
-    for one, other in _alike(digests):
+    for one, other in alike(digests):
         notes.add("pictures that look like another one", f"{one} (like {other})")
     for line in notes.lines():
         tell(line)
@@ -277,7 +277,9 @@ def _free(name: str, suffix: str, taken: set[str]) -> str:
     return free
 
 
-def _labels(source: Source, made: Sequence[str], how: How) -> GivenLabels | None:
+def labels_of(source: Source, made: Sequence[str], how: How) -> GivenLabels | None:
+    """Return the labels of pictures, None without any. Labels that are not valid are told, and an error if they are
+    needed."""
     try:
         return given_labels.read(source, made)
     except DataError as error:
@@ -359,7 +361,7 @@ def _made(source: Source, names: Iterable[str], form: Form) -> Iterator[tuple[st
             yield name, made.result()
 
 
-def _alike(digests: dict[str, np.ndarray]) -> list[tuple[str, str]]:
+def alike(digests: dict[str, np.ndarray]) -> list[tuple[str, str]]:
     """Return pairs of pictures that look alike, each picture with the first one that it is like."""
     names, bits = list(digests), np.packbits(np.stack(list(digests.values())), axis=1)
     found = []
