@@ -21,7 +21,7 @@ from stylegan_plugins.errors import DataError
 from stylegan_plugins.files.snapshots import Network, Snapshot
 from stylegan_plugins.manager import builtin, catalogue
 from stylegan_plugins.run import advise
-from stylegan_plugins.run.rules import ADDITIONS, METHODS, Facts, Rule, Known
+from stylegan_plugins.run.rules import ADDITIONS, METHODS, Facts, Known, Rule
 
 ROOT = Path(__file__).parents[1]
 RULES = [*METHODS, *ADDITIONS]
