@@ -34,7 +34,8 @@ DEFAULT = (
 class Trainer:
     """All phases with their optimizers, for one loss; as in cost.py."""
 
-    def __init__(self, contestant: str, device: Any, side: int, batch: int) -> None:
+    def __init__(self, contestant: str, device: Any, side: int, batch: int, **loss: Any) -> None:
+        """loss: arguments of the loss, beside the host's."""
         import torch
 
         from stylegan_plugins import manager
@@ -60,7 +61,7 @@ class Trainer:
         for net in (self.G, self.D):
             net.train().requires_grad_(False)
         make = PluginLoss if plugins else host_module("training.loss").StyleGAN2Loss
-        self.loss = make(device, self.G.mapping, self.G.synthesis, self.D, r1_gamma=1)
+        self.loss = make(device, self.G.mapping, self.G.synthesis, self.D, **{"r1_gamma": 1, **loss})
         self.phases = []
         for name, net, interval in (("G", self.G, 4), ("D", self.D, 16)):
             opt = torch.optim.Adam(net.parameters(), lr=0.0025, betas=(0.0, 0.99))
@@ -74,7 +75,7 @@ class Trainer:
             self.session = Session(manager.catalogue().activate(plugins, options), total_nimg=1000000)
             self.session.attach(self.G, self.D, self.G, None, self.loss, self.phases)
 
-    def cycle(self) -> tuple[float, float]:
+    def cycle(self, iterations: int = CYCLE) -> tuple[float, float]:
         """Seconds and, on a GPU, MiB at the peak."""
         import torch
 
@@ -85,7 +86,7 @@ class Trainer:
             before = torch.cuda.memory_allocated()
         start = time.perf_counter()
         labels = torch.randn([self.batch, self.labels], device=self.device)
-        for index in range(CYCLE):
+        for index in range(iterations):
             real = torch.rand([self.batch, 3, self.side, self.side], device=self.device) * 2 - 1
             for phase in self.phases:
                 if index % phase.interval:

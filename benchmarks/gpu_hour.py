@@ -1,17 +1,23 @@
 """Measurements that need a GPU, in pieces of at most nine minutes, each with a result file of its own.
 
-    python benchmarks/gpu_hour.py PIECE --host HOST --out DIR [--minutes 8] [--data TRAIN.zip --heldout HELD.zip]
-    python benchmarks/gpu_hour.py PIECE --host HOST --out DIR --tiny                  # on a CPU, to be tried out
+    python benchmarks/gpu_hour.py cost --host HOST --out DIR [--share 1/4] [--minutes 8]
+    python benchmarks/gpu_hour.py methods --host HOST --out DIR [--share 1/2] [--minutes 8]
+    python benchmarks/gpu_hour.py study --host HOST --out DIR --data TRAIN.zip --heldout HELD.zip [--minutes 8]
 
-cost    seconds and memory of a cycle of 16 iterations at 256x256 in half precision: the host's own loss, the same with
-        the reference implementations of its ops, and each method, taking turns; whether all weights stay finite
-resume  each method is trained by train.py, killed (`kill -9`) after its first state, and resumed; a batch that no GPU
-        has the memory for ends in one line
-study   rows of the talks at 64x64, all at once, then KID, precision and recall on EfficientNet-Lite0 against held-out
-        pictures
+--tiny tries a piece out on a CPU.
 
-HOST is a patched stylegan2-ada-pytorch. Nothing is installed. A piece stops taking new turns after its minutes, and its
-file, DIR/PIECE.json, has the card's name. TRAIN.zip and HELD.zip are made by benchmarks/noto_faces.py."""
+cost     seconds and memory of a cycle of 16 iterations at 256x256 in half precision: the host's own loss, the same
+         with the reference implementations of its ops, and each method, taking turns for ten rounds
+methods  each method is trained by train.py at 256x256 in half precision, fine-tuning a pickle that a first run leaves:
+         it is killed (`kill -9`) after its first state, and resumed to its end, some 60 iterations. A value that is
+         not finite ends a run. Before it, a batch that no GPU has the memory for, which ends in one line
+study    three rows of DiffAugment's ablation at 64x64, all at once, then KID, precision and recall on
+         EfficientNet-Lite0 against held-out pictures
+
+HOST is a patched stylegan2-ada-pytorch. Nothing is installed. Methods are those of the catalogue, and VARIANTS of them;
+--share K/N takes every Nth of them from the Kth on, for a piece that does not fit into its minutes. A piece begins
+nothing new after its minutes, and says what it left out. Its file, DIR/PIECE.json or DIR/PIECE-K-of-N.json, has the
+card's name. TRAIN.zip and HELD.zip are made by benchmarks/noto_faces.py."""
 
 from __future__ import annotations
 
@@ -35,13 +41,33 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parent))
 
 IDLE = {"diagnostics", "tensorboard", "wandb"}  # they add nothing to an iteration
-FROM_PICKLE = {"freezed", "transfergan"}  # they need a network to begin with
+FROM_PICKLE = {
+    "freezed",
+    "minegan",
+    "scale-shift",
+    "transfergan",
+}  # without train.py and a pickle they are the host's own
+# Further settings of methods: options of train.py; the contestant of cost_gpu.py, and arguments of its loss.
+VARIANTS: dict[str, tuple[list[str], str, dict[str, Any]]] = {
+    "contrad, joint": (["--contrad-mbstd=joint"], "contrad:mbstd=joint", {}),
+    "transfergan, wgan-gp": (
+        ["--transfergan-loss=wgan-gp"],
+        "transfergan",
+        {"gan_loss": "wgan", "gradient_penalty": 10.0, "g_interval": 5, "r1_gamma": 0},
+    ),
+}
+SHORT = {  # what would outlast a short run, and backbones whose weights are in an installed package
+    "contrad": ["--contrad-warmup=0"],
+    "disp": ["--disp-features=efficientnet_lite0"],
+    "minegan": ["--minegan-stage1-kimg=0.3"],
+    "scale-shift": ["--scale-shift-perceptual=efficientnet_lite0"],
+    "self-cond": ["--self-cond-clusters=4", "--self-cond-kimg=0.5"],
+    "vision-aided": ["--vision-aided-models=efficientnet_lite0", "--vision-aided-warmup-kimg=0"],
+}
 STUDY = {
     "none": [],
     "diffaugment": ["--plugin=diffaugment"],
     "diffaugment, reals alone": ["--plugin=diffaugment", "--diffaugment-where=reals"],
-    "augself": ["--plugin=augself"],
-    "lecam,diffaugment": ["--plugin=lecam,diffaugment"],
 }
 
 
@@ -67,13 +93,14 @@ class Piece:
         return self.until - time.monotonic()
 
 
-def methods(given: str | None) -> list[str]:
+def methods(given: str | None, share: str) -> list[str]:
+    """Return the names of methods and variants: those given with semicolons between, or a share of all."""
     from stylegan_plugins.manager import builtin
 
     if given:
-        return given.split()
-    # disp and vision-aided bring networks that a machine without a connection lacks; cost_gpu.py measures them.
-    return [name for name in builtin() if name not in IDLE | FROM_PICKLE | {"disp", "vision-aided"}]
+        return [name.strip() for name in given.split(";")]
+    first, every = map(int, share.split("/"))
+    return [*(name for name in builtin() if name not in IDLE), *VARIANTS][first - 1 :: every]
 
 
 @contextlib.contextmanager
@@ -93,26 +120,29 @@ def reference_ops() -> Iterator[None]:
 
 
 def cost(piece: Piece, host: Path, names: list[str], tiny: bool) -> None:
+    from stylegan_plugins.errors import UserError
     from stylegan_plugins.host.modules import host_module, use_host
+    from stylegan_plugins.vision import backbones
 
     use_host(host)
     import torch
-    from cost_gpu import Trainer
+    from cost_gpu import CYCLE, Trainer
 
+    backbones._fill = lambda *_: None  # type: ignore[assignment]  # random weights, which cost the same
+    backbones._weights_file = lambda *_: Path()  # type: ignore[assignment]
     torch.backends.cudnn.benchmark = True
     for op in ("conv2d_gradfix", "grid_sample_gradfix"):
         host_module(f"torch_utils.ops.{op}").enabled = True  # as the training loop has it
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.set_num_threads(1)
+    length = 1 if tiny else CYCLE
     trainers: dict[str, Trainer] = {}
     memory: dict[str, float] = {}
     seconds: dict[str, list[float]] = {}
 
     def report(name: str) -> None:
-        trainer, ratios = (
-            trainers[name],
-            [mine / theirs for mine, theirs in zip(seconds[name], seconds["host"], strict=True)],
-        )
+        trainer = trainers[name]
+        ratios = [mine / theirs for mine, theirs in zip(seconds[name], seconds["host"], strict=True)]
         parameters = [*trainer.G.parameters(), *trainer.D.parameters()]
         parameters += [] if trainer.session is None else list(trainer.session.heads.parameters())
         of_time = (statistics.median(ratios), min(ratios), max(ratios))
@@ -121,32 +151,42 @@ def cost(piece: Piece, host: Path, names: list[str], tiny: bool) -> None:
             "seconds": round(statistics.median(seconds[name]), 3),
             "MiB": round(memory[name]),
             "rounds": len(ratios),
-            "iterations": 16 * (len(ratios) + 1),
+            "iterations": length * (len(ratios) + 1),
             "finite": all(bool(parameter.isfinite().all()) for parameter in parameters),
         }
         piece.add(name, result)
 
     for name in ["host", "host, reference ops", *names]:  # the first round, in which all is compiled and tuned before
         if piece.left < 0:
-            break
+            piece.add(name, {"left out": "the minutes were over"})
+            continue
+        if name in FROM_PICKLE:
+            piece.add(name, {"left out": "it starts from a pickle, in the piece `methods`"})
+            continue
         held = torch.cuda.memory_allocated() if device.type == "cuda" else 0
+        _, contestant, loss = VARIANTS.get(name, ([], name.removesuffix(", reference ops"), {}))
         with reference_ops() if "reference" in name else contextlib.nullcontext():
-            trainers[name] = Trainer(name.split(",")[0], device, 32 if tiny else 256, 4 if tiny else 16)
-            own = (torch.cuda.memory_allocated() - held) / 2**20 if device.type == "cuda" else 0.0
-            trainers[name].cycle()
-            first, peak = trainers[name].cycle()
+            try:
+                trainer = Trainer(contestant, device, 32 if tiny else 256, 4 if tiny else 16, **loss)
+                own = (torch.cuda.memory_allocated() - held) / 2**20 if device.type == "cuda" else 0.0
+                trainer.cycle(length)
+                first, peak = trainer.cycle(length)
+            except UserError as error:  # it needs what train.py prepares, and the piece `methods` runs it
+                piece.add(name, {"left out": str(error)})
+                continue
+        trainers[name] = trainer
         seconds[name], memory[name] = [first], own + peak
         report(name)
     order = list(trainers)
     for turn in range(1, 2 if tiny else 10):
+        if piece.left < 0:
+            break
         shift = turn * 5 % len(order)
         for name in order[shift:] + order[:shift]:
             with reference_ops() if "reference" in name else contextlib.nullcontext():
-                seconds[name].append(trainers[name].cycle()[0])
+                seconds[name].append(trainers[name].cycle(length)[0])
         for name in order:
             report(name)
-        if piece.left < 0:
-            break
 
 
 def train(host: Path, outdir: Path, *flags: str) -> subprocess.Popen:
@@ -157,22 +197,26 @@ def train(host: Path, outdir: Path, *flags: str) -> subprocess.Popen:
     return subprocess.Popen(command, cwd=host, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
 
 
-def _killed_and_resumed(host: Path, out: Path, data: Path, name: str, tiny: bool, limit: float) -> dict[str, Any]:
-    outdir = out / "runs" / name
-    size = ["--batch=8", "--cbase=256", "--cmax=16"] if tiny else ["--batch=32", "--cbase=8192", "--cmax=256"]
+def _flags(data: Path, outdir: Path, tiny: bool) -> list[str]:
     flags = [
-        f"--plugin={name}",
         f"--data={data}",
         f"--outdir={outdir}",
-        *size,
+        "--kimg=1",
+        "--tick=1",
+        "--snap=1",
         "--workers=1",
         "--metrics=none",
-        "--tick=1",
-        "--snap=50",
     ]
-    flags += ["--kimg=1" if tiny else "--kimg=8", "--no-report", "--image-minutes=0", "--mirror=1", "--gamma=1"]
-    run = train(host, outdir, *flags, "--state-minutes=0.05")
-    until = time.monotonic() + limit
+    flags += ["--no-report", "--image-minutes=0", "--mirror=1", "--batch=16"]
+    return [*flags, "--cbase=256", "--cmax=16"] if tiny else flags
+
+
+def _killed_and_resumed(piece: Piece, host: Path, outdir: Path, flags: list[str]) -> dict[str, Any]:
+    """Train to a first state, kill the run, and resume it to its end."""
+    if piece.left < 0:
+        return {"left out": "the minutes were over"}
+    until = time.monotonic() + max(piece.left, 60)
+    run = train(host, outdir, *flags, "--state-minutes=0.03")
     state = lambda: next(iter(sorted(outdir.glob("0*/training-state-*.pt"))), None)
     while run.poll() is None and state() is None and time.monotonic() < until:
         time.sleep(0.1)
@@ -187,8 +231,10 @@ def _killed_and_resumed(host: Path, out: Path, data: Path, name: str, tiny: bool
         code = resumed.wait(timeout=max(until - time.monotonic(), 1))
     except subprocess.TimeoutExpired:
         os.killpg(resumed.pid, signal.SIGKILL)
+        resumed.wait()
         return {"wrong": "the resumed run took too long"}
-    lines = (first.parent / "stats.jsonl").read_text().splitlines()
+    file = first.parent / "stats.jsonl"
+    lines = file.read_text().splitlines() if file.is_file() else []
     kimg = json.loads(lines[-1])["Progress/kimg"]["mean"] if lines else 0
     return {"killed at": first.name, "ended before": ended, "code": code, "kimg": kimg, "last": _last_line(outdir)}
 
@@ -198,23 +244,37 @@ def _last_line(outdir: Path) -> str:
     return next((line for line in reversed(lines) if line.strip()), "")[:300]
 
 
-def resume(piece: Piece, host: Path, names: list[str], tiny: bool, out: Path, data: Path) -> None:
-    if not tiny:  # whatever the card: 256 pictures of 1024x1024 at a time do not fit
+def each_method(piece: Piece, host: Path, names: list[str], tiny: bool, out: Path) -> None:
+    if not tiny:  # whatever the card: 512 pictures of 1024x1024 at a time do not fit
         large = out / "large.zip"
         _noise(large, 1024, 8)
         flags = [f"--data={large}", "--cfg=auto", "--batch=512", "--kimg=1", "--metrics=none", "--workers=1"]
         flags += [f"--outdir={out / 'runs' / 'memory'}"]
         run = train(host, out / "runs" / "memory", *flags, "--no-report", "--image-minutes=0", "--aug=noaug")
         try:
-            code = run.wait(timeout=120)
+            code = run.wait(timeout=60)
             text = (out / "runs" / "memory" / "output.txt").read_text(errors="replace")
             lines = [line for line in text.splitlines() if "memory" in line or "Traceback" in line]
             piece.add("out of memory", {"code": code, "lines": lines[-3:]})
         except subprocess.TimeoutExpired:
             os.killpg(run.pid, signal.SIGKILL)
-            piece.add("out of memory", {"wrong": "nothing after two minutes"})
+            run.wait()
+            piece.add("out of memory", {"wrong": "nothing after a minute"})
+    data, plain = out / "noise.zip", out / "runs" / "plain"
+    _noise(data, 32 if tiny else 256, 64)
+    pickles = lambda: sorted(plain.glob("0*/network-snapshot-000001.pkl"))
+    if not pickles():  # of another share
+        train(host, plain, *_flags(data, plain, tiny)).wait(timeout=max(piece.left, 60))
+    if not pickles():
+        return piece.add("plain", {"wrong": _last_line(plain)})
     with ThreadPoolExecutor(1 if tiny else 7) as pool:
-        jobs = {name: pool.submit(_killed_and_resumed, host, out, data, name, tiny, piece.left) for name in names}
+        jobs = {}
+        for name in names:
+            plugin, _, variant = name.partition(", ")
+            outdir = out / "runs" / name.replace(", ", "-")
+            flags = [f"--plugin={plugin}", f"--resume={pickles()[-1]}", *SHORT.get(plugin, [])]
+            flags += [*(VARIANTS[name][0] if variant else []), *_flags(data, outdir, tiny)]
+            jobs[name] = pool.submit(_killed_and_resumed, piece, host, outdir, flags)
         for name, job in jobs.items():
             piece.add(name, job.result())
 
@@ -284,35 +344,36 @@ def _measured(host: Path, folder: Path, kimg: str, heldout: Path, tiny: bool) ->
 
 
 @click.command()
-@click.argument("piece", type=click.Choice(["cost", "resume", "study"]))
+@click.argument("name", metavar="PIECE", type=click.Choice(["cost", "methods", "study"]))
 @click.option("--host", type=click.Path(path_type=Path, exists=True, resolve_path=True), required=True)
 @click.option("--out", type=click.Path(path_type=Path, resolve_path=True), required=True, help="For results and runs")
 @click.option("--minutes", default=8.0, show_default=True)
-@click.option("--methods", "given", help="Plug-ins, with spaces  [default: those built in]")
-@click.option("--data", type=click.Path(path_type=Path, exists=True, resolve_path=True), help="Pictures to train on")
+@click.option("--share", default="1/1", show_default=True, metavar="K/N", help="Every Nth method from the Kth on")
+@click.option("--methods", "given", metavar="A;B;...", help="Methods instead of a share of all")
+@click.option("--data", type=click.Path(path_type=Path, exists=True, resolve_path=True), help="Pictures of the study")
 @click.option("--heldout", type=click.Path(path_type=Path, exists=True, resolve_path=True), help="Held-out pictures")
 @click.option("--images", default=100, show_default=True, help="Training pictures of the study")
 @click.option("--tiny", is_flag=True, help="Small networks, to try the script out on a CPU")
 def main(
-    piece: str,
+    name: str,
     host: Path,
     out: Path,
     minutes: float,
+    share: str,
     given: str | None,
     data: Path | None,
     heldout: Path | None,
     images: int,
     tiny: bool,
 ) -> None:
-    made = Piece(piece, out, minutes)
-    if piece == "cost":
-        return cost(made, host, methods(given), tiny)
-    if data is None or (piece == "study" and heldout is None):
-        raise click.UsageError("this piece needs --data, and the study --heldout; benchmarks/noto_faces.py makes both.")
-    if piece == "resume":
-        return resume(made, host, methods(given), tiny, out, data)
-    assert heldout is not None
-    return study(made, host, tiny, out, data, heldout, images)
+    piece = Piece(name if share == "1/1" else f"{name}-{share.replace('/', '-of-')}", out, minutes)
+    if name == "cost":
+        return cost(piece, host, methods(given, share), tiny)
+    if name == "methods":
+        return each_method(piece, host, methods(given, share), tiny, out)
+    if data is None or heldout is None:
+        raise click.UsageError("study needs --data and --heldout; benchmarks/noto_faces.py makes both.")
+    return study(piece, host, tiny, out, data, heldout, images)
 
 
 if __name__ == "__main__":
