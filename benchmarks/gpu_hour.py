@@ -204,11 +204,12 @@ def _flags(data: Path, outdir: Path, tiny: bool) -> list[str]:
         "--kimg=1",
         "--tick=1",
         "--snap=1",
-        "--workers=1",
         "--metrics=none",
+        "--no-report",
     ]
-    flags += ["--no-report", "--image-minutes=0", "--mirror=1", "--batch=16"]
-    return [*flags, "--cbase=256", "--cmax=16"] if tiny else flags
+    flags += ["--image-minutes=0", "--mirror=1"]
+    small = ["--cbase=128", "--cmax=8", "--workers=0", "--aug=noaug", "--batch=64"]
+    return [*flags, *(small if tiny else ["--workers=1", "--batch=16"])]
 
 
 def _killed_and_resumed(piece: Piece, host: Path, outdir: Path, flags: list[str]) -> dict[str, Any]:
