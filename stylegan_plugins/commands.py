@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -11,9 +12,9 @@ from typing import Any
 import click
 import numpy as np
 
+from stylegan_plugins.analysis import captioned, explore_page, loading, pictures
 from stylegan_plugins.analysis import compare as comparing
 from stylegan_plugins.analysis import evaluate as evaluating
-from stylegan_plugins.analysis import explore_page, loading, pictures
 from stylegan_plugins.analysis import probe as probing
 from stylegan_plugins.analysis import sample as sampling
 from stylegan_plugins.analysis import share as sharing
@@ -242,12 +243,26 @@ def interpolate(
 @seeds_option(default="0-63", help="Numbers and ranges, as 0-63; one sample each")
 @trunc_option(help="psi of the second sheet")
 @default_option("--pairs", type=COUNT, default=16, help="Samples on a ranked sheet")
+@click.option(
+    "--beside", type=Directory, multiple=True, metavar="RUN", help="Another run or pickle on one picture; repeated"
+)
 @pictures_options
-def sheet(run_or_pkl: Path, outdir: Path, seeds: str, trunc: float, pairs: int, label: str | None, **near: str) -> None:
+def sheet(
+    run_or_pkl: Path,
+    outdir: Path,
+    seeds: str,
+    trunc: float,
+    pairs: int,
+    beside: tuple[Path, ...],
+    label: str | None,
+    **near: str,
+) -> None:
     """Sample sheets: without truncation, with it, and, beside their nearest training images, the worst samples first.
 
-    The worst are those farthest from any training image; sheet-nearest.png has those nearest to one."""
+    The worst are those farthest from any training image; sheet-nearest.png has those nearest to one. With --beside
+    sheet-beside.png has training images and samples of all these networks, of the same seeds, without truncation."""
     numbers, G = _load(run_or_pkl, outdir, seeds)
+    others = [(captioned.caption_of(path), loading.loaded(path)) for path in beside]
     known = pictures.neighbours(G.file.parent, G.network, devices.device(), **near)
     if known is None:
         refuse_given("features", WITHOUT_IMAGES)
@@ -257,6 +272,14 @@ def sheet(run_or_pkl: Path, outdir: Path, seeds: str, trunc: float, pairs: int, 
         for name, psi in (("full", 1.0), (f"trunc{trunc:g}", trunc))
     }
     files, distances = pictures.sheets(made, outdir, near=known, pairs=pairs)
+    if beside:
+        shown = [(captioned.caption_of(run_or_pkl), made["full"])]
+        shown += [(text, one.sample(numbers, truncation=1.0, class_=label, as_="array")) for text, one in others]
+        if known is not None:
+            images = itertools.islice(datasets.read_images(known.data)[1], len(numbers))
+            shown.insert(0, ("training images", [image.transpose(1, 2, 0) for image in images]))
+        files.append(outdir / "sheet-beside.png")
+        captioned.side_by_side(shown, max(round(len(numbers) ** 0.5), 1)).save(files[-1])
     for file in files:
         tell(file)
     if distances is not None:

@@ -68,7 +68,9 @@ def test_run_sh_explains_itself_when_it_does_not_know_a_command():
 @pytest.mark.host
 def test_the_options_of_the_demo_are_understood_by_the_host(ada_host, gray_zip, tmp_path):
     text = (ROOT / "run.sh").read_text()
-    net = re.search(r"net=\((.*?)\)", text).group(1).split()
-    flags = re.search(r'--kimg=\d+ --tick=\d+ --snap=\d+(?= "\$\{net)', text).group(0).split()
-    arguments = [f"--data={gray_zip}", f"--outdir={tmp_path}", "--plugin=diffaugment", "--dry-run", *net, *flags]
+    given = " ".join(re.findall(r"(?:net\+?|flags)=\((.*?)\)", text)).split()
+    flags = [flag for flag in given if flag.startswith("--") and "$" not in flag]
+    assert len(flags) > 12
+    policy = re.search(r"--diffaugment-policy=\S+", text).group()
+    arguments = [f"--data={gray_zip}", f"--outdir={tmp_path}", "--plugin=diffaugment", policy, "--dry-run", *flags]
     assert '"channel_base": 512' in run_script(ada_host, "train.py", *arguments).stdout

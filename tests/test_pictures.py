@@ -17,7 +17,7 @@ from support.images import color_crops, write_zip
 from support.pickles import make_pickle
 from support.scripts import invoke
 
-from stylegan_plugins.analysis import pictures, sample, streamed
+from stylegan_plugins.analysis import captioned, pictures, sample, streamed
 from stylegan_plugins.errors import DataError, OptionError
 from stylegan_plugins.vision import perceptual
 from stylegan_plugins.vision.networks import from_uint8
@@ -236,6 +236,18 @@ def test_a_video_that_cannot_be_written_is_one_line_and_leaves_nothing(tmp_path)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["file", "x.mp4"]
 
 
+@pytest.mark.unit
+def test_captions_are_plug_ins_and_fit_above_their_sheet(tmp_path):
+    (tmp_path / "training_options.json").write_text('{"plugins": {"active": ["augself", "freezed"]}}')
+    assert captioned.caption_of(tmp_path) == "augself, freezed"
+    (tmp_path / "training_options.json").write_text("{}")
+    assert captioned.caption_of(tmp_path) == "no plug-in" and captioned.caption_of(tmp_path / "a.pkl") == "a.pkl"
+    images = [np.zeros([16, 16, 1], np.uint8)]
+    shown = captioned.side_by_side([("M" * 100, images), ("", images)], 1)
+    assert shown.width == 2 * 64 + captioned.GAP
+    assert np.asarray(shown)[: captioned.TEXT, 64:].min() == 255 > np.asarray(shown)[: captioned.TEXT, :64].min()
+
+
 @pytest.mark.run
 @pytest.mark.parametrize("family, features", [(ADA, "pixels"), (STYLEGAN3, "l1")])
 def test_pictures_of_a_pickle(fetched, pickles, crops, tmp_path, family, features):
@@ -250,15 +262,18 @@ def test_pictures_of_a_pickle(fetched, pickles, crops, tmp_path, family, feature
     assert all(any(np.array_equal(row, image) for image in crops[0]) for row in rows)
     with PIL.Image.open(tmp_path / "interpolation.gif") as animation:
         assert animation.n_frames == 12 and animation.size == (32, 32)
-    done = invoke(
-        fetched[family], "sheet", *common, "--seeds=3,5,8,9", "--trunc=0.5", "--pairs=2", f"--features={features}"
-    )
+    more = ["--trunc=0.5", "--pairs=2", f"--features={features}", f"--beside={pickles[family]}"]
+    done = invoke(fetched[family], "sheet", *common, "--seeds=3,5,8,9", *more)
     assert done.returncode == 0, done.stderr
     assert f"nearest training image, {features}: median" in done.stdout
     assert "median" in done.stdout and "(seed " in done.stdout
     full = picture(tmp_path / "sheet-full.png")[::2, ::2]
     assert np.array_equal(full[:32, :32], strip[:32, :32])  # seed 3 is the strip's first frame
     assert not np.array_equal(full, picture(tmp_path / "sheet-trunc0.5.png")[::2, ::2])
+    beside = picture(tmp_path / "sheet-beside.png")[-128:]  # below the captions: crops, and the same network twice
+    given, first, second = (beside[::2, 144 * k : 144 * k + 128 : 2] for k in range(3))
+    assert np.array_equal(given[:32, :32], crops[0][0]) and np.array_equal(given[32:, 32:], crops[0][3])
+    assert np.array_equal(first, second) and np.array_equal(first[:32, :32], strip[:32, :32])
     worst, nearest = (picture(tmp_path / f"sheet-{name}.png")[::2, ::2] for name in ("worst", "nearest"))
     assert worst.shape == nearest.shape == (64, 64, 3)
     power = 1 if features == "l1" else 2
