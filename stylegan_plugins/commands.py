@@ -86,7 +86,9 @@ def probe(run_or_pkl: Path, protocol: str, epochs: int, **settings: Any) -> None
 @click.command()
 @run_argument
 @data_option(help="Real images to compare with  [default: the run's own]")
-@default_option("--metrics", default="fid,kid", metavar="NAME,...", help="Some of fid, kid, pr, is")
+@default_option(
+    "--metrics", default="fid,kid", metavar="NAME,...", help="Some of fid, kid, pr, is, distinct, distance, variety"
+)
 @default_option(
     "--features",
     default="inception",

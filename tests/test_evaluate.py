@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shutil
@@ -14,6 +15,8 @@ import PIL.Image
 import pytest
 import timm
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from support.images import color_crops, write_zip
 from support.pickles import make_pickle
 from support.scripts import invoke
@@ -102,12 +105,49 @@ def test_all_metrics_equal_those_of_torch_fidelity_on_the_same_folders(network, 
         "pr": {"x_precision": "precision", "x_recall": "recall", "x_f_score": "f_score"},
         "is": {"x_mean": "inception_score_mean", "x_std": "inception_score_std"},
     }
-    assert names.keys() == metrics.METRICS.keys()
+    assert names.keys() == metrics.METRICS.keys() - {"distinct", "distance", "variety"}
     for metric, keys in names.items():
         close(
             metrics.score(metrics.METRICS[metric], "x", reference, generated),
             {key: theirs[name] for key, name in keys.items()},
         )
+
+
+@pytest.mark.unit
+@settings(deadline=None, max_examples=25)
+@given(st.integers(0, 99), st.integers(1, 9), st.integers(1, 2), st.integers(2, 12), st.integers(1, 40))
+def test_measures_of_copies_equal_a_plain_computation(seed, images, flips, made, held):
+    random = np.random.RandomState(seed)
+    training = random.randn(flips, images, 5).astype(np.float32)
+    real, generated = (random.randn(count, 5).astype(np.float32) for count in (max(held, 2), made))
+    apart = lambda a, b: float(np.sqrt(((a.astype(np.float64) - b) ** 2).sum()))
+    to_training = lambda image: [min(apart(image, training[k, t]) for k in range(flips)) for t in range(images)]
+    spread = lambda these: np.mean([apart(a, b) for a, b in itertools.permutations(these, 2)])
+    least = {"real": [min(to_training(x)) for x in real], "made": [min(to_training(x)) for x in generated]}
+    expected = {
+        "distinct": len({int(np.argmin(to_training(image))) for image in generated}),
+        "distance": np.median(least["made"]) / np.median(least["real"]),
+        "variety": spread(generated) / spread(real),
+    }
+    reference = metrics.Reference(real, training)
+    for name, value in expected.items():
+        found = metrics.score(metrics.METRICS[name], name, reference, {"features": generated})
+        assert found == {name: pytest.approx(value, rel=1e-9)}
+
+
+@pytest.mark.unit
+def test_a_run_that_copies_a_few_images_wins_none_of_them():
+    training, held, fresh = np.random.RandomState(0).randn(3, 60, 8).astype(np.float32)
+    reference = metrics.Reference(held, training[None])
+    of = lambda name, made: metrics.METRICS[name].compute(reference, torch.from_numpy(made))[""]
+    copies = np.repeat(training[:5], 12, axis=0)
+    assert (of("distinct", copies), of("distinct", training)) == (5, 60)
+    assert of("distance", copies) < 1e-6 and 0.8 < of("distance", fresh) < 1.25
+    assert of("variety", copies) < of("variety", fresh) and 0.9 < of("variety", fresh) < 1.1
+    assert metrics.split_half(metrics.METRICS["distinct"], reference) is None
+    with pytest.MonkeyPatch.context() as patch:  # rows at a time change nothing
+        patch.setattr(metrics, "DISTANCES", 61)
+        assert of("distinct", copies) == 5 and of("variety", fresh) == pytest.approx(of("variety", fresh))
 
 
 @pytest.mark.unit
@@ -307,6 +347,41 @@ def test_what_is_done_is_not_done_again_and_the_best_is_marked(cache, two, ada_h
     done = evaluate(ada_host, nan, *args[1:], check=False)
     assert done.returncode == 2 and " that are not finite: training had failed" in done.stderr
     assert not list(tmp_path.glob("metric-*")) and "Traceback" not in done.stderr
+
+
+@pytest.mark.run
+def test_the_training_images_of_a_run_are_those_that_it_had(cache, two, ada_host, network, small_zip, tmp_path):
+    """A part of its data set, and their x-flips; the reference is held out."""
+    run, held = (
+        shutil.copytree(two, tmp_path / "run"),
+        write_zip(tmp_path / "held.zip", color_crops(9, side=16, seed=5)),
+    )
+    part = {"path": str(small_zip), "max_size": 20, "random_seed": 3, "xflip": True}
+    args = ["--metrics=distinct,distance,variety", f"--features={network}", "--samples=20"]
+    done = evaluate(ada_host, run, *args, f"--data={held}", check=False)
+    assert done.returncode == 2 and "--metrics=distinct: the training images of" in done.stderr
+    (run / "training_options.json").write_text(json.dumps({"training_set_kwargs": part}))
+    done = evaluate(ada_host, run, *args, f"--data={small_zip}", check=False)
+    assert done.returncode == 2 and "--metrics=distance compares with held-out images" in done.stderr
+    assert "Floor" in evaluate(ada_host, run, *args, f"--data={held}").stdout
+    lines = {name: records.read_lines(run / f"metric-{name}_test_resnet_weights.jsonl") for name in metrics.METRICS}
+    values = {name: found[0]["results"][f"{name}_test_resnet_weights"] for name, found in lines.items() if found}
+    assert values.keys() == {"distinct", "distance", "variety"} and 1 <= values["distinct"] <= 20
+    assert {name for name, found in lines.items() if found and "training" in found[0]["of"]} == {"distinct", "distance"}
+    # best.json ranks by one of them alone.
+    assert json.loads((run / "best.json").read_text()).keys() == {"distinct_test_resnet_weights"}
+
+    order = np.arange(64)
+    np.random.RandomState(3).shuffle(order)
+    chosen = [
+        color_crops(64, side=16)[index] for index in np.sort(order[:20])[np.random.RandomState(0).permutation(20)]
+    ]
+    images = torch.from_numpy(np.stack(chosen)).permute(0, 3, 1, 2)
+    seen = extractors.load(network, {"features"}, CPU)
+    kept = [features for file in (cache / "evaluate").glob("*.npy") if len(features := np.load(file)) == 20]
+    for expected in (images, images.flip(3)):
+        expected = extractors.extract(seen, expected.split(20), 20, "")["features"]
+        assert sum(np.allclose(expected, features, atol=1e-4) for features in kept) == 1
 
 
 def result(key: dict | None, snapshot: int, value: float) -> dict:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import functools
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from stylegan_plugins.analysis import markdown, metrics, records, sample
 from stylegan_plugins.analysis.metrics import Metric, Reference, score
 from stylegan_plugins.analysis.records import Result, short_hash
 from stylegan_plugins.errors import DataError, OptionError, require, tell
-from stylegan_plugins.files import datasets, downloads, run_folders
+from stylegan_plugins.files import datasets, downloads, prepare, run_folders
 from stylegan_plugins.files.atomic import whole
 from stylegan_plugins.files.checksums import digest_of
 from stylegan_plugins.host import find
@@ -63,13 +64,52 @@ def require_libraries() -> None:
 
 
 @dataclass(frozen=True)
+class Training:
+    """The images that a run was trained on.
+
+    dataset     the host's, without x-flips; mirrored: the run had these, too
+    fingerprint of all images of its data set, of which it may have had a part; identity: of these images"""
+
+    dataset: Any
+    mirrored: bool
+    fingerprint: str
+    identity: str
+
+    @property
+    def count(self) -> int:
+        return len(self.dataset)
+
+    def batches(self, flipped: bool) -> Iterator[torch.Tensor]:
+        """Yield all images, or their x-flips, uint8 [n, C, H, W]."""
+        return (batch.flip(3) if flipped else batch for batch in real_batches(self.dataset, self.count))
+
+    @classmethod
+    def of(cls, run_dir: Path, flag: str) -> Training:
+        """Return that of a run. Raises DataError, which names the option of a metric, if it is not known or not there
+        any more."""
+        recorded = (run_folders.read_options(run_dir) or {}).get("training_set_kwargs")
+        source = find.own_data(run_dir)
+        if source is None or not isinstance(recorded, dict):
+            raise DataError(
+                f"{flag}: the training images of {run_dir} are not known, or not there any more. Leave this metric out."
+            )
+        path = prepare.usable(source, prepare.How.of_run(run_dir))
+        given = ((name, recorded.get(name)) for name in ("max_size", "random_seed"))
+        part = {name: value for name, value in given if isinstance(value, int) and 0 <= value < 1 << 31}
+        dataset = host_module("training.dataset").ImageFolderDataset(path, **part)
+        all_images, mirrored = datasets.fingerprint(path), bool(recorded.get("xflip"))
+        return cls(dataset, mirrored, all_images, f"{all_images}/{part}/{mirrored}")
+
+
+@dataclass(frozen=True)
 class Comparison:
     """What generated images are compared with.
 
     network     what sees images
     dataset     the host's, with labels; fingerprint: of its content
     count       real images; samples: generated ones
-    quiet       no progress is shown"""
+    quiet       no progress is shown
+    training    what the run was trained on, if a metric reads it"""
 
     network: Extractor
     dataset: Any
@@ -77,9 +117,11 @@ class Comparison:
     count: int
     samples: int
     quiet: bool = False
+    training: Training | None = None
 
-    def identity(self, pickle: Path, sampler: sample.Sampler | None) -> dict[str, Any]:
-        """Return what identifies a result of this pickle. sampler: where labels come from; None: from the data set."""
+    def identity(self, pickle: Path, sampler: sample.Sampler | None, metric: Metric | None = None) -> dict[str, Any]:
+        """Return what identifies a result of this pickle. sampler: where labels come from; None: from the data set.
+        metric: one that may read the training images."""
         if sampler is None:
             labels = np.stack([self.dataset.get_label(index) for index in range(len(self.dataset))]).tobytes()
         else:
@@ -88,25 +130,37 @@ class Comparison:
             **{"version": VERSION, "pickle": digest_of(pickle), "data": self.fingerprint},
             **{"real": self.count, "labels": short_hash(labels), "weights": self.network.weights},
             **{"samples": self.samples, "seed": sample.SEED},
+            **({"training": self.training.identity} if metric and metric.training and self.training else {}),
         }
 
     @functools.cached_property
     def reference(self) -> Reference:
-        """Return features of the real images, from the cache if they are there."""
+        """Return features of the real images, and of those of training, from the cache if they are there."""
+        batches = lambda: real_batches(self.dataset, self.count)
+        features, training = self._cached(batches, self.count, self.fingerprint, f"{self.count}", "real"), None
+        if (of := self.training) is not None:
+            flips = [False, True] if of.mirrored else [False]
+            known = [self._cached(partial(of.batches, x), of.count, of.identity, f"{x}", "training") for x in flips]
+            training = np.stack(known)
+        return Reference(features, training)
+
+    def _cached(
+        self, batches: Callable[[], Iterable[torch.Tensor]], count: int, images: str, part: str, what: str
+    ) -> np.ndarray:
+        """Return features of `count` images, from the cache if they are there. images, part: identify them."""
         key = self.network.key
-        identity = f"{VERSION}/{self.fingerprint}/{key}/{self.network.weights}/{self.count}"
+        identity = f"{VERSION}/{images}/{key}/{self.network.weights}/{part}"
         file = downloads.cache_directory() / "evaluate" / f"{key}-{short_hash(identity.encode())}.npy"
         try:
-            return Reference(np.load(file, allow_pickle=False))
+            return np.load(file, allow_pickle=False)
         except FileNotFoundError:
             pass
         except (OSError, ValueError, EOFError):
             tell(f"{file} is damaged and is made anew.", err=True)
-        batches = real_batches(self.dataset, self.count)
-        found = extract(self.network, batches, self.count, None if self.quiet else f"{key}: real")["features"]
+        found = extract(self.network, batches(), count, None if self.quiet else f"{key}: {what}")["features"]
         with whole(file) as out:
             np.save(out, found)
-        return Reference(found)
+        return found
 
 
 def floor_of(metric: Metric, reference: Reference | None) -> dict[str, float]:
@@ -153,7 +207,12 @@ def results(
     count = min(len(dataset), most or len(dataset))
     samples = samples or default_samples(count)
     check_numbers(chosen, "--metrics", count, samples)
-    comparison = Comparison(network, dataset, datasets.fingerprint(local), count, samples)
+    training, fingerprint = None, datasets.fingerprint(local)
+    for name in (name for name, metric in chosen.items() if metric.training):
+        flag = f"--metrics={name}"
+        training = training or Training.of(pickles[0].parent, flag)
+        check_held_out(chosen[name], flag, fingerprint == training.fingerprint)
+    comparison = Comparison(network, dataset, fingerprint, count, samples, training=training)
     labels = {name: label_of(name, metric, network.key) for name, metric in chosen.items()}
     report(f"{samples} generated images, {count} of {len(dataset)} real ones of {data}.")
     reference = comparison.reference if "features" in wanted else None
@@ -161,11 +220,12 @@ def results(
     rows: dict[str, dict[str, Result]] = {}
     for pickle in pickles:
         folder = outdir or pickle.parent
-        of = comparison.identity(pickle, sample.sampler_of(pickle.parent))
+        drawn = sample.sampler_of(pickle.parent)
+        identities = {name: comparison.identity(pickle, drawn, metric) for name, metric in chosen.items()}
         found: dict[str, Result] = {}
         for name, label in labels.items():
             for line in records.read_lines(folder / f"metric-{label}.jsonl"):
-                if line.get("of") == of and _is_complete(line, label, chosen[name]):
+                if line.get("of") == identities[name] and _is_complete(line, label, chosen[name]):
                     found[name] = line
         missing = [name for name in chosen if name not in found]
         began = time.time()
@@ -186,14 +246,16 @@ def results(
                 num_gpus=1,
                 snapshot_pkl=os.path.relpath(pickle, folder),
                 timestamp=time.time(),
-                of=of,
+                of=identities[name],
                 **floor_of(chosen[name], reference),
             )
             records.append_line(folder / f"metric-{label}.jsonl", found[name])
         rows[pickle.name] = found
     best: dict[str, Result] = {}
     for name, label in labels.items():
-        main, tops = records.mark_best(folder, label, label + chosen[name].decides, chosen[name].higher)
+        if (higher := chosen[name].higher) is None:
+            continue
+        main, tops = records.mark_best(folder, label, label + chosen[name].decides, higher)
         key = records.key_of(found[name])
         if key in tops:
             best[name] = tops[key]
@@ -250,6 +312,15 @@ def check_numbers(chosen: Mapping[str, Metric], flag: str, real: int, generated:
             raise OptionError(
                 f"{flag}={name} takes {metric.generated} generated images; the number of samples is {generated}."
             )
+
+
+def check_held_out(metric: Metric, flag: str, same: bool) -> None:
+    """Raise OptionError if a metric takes held-out images as reference, and it is the `same` as the training images."""
+    if metric.held_out and same:
+        raise OptionError(
+            f"{flag} compares with held-out images, and these are the training images. Give others, with --reference "
+            "of compare or --data of evaluate."
+        )
 
 
 def as_markdown(rows: dict[str, dict[str, Result]], best: dict[str, Result]) -> str:

@@ -1,4 +1,5 @@
-"""FID, KID, precision and recall, Inception Score: torch-fidelity's functions, on features of whatever network.
+"""FID, KID, precision and recall, Inception Score: torch-fidelity's functions, on features of whatever network; and
+distinct, distance, variety, which copies of the training images do not win.
 
 Installed plug-ins may have more (`register_metrics`)."""
 
@@ -18,13 +19,18 @@ from stylegan_plugins.vision.extractors import Outputs
 # KID: 100 subsets of up to 1000 images, torch-fidelity's and NVIDIA's numbers. Precision and recall: three neighbours;
 # distances of so many images at a time, which bounds memory and not the result.
 SUBSETS, SUBSET, NEIGHBOURS, ROWS = 100, 1000, 3, 5000
+DISTANCES = 1 << 25  # that are held at once
 
 
 class Reference:
-    """Features [M, F] of real images in random order, float32."""
+    """Features [M, F] of real images in random order, float32.
 
-    def __init__(self, features: np.ndarray) -> None:
+    training    [k, T, F]: of the training images; k = 2 with their x-flips, if the run had them. None if no metric
+                reads them"""
+
+    def __init__(self, features: np.ndarray, training: np.ndarray | None = None) -> None:
         self.features = torch.from_numpy(features)
+        self.training = None if training is None else torch.from_numpy(training)
 
     @functools.cached_property
     def statistics(self) -> dict[str, np.ndarray]:
@@ -48,17 +54,21 @@ class Metric:
                 random numbers of torch's or NumPy's global generators
     ends        these: `("_mean", "_std")` makes is_inception_mean and is_inception_std
     decides     the end of the one that says which snapshot is best
-    higher      more of it is better
+    higher      more of it is better; None: no snapshot is the best by it
     real, generated     the fewest images that it takes
+    training    it reads the training images, too: `Reference.training`. Not computed in training
+    held_out    the reference may not be the training images
     reads       `features`; or `logits` of a network that names classes, and then there is no reference: it is None"""
 
     compute: Callable[[Reference, torch.Tensor], dict[str, float]]
     ends: tuple[str, ...] = ("",)
     decides: str = ""
-    higher: bool = False
+    higher: bool | None = False
     real: int = 2
     generated: int = 2
     reads: str = "features"
+    training: bool = False
+    held_out: bool = False
 
 
 def _statistics(features: torch.Tensor) -> dict[str, np.ndarray]:
@@ -102,6 +112,40 @@ def inception_score(reference: None, logits: torch.Tensor) -> dict[str, float]:
     return {"_mean": found["inception_score_mean"], "_std": found["inception_score_std"]}
 
 
+def nearest(images: torch.Tensor, training: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the Euclidean distances [N] of features [N, F] to the nearest training image, and its number [N], in
+    [0, T). training: [k, T, F]. In double precision, so that a copy has nearly 0."""
+    known = training.flatten(0, 1).double()
+    found = [torch.cdist(rows.double(), known).min(dim=1) for rows in images.split(max(DISTANCES // len(known), 1))]
+    indices = torch.cat([of.indices for of in found])
+    return torch.cat([of.values for of in found]), indices % training.shape[1]
+
+
+def distinct(reference: Reference, generated: torch.Tensor) -> dict[str, float]:
+    """Return how many different training images are the nearest one of some generated image."""
+    assert reference.training is not None
+    return {"": len(nearest(generated, reference.training)[1].unique())}
+
+
+def distance(reference: Reference, generated: torch.Tensor) -> dict[str, float]:
+    """Return the median distance of generated images to the nearest training image, over that of held-out images."""
+    assert reference.training is not None
+    ours, theirs = (nearest(images, reference.training)[0].quantile(0.5) for images in (generated, reference.features))
+    return {"": (ours / theirs).item()}
+
+
+def variety(reference: Reference, generated: torch.Tensor) -> dict[str, float]:
+    """Return the mean distance between two generated images, over that between two real ones."""
+    return {"": _mean_distance(generated) / _mean_distance(reference.features)}
+
+
+def _mean_distance(images: torch.Tensor) -> float:
+    """Return the mean Euclidean distance of two different ones of [N, F]. In double precision."""
+    others = images.double()
+    total = sum(torch.cdist(rows, others).sum().item() for rows in others.split(max(DISTANCES // len(images), 1)))
+    return total / (len(images) * (len(images) - 1))
+
+
 METRICS = {
     "fid": Metric(fid, real=4),  # so that there is a floor
     "kid": Metric(kid, ("", "_std")),
@@ -109,6 +153,10 @@ METRICS = {
     "pr": Metric(precision_recall, ("_precision", "_recall", "_f_score"), "_f_score", higher=True, real=4, generated=4),
     # The mean over ten parts.
     "is": Metric(inception_score, ("_mean", "_std"), "_mean", True, real=1, generated=10, reads="logits"),  # type: ignore[arg-type]
+    "distinct": Metric(distinct, higher=True, real=1, generated=1, training=True),
+    # Copies have a small one, and noise has a large one: neither is best.
+    "distance": Metric(distance, higher=None, real=1, generated=1, training=True, held_out=True),
+    "variety": Metric(variety, higher=None),
 }
 
 
@@ -125,9 +173,9 @@ def score(metric: Metric, label: str, reference: Reference | None, generated: Ou
 
 def split_half(metric: Metric, reference: Reference) -> float | None:
     """Return the figure that decides, of one half of the real images against the other: what a perfect generator would
-    get with so many. None if there are too few images, or it is not finite."""
+    get with so many. None if there are too few images, it is not finite, or the metric reads training images."""
     half = len(reference.features) // 2
-    if half < max(metric.real, metric.generated):
+    if metric.training or half < max(metric.real, metric.generated):
         return None
     value = metric.compute(Reference(reference.features[:half].numpy()), reference.features[half : 2 * half])
     return value[metric.decides] if math.isfinite(value[metric.decides]) else None

@@ -67,12 +67,13 @@ class Named:
 
 
 def named() -> dict[str, Named]:
-    """Return all of our metrics by label: each on Inception and on each backbone whose weights need no file."""
+    """Return all of our metrics by label: each on Inception and on each backbone whose weights need no file. Those that
+    read training images are left out: the reference is the whole data set here."""
     found = {}
     with_weights = (name for name, recipe in backbones.known().items() if not recipe.source)
     known = (extractors.Inception.key, *with_weights)
     for name, metric in metrics.known().items():
-        for features in known:
+        for features in () if metric.training else known:
             label = evaluate.label_of(name, metric, Model(features).key)
             found[label] = Named(label, metric, features)
     return found
@@ -163,7 +164,8 @@ def _decides(label: str, keys: list[str]) -> tuple[str, bool] | None:
     """Return the figure that says which snapshot is best, and whether more is better; None if none or several could."""
     ours = host_module("metrics.metric_main")._metric_dict.get(label)
     if isinstance(ours, Named):
-        return label + ours.metric.decides, ours.metric.higher
+        higher = ours.metric.higher
+        return None if higher is None else (label + ours.metric.decides, higher)
     ways = {key: higher for key in keys if (higher := history.is_higher_better(key)) is not None}
     return next(iter(ways.items())) if len(ways) == 1 else None
 
