@@ -114,11 +114,19 @@ def evaluate(run_or_pkl: Path, data: str | None, **settings: Any) -> None:
 @click.option(
     "--plugins", required=True, metavar="A,B+C,...", help="Combinations, `none` among them: none,augself,disp+freezed"
 )
-@data_option(help="Images to train on and to compare with", required=True)
+@data_option(help="Images to train on", required=True)
+@click.option(
+    "--reference", metavar="ZIP|DIR|NAME|URL", help="Images to compare with, held out  [default: all of --data]"
+)
 @click.option("--kimg", type=COUNT, required=True, help="Length of each run")
 @default_option("--seeds", type=COUNT, default=1, help="Runs of each combination")
 @default_option("--fraction", "fractions", default="1.0", metavar="F,...", help="Shares of the data, a column each")
-@default_option("--metric", default="fid", help="What is compared, as in evaluate")
+@default_option(
+    "--metric",
+    default="fid",
+    metavar="NAME,...",
+    help="What is compared, as in evaluate; pr_recall and others alone, too",
+)
 @default_option("--features", default="inception", metavar="NAME", help="As in evaluate")
 @click.option("--samples", type=COUNT, help="Generated images, as in evaluate")
 @click.option(

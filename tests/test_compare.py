@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -26,9 +27,9 @@ from support.images import color_crops, write_zip
 from support.runs import TINY
 from support.scripts import DRIVERS, invoke, run_script, start_script
 
-from stylegan_plugins.analysis import cells, compare, comparison, metrics
+from stylegan_plugins.analysis import cells, compare, comparison, evaluate, metrics
 from stylegan_plugins.analysis.cells import Cell
-from stylegan_plugins.analysis.comparison import Measured, Results
+from stylegan_plugins.analysis.comparison import Column, Measured, Results
 from stylegan_plugins.errors import DataError, OptionError
 
 HOST = Path("/host")
@@ -131,11 +132,19 @@ def test_a_variation_that_cannot_be_is_one_line(vary, more, message):
 # What is written. ---------------------------------------------------------------------------------
 
 
-def results(values: dict[Cell, float], planned: list[Cell] | None = None, **how) -> Results:
+FID = Column("fid", "fid_clean", False, 7.25)
+KID, DISTANCE = Column("kid", "kid_clip", False, 0.5), Column("distance", "distance_clip", None)
+
+
+def results(values: dict[Cell, Any], planned: list[Cell] | None = None, **how) -> Results:
     """What a comparison measured. Runs of the plug-in `b` have no ADA."""
-    known = dict(metric="fid", key="fid_clean", higher=False, features="inception", kimg=1000, samples=50, real=100)
-    runs = [Measured(cell, "folder", value, "off" if cell.plugins == "b" else "on") for cell, value in values.items()]
-    return Results(**{**known, "floor": 7.25, **how}, planned=planned or list(values), runs=runs)
+    columns = how.pop("columns", [FID])
+    known = dict(features="inception", kimg=1000, samples=50, real=100, planned=planned or list(values))
+    of = lambda value: value if isinstance(value, dict) else {column.name: value for column in columns}
+    runs = [
+        Measured(cell, "folder", of(value), "off" if cell.plugins == "b" else "on") for cell, value in values.items()
+    ]
+    return Results(columns, **known, runs=runs, **how)
 
 
 def by_seed(**rows: Sequence[float]) -> dict[Cell, float]:
@@ -153,11 +162,40 @@ def test_the_table_says_what_is_compared():
     ]
     head = ["| plug-ins | FID ↓ |", "| --- | --- |"]
     assert text.splitlines()[-4:] == [*head, "| none | 12 ± 2.83 |", "| a + b | **3.25 ± 0.354** |"]
-    one = results({Cell("none", 0.5, 0): 10, Cell("b", 0.5, 0): 14}, metric="pr", higher=True, floor=None)
+    one = results({Cell("none", 0.5, 0): 10, Cell("b", 0.5, 0): 14}, columns=[Column("pr", "pr_clip_f_score", True)])
     text = comparison.as_markdown(one)
     assert "One seed, so differences may be chance" in text and "floor" not in text and "ADA:" not in text
     assert "| plug-ins | ADA | F-score of precision and recall ↑, 50% of the data |" in text
     assert text.splitlines()[-1] == "| b | off | **14** |"
+
+
+@pytest.mark.unit
+def test_several_metrics_are_columns_of_one_table(tmp_path):
+    cells_ = [Cell(name, share, 0) for share in (1.0, 0.2) for name in ("none", "b")]
+    values = {cell: {"kid": k + 1.0, "distance": 5.0 - k} for k, cell in enumerate(cells_)}
+    found = results(values, columns=[KID, DISTANCE], held_out=True)
+    text = comparison.write(found, tmp_path, {})
+    assert text.splitlines()[:3] == [
+        "KID ↓ (kid_clip), lower is better; distance (distance_clip); features: inception.",
+        "1000 kimg a run, 50 generated and 100 held-out images.",
+        "Split-half floor, one half of the real images against the other: KID ↓ 0.5.",
+    ]
+    shares = [f"{title}, {share}% of the data" for share in (100, 20) for title in ("KID ↓", "distance")]
+    assert f"| plug-ins | ADA | {' | '.join(shares)} |" in text
+    # None is the best by distance.
+    assert text.splitlines()[-2:] == ["| none | on | **1** | 5 | **3** | 3 |", "| b | off | 2 | 4 | 4 | 2 |"]
+    with open(tmp_path / "compare.csv", newline="") as file:
+        line = next(csv.DictReader(file))
+        assert (line["kid_clip"], line["distance_clip"]) == ("1.0", "5.0")
+
+
+@pytest.mark.unit
+def test_a_metric_or_one_figure_of_it_is_compared():
+    assert evaluate.figures_of("kid, pr_recall,pr,kid", "--metric") == {
+        **{"kid": ("kid", ""), "pr_recall": ("pr", "_recall"), "pr": ("pr", "_f_score")}
+    }
+    with pytest.raises(OptionError, match="^--metric=kid,pr_x: pr_x is no metric of fid, kid, pr, is, distinct"):
+        evaluate.figures_of("kid,pr_x", "--metric")
 
 
 @pytest.mark.unit
@@ -175,7 +213,8 @@ def test_rows_that_are_not_distinguished_from_the_best_say_so():
 @settings(deadline=None, max_examples=40)
 @given(st.lists(st.lists(st.floats(-1e6, 1e6), min_size=3, max_size=3), min_size=2, max_size=4), st.booleans())
 def test_the_best_mean_is_bold_and_no_tie_is_farther_than_a_deviation(table, higher):
-    _, rows = results(by_seed(**{f"p{i}": row for i, row in enumerate(table)}), higher=higher).table()
+    column = Column("x", "x", higher)
+    _, rows = results(by_seed(**{f"p{i}": row for i, row in enumerate(table)}), columns=[column]).table()
     means, spread = [statistics.fmean(row) for row in table], [statistics.stdev(row) for row in table]
     best = [i for i, row in enumerate(rows) if row[-1].best]
     assert len(best) == (len(set(means)) > 1)
@@ -202,7 +241,9 @@ def test_all_formats_have_the_same_figures_and_nothing_of_a_name_is_markup(tmp_p
     assert len(lines) == 13 and lines[0]["gamma"] == "0.1" and (lines[-1]["gamma"], lines[-1]["ada"]) == ("", "off")
     assert [float(line["fid_clean"]) for line in lines] == [5.0 + index for index in range(13)]
     record = json.loads((tmp_path / "compare.json").read_text())
-    assert record["cells"][2]["varied"] == {"gamma": "1"} and (record["floor"], record["data"]) == (7.25, "d.zip")
+    assert record["cells"][2]["varied"] == {"gamma": "1"} and record["data"] == "d.zip"
+    assert record["metrics"] == [{"name": "fid", "key": "fid_clean", "higher": False, "floor": 7.25}]
+    assert record["cells"][0]["values"] == {"fid": 5.0}
     assert ElementTree.parse(tmp_path / "compare.svg").getroot().tag.endswith("svg")
     # An option with words makes no figure, and that of another comparison does not stay.
     words = results({Cell("none", 1.0, 0, (("mode", value),)): 1.0 for value in ("a", "b")})
@@ -233,9 +274,9 @@ def test_the_figure_has_a_line_for_each_combination_and_a_level_for_one_without_
 @pytest.mark.unit
 def test_the_floor_of_fid_is_that_of_evaluate_and_a_small_set_has_none():
     reference = metrics.Reference(np.random.default_rng(0).normal(size=[40, 3]).astype(np.float32))
-    assert metrics.split_half(metrics.METRICS["fid"], reference) == pytest.approx(reference.floor, rel=1e-5)
-    assert metrics.split_half(metrics.METRICS["kid"], reference) is not None
-    assert metrics.split_half(metrics.METRICS["fid"], metrics.Reference(np.zeros([7, 3], np.float32))) is None
+    assert metrics.split_half(metrics.METRICS["fid"], reference) == {"": pytest.approx(reference.floor, rel=1e-5)}
+    assert metrics.split_half(metrics.METRICS["pr"], reference).keys() == {"_precision", "_recall", "_f_score"}
+    assert metrics.split_half(metrics.METRICS["fid"], metrics.Reference(np.zeros([7, 3], np.float32))) == {}
 
 
 @pytest.mark.unit
@@ -286,7 +327,15 @@ def test_combinations_are_trained_and_after_ctrl_c_the_same_command_goes_on(ada_
     tiny = [flag for flag in TINY[ADA] if not flag.startswith(("--kimg", "--snap"))]
     out = tmp_path / "out"
     flags = ["--plugins=none,diffaugment", f"--data={small_zip}", "--kimg=1", "--fraction=0.5", f"--outdir={out}"]
-    flags += [f"--host={ada_host}", "--features=efficientnet_lite0", "--samples=16", "--metric=kid", "--", *tiny]
+    flags += [
+        f"--host={ada_host}",
+        "--features=efficientnet_lite0",
+        "--samples=16",
+        "--metric=kid,distinct",
+        "--",
+        *tiny,
+    ]
+    flags.insert(0, f"--reference={write_zip(tmp_path / 'held.zip', color_crops(9, side=16, seed=5))}")
     flags += ["--batch=128", "--device=cpu", "--snap=9"]
     running = start_script(tmp_path, QUICK, *flags)
     deadline = time.monotonic() + 300
@@ -310,8 +359,10 @@ def test_combinations_are_trained_and_after_ctrl_c_the_same_command_goes_on(ada_
     record = json.loads((out / "compare.json").read_text())
     runs = [(cell["plugins"], cell["seed"], cell["ada"]) for cell in record["cells"]]
     assert runs == [("none", 0, "on"), ("diffaugment", 0, "off")]
-    assert all(cell["value"] > record["floor"] for cell in record["cells"])
-    assert "| diffaugment | off | " in done.stdout and "16 generated and 64 real images" in done.stdout
+    assert [column["key"] for column in record["metrics"]] == [f"{x}_efficientnet_lite0" for x in ("kid", "distinct")]
+    assert all(cell["values"]["kid"] > record["metrics"][0]["floor"] for cell in record["cells"])
+    assert all(1 <= cell["values"]["distinct"] <= 16 for cell in record["cells"])
+    assert "| diffaugment | off | " in done.stdout and "16 generated and 9 held-out images" in done.stdout
     options = next(out.glob("diffaugment-0.5-seed0-*/0*/training_options.json"))
     saved = json.loads(options.read_text())
     assert saved["training_set_kwargs"]["max_size"] == 32 and saved["plugins"]["active"] == ["diffaugment"]

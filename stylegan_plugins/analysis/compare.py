@@ -1,4 +1,4 @@
-"""`stylegan-plugins compare`: combinations of plug-ins, trained in turn with the same budget, and a table of a metric.
+"""`stylegan-plugins compare`: combinations of plug-ins, trained in turn with the same budget, and a table of metrics.
 
 Its form is that of the papers' tables: a row for each combination, a column for each share of the data, with mean and
 deviation over seeds. A run is used again only if arguments, contents of data and files, and versions are the same."""
@@ -20,8 +20,9 @@ import torch
 
 from stylegan_plugins.analysis import cells, comparison, evaluate, metrics, programs
 from stylegan_plugins.analysis.cells import Cell
-from stylegan_plugins.analysis.comparison import Measured, Results
-from stylegan_plugins.errors import DataError, OptionError, printable
+from stylegan_plugins.analysis.comparison import Column, Measured, Results
+from stylegan_plugins.analysis.records import Result
+from stylegan_plugins.errors import DataError, printable
 from stylegan_plugins.files import datasets, json_lines, prepare, run_folders, states
 from stylegan_plugins.files.atomic import write_json
 from stylegan_plugins.host import find
@@ -145,6 +146,7 @@ def run(
     *,
     plugins: str,
     data: str,
+    reference: str | None,
     kimg: int,
     seeds: int,
     fractions: str,
@@ -160,22 +162,29 @@ def run(
     """Train and evaluate what is not done yet. Return the table, also written to `outdir` as compare.md, .html, .csv
     and .json, after each run.
 
-    vary: options of train.py with several values, `gamma=0.1,1,10`. The reference of metrics is the whole data set,
-    whatever share a run trains on. Raises OptionError or DataError."""
+    reference   what metrics compare with; None: the whole data set, whatever share a run trains on
+    vary        options of train.py with several values, `gamma=0.1,1,10`
+
+    Raises OptionError or DataError."""
     combinations, shares = cells.combinations_of(plugins), cells.fractions_of(fractions)
     variations = cells.variations_of(vary)
-    chosen = evaluate.metrics_of(metric, "--metric")
-    if len(chosen) > 1:
-        raise OptionError(f"--metric={metric}: one metric at a time makes a table.")
-    ((metric, computed),) = chosen.items()
+    figures = evaluate.figures_of(metric, "--metric")
+    chosen = {name: metrics.known()[name] for name, _ in figures.values()}
     cells.check_arguments(combinations, more, variations)
     evaluate.require_libraries()
     comparison.require_libraries()
-    network = extractors.load(features, {computed.reads}, device)  # or it would fail after training
+    network = extractors.load(
+        features, {known.reads for known in chosen.values()}, device
+    )  # or it would fail after training
     path = str(Path(prepare.usable(data, pictures)).resolve())
     images, _, _ = datasets.check_dataset(path)
-    samples = samples or evaluate.default_samples(images)
-    evaluate.check_numbers(chosen, "--metric", images, samples)
+    judged_by = path if reference is None else str(Path(prepare.usable(reference, pictures)).resolve())
+    real, *_ = datasets.check_dataset(judged_by)
+    samples = samples or evaluate.default_samples(real)
+    evaluate.check_numbers(chosen, "--metric", real, samples)
+    same = datasets.fingerprint(judged_by) == datasets.fingerprint(path)
+    for name, known in chosen.items():
+        evaluate.check_held_out(known, f"--metric={name}", same)
     datasets.check_output(outdir)
     outdir = outdir.resolve()
     planned = cells.cells_of(combinations, variations, shares, seeds)
@@ -194,7 +203,8 @@ def run(
         call([*command(cell, outdir), "--dry-run"], outdir / "dry-run.log", "Nothing was trained.")
     left = {cell: kimg - progress_of(outdir / folders[cell])[1] / 1000 for cell in planned}
     left = {cell: part for cell, part in left.items() if part > 0}
-    clock, text, floor = Clock(), "", None
+    clock, text = Clock(), ""
+    columns: list[Column] = []
     measured: list[Measured] = []
     for number, cell in enumerate(planned, 1):
         folder, about, start = outdir / folders[cell], f"{number} of {len(planned)}", time.monotonic()
@@ -202,21 +212,37 @@ def run(
         last = _trained(command(cell, folder), folder, kimg, about, report)
         trained = time.monotonic()
         how: dict[str, Any] = dict(features=features, network=network, samples=samples, device=device, report=report)
-        value, line = evaluate.figure_of(last, path, metric=metric, **how)
+        lines = evaluate.of_newest(last, judged_by, metrics=",".join(chosen), **how)
+        values = {key: lines[name]["results"][lines[name]["metric"] + end] for key, (name, end) in figures.items()}
         if cell in left:
             clock.count(left.pop(cell), trained - start, time.monotonic() - trained)
             time_left = host_module("dnnlib").util.format_time(clock.seconds(list(left.values())))
-            report(f"{about}: {line['metric']} {value:.4g}" + (f"; about {time_left} left for all" if left else ""))
-        if not measured and computed.reads == "features":
-            dataset = find.open_dataset(path, last)[1]
-            reference = evaluate.Comparison(network, dataset, line["of"]["data"], images, samples).reference
-            floor = metrics.split_half(computed, reference)
-        measured.append(Measured(cell, folders[cell], value, ada_of(last.parent)))
-        of: dict[str, Any] = dict(key=line["metric"], higher=computed.higher, features=features, kimg=kimg)
-        of |= dict(samples=samples, real=images, floor=floor)
-        results = Results(metric, **of, planned=planned, runs=measured)
-        text = comparison.write(results, outdir, {"data": data, "arguments": list(more)})
+            told = ", ".join(f"{lines[name]['metric']}{end} {values[key]:.4g}" for key, (name, end) in figures.items())
+            report(f"{about}: {told}" + (f"; about {time_left} left for all" if left else ""))
+        if not measured:
+            compared = evaluate.Comparison(
+                network, find.open_dataset(judged_by, last)[1], datasets.fingerprint(judged_by), real, samples
+            )
+            columns = _columns(figures, lines, compared)
+        measured.append(Measured(cell, folders[cell], values, ada_of(last.parent)))
+        of: dict[str, Any] = dict(features=features, kimg=kimg, samples=samples, real=real)
+        results = Results(columns, **of, held_out=not same, planned=planned, runs=measured)
+        text = comparison.write(results, outdir, {"data": data, "reference": reference, "arguments": list(more)})
     return f"{text}\n\n{outdir / comparison.NAME}.md, .html, .csv"
+
+
+def _columns(
+    figures: Mapping[str, tuple[str, str]], lines: Mapping[str, Result], compared: evaluate.Comparison
+) -> list[Column]:
+    """Return the figures of the table, of which there are these lines of results, with their floors."""
+    known = metrics.known()
+    reads = {name for name in lines if known[name].reads == "features"}
+    floors = {name: metrics.split_half(known[name], compared.reference) if name in reads else {} for name in lines}
+    found = []
+    for key, (name, end) in figures.items():
+        higher = None if end.endswith("_std") else known[name].higher
+        found.append(Column(key, lines[name]["metric"] + end, higher, floors[name].get(end)))
+    return found
 
 
 def _trained(arguments: Sequence[str], folder: Path, kimg: int, about: str, report: Callable[[str], None]) -> Path:

@@ -9,7 +9,7 @@ import io
 import itertools
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from stylegan_plugins.errors import require
 from stylegan_plugins.files.atomic import whole, write_json
 
 TITLES = {"fid": "FID", "kid": "KID", "pr": "F-score of precision and recall", "is": "Inception Score"}
+TITLES |= {f"pr_{name}": name for name in ("precision", "recall")}
 NAME = "compare"  # of the files, with their endings
 Row = tuple[str, Varied]
 
@@ -31,13 +32,33 @@ def require_libraries() -> None:
 
 
 @dataclass(frozen=True)
+class Column:
+    """A figure that is compared.
+
+    name, key   in --metric, and in lines of results
+    higher      more of it is better; None: none is best
+    floor       of one half of the real images against the other; None if there is none"""
+
+    name: str
+    key: str
+    higher: bool | None
+    floor: float | None = None
+
+    @property
+    def title(self) -> str:
+        """Return the figure with an arrow to where it is better."""
+        arrow = {True: " ↑", False: " ↓", None: ""}[self.higher]
+        return f"{TITLES.get(self.name, self.name)}{arrow}"
+
+
+@dataclass(frozen=True)
 class Measured:
-    """A run and its figure. folder: of its cell, by name; ada: `on`, `off`, or the fixed probability of ADA's
-    augmentations."""
+    """A run and its figures, by the names of their columns. folder: of its cell, by name; ada: `on`, `off`, or the
+    fixed probability of ADA's augmentations."""
 
     cell: Cell
     folder: str
-    value: float
+    values: Mapping[str, float]
     ada: str
 
 
@@ -54,27 +75,22 @@ class TableCell:
 class Results:
     """What was measured so far.
 
-    metric, key        its name in --metric, and the name of its figure
-    higher             more of it is better
-    floor              the figure of one half of the real images against the other; None if there is none
     samples, real      numbers of generated and of real images
+    held_out           the real images are others than those of training
     planned            all runs of the comparison, in the order of the table"""
 
-    metric: str
-    key: str
-    higher: bool
+    columns: Sequence[Column]
     features: str
     kimg: int
     samples: int
     real: int
-    floor: float | None
     planned: Sequence[Cell]
     runs: Sequence[Measured]
+    held_out: bool = False
 
     @property
     def title(self) -> str:
-        """Return the metric with an arrow to where it is better."""
-        return f"{TITLES.get(self.metric, self.metric)} {'↑' if self.higher else '↓'}"
+        return ", ".join(column.title for column in self.columns)
 
     @functools.cached_property
     def rows(self) -> list[Row]:
@@ -97,18 +113,24 @@ class Results:
     def ada(self) -> dict[Row, str]:
         return {run.cell.row: run.ada for run in self.runs}
 
-    def values(self, row: Row, share: float) -> list[float]:
-        return [run.value for run in self.runs if run.cell.row == row and run.cell.fraction == share]
+    def values(self, column: Column, row: Row, share: float) -> list[float]:
+        return [run.values[column.name] for run in self.runs if (run.cell.row, run.cell.fraction) == (row, share)]
 
     def caption(self) -> list[str]:
         """Return what a reader of the table must know, in sentences."""
         far = "" if len(self.runs) == len(self.planned) else f" {len(self.runs)} of {len(self.planned)} runs so far."
+        better = {True: ", higher is better", False: ", lower is better", None: ""}
+        compared = "; ".join(f"{column.title} ({column.key}){better[column.higher]}" for column in self.columns)
+        real = f"{self.real} {'held-out' if self.held_out else 'real'}"
         found = [
-            f"{self.title} ({self.key}), {'higher' if self.higher else 'lower'} is better; features: {self.features}.",
-            f"{self.kimg} kimg a run, {self.samples} generated and {self.real} real images.{far}",
+            f"{compared}; features: {self.features}.",
+            f"{self.kimg} kimg a run, {self.samples} generated and {real} images.{far}",
         ]
-        if self.floor is not None:
-            found.append(f"Split-half floor, one half of the real images against the other: {self.floor:.4g}.")
+        floors = {column.title: column.floor for column in self.columns if column.floor is not None}
+        if floors:
+            several = len(self.columns) > 1
+            values = ", ".join(f"{title} {floor:.4g}" if several else f"{floor:.4g}" for title, floor in floors.items())
+            found.append(f"Split-half floor, one half of the real images against the other: {values}.")
         if len(set(self.ada.values())) == 1:
             found.append(f"ADA: {next(iter(self.ada.values()))}.")
         if self.seeds == 1:
@@ -123,23 +145,29 @@ class Results:
     def table(self) -> tuple[list[str], list[list[TableCell]]]:
         """Return the head and the rows."""
         differ = len(set(self.ada.values())) > 1
-        name = lambda share: self.title if self.shares == [1] else f"{self.title}, {100 * share:g}% of the data"
-        columns = [self._column(share) for share in self.shares]
+        name = lambda title, share: title if self.shares == [1] else f"{title}, {100 * share:g}% of the data"
+        figures = list(itertools.product(self.shares, self.columns))
+        columns = [self._column(column, share) for share, column in figures]
         rows = []
         for row in self.rows:
             plugins, chosen = row[0].replace(",", " + "), dict(row[1])
             words = [plugins, *(chosen.get(option, "–") for option in self.options)]
             words += [self.ada.get(row, "")] if differ else []
             rows.append([*map(TableCell, words), *(column[row] for column in columns)])
-        head = ["plug-ins", *self.options, *(["ADA"] if differ else []), *map(name, self.shares)]
+        head = [
+            "plug-ins",
+            *self.options,
+            *(["ADA"] if differ else []),
+            *(name(column.title, share) for share, column in figures),
+        ]
         return head, rows
 
-    def _column(self, share: float) -> dict[Row, TableCell]:
-        found = {row: values for row in self.rows if (values := self.values(row, share))}
+    def _column(self, figure: Column, share: float) -> dict[Row, TableCell]:
+        found = {row: values for row in self.rows if (values := self.values(figure, row, share))}
         means = {row: statistics.fmean(values) for row, values in found.items()}
         spread = {row: statistics.stdev(values) if len(values) > 1 else 0.0 for row, values in found.items()}
-        best = (max if self.higher else min)(means, key=lambda row: means[row], default=None)
-        if len(set(means.values())) < 2:
+        best = (max if figure.higher else min)(means, key=lambda row: means[row], default=None)
+        if len(set(means.values())) < 2 or figure.higher is None:
             best = None
         column = {}
         for row in self.rows:
@@ -165,12 +193,14 @@ def as_csv(results: Results) -> str:
     """Return a line for each run."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    head = ["plugins", *results.options, "fraction", "seed", "ada", "kimg", "samples", "real", results.key, "folder"]
+    head = ["plugins", *results.options, "fraction", "seed", "ada", "kimg", "samples", "real"]
+    head += [*(column.key for column in results.columns), "folder"]
     writer.writerow(head)
     for run in results.runs:
         chosen = dict(run.cell.varied)
         words = [run.cell.plugins, *(chosen.get(name, "") for name in results.options), run.cell.fraction]
-        words += [run.cell.seed, run.ada, results.kimg, results.samples, results.real, run.value, run.folder]
+        words += [run.cell.seed, run.ada, results.kimg, results.samples, results.real]
+        words += [*(run.values[column.name] for column in results.columns), run.folder]
         writer.writerow(words)
     return out.getvalue()
 
@@ -187,7 +217,7 @@ def as_html(results: Results, figure: bytes | None) -> str:
 
 
 def as_figure(results: Results) -> bytes | None:
-    """Draw the metric over the first varied option whose values are numbers, as SVG: a line for each combination, other
+    """Draw each metric over the first varied option whose values are numbers, as SVG: a line for a combination, other
     option and share of the data, with the deviation over seeds. A combination without the option is a dashed line. None
     without such an option."""
     option = next((name for name in results.options if _is_numeric(results, name)), None)
@@ -196,38 +226,42 @@ def as_figure(results: Results) -> bytes | None:
     import matplotlib
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.4, 4), layout="constrained")
-    axes = figure.subplots()
+    figure = Figure(figsize=(6.4, 4 * len(results.columns)), layout="constrained")
+    with matplotlib.rc_context({"svg.hashsalt": NAME, "text.parse_math": False}):
+        for column, (axes,) in zip(results.columns, figure.subplots(len(results.columns), squeeze=False), strict=True):
+            _draw(results, column, option, axes)
+        out = io.BytesIO()
+        figure.savefig(out, format="svg", metadata={"Date": None})
+    return out.getvalue()
+
+
+def _draw(results: Results, column: Column, option: str, axes: Any) -> None:
     marks = itertools.cycle("os^Dvp*h")
     lines: dict[tuple[Any, ...], list[tuple[float, list[float]]]] = {}
     for (plugins, varied), share in itertools.product(results.rows, results.shares):
-        if values := results.values((plugins, varied), share):
+        if values := results.values(column, (plugins, varied), share):
             others = tuple(f"{name} {value}" for name, value in varied if name != option)
             place = float(dict(varied).get(option, "nan"))
             data = [] if results.shares == [1] else [f"{100 * share:g}% of the data"]
             lines.setdefault((plugins.replace(",", " + "), *others, *data), []).append((place, values))
-    with matplotlib.rc_context({"svg.hashsalt": NAME, "text.parse_math": False}):
-        for words, points in lines.items():
-            means = [statistics.fmean(values) for _, values in points]
-            if math.isnan(points[0][0]):
-                axes.axhline(means[0], linestyle="--", color=f"C{len(axes.lines) % 10}", label=", ".join(words))
-                continue
-            spread = [statistics.stdev(values) if len(values) > 1 else 0.0 for _, values in points]
-            order = sorted(range(len(points)), key=lambda i: points[i][0])
-            x, y, deviation = ([values[i] for i in order] for values in ([at for at, _ in points], means, spread))
-            errors = deviation if results.seeds > 1 else None
-            axes.errorbar(x, y, errors, marker=next(marks), capsize=3, label=", ".join(words))
-        places = sorted({place for points in lines.values() for place, _ in points if not math.isnan(place)})
-        if len(places) > 1 and places[0] > 0 and places[-1] >= 8 * places[0]:
-            axes.set_xscale("log")
-        axes.set_xticks(places, [f"{place:g}" for place in places])
-        axes.set_xticks([], minor=True)
-        axes.set(xlabel=option, ylabel=f"{results.title} ({results.key})")
-        axes.grid(axis="y", color="0.9")
-        axes.legend(frameon=False)
-        out = io.BytesIO()
-        figure.savefig(out, format="svg", metadata={"Date": None})
-    return out.getvalue()
+    for words, points in lines.items():
+        means = [statistics.fmean(values) for _, values in points]
+        if math.isnan(points[0][0]):
+            axes.axhline(means[0], linestyle="--", color=f"C{len(axes.lines) % 10}", label=", ".join(words))
+            continue
+        spread = [statistics.stdev(values) if len(values) > 1 else 0.0 for _, values in points]
+        order = sorted(range(len(points)), key=lambda i: points[i][0])
+        x, y, deviation = ([values[i] for i in order] for values in ([at for at, _ in points], means, spread))
+        errors = deviation if results.seeds > 1 else None
+        axes.errorbar(x, y, errors, marker=next(marks), capsize=3, label=", ".join(words))
+    places = sorted({place for points in lines.values() for place, _ in points if not math.isnan(place)})
+    if len(places) > 1 and places[0] > 0 and places[-1] >= 8 * places[0]:
+        axes.set_xscale("log")
+    axes.set_xticks(places, [f"{place:g}" for place in places])
+    axes.set_xticks([], minor=True)
+    axes.set(xlabel=option, ylabel=f"{column.title} ({column.key})")
+    axes.grid(axis="y", color="0.9")
+    axes.legend(frameon=False)
 
 
 def _is_numeric(results: Results, option: str) -> bool:
@@ -254,7 +288,8 @@ def write(results: Results, outdir: Path, more: dict[str, Any]) -> str:
         with whole(outdir / f"{NAME}.{ending}") as out:
             out.write(content)
     cells = [{**asdict(run.cell), "varied": dict(run.cell.varied), "folder": run.folder} for run in results.runs]
-    measured = [cell | {"ada": run.ada, "value": run.value} for cell, run in zip(cells, results.runs, strict=True)]
-    known = {name: getattr(results, name) for name in ("metric", "key", "features", "kimg", "samples", "real", "floor")}
-    write_json(outdir / f"{NAME}.json", {**known, **more, "cells": measured})
+    measured = [cell | {"ada": run.ada, "values": run.values} for cell, run in zip(cells, results.runs, strict=True)]
+    known = {name: getattr(results, name) for name in ("features", "kimg", "samples", "real")}
+    metrics = [asdict(column) for column in results.columns]
+    write_json(outdir / f"{NAME}.json", {"metrics": metrics, **known, **more, "cells": measured})
     return text

@@ -41,11 +41,25 @@ def default_samples(reference: int) -> int:
 
 def metrics_of(text: str, flag: str = "--metrics") -> dict[str, Metric]:
     """Read `fid,kid` as metrics by name. flag: what errors name. Raises OptionError."""
+    return _named(text, flag, metrics.known())
+
+
+def figures_of(text: str, flag: str) -> dict[str, tuple[str, str]]:
+    """Read `kid,pr_recall` as figures by name: metric, and the end of the figure. A metric alone is the one that
+    decides. flag: what errors name. Raises OptionError."""
     known = metrics.known()
+    figures = {name: (name, metric.decides) for name, metric in known.items()}
+    ends = [(name, end) for name, metric in known.items() for end in metric.ends]
+    return _named(text, flag, {**{name + end: (name, end) for name, end in ends if end}, **figures}, list(figures))
+
+
+def _named(text: str, flag: str, known: Mapping[str, Any], listed: Iterable[str] = ()) -> dict[str, Any]:
+    """Return what a text names, with commas. listed: what errors list; nothing: all that is known."""
     names = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
     unknown = [name for name in names if name not in known]
     if unknown or not names:
-        raise OptionError(f"{flag}={text}: {unknown[0] if unknown else 'nothing'} is no metric of {', '.join(known)}.")
+        missing, choices = unknown[0] if unknown else "nothing", ", ".join(listed or known)
+        raise OptionError(f"{flag}={text}: {missing} is no metric of {choices}.")
     return {name: known[name] for name in names}
 
 
@@ -295,12 +309,10 @@ def run(path: Path, data: str | None, **how: Any) -> str:
     return "\n".join([as_markdown(rows, best), "", *end, str(marked)])
 
 
-def figure_of(path: Path, data: str, *, metric: str, **how: Any) -> tuple[float, Result]:
-    """Return the figure of one metric by which snapshots are ranked, of the newest one, and its line of results.
-    Arguments as of `results`."""
-    rows, *_ = results(path, data, metrics=metric, most=None, every=False, outdir=None, **how)
-    ((name, line),) = next(iter(rows.values())).items()
-    return line["results"][line["metric"] + metrics.known()[name].decides], line
+def of_newest(path: Path, data: str, **how: Any) -> dict[str, Result]:
+    """Return the results of the newest snapshot by metric. Arguments as of `results`."""
+    rows, *_ = results(path, data, most=None, every=False, outdir=None, **how)
+    return next(iter(rows.values()))
 
 
 def check_numbers(chosen: Mapping[str, Metric], flag: str, real: int, generated: int) -> None:

@@ -171,11 +171,12 @@ def score(metric: Metric, label: str, reference: Reference | None, generated: Ou
     return {label + end: found[end] for end in metric.ends}
 
 
-def split_half(metric: Metric, reference: Reference) -> float | None:
-    """Return the figure that decides, of one half of the real images against the other: what a perfect generator would
-    get with so many. None if there are too few images, it is not finite, or the metric reads training images."""
+def split_half(metric: Metric, reference: Reference) -> dict[str, float]:
+    """Return the figures, by their ends, of one half of the real images against the other: what a perfect generator
+    would get with so many. Those that are not finite are left out; nothing if there are too few images, or the metric
+    reads training images."""
     half = len(reference.features) // 2
     if metric.training or half < max(metric.real, metric.generated):
-        return None
-    value = metric.compute(Reference(reference.features[:half].numpy()), reference.features[half : 2 * half])
-    return value[metric.decides] if math.isfinite(value[metric.decides]) else None
+        return {}
+    found = metric.compute(Reference(reference.features[:half].numpy()), reference.features[half : 2 * half])
+    return {end: value for end, value in found.items() if math.isfinite(value)}
