@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stylegan_plugins.plugins.diffaugment import DiffAugmentOptions
 from training_ext.diffaugment import GROUPS, DiffAugment
 
 pytestmark = pytest.mark.unit
@@ -208,6 +209,24 @@ def test_a_seed_gives_images_and_omega_of_augself_bb0760e_for_each_strength(gold
     for group in GROUPS:
         assert torch.equal(omega[group], recorded[group]), group
     torch.testing.assert_close(augment.apply(images, recorded), expected, rtol=0, atol=1e-6)
+
+
+# Where. -------------------------------------------------------------------------------------------
+
+PASSES = [("real", "Dmain"), ("real", "Dreg"), ("generated", "Dmain"), ("generated", "Gmain")]
+
+
+@pytest.mark.parametrize(
+    "where, transformed",
+    [
+        ("all", PASSES),  # E f_D(-D(T(x))) + E f_D(D(T(G(z)))), E f_G(-D(T(G(z))))
+        ("d", PASSES[:3]),  # E f_D(-D(T(x))) + E f_D(D(T(G(z)))), E f_G(-D(G(z)))
+        ("reals", PASSES[:2]),  # E f_D(-D(T(x))) + E f_D(D(G(z))), E f_G(-D(G(z)))
+    ],
+)
+def test_t_is_in_the_terms_of_the_papers_three_variants_and_in_no_other(where, transformed):
+    applies = DiffAugmentOptions(where=where).applies
+    assert [these for these in PASSES if applies(*these)] == transformed
 
 
 # Off, edges and errors. ---------------------------------------------------------------------------
