@@ -24,7 +24,7 @@ setup(
     package_dir={"stylegan_plugins.patches": "patches"},
     package_data={
         "stylegan_plugins": ["template.py.txt"],
-        "stylegan_plugins.analysis": ["compare.html.jinja"],
+        "stylegan_plugins.analysis": ["compare.html.jinja", "recipes/*.toml"],
         "stylegan_plugins.report": ["report.html.jinja", "report.js", "statistics.json"],
         "stylegan_plugins.files": ["faces.webp"],
         "stylegan_plugins.host": ["files/*/*.py"],
@@ -43,6 +43,7 @@ setup(
         "psutil",
         "safetensors",
         "msgspec>=0.18",
+        "tomli; python_version < '3.11'",  # by which msgspec reads TOML
         "ninja",
         "setuptools",  # torch.utils.cpp_extension, which hosts import, needs it
     ],

@@ -182,11 +182,19 @@ def compare(arguments: Sequence[str] | Mapping[str, Any] = (), **options: Any) -
 
     arguments  for every train.py, as `train` takes them: dict(batch=8), or ["--batch=8"]
 
-    Options and defaults are those of `stylegan-plugins compare`. Raises DataError, HostError or OptionError."""
+    Of a recipe with several data sets, that by their names; nothing with dry_run. Options and defaults are those of
+    `stylegan-plugins compare`. Raises DataError, HostError or OptionError."""
     more = as_arguments(arguments) if isinstance(arguments, Mapping) else list(arguments)
     settings = _read(commands.compare, more, options)
-    commands.compared(**settings)
-    return json_lines.parse((settings["outdir"] / "compare.json").read_text(encoding="utf-8"))
+    text = commands.compared(**settings)
+    if settings["dry_run"]:
+        tell(text)
+        return {}
+    parsed = lambda file: json_lines.parse(file.read_text(encoding="utf-8"))
+    outdir = settings["outdir"]
+    if (outdir / "compare.json").exists():
+        return parsed(outdir / "compare.json")
+    return {file.parent.name: parsed(file) for file in sorted(outdir.glob("*/compare.json"))}
 
 
 @_as(commands.advise)

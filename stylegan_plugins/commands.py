@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-import itertools
-import sys
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
-import numpy as np
 
-from stylegan_plugins.analysis import captioned, explore_page, loading, pictures
 from stylegan_plugins.analysis import compare as comparing
 from stylegan_plugins.analysis import evaluate as evaluating
 from stylegan_plugins.analysis import probe as probing
-from stylegan_plugins.analysis import sample as sampling
-from stylegan_plugins.analysis import share as sharing
-from stylegan_plugins.analysis.explorer import Explorer
-from stylegan_plugins.analysis.loading import LoadedGenerator
-from stylegan_plugins.errors import OptionError, require, tell
-from stylegan_plugins.files import datasets, prepare, run_folders
+from stylegan_plugins.analysis import recipe as recipes
+from stylegan_plugins.drawing_commands import (
+    COUNT,
+    Directory,
+    default_option,
+    explore,
+    export,
+    interpolate,
+    outdir_option,
+    run_argument,
+    sample,
+    sheet,
+    to_stderr,
+)
+from stylegan_plugins.errors import tell
+from stylegan_plugins.files import prepare, run_folders
 from stylegan_plugins.host import devices, find
 from stylegan_plugins.host.find import data_option, device_option, host_option, on_host
 from stylegan_plugins.options import refuse_given
@@ -30,21 +34,6 @@ from stylegan_plugins.report import watch as watching
 from stylegan_plugins.report.watch import SECONDS as WATCH
 from stylegan_plugins.run import advise as advising
 from training_ext.linear_evaluation import Protocol
-
-Directory = click.Path(path_type=Path)
-COUNT = click.IntRange(min=1)
-default_option = partial(click.option, show_default=True)
-outdir_option = partial(click.option, "--outdir", type=Directory)
-WITHOUT_IMAGES = "without images to look for nearest ones among"
-NEAR = "What near means: pixels, l1, lpips, or a backbone, such as efficientnet_lite0, clip or dinov2"
-to_stderr = partial(tell, err=True)
-seeds_option = partial(default_option, "--seeds")
-trunc_option = partial(default_option, "--trunc", type=click.FloatRange(min=0), default=sampling.TRUNCATION)
-on_host_or_onnx = partial(on_host, takes_onnx=True)
-run_argument = click.argument("run_or_pkl", type=Directory)
-label_option = click.option(
-    "--class", "label", metavar="INT|NAME", help="The class, for labelled data: its number, or its name in the run"
-)
 
 
 @click.command()
@@ -111,23 +100,39 @@ def evaluate(run_or_pkl: Path, data: str | None, **settings: Any) -> None:
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
+@click.option("--plugins", metavar="A,B+C,...", help="Combinations, `none` among them: none,augself,disp+freezed")
 @click.option(
-    "--plugins", required=True, metavar="A,B+C,...", help="Combinations, `none` among them: none,augself,disp+freezed"
+    "--row",
+    "rows",
+    multiple=True,
+    metavar="'A+B --NAME=VALUE ...'",
+    help="A further combination, with options of train.py for it alone; repeatable",
 )
-@data_option(help="Images to train on", required=True)
+@click.option("--recipe", metavar="NAME|FILE", help="A table of a paper; `stylegan-plugins recipes` lists them")
+@default_option(
+    "--scale",
+    type=click.Choice(recipes.SCALES),
+    default="published",
+    help="Settings of --recipe: the published ones, or what a CPU does in hours",
+)
+@data_option(help="Images to train on")
 @click.option(
     "--reference", metavar="ZIP|DIR|NAME|URL", help="Images to compare with, held out  [default: all of --data]"
 )
-@click.option("--kimg", type=COUNT, required=True, help="Length of each run")
-@default_option("--seeds", type=COUNT, default=1, help="Runs of each combination")
-@default_option("--fraction", "fractions", default="1.0", metavar="F,...", help="Shares of the data, a column each")
-@default_option(
-    "--metric",
-    default="fid",
-    metavar="NAME,...",
-    help="What is compared, as in evaluate; pr_recall and others alone, too",
+@click.option("--kimg", type=COUNT, help="Length of each run")
+@click.option("--seeds", type=COUNT, help="Runs of each combination  [default: 1]")
+@click.option(
+    "--fraction",
+    "fractions",
+    metavar="F,...",
+    help="Shares of the data, or numbers of images, a column each  [default: 1.0]",
 )
-@default_option("--features", default="inception", metavar="NAME", help="As in evaluate")
+@click.option(
+    "--metric",
+    metavar="NAME,...",
+    help="What is compared, as in evaluate; pr_recall and others alone, too  [default: fid]",
+)
+@click.option("--features", metavar="NAME", help="As in evaluate  [default: inception]")
 @click.option("--samples", type=COUNT, help="Generated images, as in evaluate")
 @click.option(
     "--vary",
@@ -137,6 +142,7 @@ def evaluate(run_or_pkl: Path, data: str | None, **settings: Any) -> None:
 )
 @find.picture_options
 @outdir_option(help="Where runs and the table go; what is there is not done again", required=True)
+@click.option("--dry-run", is_flag=True, help="Show the commands and an estimate of the time, and train nothing")
 @host_option
 @device_option(help="Of metrics")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
@@ -144,183 +150,35 @@ def compare(**settings: Any) -> None:
     """Train combinations of plug-ins in turn with the same budget, and make a table of them.
 
     ARGUMENTS after -- go to every train.py, options of plug-ins to the combinations that have them. After an
-    interruption the same command continues where it was."""
+    interruption the same command continues where it was. With --recipe, options that are given win over its own."""
     tell(compared(**settings))
 
 
-def compared(host: Path | None, device: str, outdir: Path, arguments: tuple[str, ...], **settings: Any) -> str:
-    """Return the table of `compare`, whose parameters it takes."""
+def compared(
+    host: Path | None,
+    device: str,
+    outdir: Path,
+    arguments: tuple[str, ...],
+    recipe: str | None,
+    scale: Literal["published", "small"],
+    **settings: Any,
+) -> str:
+    """Return the table of `compare`, whose parameters it takes; of a recipe with several data sets, one after the
+    other."""
+    settings |= dict(more=arguments, pictures=prepare.How.take(settings), report=to_stderr)
+    tables = list(recipes.tables_of(recipe, scale, settings))
     devices.choose(device)
-    settings |= dict(more=arguments, pictures=prepare.How.take(settings), device=devices.device(), report=to_stderr)
-    return comparing.run(find.choose_host(host), outdir, **settings)
+    chosen = find.choose_host(host)
+    return "\n\n".join(
+        comparing.run(chosen, outdir / folder, device=devices.device(), **these) for folder, these in tables
+    )
 
 
-def _load(run_or_pkl: Path, outdir: Path, seeds: str, fewest: int = 1) -> tuple[list[int], LoadedGenerator]:
-    """Return seeds and the generator, after what can be checked before was checked."""
-    datasets.check_output(outdir)
-    numbers = sampling.seeds_of(seeds, fewest)
-    return numbers, loading.loaded(run_or_pkl)
-
-
-@click.command()
-@run_argument
-@seeds_option(default="0-15", help="Numbers and ranges, as 0-15,20; one image each")
-@trunc_option(help="Truncation psi; 1 is none")
-@click.option("--like", type=Directory, metavar="IMAGE", help="Variants of a picture: of its high-level content")
-@label_option
-@outdir_option(help="Where the images go", required=True)
-@on_host_or_onnx
-def sample(run_or_pkl: Path, seeds: str, trunc: float, like: Path | None, label: str | None, outdir: Path) -> None:
-    """Make images with the generator of RUN_OR_PKL, and a sheet of them. No data set is needed."""
-    numbers, G = _load(run_or_pkl, outdir, seeds)
-    ws = list(G.latents(numbers, truncation=trunc, class_=label, like=like))
-    with click.progressbar(ws, label="Images", file=sys.stderr) as bar:
-        made = [sampling.render(G.network, w) for w in bar]
-    outdir.mkdir(parents=True, exist_ok=True)
-    for seed, image in zip(numbers, made, strict=True):
-        sampling.picture_of(image).save(outdir / f"seed{seed:04d}.png")
-    sampling.sheet(made).save(outdir / "sheet.png")
-    tell(outdir / "sheet.png")
-
-
-def pictures_options(command: Callable) -> Callable:
-    """Add what `interpolate` and `sheet` share."""
-    command = outdir_option(help="Where the pictures go", required=True)(on_host_or_onnx(command))
-    command = label_option(command)
-    command = default_option("--features", default="pixels", metavar="NAME", help=NEAR)(command)
-    command = data_option(help="Images to find nearest ones in  [default: the run's own]")(command)
-    return run_argument(command)
-
-
-@click.command()
-@seeds_option(default="0-5", help="Numbers and ranges, as 0-5,20")
-@default_option("--frames", type=COUNT, default=24, help="From one seed to the next")
-@click.option(
-    "--seconds",
-    type=click.FloatRange(min=0, min_open=True, max=3600),
-    help="Length of video and GIF  [default: as --frames and --fps give]",
-)
-@default_option("--fps", type=click.IntRange(min=1, max=120), default=24, help="Frames in a second")
-@default_option("--loop/--no-loop", default=True, help="Back to the first seed at the end")
-@click.option(
-    "--size",
-    type=click.IntRange(min=16, max=4096),
-    help="Side of the video in pixels, even  [default: that of the images, enlarged to 256 or more]",
-)
-@default_option("--columns", type=click.IntRange(min=2), default=12, help="Frames in the strip")
-@trunc_option(help="Truncation psi; 1 is none")
-@click.option("--labels-only", is_flag=True, help="With disp: z of the first seed; labels alone change")
-@click.option(
-    "--like", type=Directory, multiple=True, metavar="IMAGE", help="With disp: labels of pictures, given twice or more"
-)
-@pictures_options
-def interpolate(
-    run_or_pkl: Path,
-    outdir: Path,
-    seeds: str,
-    columns: int,
-    trunc: float,
-    label: str | None,
-    labels_only: bool,
-    like: tuple[Path, ...],
-    data: str | None,
-    features: str,
-    **video: Any,
-) -> None:
-    """Walk from seed to seed in w: a video (MP4 and GIF), and a strip with the nearest training image under each frame.
-
-    With --labels-only or --like the walk goes from the labels of one image to those of the next. If frames jump from
-    one training image to the next, the generator has memorised them."""
-    if video["seconds"] is not None:
-        refuse_given("frames", "with --seconds")
-    if len(like) == 1:
-        raise OptionError(f"--like={like[0]}: give it twice or more, for the pictures to walk between.")
-    numbers, G = _load(run_or_pkl, outdir, seeds, fewest=1 if like else 2)
-    if label is not None and (labels_only or like):
-        raise OptionError(
-            f"--class={label}: with {'--like' if like else '--labels-only'}, labels change. Leave it out."
-        )
-    movie = pictures.Video.of(G.resolution, len(like) or len(numbers), **video)
-    known = pictures.neighbours(G.file.parent, G.network, devices.device(), data, features)
-    if known is None:
-        refuse_given("features", WITHOUT_IMAGES)
-    ends, draw = G.walk(numbers, trunc, label, labels_only, like)
-    for file in pictures.interpolation(draw, ends, outdir, video=movie, columns=columns, near=known):
-        tell(file)
-
-
-@click.command()
-@seeds_option(default="0-63", help="Numbers and ranges, as 0-63; one sample each")
-@trunc_option(help="psi of the second sheet")
-@default_option("--pairs", type=COUNT, default=16, help="Samples on a ranked sheet")
-@click.option(
-    "--beside", type=Directory, multiple=True, metavar="RUN", help="Another run or pickle on one picture; repeated"
-)
-@pictures_options
-def sheet(
-    run_or_pkl: Path,
-    outdir: Path,
-    seeds: str,
-    trunc: float,
-    pairs: int,
-    beside: tuple[Path, ...],
-    label: str | None,
-    **near: str,
-) -> None:
-    """Sample sheets: without truncation, with it, and, beside their nearest training images, the worst samples first.
-
-    The worst are those farthest from any training image; sheet-nearest.png has those nearest to one. With --beside
-    sheet-beside.png has training images and samples of all these networks, of the same seeds, without truncation."""
-    numbers, G = _load(run_or_pkl, outdir, seeds)
-    others = [(captioned.caption_of(path), loading.loaded(path)) for path in beside]
-    known = pictures.neighbours(G.file.parent, G.network, devices.device(), **near)
-    if known is None:
-        refuse_given("features", WITHOUT_IMAGES)
-        refuse_given("pairs", WITHOUT_IMAGES)
-    made = {
-        name: G.sample(numbers, truncation=psi, class_=label, as_="array")
-        for name, psi in (("full", 1.0), (f"trunc{trunc:g}", trunc))
-    }
-    files, distances = pictures.sheets(made, outdir, near=known, pairs=pairs)
-    if beside:
-        shown = [(captioned.caption_of(run_or_pkl), made["full"])]
-        shown += [(text, one.sample(numbers, truncation=1.0, class_=label, as_="array")) for text, one in others]
-        if known is not None:
-            images = itertools.islice(datasets.read_images(known.data)[1], len(numbers))
-            shown.insert(0, ("training images", [image.transpose(1, 2, 0) for image in images]))
-        files.append(outdir / "sheet-beside.png")
-        captioned.side_by_side(shown, max(round(len(numbers) ** 0.5), 1)).save(files[-1])
-    for file in files:
-        tell(file)
-    if distances is not None:
-        tell(
-            f"Distance to the nearest training image, {near['features']}: median {np.median(distances):.4g}, "
-            f"{distances.min():.4g} (seed {numbers[distances.argmin()]}) to "
-            f"{distances.max():.4g} (seed {numbers[distances.argmax()]})."
-        )
-
-
-@click.command()
-@run_argument
-@default_option("--classes", type=COUNT, default=64, help="Number of drawn labels, of a run that a plug-in conditions")
-@default_option("--seed", type=click.IntRange(min=0), default=0, help="Class k is `sample` of SEED + k")
-@outdir_option(help="Folder to share: pickle, safetensors, ONNX, samples and a model card")
-@click.option("--out", type=Directory, metavar="PKL", help="One pickle instead, of a conditioned run")
-@host_option
-def export(run_or_pkl: Path, classes: int, seed: int, outdir: Path | None, out: Path | None, host: Path | None) -> None:
-    """Write a generator for others, to a folder or as one stock pickle.
-
-    The pickle is for the host's own scripts. With --out it is of a run that a plug-in conditions, whose classes are
-    drawn labels, or of networks of another program. Others are such pickles already."""
-    if (outdir is None) == (out is None):
-        raise OptionError("export: give --outdir=FOLDER, or --out=PKL for one pickle alone.")
-    devices.choose("cpu")
-    find.choose_host(host, run_or_pkl)
-    if outdir is not None:
-        sharing.write_folder(run_or_pkl, outdir, classes, seed, to_stderr)
-    elif out is not None:
-        sharing.write_pickle(run_or_pkl, out, classes, seed)
-    tell(outdir or out)
+@click.command("recipes")
+def list_recipes() -> None:
+    """List the tables of papers that `compare --recipe` makes."""
+    for line in recipes.listed():
+        tell(line)
 
 
 class Watchable(click.Command):
@@ -364,26 +222,6 @@ def report(
 
 
 @click.command()
-@run_argument
-@default_option("--port", type=click.IntRange(1, 65535), default=7860)
-@default_option("--address", default="127.0.0.1", help="Who may open the page: 127.0.0.1 this machine, 0.0.0.0 all")
-@default_option("--features", default="pixels", metavar="NAME", help=NEAR)
-@data_option(help="Images to find nearest ones in  [default: the run's own]")
-@on_host_or_onnx
-def explore(run_or_pkl: Path, port: int, address: str, data: str | None, features: str) -> None:
-    """Open a web page to look around in the latent space of RUN_OR_PKL: seeds, truncation, directions, walks, nearest
-    training images.
-
-    It runs on this machine, sends nothing elsewhere, and ends with Ctrl-C."""
-    require("gradio", "explore")
-    G = loading.loaded(run_or_pkl)
-    near = pictures.neighbours(G.file.parent, G.network, devices.device(), data, features)
-    page, url = explore_page.serve(Explorer(G, near), address, port)
-    tell(f"{url} (Ctrl-C ends it)")
-    page.block_thread()
-
-
-@click.command()
 @data_option(help="Pictures to train on", required=True)
 @click.option("--resume", metavar="PKL|URL|NAME", help="Network to start from, as for train.py")
 @click.option("--fixed", is_flag=True, help="Pictures may not be mirrored, moved or recolored, as medical images")
@@ -403,4 +241,4 @@ def advised(host: Path | None, device: str, **settings: Any) -> advising.Advice:
     return advising.run(device=device, host=find.choose_host(host), **settings)
 
 
-COMMANDS = (advise, probe, evaluate, sample, compare, interpolate, sheet, export, explore, report)
+COMMANDS = (advise, probe, evaluate, sample, compare, list_recipes, interpolate, sheet, export, explore, report)

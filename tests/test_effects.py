@@ -323,9 +323,9 @@ def test_options_of_train_py_without_effect_are_refused_in_one_line(family, patc
 @pytest.mark.unit
 def test_options_of_a_plugin_in_no_combination_are_refused_by_compare():
     given = ["--gamma=1", "--diffaugment-cutout", "0.2", "--augself-d-weight=0"]
-    cells.check_arguments(["none", "augself"], given, {})
+    cells.check_arguments([("none", ()), ("augself", ())], given, {})
     with pytest.raises(OptionError, match="^--contrad-warmup=5 has no effect: its plug-in is in no combination"):
-        cells.check_arguments(["none", "augself"], ["--gamma=1", "--contrad-warmup=5"], {})
+        cells.check_arguments([("none", ()), ("augself", ())], ["--gamma=1", "--contrad-warmup=5"], {})
 
 
 @pytest.mark.unit

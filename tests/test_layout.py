@@ -75,7 +75,7 @@ ORDER = [  # a module imports modules that stand before its own, or beside it in
         "vision",
         "analysis",
     ),
-    *("report", "plugins", "run", "bridge", "testing", "commands", "api", "cli"),
+    *("report", "plugins", "run", "bridge", "testing", "drawing_commands", "commands", "api", "cli"),
 ]
 PATCHING = "host/patch.py"  # it applies the edits, which are made of what the rest of `host` defines
 SOURCES = [*ROOT.glob("stylegan_plugins/**/*.py"), *ROOT.glob("training_ext/*.py"), *ROOT.glob("patches/*.py")]

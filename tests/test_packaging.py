@@ -34,7 +34,7 @@ def test_only_our_two_packages_land_in_site_packages(installed):
 @pytest.mark.host
 def test_templates_and_other_files_that_modules_read_are_installed(installed):
     package = ROOT / "stylegan_plugins"
-    files = [file for file in package.rglob("*") if file.suffix in (".jinja", ".js", ".json", ".txt")]
+    files = [file for file in package.rglob("*") if file.suffix in (".jinja", ".js", ".json", ".toml", ".txt")]
     missing = [file for file in files if not (installed / "stylegan_plugins" / file.relative_to(package)).is_file()]
     assert files and missing == []
 

@@ -11,6 +11,7 @@ import itertools
 import json
 import os
 import re
+import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,12 +27,14 @@ from stylegan_plugins.files.checksums import digest_of
 from stylegan_plugins.manager import catalogue, split_names
 
 LIBRARIES = ("torch", "numpy", "timm")  # whose versions may change what a run computes
+ROW_FORM = 'give plug-ins, joined by +, and options as --name=value: --row="augself --augself-preset=plus".'
 HOST_FOLDERS = ("training", "torch_utils", "dnnlib")
 OWN = {  # options of train.py that compare sets itself, and its option for them
     **{"outdir": "--outdir", "data": "--data", "kimg": "--kimg", "seed": "--seeds", "subset": "--fraction"},
     **{"plugin": "--plugins", "resume-run": None, "dry-run": None},
 }
-Varied = tuple[tuple[str, str], ...]  # names and values of options of train.py, in the order of --vary
+Varied = tuple[tuple[str, str], ...]  # names and values of options of train.py: a row's own, then those of --vary
+Row = tuple[str, Varied]  # of a table: plug-ins, with commas, or `none`, and options
 
 
 @dataclass(frozen=True)
@@ -39,8 +42,8 @@ class Cell:
     """One run.
 
     plugins    with commas, or `none`
-    fraction   of the data set, in (0, 1]
-    varied     options that take several values in the comparison, and that this combination has"""
+    fraction   of the data set, in (0, 1]; above, a number of images
+    varied     options of this row alone, and those that take several values and that these plug-ins have"""
 
     plugins: str
     fraction: float
@@ -48,7 +51,7 @@ class Cell:
     varied: Varied = ()
 
     @property
-    def row(self) -> tuple[str, Varied]:
+    def row(self) -> Row:
         """Return what makes a row of the table: runs of one row differ in data and seed alone."""
         return self.plugins, self.varied
 
@@ -71,14 +74,34 @@ def combinations_of(text: str) -> list[str]:
     return found
 
 
+def row_of(text: str) -> Row:
+    """Read `diffaugment+freezed --gamma=1` as a row: plug-ins, and options of train.py for it alone. Raises
+    OptionError."""
+    try:
+        names, *words = shlex.split(text)
+        (plugins,) = combinations_of(names)
+    except (ValueError, OptionError) as error:
+        raise OptionError(f"--row={text}: {ROW_FORM}") from error
+    pairs = [re.fullmatch(r"--([A-Za-z][\w-]*)=(.*)", word, re.DOTALL) for word in words]
+    own = tuple((pair[1], pair[2]) for pair in pairs if pair is not None)
+    if None in pairs or len(dict(own)) < len(own):
+        raise OptionError(f"--row={text}: {ROW_FORM}")
+    return plugins, own
+
+
+def share_name(share: float) -> str:
+    """Return how a table calls a share of the data."""
+    return f"{share:g} images" if share > 1 else f"{100 * share:g}% of the data"
+
+
 def fractions_of(text: str) -> list[float]:
-    """Read `1.0,0.2` as shares of the data. Raises OptionError."""
+    """Read `1.0,0.2,1000` as shares of the data, and numbers of images. Raises OptionError."""
     try:
         found = [float(part) for part in text.split(",")]
     except ValueError as error:
         raise OptionError(f"--fraction={text}: numbers, with commas.") from error
-    if not all(0 < part <= 1 for part in found):
-        raise OptionError(f"--fraction={text}: shares of the data, above 0 and at most 1.")
+    if not all(0 < part <= 1 or (part > 1 and part.is_integer()) for part in found):
+        raise OptionError(f"--fraction={text}: shares of the data, above 0 and at most 1, or numbers of images.")
     return list(dict.fromkeys(found))
 
 
@@ -99,19 +122,19 @@ def variations_of(texts: Iterable[str]) -> dict[str, list[str]]:
 
 
 def cells_of(
-    combinations: Sequence[str], variations: Mapping[str, Sequence[str]], shares: Sequence[float], seeds: int
+    rows: Sequence[Row], variations: Mapping[str, Sequence[str]], shares: Sequence[float], seeds: int
 ) -> list[Cell]:
     """Return all runs, by share of the data, row and seed. An option of a plug-in varies in the combinations that have
     it; the others are one row."""
-    rows: dict[Cell, None] = {}
-    for names in combinations:
+    found: dict[Cell, None] = {}
+    for names, own in rows:
         mine = [
             [(name, value) for value in values]
             for name, values in variations.items()
             if arguments_for(split_names([names]), [f"--{name}={values[0]}"])
         ]
-        rows |= dict.fromkeys(Cell(names, 1.0, 0, chosen) for chosen in itertools.product(*mine))
-    return [replace(row, fraction=share, seed=seed) for share in shares for row in rows for seed in range(seeds)]
+        found |= dict.fromkeys(Cell(names, 1.0, 0, (*own, *chosen)) for chosen in itertools.product(*mine))
+    return [replace(row, fraction=share, seed=seed) for share in shares for row in found for seed in range(seeds)]
 
 
 def arguments_for(plugins: Sequence[str], arguments: Sequence[str]) -> list[str]:
@@ -135,20 +158,28 @@ def arguments_for(plugins: Sequence[str], arguments: Sequence[str]) -> list[str]
     return found
 
 
-def check_arguments(
-    combinations: Sequence[str], arguments: Sequence[str], variations: Mapping[str, Sequence[str]]
-) -> None:
-    """Raise OptionError for an option of a plug-in that is in no combination, one that compare sets itself, and one
-    that is given and varied."""
+def check_arguments(rows: Sequence[Row], arguments: Sequence[str], variations: Mapping[str, Sequence[str]]) -> None:
+    """Raise OptionError for an option of a plug-in that is in no row, or not in that row, one that compare sets itself,
+    and one that is given for all rows and for one, or varied."""
     given = {argument.partition("=")[0][2:] for argument in arguments if argument.startswith("--")}
-    for name in [*given, *variations]:
+    own = {name for _, options in rows for name, _ in options}
+    for name in [*given, *variations, *own]:
         if name in OWN:
             advice = f"Use {OWN[name]} of compare." if OWN[name] else "Leave it out."
             raise OptionError(f"--{name}: compare gives this option to train.py itself. {advice}")
     for name in sorted(given & variations.keys()):
         raise OptionError(f"--vary={name}: --{name} is among the other arguments of train.py, too. Leave one out.")
+    for name in sorted(own & (given | variations.keys())):
+        raise OptionError(f"--row: --{name} is given for all rows, or varied, too. Leave one out.")
+    for names, options in rows:
+        written = [f"--{name}={value}" for name, value in options]
+        for argument in written:
+            if argument not in arguments_for(split_names([names]), written):
+                raise OptionError(
+                    f"--row: {argument} has no effect: {names} lacks its plug-in. Name it, or leave it out."
+                )
     more = [*arguments, *(f"--{name}={values[0]}" for name, values in variations.items())]
-    kept = {argument for names in combinations for argument in arguments_for(split_names([names]), more)}
+    kept = {argument for names, _ in rows for argument in arguments_for(split_names([names]), more)}
     for argument in more:
         if argument not in kept:
             raise OptionError(
@@ -163,10 +194,17 @@ def command(cell: Cell, host: Path, data: str, images: int, kimg: int, outdir: P
     found += [f"--outdir={outdir}", f"--data={data}", f"--kimg={kimg}", f"--seed={cell.seed}"]
     if cell.plugins != "none":
         found.append(f"--plugin={cell.plugins}")
-    if cell.fraction < 1:
-        found.append(f"--subset={max(round(cell.fraction * images), 1)}")
+    if cell.fraction != 1:
+        found.append(f"--subset={subset_of(cell.fraction, images)}")
     varied = [f"--{name}={value}" for name, value in cell.varied]
     return [*found, *arguments_for(split_names([cell.plugins]), more), *varied]
+
+
+def subset_of(share: float, images: int) -> int:
+    """Return the number of images that a share of so many is. Raises OptionError if there are less."""
+    if share > images:
+        raise OptionError(f"--fraction={share:g}: --data has {images} images.")
+    return int(share) if share > 1 else max(round(share * images), 1)
 
 
 def identity_of(cell: Cell, arguments: Sequence[str], host: Path, data: str) -> dict[str, Any]:

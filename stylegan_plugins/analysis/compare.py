@@ -18,9 +18,9 @@ from typing import Any
 
 import torch
 
-from stylegan_plugins.analysis import cells, comparison, evaluate, metrics, programs
+from stylegan_plugins.analysis import cells, comparison, evaluate, metrics, plan, programs
 from stylegan_plugins.analysis.cells import Cell
-from stylegan_plugins.analysis.comparison import Column, Measured, Results
+from stylegan_plugins.analysis.comparison import Column, Measured, Published, Results
 from stylegan_plugins.analysis.records import Result
 from stylegan_plugins.errors import DataError, printable
 from stylegan_plugins.files import datasets, json_lines, prepare, run_folders, states
@@ -144,7 +144,7 @@ def run(
     host: Path,
     outdir: Path,
     *,
-    plugins: str,
+    plugins: str | None,
     data: str,
     reference: str | None,
     kimg: int,
@@ -158,28 +158,48 @@ def run(
     device: torch.device,
     report: Callable[[str], None],
     vary: Sequence[str] = (),
+    rows: Sequence[str] = (),
+    dry_run: bool = False,
+    about: Sequence[str] = (),
+    published: Published | None = None,
+    after: Sequence[str] = (),
+    absent: int | None = None,
 ) -> str:
     """Train and evaluate what is not done yet. Return the table, also written to `outdir` as compare.md, .html, .csv
     and .json, after each run.
 
     reference   what metrics compare with; None: the whole data set, whatever share a run trains on
     vary        options of train.py with several values, `gamma=0.1,1,10`
+    rows        rows with options of their own, `augself --augself-preset=plus`, after those of plugins
+    dry_run     return what would be done, with an estimate of the time
+    about, published, after     of a recipe: what it is, published figures, commands for each run at the end
+    absent      images of a data set that is not here, for a dry run
 
     Raises OptionError or DataError."""
-    combinations, shares = cells.combinations_of(plugins), cells.fractions_of(fractions)
-    variations = cells.variations_of(vary)
+    table = [*((names, ()) for names in cells.combinations_of(plugins)), *map(cells.row_of, rows)] if plugins else None
+    table = table or [cells.row_of(row) for row in rows]
+    variations, shares = cells.variations_of(vary), cells.fractions_of(fractions)
     figures = evaluate.figures_of(metric, "--metric")
     chosen = {name: metrics.known()[name] for name, _ in figures.values()}
-    cells.check_arguments(combinations, more, variations)
+    cells.check_arguments(table, more, variations)
+    planned = cells.cells_of(table, variations, shares, seeds)
+    settings = f"{kimg} kimg each, {seeds} seeds; {metric} on {features}, data {data}"
+    if absent is not None:
+        command_of = lambda cell: cells.command(cell, host, data, absent, kimg, outdir, more)
+        return plan.described(about, planned, command_of, published, settings) + f"\n\nNo estimate: {data} is not here."
     evaluate.require_libraries()
     comparison.require_libraries()
-    network = extractors.load(
-        features, {known.reads for known in chosen.values()}, device
-    )  # or it would fail after training
+    # Or it would fail after training.
+    network = extractors.load(features, {known.reads for known in chosen.values()}, device)
     path = str(Path(prepare.usable(data, pictures)).resolve())
-    images, _, _ = datasets.check_dataset(path)
+    images, *shape = datasets.check_dataset(path)
     judged_by = path if reference is None else str(Path(prepare.usable(reference, pictures)).resolve())
-    real, *_ = datasets.check_dataset(judged_by)
+    real, *others = datasets.check_dataset(judged_by)
+    if shape != others:
+        raise DataError(
+            f"--reference={reference}: pictures of {others[0]} pixels and {others[1]} channels; those of --data have "
+            f"{shape[0]} and {shape[1]}. Give --size and --colors for both."
+        )
     samples = samples or evaluate.default_samples(real)
     evaluate.check_numbers(chosen, "--metric", real, samples)
     same = datasets.fingerprint(judged_by) == datasets.fingerprint(path)
@@ -187,48 +207,59 @@ def run(
         evaluate.check_held_out(known, f"--metric={name}", same)
     datasets.check_output(outdir)
     outdir = outdir.resolve()
-    planned = cells.cells_of(combinations, variations, shares, seeds)
 
-    def command(cell: Cell, folder: Path) -> list[str]:
+    def command(cell: Cell, folder: Path = outdir) -> list[str]:
         return cells.command(cell, host, path, images, kimg, folder, more)
 
     identities: dict[Cell, dict[str, Any]] = {}
     for cell in planned:
-        plain = [part for part in command(cell, outdir)[2:] if part != f"--outdir={outdir}"]
+        plain = [part for part in command(cell)[2:] if part != f"--outdir={outdir}"]
         identities[cell] = cells.identity_of(cell, plain, host, path)
     folders = {cell: cell.folder(identity) for cell, identity in identities.items()}
     missing = {(*cell.row, cell.fraction): cell for cell in planned if not (outdir / folders[cell] / CELL).exists()}
     for number, cell in enumerate(missing.values(), 1):  # before hours of training
         report(f"Trying the options, {number} of {len(missing)}: {folders[cell]}")
-        call([*command(cell, outdir), "--dry-run"], outdir / "dry-run.log", "Nothing was trained.")
+        call([*command(cell), "--dry-run"], outdir / "dry-run.log", "Nothing was trained.")
     left = {cell: kimg - progress_of(outdir / folders[cell])[1] / 1000 for cell in planned}
     left = {cell: part for cell, part in left.items() if part > 0}
-    clock, text = Clock(), ""
+    format_time = host_module("dnnlib").util.format_time
+    expected = []
+    if dry_run or about:
+        outdir.mkdir(parents=True, exist_ok=True)
+        expected = plan.estimate(left, plan.speeds_of(left, command, outdir, report), format_time)
+    if dry_run:
+        return "\n".join([plan.described(about, planned, command, published, settings), "", *expected])
+    for line in [*about, *expected]:
+        report(line)
+    clock, text, run_dirs = Clock(), "", []
     columns: list[Column] = []
     measured: list[Measured] = []
     for number, cell in enumerate(planned, 1):
-        folder, about, start = outdir / folders[cell], f"{number} of {len(planned)}", time.monotonic()
+        folder, which, start = outdir / folders[cell], f"{number} of {len(planned)}", time.monotonic()
         claim(folder, identities[cell])
-        last = _trained(command(cell, folder), folder, kimg, about, report)
+        last = _trained(command(cell, folder), folder, kimg, which, report)
         trained = time.monotonic()
+        run_dirs.append(last.parent)
         how: dict[str, Any] = dict(features=features, network=network, samples=samples, device=device, report=report)
         lines = evaluate.of_newest(last, judged_by, metrics=",".join(chosen), **how)
         values = {key: lines[name]["results"][lines[name]["metric"] + end] for key, (name, end) in figures.items()}
         if cell in left:
             clock.count(left.pop(cell), trained - start, time.monotonic() - trained)
-            time_left = host_module("dnnlib").util.format_time(clock.seconds(list(left.values())))
+            time_left = format_time(clock.seconds(list(left.values())))
             told = ", ".join(f"{lines[name]['metric']}{end} {values[key]:.4g}" for key, (name, end) in figures.items())
-            report(f"{about}: {told}" + (f"; about {time_left} left for all" if left else ""))
+            report(f"{which}: {told}" + (f"; about {time_left} left for all" if left else ""))
         if not measured:
             compared = evaluate.Comparison(
                 network, find.open_dataset(judged_by, last)[1], datasets.fingerprint(judged_by), real, samples
             )
             columns = _columns(figures, lines, compared)
         measured.append(Measured(cell, folders[cell], values, ada_of(last.parent)))
-        of: dict[str, Any] = dict(features=features, kimg=kimg, samples=samples, real=real)
+        of: dict[str, Any] = dict(features=features, kimg=kimg, samples=samples, real=real, published=published)
         results = Results(columns, **of, held_out=not same, planned=planned, runs=measured)
         text = comparison.write(results, outdir, {"data": data, "reference": reference, "arguments": list(more)})
-    return f"{text}\n\n{outdir / comparison.NAME}.md, .html, .csv"
+    commands = [line.replace("RUN", shlex.quote(str(run_dir))) for line in after for run_dir in run_dirs]
+    then = "\n".join(["", "", "Next:", *(f"    {line}" for line in commands)]) if commands else ""
+    return f"{text}\n\n{outdir / comparison.NAME}.md, .html, .csv{then}"
 
 
 def _columns(

@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from stylegan_plugins.analysis import markdown
-from stylegan_plugins.analysis.cells import Cell, Varied
+from stylegan_plugins.analysis.cells import Cell, Row, share_name
 from stylegan_plugins.errors import require
 from stylegan_plugins.files.atomic import whole, write_json
 
 TITLES = {"fid": "FID", "kid": "KID", "pr": "F-score of precision and recall", "is": "Inception Score"}
 TITLES |= {f"pr_{name}": name for name in ("precision", "recall")}
 NAME = "compare"  # of the files, with their endings
-Row = tuple[str, Varied]
 
 
 def require_libraries() -> None:
@@ -49,6 +48,28 @@ class Column:
         """Return the figure with an arrow to where it is better."""
         arrow = {True: " ↑", False: " ↓", None: ""}[self.higher]
         return f"{TITLES.get(self.name, self.name)}{arrow}"
+
+
+@dataclass(frozen=True)
+class Published:
+    """Figures of a publication for some rows.
+
+    heads    the names of its columns
+    rows     its name of a row, and the figures by the heads, by our row: plug-ins and the row's own options
+    source   where they stand"""
+
+    heads: Sequence[str]
+    rows: Mapping[Row, tuple[str, Mapping[str, float]]]
+    source: str
+
+    def of(self, row: Row) -> list[str]:
+        """Return the cells of a row of the table, which may have varied options, too."""
+        plugins, varied = row
+        matches = [own for names, own in self.rows if names == plugins and varied[: len(own)] == own]
+        if not matches:
+            return ["–"] * (1 + len(self.heads))
+        name, figures = self.rows[plugins, max(matches, key=len)]
+        return [name or "–", *(f"{figures[head]:g}" if head in figures else "–" for head in self.heads)]
 
 
 @dataclass(frozen=True)
@@ -87,6 +108,7 @@ class Results:
     planned: Sequence[Cell]
     runs: Sequence[Measured]
     held_out: bool = False
+    published: Published | None = None
 
     @property
     def title(self) -> str:
@@ -145,7 +167,8 @@ class Results:
     def table(self) -> tuple[list[str], list[list[TableCell]]]:
         """Return the head and the rows."""
         differ = len(set(self.ada.values())) > 1
-        name = lambda title, share: title if self.shares == [1] else f"{title}, {100 * share:g}% of the data"
+        name = lambda title, share: title if self.shares == [1] else f"{title}, {share_name(share)}"
+        published = self.published
         figures = list(itertools.product(self.shares, self.columns))
         columns = [self._column(column, share) for share, column in figures]
         rows = []
@@ -153,14 +176,22 @@ class Results:
             plugins, chosen = row[0].replace(",", " + "), dict(row[1])
             words = [plugins, *(chosen.get(option, "–") for option in self.options)]
             words += [self.ada.get(row, "")] if differ else []
-            rows.append([*map(TableCell, words), *(column[row] for column in columns)])
+            quoted = [] if published is None else published.of(row)
+            rows.append([*map(TableCell, words), *(column[row] for column in columns), *map(TableCell, quoted)])
         head = [
             "plug-ins",
             *self.options,
             *(["ADA"] if differ else []),
             *(name(column.title, share) for share, column in figures),
         ]
+        head += [] if published is None else ["published as", *(f"published, {name}" for name in published.heads)]
         return head, rows
+
+    def below(self) -> list[str]:
+        """Return what stands below the table, in sentences: the source of published figures."""
+        return (
+            [] if self.published is None else [f"Published figures are quoted, and not ours: {self.published.source}"]
+        )
 
     def _column(self, figure: Column, share: float) -> dict[Row, TableCell]:
         found = {row: values for row in self.rows if (values := self.values(figure, row, share))}
@@ -186,7 +217,7 @@ def as_markdown(results: Results, figure: bool = False) -> str:
     mark = lambda entry: f"**{entry.text}**" if entry.best else f"{entry.text}{' ≈' * entry.tied}"
     table = markdown.table(head, [[mark(entry) for entry in row] for row in rows])
     caption = "\n".join(results.caption())
-    return "\n\n".join([caption, table, *([f"![{results.title}]({NAME}.svg)"] if figure else [])])
+    return "\n\n".join([caption, table, *results.below(), *([f"![{results.title}]({NAME}.svg)"] if figure else [])])
 
 
 def as_csv(results: Results) -> str:
@@ -242,7 +273,7 @@ def _draw(results: Results, column: Column, option: str, axes: Any) -> None:
         if values := results.values(column, (plugins, varied), share):
             others = tuple(f"{name} {value}" for name, value in varied if name != option)
             place = float(dict(varied).get(option, "nan"))
-            data = [] if results.shares == [1] else [f"{100 * share:g}% of the data"]
+            data = [] if results.shares == [1] else [share_name(share)]
             lines.setdefault((plugins.replace(",", " + "), *others, *data), []).append((place, values))
     for words, points in lines.items():
         means = [statistics.fmean(values) for _, values in points]

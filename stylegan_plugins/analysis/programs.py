@@ -21,7 +21,7 @@ def error_in(lines: Iterable[str]) -> str | None:
 
 def run(
     arguments: Sequence[str],
-    watch: Callable[[], None] = lambda: None,
+    watch: Callable[[], bool | None] = lambda: None,
     show: Callable[[str], None] | None = None,
     **how: Any,
 ) -> int:
@@ -29,8 +29,8 @@ def run(
     terminal's among them, is handed on as that, a second one ends all of its processes; when it has ended, this process
     ends, too.
 
-    watch: called every WATCH_SECONDS, and at the end; show: called with each line that it prints; how: as of Popen.
-    Returns the exit code."""
+    watch: called every WATCH_SECONDS, and at the end; if it returns True, the program is ended; show: called with each
+    line that it prints; how: as of Popen. Returns the exit code."""
     if show is not None:
         how |= dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8", errors="replace")
     asked: list[int] = []
@@ -60,7 +60,8 @@ def run(
         while code is None:
             with suppress(subprocess.TimeoutExpired):
                 code = program.wait(WATCH_SECONDS)
-            watch()
+            if watch() and code is None:
+                program.terminate()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -1,0 +1,95 @@
+"""What `stylegan-plugins compare` is going to train, and how long that takes, by a short trial of each row."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from stylegan_plugins.analysis import programs
+from stylegan_plugins.analysis.cells import Cell, Row, share_name
+from stylegan_plugins.analysis.comparison import Published
+
+SPEED = re.compile(rb"progress: [^\r\n]*? ([\d.]+) images/s")
+TRIAL_KIMG = 1  # length of a trial, if it has not told its speed twice before, once in half a minute
+
+
+def speed_of(arguments: Sequence[str], outdir: Path) -> float | str:
+    """Train in a folder that is removed, until the run has told its speed twice: the first iterations are slow. Return
+    it in images a second, or why there is none. arguments: of train.py."""
+    with tempfile.TemporaryDirectory(dir=outdir, prefix="trial-") as folder:
+        log = Path(folder) / "train.log"
+        others = [part for part in arguments if not part.startswith(("--outdir=", "--kimg="))]
+        trial = [*others, f"--outdir={folder}", f"--kimg={TRIAL_KIMG}", "--metrics=none"]
+        told = lambda: len(SPEED.findall(log.read_bytes())) > 1
+        with open(log, "wb") as out:
+            code = programs.run(trial, told, stdout=out, stderr=subprocess.STDOUT)
+        output = log.read_bytes()
+    if found := SPEED.findall(output):
+        return float(found[-1])
+    return programs.error_in(output.decode(errors="replace").splitlines()) or f"train.py ended with {code}"
+
+
+def speeds_of(
+    left: Mapping[Cell, float], command: Callable[[Cell], list[str]], outdir: Path, report: Callable[[str], None]
+) -> dict[Row, float | str]:
+    """Return the speed of each row with runs that are left, as `speed_of`."""
+    first: dict[Row, Cell] = {}
+    for cell in left:
+        first.setdefault(cell.row, cell)
+    found: dict[Row, float | str] = {}
+    for number, (row, cell) in enumerate(first.items(), 1):
+        report(f"Measuring the speed, {number} of {len(first)}: {named(row)}")
+        found[row] = speed_of(command(cell), outdir)
+    return found
+
+
+def named(row: Row) -> str:
+    """Return how a plan calls a row."""
+    return " ".join([row[0].replace(",", "+"), *(f"--{name}={value}" for name, value in row[1])])
+
+
+def estimate(
+    left: Mapping[Cell, float], speeds: Mapping[Row, float | str], format_time: Callable[[float], str]
+) -> list[str]:
+    """Return lines about the time of training that is left: for each row, and for all. left: kimg of each run."""
+    lines, total = [], 0.0
+    for row, speed in speeds.items():
+        kimg = sum(part for cell, part in left.items() if cell.row == row)
+        if isinstance(speed, str):
+            lines.append(f"{named(row)}: no estimate ({speed})")
+        elif speed > 0:
+            total += kimg * 1000 / speed
+            lines.append(f"{named(row)}: {kimg:g} kimg at {speed:.4g} images/s, {format_time(kimg * 1000 / speed)}")
+    if total:
+        lines.append(f"About {format_time(total)} of training in all, one run after the other; metrics come on top.")
+    return lines
+
+
+def described(
+    about: Iterable[str],
+    planned: Sequence[Cell],
+    command: Callable[[Cell], list[str]],
+    published: Published | None,
+    settings: str,
+) -> str:
+    """Return a plan: what it is, and each row with its published figures and its command for each share of data."""
+    seeds = len({cell.seed for cell in planned})
+    lines = [*about, f"{len(planned)} runs: {settings}", ""]
+    rows: dict[Row, list[Cell]] = {}
+    for cell in planned:
+        if cell.seed == min(other.seed for other in planned):
+            rows.setdefault(cell.row, []).append(cell)
+    for row, cells in rows.items():
+        name, *figures = published.of(row) if published else ["–"]
+        heads = published.heads if published else ()
+        quoted = ", ".join(f"{head} {figure}" for head, figure in zip(heads, figures, strict=True) if figure != "–")
+        known = f"; published as {name}: {quoted}" if quoted else ""
+        lines.append(f"{named(row)}{known}")
+        for cell in cells:
+            more = f"  (--seed=0 to {seeds - 1})" if seeds > 1 else ""
+            lines.append(f"    {share_name(cell.fraction)}: {shlex.join(command(cell))}{more}")
+    return "\n".join(lines)
