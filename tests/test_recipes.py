@@ -73,19 +73,19 @@ def lines_of(name: str, scale: str) -> set[tuple[str, ...]]:
             line = [re.sub("(vision-aided-models)=.*", r"\1=efficientnet_lite0", word) for word in line]
             plugins = cell.plugins.split(",")
             line += ["--disp-features=efficientnet_lite0"] * ("disp" in plugins)
-            line += ["--vision-aided-models=efficientnet_lite0"] * ("vision-aided" in plugins)
-            if not any(word.startswith("--resume=") for word in line):
+            if not any(word.startswith(("--resume=", "--vision-aided-preset=")) for word in line):
                 found.add(tuple(line))
     return found
 
 
 @pytest.mark.host
-def test_train_py_takes_the_options_of_every_row(patched, color_zip):
-    """Except of rows that start from a pretrained network."""
+def test_train_py_takes_the_options_of_every_row(patched, tmp_path):
+    """Except of rows that start from a pretrained network, or choose among several frozen ones."""
+    data = write_zip(tmp_path / "data.zip", color_crops(80))
     scaled = [(name, scale) for name, scale in SCALED if scale == "small" or recipe.read(name).published]
     lines = sorted(set().union(*(lines_of(name, scale) for name, scale in scaled)))
     assert len(lines) > 80
-    base = [f"--data={color_zip}", "--outdir=no-such-folder", "--dry-run", "--device=cpu"]
+    base = [f"--data={data}", "--outdir=no-such-folder", "--dry-run", "--device=cpu"]
     results = run_many(patched[ADA], [[*base, *line] for line in lines])
     assert [(line, result["stderr"]) for line, result in zip(lines, results) if result["code"]] == []
 
