@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,9 +12,13 @@ import PIL.ImageDraw
 import PIL.ImageFont
 
 from stylegan_plugins.analysis import sample
-from stylegan_plugins.files import run_folders
+from stylegan_plugins.analysis.loading import LoadedGenerator
+from stylegan_plugins.files import datasets, run_folders
 
 GAP, TEXT = 16, 18  # pixels
+ACROSS = 3  # sheets in a row
+COLUMNS = 8  # images in a row of a sheet
+Font = PIL.ImageFont.FreeTypeFont | PIL.ImageFont.ImageFont
 
 
 def caption_of(run_or_pkl: Path) -> str:
@@ -24,23 +29,42 @@ def caption_of(run_or_pkl: Path) -> str:
     return run_or_pkl.name if options is None else ", ".join(map(str, active or [])) or "no plug-in"
 
 
+def of_networks(networks: Sequence[tuple[str, LoadedGenerator]], data: str, count: int = 32) -> PIL.Image.Image:
+    """Return training images, and samples of each network without truncation, of the same seeds and, where there are
+    classes, of all classes in turn.
+
+    data: path of the training images"""
+    given = itertools.islice(datasets.read_images(data)[1], count)
+    groups = [("training images", [image.transpose(1, 2, 0) for image in given])]
+    for caption, G in networks:
+        labels = [G.classes[seed % len(G.classes)] if G.classes else None for seed in range(count)]
+        made = [G.sample(seed, truncation=1.0, class_=label, as_="array") for seed, label in enumerate(labels)]
+        groups.append((caption, made))
+    return side_by_side(groups, COLUMNS)
+
+
 def side_by_side(groups: Sequence[tuple[str, Sequence[np.ndarray]]], columns: int) -> PIL.Image.Image:
-    """Return sheets of images [H, W, C], small ones enlarged, next to each other under their captions.
+    """Return sheets of images [H, W, C], small ones enlarged, next to each other under their captions, ACROSS in a row.
 
     columns: images in a row of each sheet"""
-    sheets = [(caption, sample.enlarged(images, columns).convert("RGB")) for caption, images in groups]
-    width = sum(sheet.width + GAP for _, sheet in sheets) - GAP
-    height = TEXT + GAP + max(sheet.height for _, sheet in sheets)
-    canvas = PIL.Image.new("RGB", (width, height), "white")
-    pen, font, left = PIL.ImageDraw.Draw(canvas), PIL.ImageFont.load_default(TEXT), 0
-    for caption, sheet in sheets:
-        pen.text((left, TEXT // 4), _shortened(caption, sheet.width, font), fill="black", font=font)
-        canvas.paste(sheet, (left, TEXT + GAP))
-        left += sheet.width + GAP
+    font = PIL.ImageFont.load_default(TEXT)
+    blocks = [_captioned(caption, sample.enlarged(images, columns), font) for caption, images in groups]
+    width, height = (max(block.size[axis] for block in blocks) + GAP for axis in (0, 1))
+    across = min(len(blocks), ACROSS)
+    canvas = PIL.Image.new("RGB", (across * width - GAP, -(-len(blocks) // across) * height - GAP), "white")
+    for index, block in enumerate(blocks):
+        canvas.paste(block, (index % across * width, index // across * height))
     return canvas
 
 
-def _shortened(text: str, width: int, font: PIL.ImageFont.FreeTypeFont | PIL.ImageFont.ImageFont) -> str:
+def _captioned(caption: str, sheet: PIL.Image.Image, font: Font) -> PIL.Image.Image:
+    canvas = PIL.Image.new("RGB", (sheet.width, TEXT + GAP + sheet.height), "white")
+    PIL.ImageDraw.Draw(canvas).text((0, TEXT // 4), _shortened(caption, sheet.width, font), fill="black", font=font)
+    canvas.paste(sheet, (0, TEXT + GAP))
+    return canvas
+
+
+def _shortened(text: str, width: int, font: Font) -> str:
     """Return as much of a text as fits into so many pixels."""
     while text and font.getlength(text) > width:
         text = text[:-2] + "…" if len(text) > 2 else ""
