@@ -176,8 +176,8 @@ def run(
     absent      images of a data set that is not here, for a dry run
 
     Raises OptionError or DataError."""
-    table = [*((names, ()) for names in cells.combinations_of(plugins)), *map(cells.row_of, rows)] if plugins else None
-    table = table or [cells.row_of(row) for row in rows]
+    combinations = cells.combinations_of(plugins) if plugins else []
+    table: list[cells.Row] = [*((names, ()) for names in combinations), *map(cells.row_of, rows)]
     variations, shares = cells.variations_of(vary), cells.fractions_of(fractions)
     figures = evaluate.figures_of(metric, "--metric")
     chosen = {name: metrics.known()[name] for name, _ in figures.values()}
