@@ -392,7 +392,9 @@ def test_combinations_are_trained_and_after_ctrl_c_the_same_command_goes_on(ada_
     assert done.returncode == 0, done.stderr
     assert f"1 of 2: {first.name}, from {seen / 1000:g} of 1 kimg" in done.stderr
     assert re.search(r"1 of 2: [\d.]+ of 1.0 kimg \(\d+%\)", done.stderr)  # at most a line a minute
-    assert re.search(r"1 of 2: kid_efficientnet_lite0 [\d.]+; about .+ left for all", done.stderr)
+    assert re.search(
+        r"1 of 2: kid_efficientnet_lite0 [\d.]+, distinct_efficientnet_lite0 \d+; about .+ left", done.stderr
+    )
     assert [path.name for path in first.glob("0*")] == [run_dir.name]
     record = json.loads((out / "compare.json").read_text())
     runs = [(cell["plugins"], cell["seed"], cell["ada"]) for cell in record["cells"]]
