@@ -19,6 +19,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
+import PIL.Image
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -27,7 +28,7 @@ from support.images import color_crops, write_zip
 from support.runs import TINY
 from support.scripts import DRIVERS, invoke, run_script, start_script
 
-from stylegan_plugins.analysis import cells, compare, comparison, evaluate, metrics
+from stylegan_plugins.analysis import captioned, cells, compare, comparison, evaluate, metrics
 from stylegan_plugins.analysis.cells import Cell
 from stylegan_plugins.analysis.comparison import Column, Measured, Results
 from stylegan_plugins.errors import DataError, OptionError
@@ -407,6 +408,9 @@ def test_combinations_are_trained_and_after_ctrl_c_the_same_command_goes_on(ada_
     saved = json.loads(options.read_text())
     assert saved["training_set_kwargs"]["max_size"] == 32 and saved["plugins"]["active"] == ["diffaugment"]
 
+    with PIL.Image.open(out / compare.PICTURE) as shown:  # training images, none, diffaugment: 8 by 4 of 64 pixels
+        assert shown.size == (3 * 512 + 2 * captioned.GAP, captioned.TEXT + captioned.GAP + 256)
+        assert all(np.asarray(shown)[100:, left : left + 512].std() > 5 for left in (0, 528, 1056))
     kept = next(first.glob("0*/network-snapshot-*.pkl"))
     before = kept.stat().st_mtime
     again = run_script(tmp_path, QUICK, *flags, check=False)

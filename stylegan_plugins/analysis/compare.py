@@ -18,9 +18,10 @@ from typing import Any
 
 import torch
 
-from stylegan_plugins.analysis import cells, comparison, evaluate, metrics, plan, programs
+from stylegan_plugins.analysis import captioned, cells, comparison, evaluate, loading, metrics, plan, programs
 from stylegan_plugins.analysis.cells import Cell
 from stylegan_plugins.analysis.comparison import Column, Measured, Published, Results
+from stylegan_plugins.analysis.loading import LoadedGenerator
 from stylegan_plugins.analysis.records import Result
 from stylegan_plugins.errors import DataError, printable
 from stylegan_plugins.files import datasets, json_lines, prepare, run_folders, states
@@ -30,6 +31,7 @@ from stylegan_plugins.host.modules import host_module
 from stylegan_plugins.vision import extractors
 
 LOG = "train.log"
+PICTURE = f"{comparison.NAME}-samples.png"
 CELL = "cell.json"  # beside the run of a cell: its identity
 LINES_SECONDS = 60.0  # between two lines about a run, where they are not rewritten in place
 
@@ -166,7 +168,7 @@ def run(
     absent: int | None = None,
 ) -> str:
     """Train and evaluate what is not done yet. Return the table, also written to `outdir` as compare.md, .html, .csv
-    and .json, after each run.
+    and .json, after each run; compare-samples.png has samples of the first run of each row.
 
     reference   what metrics compare with; None: the whole data set, whatever share a run trains on
     vary        options of train.py with several values, `gamma=0.1,1,10`
@@ -234,6 +236,7 @@ def run(
     clock, text, run_dirs = Clock(), "", []
     columns: list[Column] = []
     measured: list[Measured] = []
+    shown: list[tuple[str, LoadedGenerator]] = []  # the first run of each row
     for number, cell in enumerate(planned, 1):
         folder, which, start = outdir / folders[cell], f"{number} of {len(planned)}", time.monotonic()
         claim(folder, identities[cell])
@@ -254,12 +257,15 @@ def run(
             )
             columns = _columns(figures, lines, compared)
         measured.append(Measured(cell, folders[cell], values, ada_of(last.parent)))
+        if (cell.fraction, cell.seed) == (planned[0].fraction, planned[0].seed):
+            shown.append((plan.named(cell.row), loading.loaded(last)))
+            captioned.of_networks(shown, path).save(outdir / PICTURE)
         of: dict[str, Any] = dict(features=features, kimg=kimg, samples=samples, real=real, published=published)
         results = Results(columns, **of, held_out=not same, planned=planned, runs=measured)
         text = comparison.write(results, outdir, {"data": data, "reference": reference, "arguments": list(more)})
     commands = [line.replace("RUN", shlex.quote(str(run_dir))) for line in after for run_dir in run_dirs]
     then = "\n".join(["", "", "Next:", *(f"    {line}" for line in commands)]) if commands else ""
-    return f"{text}\n\n{outdir / comparison.NAME}.md, .html, .csv{then}"
+    return f"{text}\n\n{outdir / comparison.NAME}.md, .html, .csv, {PICTURE}{then}"
 
 
 def _columns(
