@@ -26,7 +26,8 @@ SCALES = ("published", "small")
 SMALL: dict[str, Any] = {
     **{"kimg": 96, "seeds": 3, "features": "efficientnet_lite0", "samples": 1000},
     "metric": "kid,pr_precision,pr_recall,distinct,distance,variety",
-    "arguments": "--batch=32 --cbase=512 --cmax=32 --gamma=0.05 --mirror=1 --metrics=none --tick=4 --snap=100",
+    "arguments": "--batch=16 --cbase=512 --cmax=32 --gamma=0.02 --glr=0.006 --dlr=0.006 --pl-weight=0 "
+    "--no-noise-inputs --mirror=1 --metrics=none --tick=4 --snap=100",
 }
 
 
