@@ -142,6 +142,9 @@ def evaluate(run_or_pkl: Path, data: str | None, **settings: Any) -> None:
 )
 @find.picture_options
 @outdir_option(help="Where runs and the table go; what is there is not done again", required=True)
+@click.option(
+    "--jobs", type=COUNT, default=1, show_default=True, help="Runs at once: one on each GPU, or for each core"
+)
 @click.option("--dry-run", is_flag=True, help="Show the commands and an estimate of the time, and train nothing")
 @host_option
 @device_option(help="Of metrics")

@@ -28,7 +28,7 @@ from support.images import color_crops, write_zip
 from support.runs import TINY
 from support.scripts import DRIVERS, invoke, run_script, start_script
 
-from stylegan_plugins.analysis import captioned, cells, compare, comparison, evaluate, metrics
+from stylegan_plugins.analysis import captioned, cells, compare, comparison, evaluate, metrics, trainings
 from stylegan_plugins.analysis.cells import Cell
 from stylegan_plugins.analysis.comparison import Column, Measured, Results
 from stylegan_plugins.errors import DataError, OptionError
@@ -337,13 +337,14 @@ def test_the_estimate_is_of_kimg_and_of_evaluations():
     clock.count(10, training=100, evaluating=5)
     clock.count(30, training=300, evaluating=15)
     assert clock.seconds([20.0, 4.0]) == 24 * 10 + 2 * 10 and clock.seconds([]) == 0
+    assert clock.seconds([20.0, 4.0], jobs=4) == 60 and clock.seconds([0.5, 0.5], jobs=4) == 2 * 10
 
 
 @pytest.mark.unit
 def test_progress_of_a_run_is_told_once_a_minute_if_it_is_new(tmp_path):
     log, told = tmp_path / "train.log", []
     log.write_text("progress: of an earlier run\n")
-    relay = compare.Relay(log, log.stat().st_size, "2 of 6", told.append)
+    relay = trainings.Relay(log, log.stat().st_size, "2 of 6", told.append)
     relay()
     assert told == []
     with open(log, "a") as file:
@@ -355,7 +356,7 @@ def test_progress_of_a_run_is_told_once_a_minute_if_it_is_new(tmp_path):
         file.write("le\nprogress: 0.6 of\n")
     relay()
     assert len(told) == 1
-    relay._at -= compare.LINES_SECONDS
+    relay._at -= trainings.LINES_SECONDS
     relay()
     assert told[1:] == ["2 of 6: 0.6 of"]
 
@@ -385,7 +386,7 @@ def test_combinations_are_trained_and_after_ctrl_c_the_same_command_goes_on(ada_
     said, _ = running.communicate(timeout=120)
     assert running.returncode == 128 + signal.SIGINT and "Traceback" not in said
     (first,) = out.glob("none-0.5-seed0-*")
-    run_dir, seen = compare.progress_of(first)
+    run_dir, seen = trainings.progress_of(first)
     assert run_dir is not None and 0 <= seen < 1000
     assert not list(run_dir.glob("*.tmp"))
 
@@ -421,17 +422,65 @@ def test_combinations_are_trained_and_after_ctrl_c_the_same_command_goes_on(ada_
 @pytest.mark.unit
 def test_a_run_without_its_last_snapshot_or_its_state_is_not_evaluated(tmp_path, monkeypatch):
     """An older snapshot would be that of a shorter run."""
-    trained = lambda: compare._trained([], tmp_path, 2, "", print)
-    monkeypatch.setattr(compare, "progress_of", lambda folder: (folder, 2016))
+    last = lambda: trainings.last_snapshot(tmp_path, 2)
+    monkeypatch.setattr(trainings, "progress_of", lambda folder: (folder, 2016))
     (tmp_path / "network-snapshot-000001.pkl").touch()
     with pytest.raises(DataError, match="network-snapshot-000002.pkl is missing, the snapshot at the end of the run"):
-        trained()
+        last()
     (tmp_path / "network-snapshot-000002.pkl").touch()
-    assert trained() == tmp_path / "network-snapshot-000002.pkl"
-    monkeypatch.setattr(compare, "progress_of", lambda folder: (None, 0))
-    monkeypatch.setattr(compare, "call", lambda *args: None)
+    assert last() == tmp_path / "network-snapshot-000002.pkl"
+    monkeypatch.setattr(trainings, "progress_of", lambda folder: (None, 0))
     with pytest.raises(DataError, match="the run has left no state"):
-        trained()
+        last()
+
+
+@pytest.fixture
+def together(tmp_path, monkeypatch):
+    """Makes runs of which each ends only after another one of them has begun."""
+    monkeypatch.setattr(
+        trainings, "progress_of", lambda folder: (folder, 2000) if list(folder.glob("*.pkl")) else (None, 0)
+    )
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    code = "import os, sys, time, pathlib; folder = pathlib.Path(sys.argv[1]); (folder / 'begun').touch()\n"
+    code += "if folder.name == 'fails': sys.exit('Error: too dark.')\n"
+    code += "while len(list(folder.parent.glob('*/begun'))) < 2: time.sleep(0.01)\n"
+    code += "(folder / 'threads').write_text(os.environ.get('OMP_NUM_THREADS', ''))\n"
+    code += "if folder.name == 'stays': time.sleep(60)\n"
+    code += "(folder / 'network-snapshot-000002.pkl').touch()"
+
+    def make(*names: str) -> list[trainings.PlannedRun]:
+        return [
+            trainings.PlannedRun(name, [sys.executable, "-c", code, str(tmp_path / name)], tmp_path / name, name, {})
+            for name in names
+        ]
+
+    return make
+
+
+@pytest.mark.unit
+def test_runs_go_on_at_once_and_share_the_cores(together, tmp_path, monkeypatch):
+    monkeypatch.setattr(trainings.os, "cpu_count", lambda: 6)
+    monkeypatch.setattr(trainings.torch.cuda, "device_count", lambda: 0)
+    runs, told = together("a", "b", "c"), []
+    found = {key: last for key, last, _ in trainings.trained(runs, 2, 2, told.append)}
+    assert found == {name: tmp_path / name / "network-snapshot-000002.pkl" for name in "abc"}
+    assert [(tmp_path / name / "threads").read_text() for name in "abc"] == ["3"] * 3
+    assert len(told) == 3
+    assert [key for key, *_ in trainings.trained(runs, 2, 2, told.append)] == list("abc") and len(told) == 3
+    monkeypatch.setattr(trainings.torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
+    assert [trainings.environment(slot, 3)["CUDA_VISIBLE_DEVICES"] for slot in range(3)] == ["5", "7", "5"]
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert [trainings.environment(slot, 2)["CUDA_VISIBLE_DEVICES"] for slot in range(2)] == ["0", "1"]
+    assert trainings.environment(0, 1) == {}
+
+
+@pytest.mark.unit
+def test_a_run_that_fails_ends_the_others(together, tmp_path):
+    begun = time.monotonic()
+    with pytest.raises(DataError, match=r"^train.py: too dark. \(.*fails.train.log\). The same command of compare"):
+        list(trainings.trained(together("stays", "fails"), 2, 2, lambda line: None))
+    assert time.monotonic() - begun < 30 and not (tmp_path / "stays/network-snapshot-000002.pkl").exists()
 
 
 @pytest.mark.unit
@@ -490,13 +539,13 @@ def test_a_comparison_without_varied_options_keeps_its_folders(tmp_path, monkeyp
 @pytest.mark.unit
 def test_a_folder_that_holds_another_cell_is_refused(tmp_path):
     identity = {"arguments": ["--gamma=1"]}
-    compare.claim(tmp_path / "cell", identity)
-    compare.claim(tmp_path / "cell", identity)
-    file = tmp_path / "cell" / compare.CELL
+    trainings.claim(tmp_path / "cell", identity)
+    trainings.claim(tmp_path / "cell", identity)
+    file = tmp_path / "cell" / trainings.CELL
     for content in ('{"arguments": ["--gamma=2"]}', "[]", "", None):
         file.unlink() if content is None else file.write_text(content)
         with pytest.raises(DataError, match="Move this folder away"):
-            compare.claim(tmp_path / "cell", identity)
+            trainings.claim(tmp_path / "cell", identity)
 
 
 @pytest.mark.unit
@@ -504,7 +553,7 @@ def test_the_error_of_a_run_is_its_own_and_not_that_of_an_earlier_one(tmp_path):
     log = tmp_path / "train.log"
     for code, why in (("print('Error: too dark.'); raise SystemExit(2)", "too dark."), ("1 / 0", "it ended with 1")):
         with pytest.raises(DataError, match=rf": {why} \(.*train.log\). Do this. The command was: .* -c "):
-            compare.call([sys.executable, "-c", code], log, "Do this.")
+            trainings.call([sys.executable, "-c", code], log, "Do this.")
     assert "too dark" in log.read_text() and "ZeroDivisionError" in log.read_text()
 
 

@@ -5,110 +5,28 @@ deviation over seeds. A run is used again only if arguments, contents of data an
 
 from __future__ import annotations
 
-import os
-import re
 import shlex
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from stylegan_plugins.analysis import captioned, cells, comparison, evaluate, loading, metrics, plan, programs
+from stylegan_plugins.analysis import captioned, cells, comparison, evaluate, loading, metrics, plan, trainings
 from stylegan_plugins.analysis.cells import Cell
 from stylegan_plugins.analysis.comparison import Column, Measured, Published, Results
 from stylegan_plugins.analysis.loading import LoadedGenerator
 from stylegan_plugins.analysis.records import Result
-from stylegan_plugins.errors import DataError, printable
-from stylegan_plugins.files import datasets, json_lines, prepare, run_folders, states
-from stylegan_plugins.files.atomic import write_json
+from stylegan_plugins.analysis.trainings import PlannedRun
+from stylegan_plugins.errors import DataError
+from stylegan_plugins.files import datasets, prepare, run_folders
 from stylegan_plugins.host import find
 from stylegan_plugins.host.modules import host_module
 from stylegan_plugins.vision import extractors
 
-LOG = "train.log"
 PICTURE = f"{comparison.NAME}-samples.png"
-CELL = "cell.json"  # beside the run of a cell: its identity
-LINES_SECONDS = 60.0  # between two lines about a run, where they are not rewritten in place
-
-
-def claim(folder: Path, identity: Mapping[str, Any]) -> None:
-    """Write the identity of a cell into its folder, before it is trained. Raises DataError if the folder is there, with
-    another identity or none."""
-    file = folder / CELL
-    if not folder.exists():
-        write_json(file, identity)
-    try:
-        known = json_lines.parse(file.read_text(errors="replace"))
-    except (OSError, ValueError):
-        known = {}
-    if known != identity:
-        raise DataError(
-            f"{file} is missing, or is not of the runs in {folder}. Move this folder away, and start again."
-        )
-
-
-def progress_of(folder: Path) -> tuple[Path | None, int]:
-    """Return the run directory in a cell's folder that got farthest and has a state, and the images it has seen."""
-    newest = [known[0] for run_dir in folder.glob("*") if run_dir.is_dir() and (known := states.states_of(run_dir))]
-    found = [(int(state.stem.split("-")[-1]), state.parent) for state in newest]
-    seen, run_dir = max(found, default=(0, None))
-    return run_dir, seen
-
-
-@dataclass
-class Relay:
-    """The progress of a run, read from its log and told to the user: on a terminal in one line that is rewritten, else
-    in a line a minute.
-
-    begin    bytes of the log that were there before
-    about    the run, before each line"""
-
-    log: Path
-    begin: int
-    about: str
-    report: Callable[[str], None]
-    _told: str = ""
-    _at: float = field(default_factory=time.monotonic)
-
-    def __call__(self) -> None:
-        """Tell the newest line of progress, if there is a new one."""
-        with open(self.log, "rb") as file:
-            file.seek(max(self.begin, os.path.getsize(self.log) - 10_000))
-            lines = re.findall(rb"progress: ([^\r\n]*)[\r\n]", file.read())
-        line = lines[-1].decode(errors="replace") if lines else ""
-        in_place = sys.stderr.isatty()
-        if line in ("", self._told) or (self._told and not in_place and time.monotonic() - self._at < LINES_SECONDS):
-            return
-        self._told, self._at = line, time.monotonic()
-        if in_place:
-            print(f"\r{printable(self.about)}: {printable(line)}\033[K", end="\r", file=sys.stderr, flush=True)
-        else:
-            self.report(f"{self.about}: {line}")
-
-
-def call(
-    arguments: Sequence[str], log: Path, advice: str, about: str = "", report: Callable[[str], None] = lambda line: None
-) -> None:
-    """Run train.py, its output to a file, and its progress to `report`, after `about`. Ctrl-C and SIGTERM end it with
-    its state written, and then this process.
-
-    Raises DataError, with train.py's own error, and what to do, if it fails."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with open(log, "ab") as out:
-        begin = out.seek(0, os.SEEK_END)
-        watch = Relay(log, begin, about, report)
-        code = programs.run(arguments, watch, stdout=out, stderr=subprocess.STDOUT)
-    if sys.stderr.isatty():
-        print("\033[K", end="", file=sys.stderr, flush=True)  # the last line of progress
-    if code:
-        output = log.read_bytes()[begin:].decode(errors="replace")
-        why = programs.error_in(output.splitlines()) or f"it ended with {code}"
-        raise DataError(f"train.py: {why} ({log}). {advice} The command was: {shlex.join(arguments)}")
 
 
 @dataclass
@@ -126,9 +44,11 @@ class Clock:
         self.kimg, self.runs = self.kimg + kimg, self.runs + 1
         self.training, self.evaluating = self.training + training, self.evaluating + evaluating
 
-    def seconds(self, left: Sequence[float]) -> float:
-        """Return how long runs will take, of which so many kimg are left each."""
-        return sum(left) * self.training / self.kimg + len(left) * self.evaluating / self.runs
+    def seconds(self, left: Sequence[float], jobs: int = 1) -> float:
+        """Return how long runs will take, of which so many kimg are left each, `jobs` at once. They are evaluated one
+        after the other, beside those that train."""
+        training, evaluating = sum(left) * self.training / self.kimg, len(left) * self.evaluating / self.runs
+        return max(training / jobs, evaluating) if jobs > 1 else training + evaluating
 
 
 def ada_of(run_dir: Path) -> str:
@@ -161,6 +81,7 @@ def run(
     report: Callable[[str], None],
     vary: Sequence[str] = (),
     rows: Sequence[str] = (),
+    jobs: int = 1,
     dry_run: bool = False,
     about: Sequence[str] = (),
     published: Published | None = None,
@@ -173,6 +94,7 @@ def run(
     reference   what metrics compare with; None: the whole data set, whatever share a run trains on
     vary        options of train.py with several values, `gamma=0.1,1,10`
     rows        rows with options of their own, `augself --augself-preset=plus`, after those of plugins
+    jobs        runs that train at once
     dry_run     return what would be done, with an estimate of the time
     about, published, after     of a recipe: what it is, published figures, commands for each run at the end
     absent      images of a data set that is not here, for a dry run
@@ -218,11 +140,13 @@ def run(
         plain = [part for part in command(cell)[2:] if part != f"--outdir={outdir}"]
         identities[cell] = cells.identity_of(cell, plain, host, path)
     folders = {cell: cell.folder(identity) for cell, identity in identities.items()}
-    missing = {(*cell.row, cell.fraction): cell for cell in planned if not (outdir / folders[cell] / CELL).exists()}
+    missing = {
+        (*cell.row, cell.fraction): cell for cell in planned if not (outdir / folders[cell] / trainings.CELL).exists()
+    }
     for number, cell in enumerate(missing.values(), 1):  # before hours of training
         report(f"Trying the options, {number} of {len(missing)}: {folders[cell]}")
-        call([*command(cell), "--dry-run"], outdir / "dry-run.log", "Nothing was trained.")
-    left = {cell: kimg - progress_of(outdir / folders[cell])[1] / 1000 for cell in planned}
+        trainings.call([*command(cell), "--dry-run"], outdir / "dry-run.log", "Nothing was trained.")
+    left = {cell: kimg - trainings.progress_of(outdir / folders[cell])[1] / 1000 for cell in planned}
     left = {cell: part for cell, part in left.items() if part > 0}
     format_time = host_module("dnnlib").util.format_time
     expected = []
@@ -236,19 +160,21 @@ def run(
     clock, text, run_dirs = Clock(), "", []
     columns: list[Column] = []
     measured: list[Measured] = []
-    shown: list[tuple[str, LoadedGenerator]] = []  # the first run of each row
-    for number, cell in enumerate(planned, 1):
-        folder, which, start = outdir / folders[cell], f"{number} of {len(planned)}", time.monotonic()
-        claim(folder, identities[cell])
-        last = _trained(command(cell, folder), folder, kimg, which, report)
-        trained = time.monotonic()
+    shown: dict[Cell, tuple[str, LoadedGenerator]] = {}  # the first run of each row
+    runs = [
+        PlannedRun(cell, command(cell, outdir / name), outdir / name, f"{n} of {len(planned)}", identities[cell])
+        for n, (cell, name) in enumerate(folders.items(), 1)
+    ]
+    place = {cell: number for number, cell in enumerate(planned)}
+    for cell, last, seconds in trainings.trained(runs, kimg, jobs, report):
+        which, begun = runs[place[cell]].about, time.monotonic()
         run_dirs.append(last.parent)
         how: dict[str, Any] = dict(features=features, network=network, samples=samples, device=device, report=report)
         lines = evaluate.of_newest(last, judged_by, metrics=",".join(chosen), **how)
         values = {key: lines[name]["results"][lines[name]["metric"] + end] for key, (name, end) in figures.items()}
         if cell in left:
-            clock.count(left.pop(cell), trained - start, time.monotonic() - trained)
-            time_left = format_time(clock.seconds(list(left.values())))
+            clock.count(left.pop(cell), seconds, time.monotonic() - begun)
+            time_left = format_time(clock.seconds(list(left.values()), jobs))
             told = ", ".join(f"{lines[name]['metric']}{end} {values[key]:.4g}" for key, (name, end) in figures.items())
             report(f"{which}: {told}" + (f"; about {time_left} left for all" if left else ""))
         if not measured:
@@ -257,9 +183,10 @@ def run(
             )
             columns = _columns(figures, lines, compared)
         measured.append(Measured(cell, folders[cell], values, ada_of(last.parent)))
+        measured.sort(key=lambda one: place[one.cell])
         if (cell.fraction, cell.seed) == (planned[0].fraction, planned[0].seed):
-            shown.append((plan.named(cell.row), loading.loaded(last)))
-            captioned.of_networks(shown, path).save(outdir / PICTURE)
+            shown[cell] = plan.named(cell.row), loading.loaded(last)
+            captioned.of_networks([shown[one] for one in planned if one in shown], path).save(outdir / PICTURE)
         of: dict[str, Any] = dict(features=features, kimg=kimg, samples=samples, real=real, published=published)
         results = Results(columns, **of, held_out=not same, planned=planned, runs=measured)
         text = comparison.write(results, outdir, {"data": data, "reference": reference, "arguments": list(more)})
@@ -280,21 +207,3 @@ def _columns(
         higher = None if end.endswith("_std") else known[name].higher
         found.append(Column(key, lines[name]["metric"] + end, higher, floors[name].get(end)))
     return found
-
-
-def _trained(arguments: Sequence[str], folder: Path, kimg: int, about: str, report: Callable[[str], None]) -> Path:
-    """Return the snapshot at the end of a run, which is trained or resumed if it has not come so far. arguments: of a
-    new run. Raises DataError."""
-    run_dir, seen = progress_of(folder)
-    if seen < kimg * 1000:
-        report(f"{about}: {folder.name}, from {seen / 1000:g} of {kimg} kimg; all that it prints: {folder / LOG}")
-        if run_dir is not None:
-            arguments = [*arguments[:2], f"--resume-run={run_dir}"]
-        call(arguments, folder / LOG, "The same command of compare continues from here.", about, report)
-        run_dir, seen = progress_of(folder)
-    if run_dir is None:
-        raise DataError(f"{folder}: the run has left no state. Look at {folder / LOG}.")
-    last = run_dir / f"network-snapshot-{seen // 1000:06d}.pkl"
-    if not last.is_file():  # an older one is of a shorter run
-        raise DataError(f"{last} is missing, the snapshot at the end of the run. Remove {folder}, and start again.")
-    return last

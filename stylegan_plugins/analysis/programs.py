@@ -1,4 +1,4 @@
-"""A program that is run to its end, and ends in good order when this process is told to end."""
+"""Programs that are run to their end, and end in good order when this process is told to end."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, *((signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()))
@@ -19,52 +19,102 @@ def error_in(lines: Iterable[str]) -> str | None:
     return next((line.removeprefix("Error: ") for line in reversed(list(lines)) if line.startswith("Error: ")), None)
 
 
+class Programs:
+    """Programs that go on beside this one, and end in good order, by SIGTERM, when it is told to end. A signal to this
+    process, a closed terminal's among them, is handed on as that, a second one ends all of their processes; when they
+    have ended, this process ends, too. Each has a session of its own.
+
+    To be used as a context, whose end is that of the programs."""
+
+    def __init__(self) -> None:
+        self.running: list[subprocess.Popen] = []
+        self._asked: list[int] = []
+        self._waiting = True  # or this process does something of its own, and need not finish it
+
+    def __enter__(self) -> Programs:
+        self._before = {number: signal.signal(number, self._hand_on) for number in SIGNALS}
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._waiting = True
+        try:
+            if not self._asked:
+                self._each("terminate")
+            while self.running:
+                self._look(lambda: None)
+        finally:
+            for number, handler in self._before.items():
+                signal.signal(number, handler)
+
+    def start(self, arguments: Sequence[str], **how: Any) -> subprocess.Popen:
+        """Start a program. how: as of Popen."""
+        program = subprocess.Popen(arguments, start_new_session=True, **how)
+        self.running.append(program)
+        if self._asked:  # before there was a program
+            program.terminate()
+        return program
+
+    def wait(self, watch: Callable[[], bool | None] = lambda: None) -> subprocess.Popen:
+        """Return a program that has ended, when there is one. watch: called every WATCH_SECONDS, and at the end; if it
+        returns True, all programs are ended."""
+        while (ended := self._look(watch)) is None:
+            pass
+        while self._asked and self.running:
+            self._look(watch)
+        if self._asked:
+            sys.exit(128 + self._asked[0])
+        return ended
+
+    @contextmanager
+    def meanwhile(self) -> Iterator[None]:
+        """Within, a signal ends this process at once, after its programs."""
+        self._waiting = False
+        yield
+        self._waiting = True
+
+    def _look(self, watch: Callable[[], bool | None]) -> subprocess.Popen | None:
+        with suppress(subprocess.TimeoutExpired):
+            self.running[0].wait(WATCH_SECONDS / len(self.running))
+        if watch():
+            self._each("terminate")
+        ended = next((program for program in self.running if program.poll() is not None), None)
+        if ended is not None:
+            self.running.remove(ended)
+        return ended
+
+    def _each(self, what: str) -> None:
+        for program in self.running:
+            if what == "kill" and hasattr(os, "killpg"):
+                os.killpg(program.pid, signal.SIGKILL)
+            else:
+                getattr(program, what)()
+
+    def _hand_on(self, number: int, frame: Any) -> None:
+        self._asked.append(number)
+        if self.running:
+            self._each("terminate" if len(self._asked) == 1 else "kill")
+            if len(self._asked) == 1:
+                ends = "the run after its iteration" if len(self.running) == 1 else "the runs after their iterations"
+                print(f"\nEnding {ends}; again ends it at once.", file=sys.stderr, flush=True)
+        if not self._waiting:
+            sys.exit(128 + number)
+
+
 def run(
     arguments: Sequence[str],
     watch: Callable[[], bool | None] = lambda: None,
     show: Callable[[str], None] | None = None,
     **how: Any,
 ) -> int:
-    """Run a program that ends, in good order, at SIGTERM, in a session of its own. A signal to this process, a closed
-    terminal's among them, is handed on as that, a second one ends all of its processes; when it has ended, this process
-    ends, too.
+    """Run one program, as `Programs` does, to its end. Returns the exit code.
 
     watch: called every WATCH_SECONDS, and at the end; if it returns True, the program is ended; show: called with each
-    line that it prints; how: as of Popen. Returns the exit code."""
+    line that it prints; how: as of Popen"""
     if show is not None:
         how |= dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8", errors="replace")
-    asked: list[int] = []
-    program: subprocess.Popen | None = None
-
-    def hand_on(number: int, frame: Any) -> None:
-        asked.append(number)
-        if program is None:
-            return
-        if len(asked) == 1:
-            program.terminate()
-            print("\nEnding the run after its iteration; again ends it at once.", file=sys.stderr, flush=True)
-        elif hasattr(os, "killpg"):
-            os.killpg(program.pid, signal.SIGKILL)
-        else:
-            program.kill()
-
-    before = {number: signal.signal(number, hand_on) for number in SIGNALS}
-    try:
-        program = subprocess.Popen(arguments, start_new_session=True, **how)
-        if asked:  # before there was a program
-            program.terminate()
+    with Programs() as programs:
+        program = programs.start(arguments, **how)
         for line in program.stdout or ():
             if show is not None:
                 show(line.rstrip("\n"))
-        code = None
-        while code is None:
-            with suppress(subprocess.TimeoutExpired):
-                code = program.wait(WATCH_SECONDS)
-            if watch() and code is None:
-                program.terminate()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if asked:
-        sys.exit(128 + asked[0])
-    return code
+        return programs.wait(watch).returncode

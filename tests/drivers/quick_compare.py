@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 
 import torch.multiprocessing
 
@@ -22,7 +23,8 @@ class Forked:
 
     stdout = None  # its output goes to a file
 
-    def __init__(self, arguments, start_new_session, stdout, stderr):
+    def __init__(self, arguments, start_new_session, stdout, stderr, env=None):
+        os.environ.update(env or {})
         assert start_new_session and stderr == subprocess.STDOUT
         self.code = None
         self.pid = os.fork()
@@ -57,6 +59,15 @@ class Forked:
                 raise subprocess.TimeoutExpired("train.py", timeout)
             else:
                 time.sleep(0.02)
+        return self.code
+
+    def poll(self):
+        with suppress(subprocess.TimeoutExpired):
+            self.wait(0)
+        return self.code
+
+    @property
+    def returncode(self):
         return self.code
 
     def terminate(self):
