@@ -66,7 +66,7 @@ case ${1:-demo} in
     say "Training twice on 106 faces, side by side: without a plug-in, and with DiffAugment"
     demo=$here/runs/demo
     mkdir -p "$demo"
-    net=(--batch=16 --cbase=512 --cmax=32 --gamma=0.02 --glr=0.01 --dlr=0.01 --pl-weight=0 --no-noise-inputs)
+    net=(--batch=16 --cbase=512 --cmax=32 --gamma=0.02 --glr=0.006 --dlr=0.006 --pl-weight=0 --no-noise-inputs)
     net+=(--mirror=1 --aug=noaug --workers=0 --metrics=none --device=cpu) # small, for one core each
     flags=(--cfg=auto --data="$data" --outdir="$demo" --kimg=18 --tick=1 --snap=6 "${net[@]}")
     export OMP_NUM_THREADS=1
