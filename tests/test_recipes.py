@@ -119,6 +119,12 @@ def test_what_a_user_gives_wins():
     assert (found["kimg"], found["samples"], found["vary"]) == (5, 9, ["x=1"])
     assert "--batch=32" not in found["more"] and found["more"][-2:] == ("--batch=8", "--device=cpu")
     assert found["metric"].split(",")[-2:] == ["distance", "variety"]
+    # A value may be a word of its own, and what is varied replaces what the recipe varies or sets.
+    (found,) = settings_of("r1", "published", more=("--cbase", "512", "--workers", "0"), vary=("gamma=3,4",))
+    assert found["vary"] == ["gamma=3,4"] and found["more"][-2:] == ("--cbase=512", "--workers=0")
+    assert settings_of("r1", "published", more=("--gamma=3",))[0]["vary"] == []
+    (found,) = settings_of("cifar10", "published", more=("--aug", "ada"), vary=("gamma=3,4",))
+    assert found["rows"][0] == "none --aug=ada" and not {"ada", "--aug=ada", "--gamma=0.1"} & set(found["more"])
     # An option of some rows stays one of these.
     mine = settings_of("transfer", "small", data="m.zip", more=("--resume=a b.pkl",))[0]
     rows = [cells.row_of(row) for row in mine["rows"]]
@@ -173,6 +179,17 @@ VALID["data"] = '[{ name = "d", columns = ["x"] }]'
         ({"rows": '[{ plugins = "none", published = { y = 1 } }]'}, "no data set has the column 'y'"),
         ({"published": '{ kimg = "x", metric = "fid" }'}, "Expected `int`, got `str` - at `\\$.published.kimg"),
         ({"small": "{ kmg = 3 }"}, "unknown field `kmg`"),
+        ({"small": "{ seeds = 0 }"}, "`int` >= 1 - at `\\$.seeds"),
+        ({"published": '{ kimg = -3, metric = "fid" }'}, "`int` >= 1 - at `\\$.published.kimg"),
+        (
+            {"published": """{ kimg = 1, metric = "fid", arguments = "--x='y" }"""},
+            "No closing quotation - at `\\$.publ",
+        ),
+        (
+            {"data": """[{ name = "d", columns = ["x"], arguments = "--x='y" }]"""},
+            "No closing quotation - at `\\$.data",
+        ),
+        ({"rows": "[]"}, "`array` of length >= 1 - at `\\$.rows"),
         ({"about": "[["}, "is not valid|Invalid|Unclosed|Expected"),
     ],
 )

@@ -10,7 +10,7 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -32,6 +32,7 @@ SMALL: dict[str, Any] = {
 
 
 DEFAULTS = {"seeds": 1, "fractions": "1.0", "metric": "fid", "features": "inception"}  # without a recipe
+Count = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class RecipeRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -67,24 +68,30 @@ class RecipeData(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     columns: list[str] = []
     supply: str = ""
     reference: str = ""
-    images: int | None = None
-    kimg: int | None = None
+    images: Count | None = None
+    kimg: Count | None = None
     arguments: str = ""
+
+    def __post_init__(self) -> None:
+        shlex.split(self.arguments)  # a ValueError, to which msgspec adds the place
 
 
 class Scale(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Settings, named as the options of compare. vary: each as `--vary` takes it; needs: what a user has to add to the
     arguments of train.py, by option, and why."""
 
-    kimg: int
+    kimg: Count
     metric: str
-    seeds: int = 1
+    seeds: Count = 1
     fraction: str = "1.0"
     features: str = "inception"
-    samples: int | None = None
+    samples: Count | None = None
     arguments: str = ""
     vary: list[str] = []
     needs: dict[str, str] = {}
+
+    def __post_init__(self) -> None:
+        shlex.split(self.arguments)
 
 
 class TableRecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -97,7 +104,7 @@ class TableRecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     about: str
     source: str
-    rows: list[RecipeRow]
+    rows: Annotated[list[RecipeRow], msgspec.Meta(min_length=1)]
     data: list[RecipeData] = []
     published: Scale | None = None
     small: dict[str, Any] = {}
@@ -182,6 +189,7 @@ def settings_of(
     if given["plugins"] or given["rows"]:
         raise OptionError(f"--recipe={name} has rows of its own. Leave out --plugins and --row, or write a recipe.")
     chosen = recipe.scale(scale)
+    given = {**given, "more": _joined(given["more"])}
     for option, why in chosen.needs.items():
         if not any(argument.partition("=")[0] == f"--{option}" for argument in given["more"]):
             raise OptionError(f"--recipe={name} needs {why}. Add -- --{option}=... at the end.")
@@ -222,8 +230,10 @@ def _settings(
     if given["reference"] is None and given["metric"] is None:
         own["metric"] = _without_held_out(own["metric"])
     theirs = {_flag(argument): argument for argument in given["more"] if "=" in argument}
-    arguments = shlex.split(f"{scale.arguments} {data.arguments}")
-    more = [argument for argument in arguments if _flag(argument) not in theirs]
+    replaced_by_theirs = {*theirs, *(f"--{option}" for option in cells.variations_of(given["vary"]))}
+    is_ours = lambda argument: _flag(argument) not in replaced_by_theirs
+    more = list(filter(is_ours, shlex.split(f"{scale.arguments} {data.arguments}")))
+    vary = [text for text in scale.vary if is_ours(f"--{text.removeprefix('--')}")]
     # In rows that have it as an option of their own, theirs takes its place.
     in_rows = {_flag(word) for row in recipe.rows for word in shlex.split(row.arguments)}
     replaced = lambda words: shlex.join(theirs.get(_flag(word), word) for word in shlex.split(words))
@@ -234,12 +244,20 @@ def _settings(
     return {
         **given,
         **{key: value if given[key] is None else given[key] for key, value in own.items()},
-        **dict(
-            data=data.name, rows=[row.text for row in recipe.rows], plugins=None, vary=[*scale.vary, *given["vary"]]
-        ),
+        **dict(data=data.name, rows=[row.text for row in recipe.rows], plugins=None, vary=[*vary, *given["vary"]]),
         **dict(more=tuple(more), published=recipe.published_for(data.columns), about=lines),
         **dict(after=recipe.after, absent=data.images if given["dry_run"] and not _is_here(data.name) else None),
     }
+
+
+def _joined(arguments: Sequence[str]) -> tuple[str, ...]:
+    """Return arguments with each value in the word of its option: `--gamma`, `7` become `--gamma=7`."""
+    found: list[str] = []
+    for argument in arguments:
+        if found and re.fullmatch(r"--[^=]+", found[-1]) and not argument.startswith("-"):
+            argument = f"{found.pop()}={argument}"
+        found.append(argument)
+    return tuple(found)
 
 
 def _flag(argument: str) -> str:

@@ -20,7 +20,7 @@ def whole(path: Path) -> Iterator[BinaryIO]:
     made. A device or a pipe is written to as it is: it must not be replaced.
 
     Raises DataError if it cannot be written."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    partial = path.parent / f"{path.name}.{os.getpid()}.tmp"  # `.` and `/` have no name
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and not path.is_file():
