@@ -36,5 +36,8 @@ def test_a_smaller_size_is_the_same_faces(tmp_path):
     for one, other in zip(small, large, strict=True):
         halved = other.reshape(3, 16, 2, 16, 2).mean((2, 4))
         assert np.abs(halved - one).mean() < 12
+    for folder in (".", "/", str(tmp_path)):
+        done = runner.invoke(cli, ["demo-data", folder])
+        assert done.exit_code == 2 and f"Error: {folder} cannot be written" in done.output
     done = runner.invoke(cli, ["demo-data", str(tmp_path / "other.zip"), "--size=24"])
     assert done.exit_code and "powers of two" in done.output and not (tmp_path / "other.zip").exists()
