@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -156,7 +155,7 @@ def sheet(
     The worst are those farthest from any training image; sheet-nearest.png has those nearest to one. With --beside
     sheet-beside.png has training images and samples of all these networks, of the same seeds, without truncation."""
     numbers, G = _load(run_or_pkl, outdir, seeds)
-    others = [(captioned.caption_of(path), loading.loaded(path)) for path in beside]
+    compared = [(captioned.caption_of(path), loading.loaded(path)) for path in beside]
     known = pictures.neighbours(G.file.parent, G.network, devices.device(), **near)
     if known is None:
         refuse_given("features", WITHOUT_IMAGES)
@@ -165,15 +164,15 @@ def sheet(
         name: G.sample(numbers, truncation=psi, class_=label, as_="array")
         for name, psi in (("full", 1.0), (f"trunc{trunc:g}", trunc))
     }
+    sheet_beside = None
+    if compared:
+        networks = [(captioned.caption_of(run_or_pkl), G), *compared]
+        data = None if known is None else known.data
+        sheet_beside = captioned.of_networks(networks, data, numbers, round(len(numbers) ** 0.5), label)
     files, distances = pictures.sheets(made, outdir, near=known, pairs=pairs)
-    if beside:
-        shown = [(captioned.caption_of(run_or_pkl), made["full"])]
-        shown += [(text, one.sample(numbers, truncation=1.0, class_=label, as_="array")) for text, one in others]
-        if known is not None:
-            images = itertools.islice(datasets.read_images(known.data)[1], len(numbers))
-            shown.insert(0, ("training images", [image.transpose(1, 2, 0) for image in images]))
+    if sheet_beside is not None:
         files.append(outdir / "sheet-beside.png")
-        captioned.side_by_side(shown, max(round(len(numbers) ** 0.5), 1)).save(files[-1])
+        sheet_beside.save(files[-1])
     for file in files:
         tell(file)
     if distances is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import PIL.Image
@@ -246,6 +247,19 @@ def test_captions_are_plug_ins_and_fit_above_their_sheet(tmp_path):
     shown = captioned.side_by_side([("M" * 100, images), ("", images)], 1)
     assert shown.width == 2 * 64 + captioned.GAP
     assert np.asarray(shown)[: captioned.TEXT, 64:].min() == 255 > np.asarray(shown)[: captioned.TEXT, :64].min()
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("class_, labels", [(None, [None] * 3 + [4, 5, 4]), ("5", [None] * 3 + ["5"] * 3)])
+def test_networks_with_and_without_classes_stand_on_one_picture(class_, labels):
+    asked = []
+
+    def network(classes):
+        draw = lambda seed, truncation, class_, as_: asked.append(class_) or np.full([16, 16, 3], seed, np.uint8)
+        return SimpleNamespace(classes=classes, sample=draw)
+
+    shown = captioned.of_networks([("a", network([])), ("b", network([4, 5]))], None, [0, 7, 9], 3, class_)
+    assert asked == labels and shown.width == 2 * 3 * 64 + captioned.GAP
 
 
 @pytest.mark.run

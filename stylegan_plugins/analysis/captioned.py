@@ -29,18 +29,27 @@ def caption_of(run_or_pkl: Path) -> str:
     return run_or_pkl.name if options is None else ", ".join(map(str, active or [])) or "no plug-in"
 
 
-def of_networks(networks: Sequence[tuple[str, LoadedGenerator]], data: str, count: int = 32) -> PIL.Image.Image:
-    """Return training images, and samples of each network without truncation, of the same seeds and, where there are
-    classes, of all classes in turn.
+def of_networks(
+    networks: Sequence[tuple[str, LoadedGenerator]],
+    data: str | None,
+    seeds: Sequence[int] = range(32),
+    columns: int = COLUMNS,
+    class_: str | None = None,
+) -> PIL.Image.Image:
+    """Return training images, and samples of each network without truncation, of the same seeds.
 
-    data: path of the training images"""
-    given = itertools.islice(datasets.read_images(data)[1], count)
-    groups = [("training images", [image.transpose(1, 2, 0) for image in given])]
+    data      path of the training images; None leaves them out
+    class_    of samples of networks with classes; None: all of their classes in turn"""
+    groups: list[tuple[str, list[np.ndarray]]] = []
+    if data is not None:
+        given = itertools.islice(datasets.read_images(data)[1], len(seeds))
+        groups.append(("training images", [image.transpose(1, 2, 0) for image in given]))
     for caption, G in networks:
-        labels = [G.classes[seed % len(G.classes)] if G.classes else None for seed in range(count)]
-        made = [G.sample(seed, truncation=1.0, class_=label, as_="array") for seed, label in enumerate(labels)]
+        classes = ([class_] if class_ is not None else G.classes) if G.classes else [None]
+        labels = itertools.cycle(classes)
+        made = [G.sample(seed, truncation=1.0, class_=next(labels), as_="array") for seed in seeds]
         groups.append((caption, made))
-    return side_by_side(groups, COLUMNS)
+    return side_by_side(groups, columns)
 
 
 def side_by_side(groups: Sequence[tuple[str, Sequence[np.ndarray]]], columns: int) -> PIL.Image.Image:
