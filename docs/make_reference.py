@@ -222,7 +222,7 @@ def _of_rules(name: str) -> str:
     if name == "additions":
         return _rows(["if there are", "add", "why", "what is known"], [_choice(rule) for rule in ADDITIONS])
     table = FIGURES[name]
-    label = lambda row: f"`{row}`" if row[0].islower() else row
+    label = lambda row: re.sub(r"^([^ ,]+(?:,[^ ,]+)*)", r"`\1`", row) if row[0].islower() else row
     rows = [[label(row), *(f"{value:.2f}" for value in values)] for row, values in table.rows.items()]
     return f"**{name}**: {table.title} ({table.source}).\n\n" + _rows(["FID", *table.columns], rows)
 
