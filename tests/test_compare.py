@@ -32,6 +32,7 @@ from stylegan_plugins.analysis import captioned, cells, compare, comparison, eva
 from stylegan_plugins.analysis.cells import Cell
 from stylegan_plugins.analysis.comparison import Column, Measured, Results
 from stylegan_plugins.errors import DataError, OptionError
+from stylegan_plugins.files import prepare
 
 HOST = Path("/host")
 QUICK = str(DRIVERS / "quick_compare.py")
@@ -595,3 +596,11 @@ def test_what_cannot_be_trained_is_said_before_anything_is(ada_host, small_zip, 
     assert not list((tmp_path / "out").glob("*seed*"))
     command = shlex.split(done.stderr.splitlines()[-1].partition("The command was: ")[2])
     assert Path(command[1]) == ada_host / "train.py" and command[-1] == "--dry-run"
+
+
+@pytest.mark.unit
+def test_errors_of_held_out_images_name_their_option(tmp_path):
+    for reference in (str(tmp_path / "gone.zip"), str(tmp_path), ""):
+        with pytest.raises(DataError, match="^--reference") as error:
+            compare.reference_path(reference, prepare.How())
+        assert "--data" not in str(error.value)

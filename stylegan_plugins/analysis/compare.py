@@ -20,7 +20,7 @@ from stylegan_plugins.analysis.comparison import Column, Measured, Published, Re
 from stylegan_plugins.analysis.loading import LoadedGenerator
 from stylegan_plugins.analysis.records import Result
 from stylegan_plugins.analysis.trainings import PlannedRun
-from stylegan_plugins.errors import DataError
+from stylegan_plugins.errors import DataError, UserError
 from stylegan_plugins.files import datasets, prepare, run_folders
 from stylegan_plugins.host import find
 from stylegan_plugins.host.modules import host_module
@@ -49,6 +49,15 @@ class Clock:
         after the other, beside those that train."""
         training, evaluating = sum(left) * self.training / self.kimg, len(left) * self.evaluating / self.runs
         return max(training / jobs, evaluating) if jobs > 1 else training + evaluating
+
+
+def reference_path(reference: str, pictures: prepare.How) -> str:
+    """Return the path of held-out images, prepared as those of training. Raises UserError, about --reference."""
+    try:
+        return str(Path(prepare.usable(reference, pictures)).resolve())
+    except UserError as error:
+        error.message = error.message.replace("--data", "--reference")
+        raise
 
 
 def ada_of(run_dir: Path) -> str:
@@ -117,7 +126,7 @@ def run(
     network = extractors.load(features, {known.reads for known in chosen.values()}, device)
     path = str(Path(prepare.usable(data, pictures)).resolve())
     images, *shape = datasets.check_dataset(path)
-    judged_by = path if reference is None else str(Path(prepare.usable(reference, pictures)).resolve())
+    judged_by = path if reference is None else reference_path(reference, pictures)
     real, *others = datasets.check_dataset(judged_by)
     if shape != others:
         raise DataError(
