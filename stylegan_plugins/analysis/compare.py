@@ -56,8 +56,7 @@ def reference_path(reference: str, pictures: prepare.How) -> str:
     try:
         return str(Path(prepare.usable(reference, pictures)).resolve())
     except UserError as error:
-        error.message = error.message.replace("--data", "--reference")
-        raise
+        raise type(error)(error.message.replace("--data", "--reference")) from error
 
 
 def ada_of(run_dir: Path) -> str:
