@@ -22,6 +22,7 @@ from stylegan_plugins.analysis.records import Result
 from stylegan_plugins.analysis.trainings import PlannedRun
 from stylegan_plugins.errors import DataError, UserError
 from stylegan_plugins.files import datasets, prepare, run_folders
+from stylegan_plugins.files.atomic import whole
 from stylegan_plugins.host import find
 from stylegan_plugins.host.modules import host_module
 from stylegan_plugins.vision import extractors
@@ -194,7 +195,9 @@ def run(
         measured.sort(key=lambda one: place[one.cell])
         if (cell.fraction, cell.seed) == (planned[0].fraction, planned[0].seed):
             shown[cell] = plan.named(cell.row), loading.loaded(last)
-            captioned.of_networks([shown[one] for one in planned if one in shown], path).save(outdir / PICTURE)
+            picture = captioned.of_networks([shown[one] for one in planned if one in shown], path)
+            with whole(outdir / PICTURE) as out:
+                picture.save(out, format="PNG")
         of: dict[str, Any] = dict(features=features, kimg=kimg, samples=samples, real=real, published=published)
         results = Results(columns, **of, held_out=not same, planned=planned, runs=measured)
         text = comparison.write(results, outdir, {"data": data, "reference": reference, "arguments": list(more)})
