@@ -138,8 +138,10 @@ def test_what_a_user_gives_wins():
     given = dict(data="m.zip", reference="h.zip", kimg=5, samples=9, more=("--batch=8", "--device=cpu"), vary=("x=1",))
     (found,) = settings_of("where-t", "small", **given)
     assert (found["kimg"], found["samples"], found["vary"]) == (5, 9, ["x=1"])
-    assert "--batch=32" not in found["more"] and found["more"][-2:] == ("--batch=8", "--device=cpu")
+    assert "--batch=16" not in found["more"] and found["more"][-2:] == ("--batch=8", "--device=cpu")
     assert found["metric"].split(",")[-2:] == ["distance", "variety"]
+    # Data of one's own that is not there is an error of compare, not a plan without it.
+    assert settings_of("ffhq", "published", data="nowhere.zip", dry_run=True)[0]["absent"] is None
     # A value may be a word of its own, and what is varied replaces what the recipe varies or sets.
     (found,) = settings_of("r1", "published", more=("--cbase", "512", "--workers", "0"), vary=("gamma=3,4",))
     assert found["vary"] == ["gamma=3,4"] and found["more"][-2:] == ("--cbase=512", "--workers=0")

@@ -241,12 +241,13 @@ def _settings(
     recipe = msgspec.structs.replace(recipe, rows=rows)
     more += [argument for argument in given["more"] if _flag(argument) not in in_rows]
     lines = [f"{name}: {recipe.about}", f"Source: {recipe.source}", *recipe.notes]
+    is_absent = given["dry_run"] and given["data"] is None and not _is_here(data.name)
     return {
         **given,
         **{key: value if given[key] is None else given[key] for key, value in own.items()},
         **dict(data=data.name, rows=[row.text for row in recipe.rows], plugins=None, vary=[*vary, *given["vary"]]),
         **dict(more=tuple(more), published=recipe.published_for(data.columns), about=lines),
-        **dict(after=recipe.after, absent=data.images if given["dry_run"] and not _is_here(data.name) else None),
+        **dict(after=recipe.after, absent=data.images if is_absent else None),
     }
 
 
