@@ -25,6 +25,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import signal
 import statistics
 import subprocess
@@ -99,7 +100,9 @@ def methods(given: str | None, share: str) -> list[str]:
 
     if given:
         return [name.strip() for name in given.split(";")]
-    first, every = map(int, share.split("/"))
+    first, every = map(int, share.split("/")) if re.fullmatch(r"\d+/\d+", share) else (0, 0)
+    if not 1 <= first <= every:
+        raise click.UsageError(f"--share={share}: give K/N, K from 1 to N, such as 1/4.")
     return [*(name for name in builtin() if name not in IDLE), *VARIANTS][first - 1 :: every]
 
 
