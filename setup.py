@@ -15,7 +15,7 @@ setup(
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="MIT",
-    license_files=["LICENSE"],
+    license_files=["LICENSE", "NOTICE"],
     python_requires=">=3.10",
     packages=[
         *find_packages(include=["stylegan_plugins", "stylegan_plugins.*", "training_ext", "training_ext.*"]),
