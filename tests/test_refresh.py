@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.reports import add_diagnostics, add_line, add_metric, command, make_run, statistic
 
-from stylegan_plugins.analysis import compare
+from stylegan_plugins.analysis import trainings
 from stylegan_plugins.errors import DataError, NotYetError
 from stylegan_plugins.files import json_lines
 from stylegan_plugins.report import history, page, thumbnails, watch
@@ -148,7 +148,7 @@ def test_watch_writes_when_files_change_tells_it_once_and_ends_when_all_is_compl
 
 
 def test_watch_ends_with_ctrl_c_and_waits_for_further_runs_of_a_comparison(tmp_path, monkeypatch):
-    assert (watch.CELL, watch.TABLE) == (compare.CELL, "compare.json")
+    assert (watch.CELL, watch.TABLE) == (trainings.CELL, "compare.json")
     cell = tmp_path / "cells" / "none-1-seed0"
     make_run(cell / "00000-a", sheets=0, total_kimg=16)
     (cell / "cell.json").write_text("{}")
