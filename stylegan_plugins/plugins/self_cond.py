@@ -26,6 +26,8 @@ from stylegan_plugins.vision.networks import from_uint8
 from training_ext import self_cond
 from training_ext.distributed import broadcast_value
 from training_ext.labels import embed, use_labels
+from training_ext.linear_evaluation import in_groups
+from training_ext.passes import minibatch_std_group
 
 PAPER = "Liu et al. 2020, Diverse Image Generation via Self-Conditioned GANs, arXiv:2006.10728"
 conflicts = ("contrad", "disp", "projected")  # without labels, with other ones, with a D that is not trained
@@ -162,13 +164,16 @@ class Method:
         """Return D's features of images of the data set, flattened, [n, F], without augmentation and labels."""
         session, layer = self.session, self.options.layer
         dataset = copy.copy(session.dataset)  # with a file handle of its own: forked workers share the loop's
-        parts = []
+
+        def encode(images: torch.Tensor) -> torch.Tensor:
+            labels = torch.zeros([len(images), session.D.c_dim], device=session.device)
+            return read_layers(session.D, [layer], images, labels)[1][layer].flatten(1)
+
+        encoder, parts = in_groups(encode, minibatch_std_group(session.D), BATCH), []
         with session.loss.normalised_D():
             for start in range(0, len(index), BATCH):
                 pixels = np.stack([dataset[int(i)][0] for i in index[start : start + BATCH]])
-                images = from_uint8(torch.from_numpy(pixels), session.device)
-                labels = torch.zeros([len(images), session.D.c_dim], device=session.device)
-                parts.append(read_layers(session.D, [layer], images, labels)[1][layer].flatten(1).cpu())
+                parts.append(encoder(from_uint8(torch.from_numpy(pixels), session.device)).cpu())
         return torch.cat(parts).numpy()
 
     def use(self, clusters: torch.Tensor) -> None:

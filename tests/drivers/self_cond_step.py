@@ -65,6 +65,8 @@ with tempfile.TemporaryDirectory() as top:
         features = read(run.D, ["b8"], pixels, torch.zeros([M, K]))[1]["b8"].flatten(1)
     alone = torch.from_numpy(method.features(np.arange(M)))
     claim("features are D's, of one image each", torch.allclose(features, alone, atol=1e-5))
+    some = torch.from_numpy(method.features(np.arange(7)))  # which are no whole groups of minibatch-stddev
+    claim("any number of images has features", torch.allclose(features[:7], some, atol=1e-5))
     subset = torch.from_numpy(np.random.RandomState(0).permutation(M)[:20])
     means = torch.stack([features[subset][method.clusters[subset] == k].mean(0) for k in range(K)])
     nearest = torch.cdist(features.double(), means.double()).argmin(1)
