@@ -468,6 +468,10 @@ def test_runs_go_on_at_once_and_share_the_cores(together, tmp_path, monkeypatch)
     assert [(tmp_path / name / "threads").read_text() for name in "abc"] == ["3"] * 3
     assert len(told) == 3
     assert [key for key, *_ in trainings.trained(runs, 2, 2, told.append)] == list("abc") and len(told) == 3
+    for jobs, names in ((2, "def"), (1, "gh")):
+        told.clear()
+        next(trainings.trained(together(*names), 2, jobs, told.append))
+        assert len(told) == jobs + (jobs > 1)  # with several jobs the next run begins before the caller has one
     monkeypatch.setattr(trainings.torch.cuda, "device_count", lambda: 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
     assert [trainings.environment(slot, 3)["CUDA_VISIBLE_DEVICES"] for slot in range(3)] == ["5", "7", "5"]

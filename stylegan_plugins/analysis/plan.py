@@ -1,4 +1,4 @@
-"""What `stylegan-plugins compare` is going to train, and how long that takes, by a short trial of each row."""
+"""The plan of `stylegan-plugins compare`: its runs, and how long they take, by a short trial of each row."""
 
 from __future__ import annotations
 

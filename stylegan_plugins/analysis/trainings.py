@@ -147,11 +147,11 @@ def trained(
 
     Raises DataError, after the other runs have ended with their states written."""
     waiting, free = deque(planned), list(range(jobs))
+    done: deque[tuple[PlannedRun[Key], float]] = deque()
     going: dict[int, tuple[PlannedRun[Key], Running, float]] = {}
     with programs.Programs() as running:
-        while waiting or going:
-            done: list[tuple[PlannedRun[Key], float]] = []
-            while waiting and free and not done:
+        while waiting or going or done:
+            while waiting and free and (jobs > 1 or not done):  # one job alone: nothing trains beside the caller
                 one = waiting.popleft()
                 claim(one.folder, one.identity)
                 run_dir, seen = progress_of(one.folder)
@@ -164,16 +164,17 @@ def trained(
                 slot = free.pop(0)
                 started = Running.start(running, new, relay, env={**os.environ, **environment(slot, jobs)})
                 going[slot] = (one, started, time.monotonic())
-            if not done:
-                ended = running.wait(partial(_tell, [started.relay for _, started, _ in going.values()]))
-                slot = next(slot for slot, (_, started, _) in going.items() if started.program is ended)
-                one, started, begun = going.pop(slot)
-                free.append(slot)
-                started.check(GOES_ON)
-                done.append((one, time.monotonic() - begun))
-            for one, seconds in done:
+            if done:
+                one, seconds = done.popleft()
                 with running.meanwhile():
                     yield one.key, last_snapshot(one.folder, kimg), seconds
+                continue
+            ended = running.wait(partial(_tell, [started.relay for _, started, _ in going.values()]))
+            slot = next(slot for slot, (_, started, _) in going.items() if started.program is ended)
+            one, started, begun = going.pop(slot)
+            free.append(slot)  # the next run takes it before the caller has this one
+            started.check(GOES_ON)
+            done.append((one, time.monotonic() - begun))
 
 
 def _tell(relays: Sequence[Relay]) -> None:
@@ -187,7 +188,7 @@ def environment(slot: int, jobs: int) -> dict[str, str]:
     if jobs == 1:
         return {}
     if (count := torch.cuda.device_count()) > 1:
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if "CUDA_VISIBLE_DEVICES" in os.environ else []
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
         return {"CUDA_VISIBLE_DEVICES": visible[slot % count] if len(visible) >= count else str(slot % count)}
     if count or "OMP_NUM_THREADS" in os.environ:
         return {}

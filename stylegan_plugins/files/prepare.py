@@ -373,7 +373,7 @@ def alike(digests: dict[str, np.ndarray]) -> list[tuple[str, str]]:
 
 
 def _shown(items: Iterable[Any], label: str, length: int) -> Iterator[Any]:
-    """Yield items with a progress bar or, where standard error is no terminal, with a line now and then."""
+    """Yield items with a progress bar, or with a line now and then if standard error is not a terminal."""
     if not sys.stderr.isatty():
         told = time.monotonic()
         for done, item in enumerate(items):

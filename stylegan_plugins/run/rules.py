@@ -116,8 +116,9 @@ class Quote:
 
 @dataclass(frozen=True)
 class Known:
-    """What else is known, or that nothing is. source: a page of this repository, or what was read elsewhere; empty if
-    nothing is known."""
+    """Anything else that is known, or that nothing is.
+
+    source    a page of this repository, or what was read elsewhere; empty if nothing is known"""
 
     text: str
     source: str = ""
@@ -131,7 +132,7 @@ class Known:
 
 @dataclass(frozen=True)
 class Facts:
-    """What rules have ranges of.
+    """Facts of a case, of which rules have ranges.
 
     images, side      number of pictures, and their side in pixels as they are trained on
     classes           classes of the pictures, 0 without; per_class: pictures of the smallest
