@@ -3,6 +3,8 @@
 #
 #   ./run.sh              set up, then train twice on 106 small faces, without a plug-in and with DiffAugment: a few
 #                         minutes on two CPU cores, one for each run
+#   ./run.sh photos       fine-tune a small network, which comes with the package, on 100 gray photographs of faces, and
+#                         train from scratch beside it: as long
 #   ./run.sh setup        virtual environment, package, patched host, sample data; repeated calls reuse what is there
 #   ./run.sh train ARGS   the host's train.py with ARGS, for example --plugin diffaugment --data=PICTURES --outdir=runs
 #   ./run.sh test         the test suite
@@ -14,7 +16,7 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 venv=$here/.venv
 host=${STYLEGAN_HOST:-$here/hosts/stylegan2-ada-pytorch}
-data=$here/data/smileys.zip
+smileys=$here/data/smileys.zip
 
 say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 
@@ -41,10 +43,39 @@ setup() {
     [ -e "$host/train.py" ] || { say "Fetching the host" && "$venv/bin/stylegan-plugins" host fetch "$host"; }
     "$venv/bin/stylegan-plugins" patch "$host"
   fi
-  [ -e "$data" ] || "$venv/bin/stylegan-plugins" demo-data "$data" --kind=smileys --size=16
+  [ -e "$smileys" ] || "$venv/bin/stylegan-plugins" demo-data "$smileys" --kind=smileys --size=16
 }
 
 train() { "$venv/bin/python" "$host/train.py" "$@"; }
+
+# Train twice at once, one core each: with the arguments in `one` and in `other`, and "$@" for both. What `one` prints
+# is shown. Sets `first` and `second`, the folders of the runs.
+train_both() {
+  local flags=("$@" --cfg=auto --batch=16 --pl-weight=0 --mirror=1 --workers=0 --metrics=none --device=cpu --tick=1)
+  mkdir -p "$folder/one" "$folder/other"
+  export OMP_NUM_THREADS=1
+  train "${other[@]}" "${flags[@]}" --outdir="$folder/other" >"$folder/other.log" 2>&1 &
+  local process=$!
+  trap "kill $process 2>/dev/null || true" EXIT
+  train "${one[@]}" "${flags[@]}" --outdir="$folder/one"
+  wait "$process" || { tail -n 3 "$folder/other.log" >&2; exit 1; }
+  trap - EXIT
+  first=$(newest "$folder/one") second=$(newest "$folder/other")
+}
+
+newest() { find "$1" -mindepth 1 -maxdepth 1 -type d -name '[0-9]*-*' | sort | tail -n 1; }
+
+show() { # $@: further networks on the picture
+  "$venv/bin/stylegan-plugins" sheet "$first" "$@" --beside="$second" --outdir="$folder" >/dev/null
+  "$venv/bin/stylegan-plugins" report "$second" "$first" --out="$folder/report.html" >/dev/null
+  say "Done"
+  echo "  samples side by side  $folder/sheet-beside.png"
+  echo "  page about both runs  $folder/report.html"
+  echo "  network               $(find "$first" -name 'network-snapshot-*.pkl' | sort | tail -n 1)"
+  printf '\nGo on training, exactly from there:\n  '
+  printf '%q ' "$here/run.sh" train --resume-run="$first" --kimg=100
+  echo
+}
 
 case ${1:-demo} in
   setup)
@@ -63,35 +94,30 @@ case ${1:-demo} in
     ;;
   demo)
     setup
-    say "Training twice on 106 faces, side by side: without a plug-in, and with DiffAugment"
-    demo=$here/runs/demo
-    mkdir -p "$demo"
-    net=(--batch=16 --cbase=512 --cmax=32 --gamma=0.02 --glr=0.006 --dlr=0.006 --pl-weight=0 --no-noise-inputs)
-    net+=(--mirror=1 --aug=noaug --workers=0 --metrics=none --device=cpu) # small, for one core each
-    flags=(--cfg=auto --data="$data" --outdir="$demo" --kimg=18 --tick=1 --snap=6 "${net[@]}")
-    export OMP_NUM_THREADS=1
-    train "${flags[@]}" >"$demo/without.log" 2>&1 & # what the other one prints is enough to watch
-    without=$!
-    trap 'kill "$without" 2>/dev/null || true' EXIT
-    train --plugin=diffaugment --diffaugment-policy=color,translation "${flags[@]}"
-    wait "$without" || { tail -n 3 "$demo/without.log" >&2; exit 1; }
-    trap - EXIT
-    newest() { find "$demo" -mindepth 1 -maxdepth 1 -type d -name "$1" | sort | tail -n 1; }
-    plain=$(newest '[0-9]*-noaug') augmented=$(newest '[0-9]*-diffaugment')
-    "$venv/bin/stylegan-plugins" sheet "$plain" --beside="$augmented" --outdir="$demo" >/dev/null
-    "$venv/bin/stylegan-plugins" report "$plain" "$augmented" --out="$demo/report.html" >/dev/null
-    say "Done"
-    echo "  samples side by side  $demo/sheet-beside.png"
-    echo "  page about both runs  $demo/report.html"
-    echo "  network               $(find "$augmented" -name 'network-snapshot-*.pkl' | sort | tail -n 1)"
-    printf '\nGo on training, exactly from there:\n  '
-    printf '%q ' "$here/run.sh" train --resume-run="$augmented" --kimg=100
-    printf '\n\nYour own images, a folder of pictures of any size and kind:\n  '
+    say "Training twice on 106 faces, side by side: with DiffAugment, and without a plug-in"
+    folder=$here/runs/demo
+    small=(--cbase=512 --cmax=32 --gamma=0.02 --glr=0.006 --dlr=0.006 --no-noise-inputs)
+    one=(--plugin=diffaugment --diffaugment-policy=color,translation --aug=noaug) other=(--aug=noaug)
+    train_both --data="$smileys" --kimg=18 --snap=6 "${small[@]}"
+    show
+    printf '\nYour own images, a folder of pictures of any size and kind:\n  '
     printf '%q ' "$here/run.sh" train --plugin=diffaugment --data=PICTURES --outdir="$here/runs" --resume=auto
     echo
     ;;
+  photos)
+    setup
+    photos=$here/data/photographs.zip source=$here/stylegan_plugins/files/people32.safetensors
+    [ -e "$photos" ] || "$venv/bin/stylegan-plugins" demo-data "$photos" --kind=photographs
+    say "Training twice on 100 photographs, side by side: from a network of drawn portraits, and from scratch"
+    folder=$here/runs/photos
+    one=(--plugin=freezed,diffaugment --resume=people32)
+    other=(--plugin=diffaugment --cbase=512 --cmax=32 --no-noise-inputs)
+    train_both --data="$photos" --colors=gray --kimg=12 --snap=6 --gamma=0.05 --glr=0.006 --dlr=0.006 \
+      --ema-kimg=0.5 --diffaugment-policy=color,translation
+    show --beside="$source"
+    ;;
   *)
-    sed -n '2,11p' "$0" | sed 's/^# \{0,1\}//'
+    sed -n '2,13p' "$0" | sed 's/^# \{0,1\}//'
     exit 2
     ;;
 esac

@@ -26,7 +26,7 @@ setup(
         "stylegan_plugins": ["template.py.txt"],
         "stylegan_plugins.analysis": ["compare.html.jinja", "recipes/*.toml"],
         "stylegan_plugins.report": ["report.html.jinja", "report.js", "statistics.json"],
-        "stylegan_plugins.files": ["faces.webp"],
+        "stylegan_plugins.files": ["faces.webp", "people32.md", "people32.safetensors"],
         "stylegan_plugins.host": ["files/*/*.py"],
     },
     install_requires=[

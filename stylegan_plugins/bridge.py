@@ -22,7 +22,7 @@ from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from stylegan_plugins.cache import remember_host
 from stylegan_plugins.errors import OptionError, UserError, escape_unencodable, fail, tell
-from stylegan_plugins.files import datasets, prepare, run_folders, states
+from stylegan_plugins.files import datasets, demo, prepare, run_folders, states
 from stylegan_plugins.files.atomic import whole
 from stylegan_plugins.host import compat, devices, drawing, generators, patch
 from stylegan_plugins.host.devices import (  # noqa: F401  # patched files call them
@@ -144,6 +144,7 @@ def options(command: click.Command) -> click.Command:
         values = {name: kwargs.pop(name) for name in list(kwargs) if name not in theirs}
         how = prepare.How.take(values, cond=bool(kwargs.get("cond")))
         if kwargs.get("resume"):
+            kwargs["resume"] = demo.network_of(kwargs["resume"])
             how = finetune.like_pickle(how, kwargs["resume"], bool(values.get("trust_pickle")))
         elif small:
             how = replace(how, limit=defaults.CPU_SIDE)

@@ -130,7 +130,7 @@ def evaluate(run_or_pkl: Path, data: str | None, **settings: Any) -> None:
 @click.option(
     "--metric",
     metavar="NAME,...",
-    help="What is compared, as in evaluate; pr_recall and others alone, too  [default: fid]",
+    help="What is compared, as in evaluate; pr_recall and others alone, best_kid of the best snapshot  [default: fid]",
 )
 @click.option("--features", metavar="NAME", help="As in evaluate  [default: inception]")
 @click.option("--samples", type=COUNT, help="Generated images, as in evaluate")

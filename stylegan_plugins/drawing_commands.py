@@ -188,21 +188,22 @@ def sheet(
 @default_option("--classes", type=COUNT, default=64, help="Number of drawn labels, of a run that a plug-in conditions")
 @default_option("--seed", type=click.IntRange(min=0), default=0, help="Class k is `sample` of SEED + k")
 @outdir_option(help="Folder to share: pickle, safetensors, ONNX, samples and a model card")
-@click.option("--out", type=Directory, metavar="PKL", help="One pickle instead, of a conditioned run")
+@click.option("--out", type=Directory, metavar="FILE", help="One file instead: .safetensors, or .pkl")
 @host_option
 def export(run_or_pkl: Path, classes: int, seed: int, outdir: Path | None, out: Path | None, host: Path | None) -> None:
-    """Write a generator for others, to a folder or as one stock pickle.
+    """Write a generator for others, to a folder or as one file.
 
-    The pickle is for the host's own scripts. With --out it is of a run that a plug-in conditions, whose classes are
-    drawn labels, or of networks of another program. Others are such pickles already."""
+    --out=FILE.safetensors has G_ema and D and no code; fine-tuning starts from it. --out=FILE.pkl is for the host's own
+    scripts: of a run that a plug-in conditions, whose classes are drawn labels, or of networks of another program.
+    Others are such pickles already."""
     if (outdir is None) == (out is None):
-        raise OptionError("export: give --outdir=FOLDER, or --out=PKL for one pickle alone.")
+        raise OptionError("export: give --outdir=FOLDER, or --out=FILE for one file alone.")
     devices.choose("cpu")
     find.choose_host(host, run_or_pkl)
     if outdir is not None:
         sharing.write_folder(run_or_pkl, outdir, classes, seed, to_stderr)
     elif out is not None:
-        sharing.write_pickle(run_or_pkl, out, classes, seed)
+        sharing.write_file(run_or_pkl, out, classes, seed)
     tell(outdir or out)
 
 

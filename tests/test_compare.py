@@ -232,8 +232,11 @@ def test_several_metrics_are_columns_of_one_table(tmp_path):
 @pytest.mark.unit
 def test_a_metric_or_one_figure_of_it_is_compared():
     assert evaluate.figures_of("kid, pr_recall,pr,kid", "--metric") == {
-        **{"kid": ("kid", ""), "pr_recall": ("pr", "_recall"), "pr": ("pr", "_f_score")}
+        **{"kid": ("kid", "", False), "pr_recall": ("pr", "_recall", False), "pr": ("pr", "_f_score", False)}
     }
+    assert evaluate.figures_of("best_kid", "--metric") == {"best_kid": ("kid", "", True)}
+    with pytest.raises(OptionError, match="best_variety is no metric"):  # of which neither more nor less is better
+        evaluate.figures_of("best_variety", "--metric")
     with pytest.raises(OptionError, match="^--metric=kid,pr_x: pr_x is no metric of fid, kid, pr, is, distinct"):
         evaluate.figures_of("kid,pr_x", "--metric")
 
@@ -372,7 +375,7 @@ def test_combinations_are_trained_and_after_ctrl_c_the_same_command_goes_on(ada_
         f"--host={ada_host}",
         "--features=efficientnet_lite0",
         "--samples=16",
-        "--metric=kid,distinct",
+        "--metric=kid,best_kid,distinct",
         "--",
         *tiny,
     ]
@@ -395,14 +398,18 @@ def test_combinations_are_trained_and_after_ctrl_c_the_same_command_goes_on(ada_
     assert done.returncode == 0, done.stderr
     assert f"1 of 2: {first.name}, from {seen / 1000:g} of 1 kimg" in done.stderr
     assert re.search(r"1 of 2: [\d.]+ of 1.0 kimg \(\d+%\)", done.stderr)  # at most a line a minute
-    assert re.search(
-        r"1 of 2: kid_efficientnet_lite0 [\d.]+, distinct_efficientnet_lite0 \d+; about .+ left", done.stderr
-    )
+    assert re.search(r"1 of 2: kid [\d.]+, best_kid [\d.]+, distinct \d+; about .+ left", done.stderr)
     assert [path.name for path in first.glob("0*")] == [run_dir.name]
     record = json.loads((out / "compare.json").read_text())
     runs = [(cell["plugins"], cell["seed"], cell["ada"]) for cell in record["cells"]]
     assert runs == [("none", 0, "on"), ("diffaugment", 0, "off")]
-    assert [column["key"] for column in record["metrics"]] == [f"{x}_efficientnet_lite0" for x in ("kid", "distinct")]
+    assert [column["key"] for column in record["metrics"]] == [
+        f"{name}_efficientnet_lite0" for name in ("kid", "best_kid", "distinct")
+    ]
+    for cell in record["cells"]:
+        (lines,) = out.glob(f"{cell['folder']}/0*/metric-kid_efficientnet_lite0.jsonl")
+        kids = [json.loads(line)["results"]["kid_efficientnet_lite0"] for line in lines.read_text().splitlines()]
+        assert len(kids) == 2 and (cell["values"]["kid"], cell["values"]["best_kid"]) == (kids[0], min(kids))
     assert all(cell["values"]["kid"] > record["metrics"][0]["floor"] for cell in record["cells"])
     assert all(1 <= cell["values"]["distinct"] <= 16 for cell in record["cells"])
     assert "| diffaugment | off | " in done.stdout and "16 generated and 9 held-out images" in done.stdout

@@ -276,7 +276,7 @@ def configured(patched, color_zip):
         "diffaugment without augmentation": ["--plugin=diffaugment", "--aug=noaug"],
         "hinge": ["--gan-loss=hinge"],
         "nonsaturating": ["--gan-loss=nonsaturating"],
-        "rates": ["--glr=0.004", "--dlr=0.003", "--pl-weight=0"],
+        "rates": ["--glr=0.004", "--dlr=0.003", "--pl-weight=0", "--ema-kimg=0.5"],
         "sizes": ["--cbase=1024", "--cmax=64", "--tick=2", "--batch=16", "--batch-gpu=4"],
         "subset": ["--subset=20"],
         "too large a subset": ["--subset=65"],
@@ -364,11 +364,12 @@ def test_a_subset_is_so_many_images_and_has_its_name_in_the_folder(family, confi
 
 @pytest.mark.host
 @FAMILY
-def test_learning_rates_and_the_weight_of_path_lengths_change_nothing_else(family, configured):
+def test_rates_and_the_weight_of_path_lengths_change_nothing_else(family, configured):
     ours, plain = (options_of(configured[family, name]) for name in ("rates", "plain"))
     for key, rate in (("G_opt_kwargs", 0.004), ("D_opt_kwargs", 0.003)):
         assert ours[key] == plain[key] | {"lr": rate}
     assert ours["loss_kwargs"] == plain["loss_kwargs"] | {"pl_weight": 0}
+    assert (ours["ema_kimg"], ours.get("ema_rampup")) == (0.5, plain.get("ema_rampup")) != plain["ema_kimg"]
 
 
 @pytest.mark.host

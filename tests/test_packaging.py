@@ -66,11 +66,21 @@ def test_run_sh_explains_itself_when_it_does_not_know_a_command():
 
 
 @pytest.mark.host
-def test_the_options_of_the_demo_are_understood_by_the_host(ada_host, gray_zip, tmp_path):
+@pytest.mark.parametrize("demo, expected", [("demo", '"channel_base": 512'), ("photos", '"freeze_layers": 4')])
+def test_the_options_of_both_demos_are_understood_by_the_host(ada_host, gray_zip, tmp_path, demo, expected):
     text = (ROOT / "run.sh").read_text()
-    given = " ".join(re.findall(r"(?:net\+?|flags)=\((.*?)\)", text)).split()
-    flags = [flag for flag in given if flag.startswith("--") and "$" not in flag]
-    assert len(flags) > 12
-    policy = re.search(r"--diffaugment-policy=\S+", text).group()
-    arguments = [f"--data={gray_zip}", f"--outdir={tmp_path}", "--plugin=diffaugment", policy, "--dry-run", *flags]
-    assert '"channel_base": 512' in run_script(ada_host, "train.py", *arguments).stdout
+    words = lambda part: re.findall(r"--[\w-]+(?:=[\w.,]+)?(?=[ )\n])", part)
+    array = lambda name, part: words("".join(re.findall(rf"{name}=(\(.*?\))", part)))
+    case = re.search(rf"\n  {demo}\)\n(.*?);;", text, re.DOTALL).group(1)
+    for_both = [
+        *array("flags", text),
+        *words(re.search(r"train_both((?:.*\\\n)?.*\n)", case).group(1)),
+        *array("small", case),
+    ]
+    assert len(for_both) > 9
+    for name in ("one", "other"):
+        own = array(name, case)
+        arguments = [f"--data={gray_zip}", f"--outdir={tmp_path}", "--dry-run", *for_both, *own]
+        printed = run_script(ada_host, "train.py", *arguments).stdout
+        assert own and '"total_kimg": ' in printed
+        assert (expected in printed) == (name == "one" or demo == "demo")

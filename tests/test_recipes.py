@@ -134,7 +134,7 @@ def test_recipes_and_rules_quote_the_same_figures(table, name, prefix):
 def test_what_a_user_gives_wins():
     (found,) = settings_of("where-t", "small", data="mine.zip")
     assert (found["kimg"], found["seeds"], found["samples"], found["data"]) == (96, 3, 1000, "mine.zip")
-    assert found["metric"] == "kid,pr_precision,pr_recall,distinct,variety" and "--batch=16" in found["more"]
+    assert found["metric"] == "kid,best_kid,pr_precision,pr_recall,distinct,variety" and "--batch=16" in found["more"]
     given = dict(data="m.zip", reference="h.zip", kimg=5, samples=9, more=("--batch=8", "--device=cpu"), vary=("x=1",))
     (found,) = settings_of("where-t", "small", **given)
     assert (found["kimg"], found["samples"], found["vary"]) == (5, 9, ["x=1"])

@@ -108,10 +108,10 @@ def test_what_cannot_be_exported_is_one_line(fetched, pickles, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "x").write_text("")
     for flags, message in (
-        ([], "export: give --outdir=FOLDER, or --out=PKL"),
+        ([], "export: give --outdir=FOLDER, or --out=FILE"),
         ([f"--out={tmp_path / 'x.pkl'}", f"--outdir={tmp_path / 'y'}"], "export: give --outdir=FOLDER, or"),
         ([f"--outdir={tmp_path / 'full'}"], "is there already"),
-        ([f"--out={tmp_path / 'x.pkl'}"], "To share it, give --outdir."),
+        ([f"--out={tmp_path / 'x.pkl'}"], "To share it, give --outdir, or --out=FILE.safetensors."),
     ):
         done = invoke(fetched[ADA], "export", str(pickles[ADA]), *flags)
         assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
@@ -134,22 +134,30 @@ def test_a_network_in_safetensors_is_read_as_it_was_written(tmp_path_factory, kw
     file = tmp_path_factory.mktemp("portable") / portable.FILE
     tensors = {f"t{k}": torch.randn(k, 2) for k in range(3)}
     network = Network("Generator", (), kwargs, tensors, frozenset(list(tensors)[:trained]))
-    file.write_bytes(portable.dump(network, Description("stylegan3", tuple(names))))
-    read = read_pickle(file).network("G_ema")
-    assert (read.class_name, read.init_kwargs, read.parameters) == ("Generator", kwargs, network.parameters)
-    assert all(torch.equal(read.tensors[name], value) for name, value in tensors.items())
+    D = Network("Discriminator", (), {}, {"t0": torch.randn(2)}, frozenset())
+    for beside in (None, D):
+        file.write_bytes(portable.dump(network, Description("stylegan3", tuple(names)), beside))
+        found = read_pickle(file).networks
+        read = found.pop("G_ema")
+        assert (read.class_name, read.init_kwargs, read.parameters) == ("Generator", kwargs, network.parameters)
+        assert read.tensors.keys() == tensors.keys()
+        assert all(torch.equal(read.tensors[name], value) for name, value in tensors.items())
+        assert found.keys() == ({"D"} if beside else set())
+        assert all(torch.equal(one.tensors["t0"], D.tensors["t0"]) for one in found.values())
     assert portable.description_of(file) == Description("stylegan3", tuple(names))
     assert run_folders.class_names(file) == tuple(names) and run_folders.newest_pickle(file.parent) == file
 
 
 @pytest.mark.unit
 @settings(deadline=None, max_examples=50)
-@given(JSON)
+@given(
+    JSON | JSON.map(lambda other: {"class_name": "G", "init_kwargs": {}, "init_args": [], "buffers": [], "D": other})
+)
 def test_a_strange_description_is_read_or_refused_in_one_line(tmp_path_factory, strange):
     from safetensors.torch import save
 
     file = tmp_path_factory.mktemp("portable") / portable.FILE
-    file.write_bytes(save({"x": torch.zeros(2)}, {portable.KEY: json.dumps(strange)}))
+    file.write_bytes(save({"x": torch.zeros(2), "D/x": torch.zeros(1)}, {portable.KEY: json.dumps(strange)}))
     try:
         read_pickle(file)
     except DataError as error:

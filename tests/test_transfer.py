@@ -16,11 +16,11 @@ from support.hosts import ADA, STYLEGAN3, copy_host
 from support.images import color_crops, write_zip
 from support.pickles import make_pickle, make_pickles
 from support.runs import arguments, flags, loop, run_to_its_end, still
-from support.scripts import DRIVERS, run_script
+from support.scripts import DRIVERS, invoke, run_script
 
 from stylegan_plugins.cli import cli
 from stylegan_plugins.errors import DataError
-from stylegan_plugins.files import states
+from stylegan_plugins.files import demo, states
 from stylegan_plugins.files.checksums import check_checksum, record_checksum
 from stylegan_plugins.files.pickles import Network, read_pickle
 from stylegan_plugins.host import patch as host_patch
@@ -101,6 +101,24 @@ def test_a_pickle_of_ada_starts_a_run_of_stylegan3_and_the_other_way_round(
         for key, value in read_pickle(sources[other]).network("G").tensors.items():
             if key in found.parameters:
                 assert torch.equal(found.tensors[key], value), key
+
+
+@pytest.mark.run
+def test_runs_start_from_networks_without_code(family, training_hosts, sources, color_zip, gray_zip, tmp_path):
+    """From the network of the package, and from what `export` writes of a pickle."""
+    host = training_hosts[family]
+    written = tmp_path / "both.safetensors"
+    assert invoke(host, "export", str(sources[family]), f"--out={written}").returncode == 0
+    for address, file, data in (("people32", demo.NETWORKS["people32"], gray_zip), (written, written, color_zip)):
+        expected = read_pickle(file)
+        assert expected.networks.keys() == {"G_ema", "D"} and not any(n.source for n in expected.networks.values())
+        args = arguments(host, family, data, tmp_path, f"--resume={address}", "--plugin=freezed,diffaugment")
+        run = tmp_path / file.stem
+        assert " 0 at random" in run_to_its_end(host, still(args), run)
+        found = read_pickle(run / "network-snapshot-000000.pkl")
+        for name, source in {"G": "G_ema", "D": "D", "G_ema": "G_ema"}.items():
+            for key in expected.networks[source].parameters:
+                assert torch.equal(found.networks[name].tensors[key], expected.networks[source].tensors[key]), key
 
 
 @pytest.mark.run

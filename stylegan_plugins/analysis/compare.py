@@ -17,6 +17,7 @@ import torch
 from stylegan_plugins.analysis import captioned, cells, comparison, evaluate, loading, metrics, plan, trainings
 from stylegan_plugins.analysis.cells import Cell
 from stylegan_plugins.analysis.comparison import Column, Measured, Published, Results
+from stylegan_plugins.analysis.evaluate import Figure
 from stylegan_plugins.analysis.loading import LoadedGenerator
 from stylegan_plugins.analysis.records import Result
 from stylegan_plugins.analysis.trainings import PlannedRun
@@ -113,7 +114,7 @@ def run(
     table: list[cells.Row] = [*((names, ()) for names in combinations), *map(cells.row_of, rows)]
     variations, shares = cells.variations_of(vary), cells.fractions_of(fractions)
     figures = evaluate.figures_of(metric, "--metric")
-    chosen = {name: metrics.known()[name] for name, _ in figures.values()}
+    chosen = {figure.metric: metrics.known()[figure.metric] for figure in figures.values()}
     cells.check_arguments(table, more, variations)
     planned = cells.cells_of(table, variations, shares, seeds)
     settings = f"{kimg} kimg each, {seeds} seeds; {metric} on {features}, data {data}"
@@ -180,11 +181,16 @@ def run(
         run_dirs.append(last.parent)
         how: dict[str, Any] = dict(features=features, network=network, samples=samples, device=device, report=report)
         lines = evaluate.of_newest(last, judged_by, metrics=",".join(chosen), **how)
-        values = {key: lines[name]["results"][lines[name]["metric"] + end] for key, (name, end) in figures.items()}
+        values = {
+            key: evaluate.best_of(last.parent, judged_by, figure, **how)
+            if figure.best
+            else lines[figure.metric]["results"][lines[figure.metric]["metric"] + figure.end]
+            for key, figure in figures.items()
+        }
         if cell in left:
             clock.count(left.pop(cell), seconds, time.monotonic() - begun)
             time_left = format_time(clock.seconds(list(left.values()), jobs))
-            told = ", ".join(f"{lines[name]['metric']}{end} {values[key]:.4g}" for key, (name, end) in figures.items())
+            told = ", ".join(f"{key} {value:.4g}" for key, value in values.items())
             report(f"{which}: {told}" + (f"; about {time_left} left for all" if left else ""))
         if not measured:
             compared = evaluate.Comparison(
@@ -206,15 +212,14 @@ def run(
     return f"{text}\n\n{outdir / comparison.NAME}.md, .html, .csv, {PICTURE}{then}"
 
 
-def _columns(
-    figures: Mapping[str, tuple[str, str]], lines: Mapping[str, Result], compared: evaluate.Comparison
-) -> list[Column]:
+def _columns(figures: Mapping[str, Figure], lines: Mapping[str, Result], compared: evaluate.Comparison) -> list[Column]:
     """Return the figures of the table, of which there are these lines of results, with their floors."""
     known = metrics.known()
     reads = {name for name in lines if known[name].reads == "features"}
     floors = {name: metrics.split_half(known[name], compared.reference) if name in reads else {} for name in lines}
     found = []
-    for key, (name, end) in figures.items():
+    for key, (name, end, best) in figures.items():
         higher = None if end.endswith("_std") else known[name].higher
-        found.append(Column(key, lines[name]["metric"] + end, higher, floors[name].get(end)))
+        in_lines = f"{metrics.BEST if best else ''}{lines[name]['metric']}{end}"
+        found.append(Column(key, in_lines, higher, floors[name].get(end)))
     return found

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from stylegan_plugins.analysis import markdown
+from stylegan_plugins.analysis import markdown, metrics
 from stylegan_plugins.analysis.cells import Cell, Row, share_name
 from stylegan_plugins.errors import require
 from stylegan_plugins.files.atomic import whole, write_json
@@ -47,7 +47,8 @@ class Column:
     def title(self) -> str:
         """Return the figure with an arrow to where it is better."""
         arrow = {True: " ↑", False: " ↓", None: ""}[self.higher]
-        return f"{TITLES.get(self.name, self.name)}{arrow}"
+        best, name = self.name.startswith(metrics.BEST), self.name.removeprefix(metrics.BEST)
+        return f"{TITLES.get(name, name)}{', best snapshot' if best else ''}{arrow}"
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -44,13 +44,24 @@ def metrics_of(text: str, flag: str = "--metrics") -> dict[str, Metric]:
     return _named(text, flag, metrics.known())
 
 
-def figures_of(text: str, flag: str) -> dict[str, tuple[str, str]]:
-    """Read `kid,pr_recall` as figures by name: metric, and the end of the figure. A metric alone is the one that
-    decides. flag: what errors name. Raises OptionError."""
+class Figure(NamedTuple):
+    """A figure of a table: a metric, the end of its name in results, and whether it is of a run's best snapshot."""
+
+    metric: str
+    end: str
+    best: bool = False
+
+
+def figures_of(text: str, flag: str) -> dict[str, Figure]:
+    """Read `kid,best_kid,pr_recall` as figures by name. A metric alone is the figure that decides; best_ goes before
+    metrics by which snapshots are ranked. flag: what errors name. Raises OptionError."""
     known = metrics.known()
-    figures = {name: (name, metric.decides) for name, metric in known.items()}
+    figures = {name: Figure(name, metric.decides) for name, metric in known.items()}
     ends = [(name, end) for name, metric in known.items() for end in metric.ends]
-    return _named(text, flag, {**{name + end: (name, end) for name, end in ends if end}, **figures}, list(figures))
+    parts = {name + end: Figure(name, end) for name, end in ends if end}
+    ranked = [figure for figure in figures.values() if known[figure.metric].higher is not None]
+    bests = {f"{metrics.BEST}{figure.metric}": figure._replace(best=True) for figure in ranked}
+    return _named(text, flag, {**parts, **figures, **bests}, list(figures))
 
 
 def _named(text: str, flag: str, known: Mapping[str, Any], listed: Iterable[str] = ()) -> dict[str, Any]:
@@ -307,6 +318,14 @@ def run(path: Path, data: str | None, **how: Any) -> str:
     rows, best, floor, marked = results(path, data, **how)
     end = [] if floor is None else [f"Floor, FID of two halves of the real images: {floor:.5g}"]
     return "\n".join([as_markdown(rows, best), "", *end, str(marked)])
+
+
+def best_of(path: Path, data: str, figure: Figure, **how: Any) -> float:
+    """Return a figure of the best snapshot of a run by its metric. Arguments as of `results`."""
+    rows, *_ = results(path, data, metrics=figure.metric, most=None, every=True, outdir=None, **how)
+    lines = [row[figure.metric] for row in rows.values()]
+    best = max if metrics_of(figure.metric)[figure.metric].higher else min
+    return best(line["results"][line["metric"] + figure.end] for line in lines)
 
 
 def of_newest(path: Path, data: str, **how: Any) -> dict[str, Result]:

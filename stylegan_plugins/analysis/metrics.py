@@ -20,6 +20,7 @@ from stylegan_plugins.vision.extractors import Outputs
 # distances of so many images at a time, which bounds memory and not the result.
 SUBSETS, SUBSET, NEIGHBOURS, ROWS = 100, 1000, 3, 5000
 DISTANCES = 1 << 25  # that are held at once
+BEST = "best_"  # before the name of a metric: of the best snapshot of a run
 
 
 class Reference:

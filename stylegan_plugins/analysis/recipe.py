@@ -25,9 +25,9 @@ SCALES = ("published", "small")
 # of 96 kimg takes 20 minutes, and over-fits 100 images.
 SMALL: dict[str, Any] = {
     **{"kimg": 96, "seeds": 3, "features": "efficientnet_lite0", "samples": 1000},
-    "metric": "kid,pr_precision,pr_recall,distinct,distance,variety",
+    "metric": "kid,best_kid,pr_precision,pr_recall,distinct,distance,variety",
     "arguments": "--batch=16 --cbase=512 --cmax=32 --gamma=0.02 --glr=0.006 --dlr=0.006 --pl-weight=0 "
-    "--no-noise-inputs --mirror=1 --metrics=none --tick=4 --snap=100",
+    "--no-noise-inputs --mirror=1 --metrics=none --tick=4 --snap=6",
 }
 
 
@@ -277,7 +277,7 @@ def _without_held_out(metric: str) -> str:
     """Return the metrics that need no held-out images, and tell what is left out."""
     figures = evaluate.figures_of(metric, "--metric")
     known = evaluate.metrics.known()
-    kept = [name for name, (of, _) in figures.items() if not known[of].held_out]
+    kept = [name for name, figure in figures.items() if not known[figure.metric].held_out]
     if len(kept) < len(figures):
         left = ", ".join(name for name in figures if name not in kept)
         tell(f"Without --reference, held-out images, {left} is left out.", err=True)

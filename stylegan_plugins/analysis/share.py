@@ -85,17 +85,36 @@ def stock_of(path: Path, classes: int, seed: int) -> Stock:
     return Stock(first, D, G_ema, source, drawn, bool(snapshot.notes), file, complete)
 
 
-def write_pickle(path: Path, out: Path, classes: int, seed: int = 0) -> None:
-    """Write a stock pickle of a run that a plug-in conditions, or of networks of another program, as they were
-    converted. Raises DataError for another one, which stock tools take as it is, or if it cannot be written."""
+def write_file(path: Path, out: Path, classes: int, seed: int = 0) -> None:
+    """Write G_ema and D as safetensors if `out` ends so; otherwise a stock pickle, of a run that a plug-in conditions,
+    or of networks of another program, as they were converted.
+
+    Raises DataError for a pickle that stock tools take as it is, for a generator that safetensors cannot hold, or if it
+    cannot be written."""
+    if out.suffix == ".safetensors":
+        _write(out, _both(run_folders.newest_pickle(path), out))
+        return
     stock = stock_of(path, classes, seed)
     if not stock.drawn and not stock.converted:
         raise DataError(
             f"{stock.file}: this generator is not conditioned by a plug-in, and stock tools take it as it is; or its "
-            "pickle does not lie in the directory of its run. To share it, give --outdir."
+            "pickle does not lie in the directory of its run. To share it, give --outdir, or --out=FILE.safetensors."
         )
-    with whole(out) as file_out:
-        file_out.write(stock.pickled())
+    _write(out, stock.pickled())
+
+
+def _both(pickle: Path, out: Path) -> bytes:
+    """Return G_ema and D as they are, as safetensors."""
+    snapshot = open_pickle(pickle)
+    G, D = snapshot.network("G_ema"), snapshot.network("D")
+    if generators.has_module(G):
+        raise DataError(f"--out={out}: {pickle} has a module of a plug-in before its mapping network. Give --outdir.")
+    return portable.dump(G, _about(pickle, G.init_kwargs.get("c_dim", 0)), D)
+
+
+def _about(file: Path, classes: int) -> Description:
+    names = run_folders.class_names(file)
+    return Description(networks.host_family(), names if len(names) == classes else ())
 
 
 def write_folder(path: Path, outdir: Path, classes: int, seed: int, report: Callable[[str], None]) -> None:
@@ -106,9 +125,7 @@ def write_folder(path: Path, outdir: Path, classes: int, seed: int, report: Call
     if outdir.exists() and not (outdir.is_dir() and not any(outdir.iterdir())):
         raise OptionError(f"--outdir={outdir}: is there already. Give a folder that is not there, or an empty one.")
     stock = stock_of(path, classes, seed)
-    family = networks.host_family()
-    names = () if stock.drawn else run_folders.class_names(stock.file)
-    about = Description(family, names if len(names) == stock.G_ema.c_dim else ())
+    about = Description(networks.host_family()) if stock.drawn else _about(stock.file, stock.G_ema.c_dim)
     pickle_name, safetensors_name, onnx_name = run_folders.SHARED
     building = outdir.with_name(f"{outdir.name}.{os.getpid()}.tmp")
     try:

@@ -1,4 +1,5 @@
-"""Sample data: faces of Noto Color Emoji, which come with the package, and photographs, in the hosts' layout."""
+"""Sample data: faces of Noto Color Emoji, which come with the package, and photographs, in the hosts' layout; and a
+small pretrained network."""
 
 from __future__ import annotations
 
@@ -22,6 +23,13 @@ KINDS = {"smileys": 106, "animals": 35, "people": 564}
 PHOTOGRAPHS = "photographs"
 PHOTOGRAPHED_FACES = 100  # of the 200 images of lfw_subset, the first hundred are faces, the others are not
 SIDE = 32
+# Names that --resume takes: gray portraits of 32x32, trained on `people`; people32.md beside it is its model card.
+NETWORKS = {"people32": Path(__file__).with_name("people32.safetensors")}
+
+
+def network_of(address: str) -> str:
+    """Return the file that a name of NETWORKS stands for, or else what was given. A file of that name wins."""
+    return address if Path(address).exists() else str(NETWORKS.get(address, address))
 
 
 def write_faces(path: Path, kinds: Sequence[str] = ("smileys",), side: int = SIDE) -> int:

@@ -52,9 +52,8 @@ def read_pickle(path: str | Path) -> Snapshot:
             kinds.refuse_other_kinds(name, head)
             allowance = Allowance(4 * length + (16 << 20))
             if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < length:
-                tensors, network = portable.network_in(file.read())
-                table = Reachable(name, allowance)
-                return _snapshot(table, tensors) if network is None else Snapshot(name, {"G_ema": network}, {})
+                tensors, networks = portable.networks_in(file.read())
+                return Snapshot(name, networks, {}) if networks else _snapshot(Reachable(name, allowance), tensors)
             return _snapshot(*_read(name, file, head, allowance))
     except DataError:
         raise

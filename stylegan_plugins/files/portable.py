@@ -1,4 +1,5 @@
-"""A generator as safetensors, with its architecture in the metadata: G_ema.safetensors of `stylegan-plugins export`."""
+"""Networks as safetensors, with their architecture in the metadata and no code: G_ema of a folder that
+`stylegan-plugins export` writes, G_ema and D of its --out=FILE.safetensors."""
 
 from __future__ import annotations
 
@@ -18,6 +19,7 @@ from stylegan_plugins.files.snapshots import Network
 
 KEY = "stylegan_plugins"  # of the metadata, and of that of ONNX files
 FILE = "G_ema.safetensors"
+BESIDE = "D"  # the network that may be beside G_ema; its tensors are D/NAME
 
 
 @dataclass(frozen=True)
@@ -37,15 +39,25 @@ class Description:
         return cls(str(found.get("family", "")), tuple(map(str, names)) if isinstance(names, list) else ())
 
 
-def dump(network: Network, about: Description) -> bytes:
-    """Return a network and its description as a file of safetensors."""
-    described = {
-        **{"family": about.family, "classes": list(about.classes), "class_name": network.class_name},
-        **{"init_args": list(network.init_args), "init_kwargs": network.init_kwargs},
+def dump(network: Network, about: Description, D: Network | None = None) -> bytes:
+    """Return a generator and its description as a file of safetensors. D: a discriminator beside it."""
+    described = {"family": about.family, "classes": list(about.classes), **_description(network)}
+    tensors = _copied(network, "")
+    if D is not None:
+        described[BESIDE] = _description(D)
+        tensors |= _copied(D, f"{BESIDE}/")
+    return save(tensors, {"format": "pt", KEY: json.dumps(described, default=_plain)})
+
+
+def _description(network: Network) -> dict[str, Any]:
+    return {
+        **{"class_name": network.class_name, "init_args": list(network.init_args), "init_kwargs": network.init_kwargs},
         "buffers": sorted(network.tensors.keys() - network.parameters),
     }
-    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in network.tensors.items()}
-    return save(tensors, {"format": "pt", KEY: json.dumps(described, default=_plain)})
+
+
+def _copied(network: Network, prefix: str) -> dict[str, torch.Tensor]:
+    return {prefix + name: value.detach().cpu().contiguous().clone() for name, value in network.tensors.items()}
 
 
 def _plain(value: Any) -> Any:
@@ -54,21 +66,33 @@ def _plain(value: Any) -> Any:
     raise DataError(f"The generator was made with an argument that JSON cannot hold ({type(value).__name__}).")
 
 
-def network_in(content: bytes) -> tuple[dict[str, torch.Tensor], Network | None]:
-    """Return the tensors of a file of safetensors, and the network they are if the file describes one.
+def networks_in(content: bytes) -> tuple[dict[str, torch.Tensor], dict[str, Network]]:
+    """Return the tensors of a file of safetensors, and the networks that it describes: G_ema, or G_ema and D.
 
     Raises SafetensorError or ValueError for a damaged file."""
     tensors = load(content)  # it checks the header against the length of the data
     described = _described(content)
     if described is None:
-        return tensors, None
-    name, kwargs, args = (described.get(key) for key in ("class_name", "init_kwargs", "init_args"))
-    buffers = described.get("buffers")
+        return tensors, {}
+    networks = {"G_ema": described}
+    if (beside := described.get(BESIDE)) is not None:
+        networks[BESIDE] = beside
+    found = {}
+    for key, one in networks.items():
+        mine = {name: value for name, value in tensors.items() if name.startswith(f"{BESIDE}/") == (key == BESIDE)}
+        found[key] = _network(one, {name.removeprefix(f"{BESIDE}/"): value for name, value in mine.items()})
+    return tensors, found
+
+
+def _network(described: Any, tensors: dict[str, torch.Tensor]) -> Network:
+    """Return a network of its description. Raises ValueError if it is none."""
+    of = described.get if isinstance(described, dict) else lambda key: None
+    name, kwargs, args, buffers = (of(key) for key in ("class_name", "init_kwargs", "init_args", "buffers"))
     if not (
         isinstance(name, str) and isinstance(kwargs, dict) and isinstance(args, list) and isinstance(buffers, list)
     ):
         raise ValueError(f"its metadata {KEY} is not what `stylegan-plugins export` writes")
-    return tensors, Network(name, tuple(args), kwargs, tensors, frozenset(tensors.keys() - set(map(str, buffers))))
+    return Network(name, tuple(args), kwargs, tensors, frozenset(tensors.keys() - set(map(str, buffers))))
 
 
 def description_of(file: Path) -> Description | None:

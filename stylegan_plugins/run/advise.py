@@ -19,7 +19,7 @@ import torch
 
 from stylegan_plugins.analysis import programs
 from stylegan_plugins.errors import DataError, HostError, RunError, tell
-from stylegan_plugins.files import datasets, prepare, run_folders, sources
+from stylegan_plugins.files import datasets, demo, prepare, run_folders, sources
 from stylegan_plugins.files.given_labels import GivenLabels
 from stylegan_plugins.files.snapshots import Network
 from stylegan_plugins.host import devices, networks, patch
@@ -162,7 +162,9 @@ def _number(network: Network, name: str) -> int:
 
 
 def _address(host: Path, resume: str) -> str:
-    """Return the address that a name of the host's own train.py stands for, as `ffhq256`, or else what was given."""
+    """Return the file or address that a name stands for, of ours or of the host's own train.py (`people32`, `ffhq256`),
+    or else what was given."""
+    resume = demo.network_of(resume)
     for node in ast.walk(ast.parse((host / "train.py").read_text(encoding="utf-8"))):
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "resume_specs":
             return ast.literal_eval(node.value).get(resume, resume)

@@ -16,11 +16,12 @@ import torch
 from stylegan_plugins import options as plugin_options
 from stylegan_plugins.cache import trust
 from stylegan_plugins.errors import HostError, OptionError, PluginError, fail, tell
-from stylegan_plugins.files import datasets, prepare
+from stylegan_plugins.files import prepare
 from stylegan_plugins.host import devices, generators
 from stylegan_plugins.host.modules import host_module
 from stylegan_plugins.manager import Plugins, catalogue, is_file, recorded, split_names
-from stylegan_plugins.run import argument_schema, defaults, finetune, host_metrics, signals
+from stylegan_plugins.run import argument_schema, defaults, finetune, host_metrics, loop_options, signals
+from stylegan_plugins.run.loop_options import COUNT, option
 from training_ext import labels
 from training_ext.gan_losses import GAN_LOSSES
 from training_ext.labels import Labels
@@ -123,7 +124,6 @@ def take_files(command: click.Command) -> None:
     command.parse_args = parse_with_files  # type: ignore[method-assign, assignment]
 
 
-COUNT = click.IntRange(min=1)
 AUTO = "auto"  # as --resume and --resume-run: go on with the run of this very command, or begin it
 
 
@@ -134,14 +134,10 @@ class _RunFolder(click.Path):
         return value if value == AUTO else super().convert(value, param, ctx)
 
 
-def _option(flag: str, help: str, kind: Any = None, metavar: str | None = "INT", **how: Any) -> click.Option:
-    return click.Option([flag], help=help, type=kind, metavar=metavar, **how)
-
-
 _DEVICE_HELP = "Where to run; auto takes a GPU if there is one  [default: auto]"
 _SAMPLES_HELP = "Images generated for each of our metrics  [default: 5000 for less than 5000 real ones, 50000 for more]"
-DEVICE_OPTION = _option("--device", _DEVICE_HELP, click.Choice(devices.CHOICES), None)
-METRIC_SAMPLES_OPTION = _option("--metric-samples", _SAMPLES_HELP, click.IntRange(min=2))
+DEVICE_OPTION = option("--device", _DEVICE_HELP, click.Choice(devices.CHOICES), None)
+METRIC_SAMPLES_OPTION = option("--metric-samples", _SAMPLES_HELP, click.IntRange(min=2))
 
 
 def options_for(command: click.Command) -> list[click.Option]:
@@ -150,18 +146,6 @@ def options_for(command: click.Command) -> list[click.Option]:
     for parameter in command.params:
         if parameter.name == "workers":
             parameter.type = click.IntRange(min=0)
-    rate = click.FloatRange(min=0)
-    inputs_help = "Train StyleGAN2's G without noise inputs, which can cover small pictures with speckle"
-    extra = [
-        _option("--cbase", "Channels times resolution  [default: by --cfg]", COUNT),
-        _option("--cmax", "Most channels of a layer  [default: 512]", COUNT),
-        _option("--glr", "Learning rate of G  [default: by --cfg]", rate, "FLOAT"),
-        _option("--dlr", "Learning rate of D  [default: by --cfg]", rate, "FLOAT"),
-        _option("--tick", "Length of a tick  [default: 4]", COUNT, "KIMG"),
-        _option("--batch-gpu", "Images that a GPU takes at a time", COUNT),
-        _option("--subset", "Train with so many images  [default: all]", COUNT),
-        click.Option(["--no-noise-inputs"], is_flag=True, default=None, help=inputs_help),
-    ]
     plugin_help = "Plug-ins to train with, or .py files of them, repeatable; see: stylegan-plugins list"
     resume_help = (
         "Go on exactly with the run in DIR, or with the newest run in it; needs no other option. auto: with the run "
@@ -176,15 +160,15 @@ def options_for(command: click.Command) -> list[click.Option]:
     trust_help = "Load the pickle of --resume as the host would: it may run any code"
     resume: dict[str, Any] = dict(is_eager=True, callback=_nothing_else_required)
     ours = [
-        _option("--plugin", plugin_help, None, "NAME,...", multiple=True),
+        option("--plugin", plugin_help, None, "NAME,...", multiple=True),
         DEVICE_OPTION,
-        _option("--resume-run", resume_help, _RunFolder(exists=True, file_okay=False), "DIR|auto", **resume),
-        _option("--state-minutes", minutes_help, click.FloatRange(min=0, min_open=True), "MIN"),
-        _option("--keep-states", "States that are kept  [default: 2]", COUNT),
+        option("--resume-run", resume_help, _RunFolder(exists=True, file_okay=False), "DIR|auto", **resume),
+        option("--state-minutes", minutes_help, click.FloatRange(min=0, min_open=True), "MIN"),
+        option("--keep-states", "States that are kept  [default: 2]", COUNT),
         METRIC_SAMPLES_OPTION,
-        _option("--image-minutes", grids_help, click.FloatRange(min=0), "MIN"),
+        option("--image-minutes", grids_help, click.FloatRange(min=0), "MIN"),
         click.Option(["--no-report"], is_flag=True, default=None, help="Do not keep report.html of the run fresh"),
-        _option("--on-nan", nan_help, click.Choice(["stop", "warn"]), None),
+        option("--on-nan", nan_help, click.Choice(["stop", "warn"]), None),
         click.Option(["--accept-changes"], is_flag=True, help=accept_help),
         click.Option(["--trust-pickle"], is_flag=True, help=trust_help),
         click.Option(["--allow-empty-classes"], is_flag=True, help="Train although some classes have no picture"),
@@ -197,7 +181,7 @@ def options_for(command: click.Command) -> list[click.Option]:
         raise HostError(
             f"This host's train.py has {', '.join(taken)} of its own, which plug-ins need: rename it there."
         )
-    extra += [click.Option([flag], **how) for flag, how in prepare.OPTIONS.items()]
+    extra = [*loop_options.options(), *(click.Option([flag], **how) for flag, how in prepare.OPTIONS.items())]
     return ours + [option for option in extra if not existing & set(option.opts)]
 
 
@@ -206,13 +190,12 @@ def _loss_options() -> list[click.Option]:
     interval_help = "Iterations between two regularisations of D, 0 = in every step  [default: 16]"
     norm_help = "Divide each weight of D by its largest singular value"
     return [
-        _option("--gan-loss", "Adversarial loss  [default: nonsaturating]", click.Choice(list(GAN_LOSSES)), None),
-        _option("--r1", "Weight of R1, 0 = off; another name of --gamma", weight, "GAMMA"),
-        _option("--r2", "Weight of R2, which is R1 on generated images  [default: 0]", weight, "GAMMA"),
-        _option("--gradient-penalty", "Weight of WGAN-GP's penalty, 10 in the paper  [default: 0]", weight, "FLOAT"),
-        _option("--pl-weight", "Weight of G's path lengths, 0 = off  [default: by --cfg]", weight, "FLOAT"),
-        _option("--g-interval", "Steps of D for each step of G, 5 in WGAN-GP's paper  [default: 1]", COUNT),
-        _option("--d-reg-interval", interval_help, click.IntRange(min=0)),
+        option("--gan-loss", "Adversarial loss  [default: nonsaturating]", click.Choice(list(GAN_LOSSES)), None),
+        option("--r1", "Weight of R1, 0 = off; another name of --gamma", weight, "GAMMA"),
+        option("--r2", "Weight of R2, which is R1 on generated images  [default: 0]", weight, "GAMMA"),
+        option("--gradient-penalty", "Weight of WGAN-GP's penalty, 10 in the paper  [default: 0]", weight, "FLOAT"),
+        option("--g-interval", "Steps of D for each step of G, 5 in WGAN-GP's paper  [default: 1]", COUNT),
+        option("--d-reg-interval", interval_help, click.IntRange(min=0)),
         click.Option(["--d-spectral-norm"], is_flag=True, default=None, help=norm_help),
     ]
 
@@ -240,7 +223,7 @@ def configure(desc: str, args: Any, request: Request) -> tuple[str, Any]:
     """Apply a request to the host's complete arguments. Returns the description of the run directory and the arguments.
 
     Without plug-ins and without --device no key is added."""
-    _apply_extra(args, request.extra)
+    loop_options.apply(args, request.extra)
     if "subset" in request.extra:
         desc += f"-subset{request.extra['subset']}"
     if request.no_workers:
@@ -271,6 +254,8 @@ def configure(desc: str, args: Any, request: Request) -> tuple[str, Any]:
     if plugins:
         _configure_plugins(args, recorded(args["plugins"]), request.explicit)
         desc += "-" + "-".join(plugins.names)
+    if "ema_kimg" in request.extra:  # it wins over presets of plug-ins
+        args["ema_kimg"] = request.extra["ema_kimg"]
     finetune.check_frozen(args, lacking)
     _check_groups(args, request.explicit)
     if args.get("metrics") and not request.dry_run:
@@ -337,36 +322,6 @@ def _set_loss(args: Any, request: Request) -> None:
     gan_loss = given.get("gan_loss", "nonsaturating")
     if not GAN_LOSSES[gan_loss].signed:
         _set_ada(args, f"--gan-loss={gan_loss}", "off", request.explicit, "since ADA reads signs of logits")
-
-
-def _apply_extra(args: Any, extra: Mapping[str, float]) -> None:
-    """Options that one host family has and the other lacks, with its meaning."""
-    networks = args.get("G_kwargs", {})
-    generator = networks.get("synthesis_kwargs", networks)
-    for option, key in (("cbase", "channel_base"), ("cmax", "channel_max")):
-        if option in extra:
-            generator[key] = args["D_kwargs"][key] = extra[option]
-    nested = {"glr": ("G_opt_kwargs", "lr"), "dlr": ("D_opt_kwargs", "lr"), "pl_weight": ("loss_kwargs", "pl_weight")}
-    for option, (key, name) in nested.items():
-        if option in extra:
-            args[key][name] = extra[option]
-    if "no_noise_inputs" in extra:
-        if "networks_stylegan3" in networks["class_name"]:
-            raise OptionError("--no-noise-inputs: StyleGAN3's generator has no noise inputs. Leave the option out.")
-        generator["use_noise"] = False
-    if "tick" in extra:
-        args["kimg_per_tick"] = extra["tick"]
-    if "subset" in extra:
-        data, subset = args["training_set_kwargs"], extra["subset"]
-        count, _, _ = datasets.check_dataset(data["path"])
-        if subset > count:
-            raise OptionError(f"--subset={subset}: the data set has {count} images.")
-        data["max_size"] = subset
-    if "batch_gpu" in extra:
-        batch, gpus, batch_gpu = args["batch_size"], args["num_gpus"], extra["batch_gpu"]
-        if batch % (gpus * batch_gpu):
-            raise OptionError(f"--batch-gpu={batch_gpu}: --batch={batch} must be a multiple of --gpus={gpus} times it.")
-        args["batch_gpu"] = batch_gpu
 
 
 def _check_groups(args: Any, explicit: frozenset[str]) -> None:

