@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 
 def initial_means(features: np.ndarray, clusters: np.ndarray, k: int, random: np.random.RandomState) -> np.ndarray:
@@ -24,6 +23,8 @@ def initial_means(features: np.ndarray, clusters: np.ndarray, k: int, random: np
 
 def matching(new: np.ndarray, old: np.ndarray, k: int) -> np.ndarray:
     """Return the old cluster of each new one, [k], a permutation: that with the most images in both (Kuhn 1955)."""
+    from scipy.optimize import linear_sum_assignment  # here: it takes half a second that other methods need not wait
+
     together = np.zeros([k, k], dtype=np.int64)
     np.add.at(together, (new, old), 1)
     return linear_sum_assignment(together, maximize=True)[1]
