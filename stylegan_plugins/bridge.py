@@ -139,8 +139,8 @@ def options(command: click.Command) -> click.Command:
             kwargs["resume"] = None
             given.pop("resume", None)
         small = devices.device().type == "cpu" and "cfg" not in given
-        if small:
-            kwargs.update(defaults.for_cpu(given))
+        for_cpu = defaults.for_cpu(given) if small else {}
+        kwargs.update(for_cpu)
         values = {name: kwargs.pop(name) for name in list(kwargs) if name not in theirs}
         how = prepare.How.take(values, cond=bool(kwargs.get("cond")))
         if kwargs.get("resume"):
@@ -162,7 +162,8 @@ def options(command: click.Command) -> click.Command:
                 raise OptionError(f"--{without[0]}: {kwargs['data']} is a data set, and used as it is. Leave it out.")
             kwargs["data"] = request.data.path
             if incomplete:
-                kwargs = defaults.complete(command, given, datasets.check_dataset(Path(kwargs["data"]))[1], kwargs)
+                side = datasets.check_dataset(Path(kwargs["data"]))[1]
+                kwargs = defaults.complete(command, {**for_cpu, **given}, side, kwargs)
         if kwargs.get("workers") == 0:
             kwargs["workers"], request.no_workers = None, True
         request.dry_run = bool(kwargs.get("dry_run"))

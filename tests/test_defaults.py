@@ -20,14 +20,19 @@ from stylegan_plugins.run.memory import out_of_memory
 
 @pytest.mark.unit
 def test_a_cpu_gets_what_is_not_given_and_says_it(capsys):
-    assert defaults.for_cpu({}) == {"workers": 0, "cbase": 1024, "cmax": 32}
+    assert defaults.for_cpu({}) == {"workers": 0} | defaults.SMALL | defaults.FAST
     line = (
-        "No GPU: --workers=0, --cbase=1024, --cmax=32, pictures of at most 32x32 (--size), a length of about an hour "
-        "(--kimg). Give other values, or --cfg for the host's own.\n"
+        "No GPU: --workers=0, --cbase=512, --cmax=32, --batch=16, --glr=0.006, --dlr=0.006, --pl-weight=0, "
+        "--no-noise-inputs, pictures of at most 32x32 (--size), a length of about an hour (--kimg). Give other values, "
+        "or --cfg for the host's own.\n"
     )
     assert capsys.readouterr().out == line
-    assert defaults.for_cpu({"cmax": 8, "kimg": 4, "size": "64"}) == {"workers": 0, "cbase": 1024}
-    assert capsys.readouterr().out.startswith("No GPU: --workers=0, --cbase=1024. Give")
+    assert defaults.for_cpu({"cmax": 8, "kimg": 4, "size": "64"}) == {"workers": 0, "cbase": 512}
+    assert capsys.readouterr().out.startswith("No GPU: --workers=0, --cbase=512. Give")
+    some = {"glr": 0.1, "gpus": 2}
+    assert defaults.for_cpu({"batch_gpu": 32}).items() >= (defaults.FAST.items() - {("batch", 16)})
+    assert "batch" not in defaults.for_cpu({"batch_gpu": 32}) and not {"batch", *some} & defaults.for_cpu(some).keys()
+    capsys.readouterr()
     assert defaults.for_cpu({"resume": "network.pkl", "kimg": 1}) == {"workers": 0}
     assert defaults.for_cpu({"cfg": "auto"}) == {}
     everything = {"workers": 2, "cbase": 1, "cmax": 1, "kimg": 1, "size": "32"}
@@ -84,8 +89,9 @@ def test_stylegan3_without_cfg_is_stylegan2_as_the_other_family_has_it():
     given = {"batch": 2, "gamma": 5.0, "cbase": 99}
     found = defaults.complete(requiring, given, 512, defaults_of | given)
     assert found["mbstd_group"] == 2 and found.items() >= given.items()
-    small = defaults.complete(requiring, {}, 32, defaults_of | {"cbase": 1024})  # by for_cpu
-    assert small["cbase"] == 1024
+    chosen = defaults.SMALL | defaults.FAST
+    small = defaults.complete(requiring, chosen, 32, defaults_of)
+    assert small.items() >= chosen.items() and small["gamma"] == 0.0002 * 32**2 / 16
     with click.Context(requiring), pytest.raises(click.MissingParameter, match="gpus"):
         defaults.complete(requiring, {"cfg": "stylegan3-t", "batch": 4, "gamma": 1.0}, 32, defaults_of)
 
@@ -159,6 +165,6 @@ def test_a_run_on_a_cpu_has_small_networks_and_pictures_unless_cfg_is_given(fami
         run_script(patched[family], "train.py", f"--data={color_zip}", f"--outdir={tmp_path}", "--dry-run", *more)
         for more in ([], stock)
     )
-    assert small.stdout.startswith("No GPU: --workers=0, --cbase=1024, --cmax=32, ") and "No GPU" not in whole.stdout
+    assert small.stdout.startswith("No GPU: --workers=0, --cbase=512, --cmax=32, ") and "No GPU" not in whole.stdout
     assert '"num_workers": 0' in small.stdout and '"num_workers": 3' in whole.stdout
-    assert '"channel_base": 1024' in small.stdout and '"channel_base": 1024' not in whole.stdout
+    assert '"channel_base": 512' in small.stdout and '"channel_base": 512' not in whole.stdout

@@ -286,6 +286,21 @@ def test_a_trial_ends_when_its_speed_is_known_and_leaves_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.unit
+def test_a_speed_is_measured_once(tmp_path, monkeypatch):
+    speeds, told = iter([2.5, "too dark", 7.0, 9.0, 8.0]), []
+    monkeypatch.setattr(plan, "speed_of", lambda arguments, outdir: next(speeds))
+    left = {cells.Cell(name, 1.0, seed): 1.0 for name in ("none", "apa") for seed in (0, 1)}
+    measure = lambda: list(
+        plan.speeds_of(left, lambda cell: [cell.plugins, str(cell.seed)], tmp_path, told.append).values()
+    )
+    assert measure() == [2.5, "too dark"] and len(told) == 2
+    assert measure() == [2.5, 7.0] and len(told) == 3  # what failed is tried again
+    assert measure() == [2.5, 7.0] and len(told) == 3
+    (tmp_path / plan.SPEEDS).write_text('{"x": ')
+    assert measure() == [9.0, 8.0]
+
+
 @pytest.mark.run
 def test_a_plan_without_data_and_one_with_an_estimate_train_nothing(ada_host, small_zip, tmp_path):
     flags = [f"--outdir={tmp_path / 'out'}", f"--host={ada_host}", "--dry-run"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
@@ -9,11 +10,14 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from stylegan_plugins.analysis import programs
+from stylegan_plugins.analysis import programs, records
 from stylegan_plugins.analysis.cells import Cell, Row, share_name
 from stylegan_plugins.analysis.comparison import Published
+from stylegan_plugins.files import json_lines
+from stylegan_plugins.files.atomic import write_json
 
 SPEED = re.compile(rb"progress: [^\r\n]*? ([\d.]+) images/s")
+SPEEDS = "speeds.json"  # of trials, by the arguments of train.py
 TRIAL_KIMG = 1  # length of a trial, if it has not told its speed twice before, once in half a minute
 
 
@@ -36,15 +40,31 @@ def speed_of(arguments: Sequence[str], outdir: Path) -> float | str:
 def speeds_of(
     left: Mapping[Cell, float], command: Callable[[Cell], list[str]], outdir: Path, report: Callable[[str], None]
 ) -> dict[Row, float | str]:
-    """Return the speed of each row with runs that are left, as `speed_of`."""
+    """Return the speed of each row with runs that are left, as `speed_of`. A file in `outdir` keeps speeds, so that a
+    command that is given again does not measure them again."""
     first: dict[Row, Cell] = {}
     for cell in left:
         first.setdefault(cell.row, cell)
+    kept = _kept(outdir / SPEEDS)
     found: dict[Row, float | str] = {}
     for number, (row, cell) in enumerate(first.items(), 1):
-        report(f"Measuring the speed, {number} of {len(first)}: {named(row)}")
-        found[row] = speed_of(command(cell), outdir)
+        arguments = command(cell)
+        key = records.short_hash(json.dumps(arguments).encode())
+        if key not in kept:
+            report(f"Measuring the speed, {number} of {len(first)}: {named(row)}")
+            kept[key] = speed_of(arguments, outdir)
+            write_json(outdir / SPEEDS, kept)
+        found[row] = kept[key]
     return found
+
+
+def _kept(file: Path) -> dict[str, float | str]:
+    """Return the speeds in a file; those that could not be measured, and a file that is damaged, are measured again."""
+    try:
+        found = json_lines.parse(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return {key: speed for key, speed in found.items() if isinstance(speed, float) and speed > 0}
 
 
 def named(row: Row) -> str:

@@ -16,7 +16,9 @@ from stylegan_plugins.host.modules import construct
 from stylegan_plugins.run import estimate
 from stylegan_plugins.run.progress import duration
 
-SMALL = {"cbase": 1024, "cmax": 32}  # networks of about a million parameters
+# Networks of about a million parameters, and rates by which these learn in minutes, as in ./run.sh (docs/results.md).
+SMALL = {"cbase": 512, "cmax": 32}
+FAST = {"batch": 16, "glr": 0.006, "dlr": 0.006, "pl_weight": 0, "no_noise_inputs": True}
 CPU_SIDE = 32  # of pictures, at most
 SECONDS = 3600.0  # of a run whose length is not given
 TICKS, SNAPSHOT_TICKS = 30, 5  # in it, and between two snapshots
@@ -40,9 +42,9 @@ def complete(
     """Return the options of a host that requires --cfg, with those of a StyleGAN2 like that of --cfg=auto in
     stylegan2-ada-pytorch, if none is given.
 
-    values    those that are given
+    values    those that are given, and what `for_cpu` chose
     side      of the pictures, in pixels
-    options   all of them, with their defaults and what `for_cpu` chose
+    options   all of them, with their defaults
 
     Raises click.MissingParameter if --cfg is given, and something that the host requires is not."""
     if "cfg" in values:
@@ -62,7 +64,7 @@ def complete(
         "glr": 0.0025,
         "dlr": 0.0025,
     }
-    if side < 512 and "cbase" in options and options["cbase"] != SMALL["cbase"]:
+    if side < 512 and "cbase" in options:
         chosen["cbase"] = 16384
     return {**options, **chosen, **values}
 
@@ -70,12 +72,18 @@ def complete(
 def for_cpu(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return values of options for a machine without a GPU, and say so. values: by option, those that are given.
 
-    Empty with --cfg. Networks that are fine-tuned have their own size."""
+    Empty with --cfg. Networks that are fine-tuned have their own size. They, and those of a size that is given, have
+    the host's rates."""
     if "cfg" in values:
         return {}
-    networks = {} if values.get("resume") else SMALL
+    networks: dict[str, Any] = {} if values.get("resume") else dict(SMALL)
+    if networks and not networks.keys() & values.keys():
+        networks |= FAST
+    if "batch_gpu" in values or values.get("gpus", 1) > 1:
+        networks.pop("batch", None)  # it may be no multiple of them
     chosen = {name: value for name, value in ({"workers": 0} | networks).items() if name not in values}
-    told = [f"--{name}={value}" for name, value in chosen.items()]
+    flag = lambda name: f"--{name.replace('_', '-')}"
+    told = [flag(name) if value is True else f"{flag(name)}={value}" for name, value in chosen.items()]
     if networks and "size" not in values:
         told.append(f"pictures of at most {CPU_SIDE}x{CPU_SIDE} (--size)")
     if "kimg" not in values:

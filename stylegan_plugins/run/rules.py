@@ -211,8 +211,8 @@ METHODS = (  # the first that fits counts
         (
             Quote("transfer", ("transfergan", "freezed", "freezed,diffaugment", "diffaugment (from scratch)")),
             Known(
-                "200 seconds on a CPU core, 100 photographs of 32x32: KID 0.081 ± 0.035 with freezed,diffaugment from a "
-                "network of drawn portraits, 0.429 ± 0.107 with diffaugment from scratch",
+                "200 seconds on a CPU core, 100 photographs of 32x32: KID 0.081 ± 0.035 with freezed,diffaugment from "
+                "a network of drawn portraits, 0.429 ± 0.107 with diffaugment from scratch",
                 "docs/results.md",
             ),
         ),
