@@ -1,0 +1,60 @@
+"""Files for the places where people train."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.unit
+SBATCH = Path(__file__).parents[1] / "examples/cluster/train.sbatch"
+
+
+def job(tmp_path: Path, train: str) -> subprocess.Popen:
+    """The script as Slurm runs it, with `scontrol` and a `train.py` of a few lines."""
+    (tmp_path / "train.py").write_text(train)
+    (tmp_path / "scontrol").write_text(f'#!/bin/sh\necho "$@" >{tmp_path}/queued\n')
+    (tmp_path / "scontrol").chmod(0o755)
+    env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "HOST": str(tmp_path), "SLURM_JOB_ID": "7"}
+    env.pop("VENV", None)
+    command = ["bash", str(SBATCH), "--data=x y.zip"]
+    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+@pytest.mark.parametrize(("code", "queued"), [(143, True), (0, False), (2, False)])
+def test_a_job_that_is_told_to_end_waits_for_the_state_and_is_queued_again(tmp_path, code, queued):
+    train = (
+        "import pathlib, signal, sys, time\n"
+        "def end(*_):\n"
+        f"    time.sleep(0.3); pathlib.Path({str(tmp_path / 'state')!r}).write_text(' '.join(sys.argv[1:]))\n"
+        f"    sys.exit({code})\n"
+        "signal.signal(signal.SIGTERM, end)\n"
+        f"pathlib.Path({str(tmp_path / 'begun')!r}).touch()\n"
+        "time.sleep(60)\n"
+    )
+    run = job(tmp_path, train)
+    deadline = time.monotonic() + 30
+    while not (tmp_path / "begun").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    run.send_signal(signal.SIGTERM)
+    said, _ = run.communicate(timeout=30)
+    assert (tmp_path / "state").read_text() == "--resume-run=auto --data=x y.zip", said
+    assert run.returncode == (0 if queued else code)
+    assert (tmp_path / "queued").exists() == queued
+    assert not queued or (tmp_path / "queued").read_text() == "requeue 7\n"
+
+
+@pytest.mark.parametrize("code", [0, 2, 137])
+def test_a_job_that_ends_by_itself_is_not_queued_again(tmp_path, code):
+    run = job(tmp_path, f"import sys; sys.exit({code})")
+    run.communicate(timeout=30)
+    assert run.returncode == code and not (tmp_path / "queued").exists()
+
+
+def test_a_job_without_a_host_says_so(tmp_path):
+    done = subprocess.run(["bash", str(SBATCH)], env={"PATH": os.environ["PATH"]}, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr == "Error: HOST= has no train.py. Give the folder of a patched host.\n"
