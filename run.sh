@@ -54,7 +54,7 @@ train_both() {
   local flags=("$@" --cfg=auto --batch=16 --pl-weight=0 --mirror=1 --workers=0 --metrics=none --device=cpu --tick=1)
   mkdir -p "$folder/one" "$folder/other"
   export OMP_NUM_THREADS=1
-  train "${other[@]}" "${flags[@]}" --outdir="$folder/other" >"$folder/other.log" 2>&1 &
+  "$venv/bin/python" "$host/train.py" "${other[@]}" "${flags[@]}" --outdir="$folder/other" >"$folder/other.log" 2>&1 &
   local process=$!
   trap "kill $process 2>/dev/null || true" EXIT
   train "${one[@]}" "${flags[@]}" --outdir="$folder/one"

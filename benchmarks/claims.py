@@ -1,10 +1,11 @@
 """Do the claims of benchmarks/claims.toml hold in runs of `stylegan-plugins compare --recipe=...`?
 
     python benchmarks/claims.py collect RECIPE FOLDER     # compare.json of a recipe becomes results/RECIPE.json
-    python benchmarks/claims.py table                     # a table of all claims whose runs are in results/
+    python benchmarks/claims.py table                     # a table of all claims
 
 A claim holds if the figure of one side is better than that of the other by a one-sided t-test of Welch at 5%, does not
-if it is worse by the same test, and cannot be told otherwise. The runs of both sides have the same seeds."""
+if it is worse by the same test, and cannot be told otherwise. The runs of both sides have the same seeds. With three
+seeds a claim that cannot be told may well be true; and of twenty claims without any effect one would hold by chance."""
 
 from __future__ import annotations
 
@@ -17,10 +18,11 @@ import msgspec
 import scipy.stats
 
 from stylegan_plugins.analysis import cells, markdown
+from stylegan_plugins.files import run_folders
 
 HERE = Path(__file__).parent
 LEVEL = 0.05
-LESS_IS_BETTER = ("kid", "best_kid", "r_v", "gap")
+OF_DIAGNOSTICS = {"r_v": False, "gap": False}  # figures of `diagnosed`, of which less is better
 
 
 class Claim(msgspec.Struct, forbid_unknown_fields=True):
@@ -38,44 +40,65 @@ def claims() -> list[Claim]:
     return msgspec.toml.decode((HERE / "claims.toml").read_bytes(), type=dict[str, list[Claim]])["claim"]
 
 
-def diagnosed(run: Path) -> dict[str, float]:
+def diagnosed(cell: Path) -> dict[str, float]:
     """Return figures of the last line of a run's diagnostics, if it has any.
 
     r_v: (D(train) - D(held out)) / (D(train) - D(generated)), as the plug-in measures it; gap: accuracy of D on
     training images above that on held-out ones"""
-    files = list(run.glob("0*/diagnostics.jsonl"))
-    if not files:
-        return {}
-    last = json.loads(files[-1].read_text().splitlines()[-1])
-    return {"r_v": last["r_v"], "gap": last["accuracy"]["train"] - last["accuracy"]["held_out"]}
-
-
-def values(recipe: str, side: str, figure: str) -> list[float]:
-    """Return a figure of the runs of a side by seed; nothing if they are not all there."""
-    file = HERE / "results" / f"{recipe}.json"
+    file = run_folders.newest_run(cell) / "diagnostics.jsonl"
     if not file.exists():
-        return []
+        return {}
+    last = json.loads(file.read_text().splitlines()[-1])
+    figures = {"r_v": last["r_v"], "gap": last["accuracy"]["train"] - last["accuracy"]["held_out"]}
+    return {name: value for name, value in figures.items() if value is not None}
+
+
+def values(results: dict, side: str, figure: str) -> dict[int, float]:
+    """Return a figure of the runs of a side, by seed."""
     text, _, share = side.rpartition(" @ ")
     plugins, own = cells.row_of(text)
-    found = {
+    return {
         cell["seed"]: cell["values"][figure]
-        for cell in json.loads(file.read_text())["cells"]
+        for cell in results["cells"]
         if (cell["plugins"], cell["varied"], cell["fraction"]) == (plugins, dict(own), float(share))
+        and figure in cell["values"]
     }
-    return [found[seed] for seed in sorted(found)]
 
 
-def verdict(better: list[float], worse: list[float], figure: str) -> str:
-    """Return whether one side is better than the other."""
-    if figure in LESS_IS_BETTER:
+def higher_is_better(results: dict, figure: str) -> bool:
+    """Tell of which end of a figure is better. Raises ValueError if neither is, or the figure was not measured."""
+    known = {column["name"]: column["higher"] for column in results["metrics"]} | OF_DIAGNOSTICS
+    if known.get(figure) is None:
+        raise ValueError(f"{figure} has no better end, or was not measured")
+    return known[figure]
+
+
+def verdict(better: list[float], worse: list[float], higher: bool) -> str:
+    """Return whether one side is better than the other, and the p-value of the test that says so.
+
+    higher: more is better"""
+    if not higher:
         better, worse = worse, better
-    greater = scipy.stats.ttest_ind(better, worse, equal_var=False, alternative="greater").pvalue
-    return "holds" if greater < LEVEL else "does not" if greater > 1 - LEVEL else "cannot be told"
+    p = scipy.stats.ttest_ind(better, worse, equal_var=False, alternative="greater").pvalue
+    return f"holds (p = {p:.2g})" if p < LEVEL else f"does not (p = {1 - p:.2g})" if p > 1 - LEVEL else "cannot be told"
 
 
 def described(figures: list[float]) -> str:
     """Return mean and deviation."""
     return f"{statistics.mean(figures):.3g} ± {statistics.stdev(figures):.2g}"
+
+
+def judged(claim: Claim, figure: str) -> list[str]:
+    """Return the cells of a claim's row: seeds, both sides, verdict."""
+    file = HERE / "results" / f"{claim.recipe}.json"
+    results = json.loads(file.read_text()) if file.exists() else {"cells": []}
+    sides = [values(results, side, figure) for side in (claim.better, claim.worse)]
+    seeds = sorted(set.intersection(*map(set, sides)))
+    if len(seeds) < 2:
+        return ["0", "", "", "not run"]
+    better, worse = ([side[seed] for seed in seeds] for side in sides)
+    told = verdict(better, worse, higher_is_better(results, figure))
+    return [str(len(seeds)), described(better), described(worse), told]
 
 
 @click.group(help=__doc__)
@@ -88,22 +111,26 @@ def main() -> None:
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--runs", type=click.Path(path_type=Path), help="Where the runs are  [default: FOLDER]")
 def collect(recipe: str, folder: Path, runs: Path | None) -> None:
-    found = json.loads((folder / "compare.json").read_text())
-    for cell in found["cells"]:
+    """Write results/RECIPE.json."""
+    results = json.loads((folder / "compare.json").read_text())
+    if results["reference"] is None:
+        click.echo("Note: figures are against the training images; a network that repeats them does well.", err=True)
+    for cell in results["cells"]:
         cell["values"] |= diagnosed((runs or folder) / cell["folder"])
-    (HERE / "results" / f"{recipe}.json").write_text(json.dumps(found, indent=1) + "\n")
+    for path in ("data", "reference"):
+        results[path] = results[path] and Path(results[path]).name
+    (HERE / "results" / f"{recipe}.json").write_text(json.dumps(results, indent=1) + "\n")
 
 
 @main.command()
 def table() -> None:
-    rows = []
-    for claim in claims():
-        for figure in [claim.figure] if isinstance(claim.figure, str) else claim.figure:
-            one, other = (values(claim.recipe, side, figure) for side in (claim.better, claim.worse))
-            if len(one) > 1 and len(other) > 1:
-                sides = [described(one), described(other)]
-                rows.append([claim.text, claim.recipe, figure, *sides, verdict(one, other, figure)])
-    click.echo(markdown.table(["claim", "recipe", "figure", "better, as claimed", "worse", "here"], rows))
+    """Print the table."""
+    rows = [
+        [claim.text, claim.recipe, figure, *judged(claim, figure)]
+        for claim in claims()
+        for figure in ([claim.figure] if isinstance(claim.figure, str) else claim.figure)
+    ]
+    click.echo(markdown.table(["claim", "recipe", "figure", "seeds", "better, as claimed", "worse", "here"], rows))
 
 
 if __name__ == "__main__":

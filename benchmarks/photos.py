@@ -69,12 +69,16 @@ def main(outdir: Path, seeds: int, seconds: float, jobs: int) -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
     lines, data = outdir / "photos.jsonl", outdir.resolve() / "photographs.zip"
     if not data.exists():
-        subprocess.run([Path(sys.executable).with_name("stylegan-plugins"), "demo-data", data, "--kind=photographs"])
+        subprocess.run(
+            [Path(sys.executable).with_name("stylegan-plugins"), "demo-data", data, "--kind=photographs"], check=True
+        )
     done = [json.loads(line) for line in lines.read_text().splitlines()] if lines.exists() else []
     known = {(line["row"], line["seed"]) for line in done}
     left = [(row, seed) for seed in range(seeds) for row in ROWS if (row, seed) not in known]
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-        for line in pool.map(lambda key: evaluate(*key, train(*key, data, outdir, seconds)), left):
+        jobs_left = [pool.submit(lambda key=key: evaluate(*key, train(*key, data, outdir, seconds))) for key in left]
+        for job in concurrent.futures.as_completed(jobs_left):
+            line = job.result()
             with open(lines, "a") as out:
                 out.write(json.dumps(line) + "\n")
             print(line, flush=True)

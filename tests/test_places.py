@@ -25,11 +25,15 @@ def job(tmp_path: Path, train: str) -> subprocess.Popen:
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-@pytest.mark.parametrize(("code", "queued"), [(143, True), (0, False), (2, False)])
-def test_a_job_that_is_told_to_end_waits_for_the_state_and_is_queued_again(tmp_path, code, queued):
+@pytest.mark.parametrize(
+    ("number", "code", "queued"),
+    [(signal.SIGUSR1, 143, True), (signal.SIGUSR1, 0, False), (signal.SIGUSR1, 2, False), (signal.SIGTERM, 143, False)],
+)
+def test_a_job_that_is_told_to_end_waits_for_the_state_and_is_queued_again(tmp_path, number, code, queued):
     train = (
         "import pathlib, signal, sys, time\n"
         "def end(*_):\n"
+        "    signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
         f"    time.sleep(0.3); pathlib.Path({str(tmp_path / 'state')!r}).write_text(' '.join(sys.argv[1:]))\n"
         f"    sys.exit({code})\n"
         "signal.signal(signal.SIGTERM, end)\n"
@@ -40,7 +44,9 @@ def test_a_job_that_is_told_to_end_waits_for_the_state_and_is_queued_again(tmp_p
     deadline = time.monotonic() + 30
     while not (tmp_path / "begun").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
-    run.send_signal(signal.SIGTERM)
+    for told in (number, signal.SIGTERM):  # Slurm sends another one at the end of the time
+        run.send_signal(told)
+        time.sleep(0.1)
     said, _ = run.communicate(timeout=30)
     assert (tmp_path / "state").read_text() == "--resume-run=auto --data=x y.zip", said
     assert run.returncode == (0 if queued else code)

@@ -18,6 +18,7 @@ from stylegan_plugins.files.atomic import write_json
 
 SPEED = re.compile(rb"progress: [^\r\n]*? ([\d.]+) images/s")
 SPEEDS = "speeds.json"  # of trials, by the arguments of train.py
+OF_ONE_RUN = ("--seed=", "--kimg=", "--outdir=", "--subset=")  # arguments that change no speed
 TRIAL_KIMG = 1  # length of a trial, if it has not told its speed twice before, once in half a minute
 
 
@@ -49,7 +50,8 @@ def speeds_of(
     found: dict[Row, float | str] = {}
     for number, (row, cell) in enumerate(first.items(), 1):
         arguments = command(cell)
-        key = records.short_hash(json.dumps(arguments).encode())
+        alike = [part for part in arguments if not part.startswith(OF_ONE_RUN)]
+        key = records.short_hash(json.dumps(alike).encode())
         if key not in kept:
             report(f"Measuring the speed, {number} of {len(first)}: {named(row)}")
             kept[key] = speed_of(arguments, outdir)

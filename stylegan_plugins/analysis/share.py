@@ -19,13 +19,14 @@ import torch
 from stylegan_plugins.analysis import model_card, onnx_networks, sample
 from stylegan_plugins.analysis.loading import LoadedGenerator
 from stylegan_plugins.analysis.onnx_networks import NotExpressible, OnnxNetwork
-from stylegan_plugins.errors import DataError, OptionError
+from stylegan_plugins.errors import DataError, OptionError, tell
 from stylegan_plugins.files import portable, run_folders
 from stylegan_plugins.files.atomic import whole
 from stylegan_plugins.files.portable import Description
 from stylegan_plugins.files.snapshots import Network
 from stylegan_plugins.host import generators, networks
 from stylegan_plugins.host.networks import open_pickle
+from stylegan_plugins.manager import without_D
 
 TOLERANCE = 1e-3  # of ONNX against PyTorch, of values in [-1, 1]: an eighth of a gray level
 CHECKED = 4  # images
@@ -91,7 +92,7 @@ def write_file(path: Path, out: Path, classes: int, seed: int = 0) -> None:
 
     Raises DataError for a pickle that stock tools take as it is, for a generator that safetensors cannot hold, or if it
     cannot be written."""
-    if out.suffix == ".safetensors":
+    if out.suffix.lower() == ".safetensors":
         _write(out, _both(run_folders.newest_pickle(path), out))
         return
     stock = stock_of(path, classes, seed)
@@ -104,9 +105,13 @@ def write_file(path: Path, out: Path, classes: int, seed: int = 0) -> None:
 
 
 def _both(pickle: Path, out: Path) -> bytes:
-    """Return G_ema and D as they are, as safetensors."""
+    """Return G_ema, and D if it was trained, as they are, as safetensors."""
     snapshot = open_pickle(pickle)
-    G, D = snapshot.network("G_ema"), snapshot.network("D")
+    G = snapshot.network("G_ema")
+    plugin = without_D(run_folders.read_options(pickle.parent))
+    D = None if plugin else snapshot.network("D")
+    if plugin:
+        tell(f"Without D: it was not trained, as the run had --plugin={plugin}.", err=True)
     if generators.has_module(G):
         raise DataError(f"--out={out}: {pickle} has a module of a plug-in before its mapping network. Give --outdir.")
     return portable.dump(G, _about(pickle, G.init_kwargs.get("c_dim", 0)), D)

@@ -29,7 +29,7 @@ NETWORKS = {"people32": Path(__file__).with_name("people32.safetensors")}
 
 def network_of(address: str) -> str:
     """Return the file that a name of NETWORKS stands for, or else what was given. A file of that name wins."""
-    return address if Path(address).exists() else str(NETWORKS.get(address, address))
+    return address if Path(address).is_file() else str(NETWORKS.get(address, address))
 
 
 def write_faces(path: Path, kinds: Sequence[str] = ("smileys",), side: int = SIDE) -> int:

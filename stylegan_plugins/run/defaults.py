@@ -18,7 +18,7 @@ from stylegan_plugins.run.progress import duration
 
 # Networks of about a million parameters, and rates by which these learn in minutes, as in ./run.sh (docs/results.md).
 SMALL = {"cbase": 512, "cmax": 32}
-FAST = {"batch": 16, "glr": 0.006, "dlr": 0.006, "pl_weight": 0, "no_noise_inputs": True}
+FAST = {"batch": 16, "gamma": 0.05, "glr": 0.006, "dlr": 0.006, "pl_weight": 0, "no_noise_inputs": True}
 CPU_SIDE = 32  # of pictures, at most
 SECONDS = 3600.0  # of a run whose length is not given
 TICKS, SNAPSHOT_TICKS = 30, 5  # in it, and between two snapshots
@@ -42,9 +42,9 @@ def complete(
     """Return the options of a host that requires --cfg, with those of a StyleGAN2 like that of --cfg=auto in
     stylegan2-ada-pytorch, if none is given.
 
-    values    those that are given, and what `for_cpu` chose
+    values    those that are given, and what `for_cpu` chose, as they were given
     side      of the pictures, in pixels
-    options   all of them, with their defaults
+    options   all of them, as the host gets them
 
     Raises click.MissingParameter if --cfg is given, and something that the host requires is not."""
     if "cfg" in values:
@@ -66,7 +66,7 @@ def complete(
     }
     if side < 512 and "cbase" in options:
         chosen["cbase"] = 16384
-    return {**options, **chosen, **values}
+    return {**options, **{name: value for name, value in chosen.items() if name not in values}}
 
 
 def for_cpu(values: Mapping[str, Any]) -> dict[str, Any]:
