@@ -38,7 +38,17 @@ from stylegan_plugins.host.devices import (  # noqa: F401  # patched files call 
 from stylegan_plugins.host.drawing import load_networks, picture, target  # noqa: F401  likewise
 from stylegan_plugins.host.modules import host_directory, host_module
 from stylegan_plugins.manager import FAULTS, Plugins, recorded
-from stylegan_plugins.run import arguments, defaults, finetune, host_metrics, memory, processes, resume, signals
+from stylegan_plugins.run import (
+    arguments,
+    defaults,
+    finetune,
+    host_metrics,
+    memory,
+    processes,
+    resume,
+    signals,
+    torchrun,
+)
 from stylegan_plugins.run.checkpoints import Checkpoints
 from stylegan_plugins.run.identity import identity_of
 from stylegan_plugins.run.previews import Previews
@@ -116,6 +126,9 @@ def options(command: click.Command) -> click.Command:
     command.params.extend(ours)
     arguments.take_files(command)
     incomplete = defaults.relax(command)
+    world = torchrun.world()
+    if world is not None:
+        torchrun.take_gpus(command, world.size)
     callback: Any = command.callback
 
     @wraps(callback)
@@ -129,8 +142,13 @@ def options(command: click.Command) -> click.Command:
             if given[name] == "":
                 raise OptionError(f"--{name.replace('_', '-')} is empty. Give a value, or leave it out.")
         arguments.take_r1(kwargs, given)
+        if world is not None and world.rank:
+            torchrun.follow(world, inspect.unwrap(callback).__globals__["subprocess_fn"])
+            return _ended()
         devices.choose(kwargs.pop("device") or "auto")
         run_dir = kwargs.pop("resume_run")
+        if world is not None and world.restarts and run_dir is None:
+            run_dir = arguments.AUTO  # it may be a restart
         if run_dir not in (None, arguments.AUTO):
             return _resume(command, Path(run_dir), given)
         if resumes := arguments.AUTO in (run_dir, kwargs.get("resume")):
@@ -139,7 +157,8 @@ def options(command: click.Command) -> click.Command:
             kwargs["resume"] = None
             given.pop("resume", None)
         small = devices.device().type == "cpu" and "cfg" not in given
-        for_cpu = defaults.for_cpu(given) if small else {}
+        known = given if world is None else {**given, "gpus": world.size}
+        for_cpu = defaults.for_cpu(known) if small else {}
         kwargs.update(for_cpu)
         values = {name: kwargs.pop(name) for name in list(kwargs) if name not in theirs}
         how = prepare.How.take(values, cond=bool(kwargs.get("cond")))
@@ -163,7 +182,7 @@ def options(command: click.Command) -> click.Command:
             kwargs["data"] = request.data.path
             if incomplete:
                 side = datasets.check_dataset(Path(kwargs["data"]))[1]
-                kwargs = defaults.complete(command, {**for_cpu, **given}, side, kwargs)
+                kwargs = defaults.complete(command, {**for_cpu, **known}, side, kwargs)
         if kwargs.get("workers") == 0:
             kwargs["workers"], request.no_workers = None, True
         request.dry_run = bool(kwargs.get("dry_run"))
@@ -178,7 +197,7 @@ def options(command: click.Command) -> click.Command:
                 tell(str(error))
         return _ended()
 
-    command.callback = _one_line_errors(checked)
+    command.callback = _one_line_errors(checked if world is None or world.rank else torchrun.leading(world, checked))
     return command
 
 

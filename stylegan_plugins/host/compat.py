@@ -164,8 +164,8 @@ def _repair_training_stats(training_stats: Any) -> None:
 
     @wraps(init)
     def repaired(rank: int, sync_device: torch.device | None) -> None:
-        if sync_device is not None and torch.distributed.get_backend() == "gloo":
-            sync_device = torch.device("cpu")
+        if sync_device is not None:
+            sync_device = torch.device("cpu") if torch.distributed.get_backend() == "gloo" else devices.device(rank)
         init(rank=rank, sync_device=sync_device)
 
     training_stats.init_multiprocessing = repaired

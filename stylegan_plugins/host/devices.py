@@ -22,10 +22,20 @@ def choose(name: str) -> None:
 
 
 def device(rank: int = 0) -> torch.device:
-    """Return the device of a process: GPU number `rank`, or the CPU."""
+    """Return the device of a process: its GPU, or the CPU."""
     name = os.environ.get(VARIABLE, "auto")
     on_gpu = name == "cuda" or (name != "cpu" and torch.cuda.is_available())
-    return torch.device("cuda", rank) if on_gpu else torch.device("cpu")
+    return torch.device("cuda", local_rank(rank)) if on_gpu else torch.device("cpu")
+
+
+def local_rank(rank: int = 0) -> int:
+    """Return the number of a process among those of its machine. torchrun says it; other processes are all of one."""
+    return int(os.environ["LOCAL_RANK"]) if "TORCHELASTIC_RUN_ID" in os.environ else rank
+
+
+def local_processes(count: int) -> int:
+    """Return how many of the `count` processes of a run are on this machine."""
+    return int(os.environ["LOCAL_WORLD_SIZE"]) if "TORCHELASTIC_RUN_ID" in os.environ else count
 
 
 def backend() -> str:

@@ -352,4 +352,4 @@ def adapt(args: dict[str, Any], device: torch.device, of_plugin: Labels | None =
         for name in ("G_kwargs", "D_kwargs"):
             defaults.in_single_precision(args[name])
         if args.get("num_gpus", 1) > 1:  # processes share the cores
-            torch.set_num_threads(max(1, (os.cpu_count() or 1) // args["num_gpus"]))
+            torch.set_num_threads(max(1, (os.cpu_count() or 1) // devices.local_processes(args["num_gpus"])))

@@ -18,7 +18,7 @@ from stylegan_plugins.files.atomic import write_json
 from stylegan_plugins.host import devices
 from stylegan_plugins.host.modules import host_module
 from stylegan_plugins.manager import recorded
-from stylegan_plugins.run import argument_schema, arguments, host_metrics, logs, signals
+from stylegan_plugins.run import argument_schema, arguments, host_metrics, logs, signals, torchrun
 from stylegan_plugins.run.identity import check_identity, identity_of
 
 # Options that may be given anew, and what numbers from 1 on are called among the arguments of the loop.
@@ -119,7 +119,12 @@ def _prepared(run_dir: Path, given: Mapping[str, Any]) -> tuple[dict[str, Any], 
     path, info, state = states.newest_state(run_dir, click.echo)
     check_identity(info, args, bool(given.get("accept_changes")), click.echo)
     gpus = args.get("num_gpus", 1)
-    if devices.device().type == "cuda" and torch.cuda.device_count() < gpus:
+    world = torchrun.world()
+    if world is not None and world.size != gpus:
+        raise StateError(
+            f"--resume-run: the run has {gpus} processes, torchrun has started {world.size}. Start {gpus}."
+        )
+    if devices.device().type == "cuda" and torch.cuda.device_count() < devices.local_processes(gpus):
         raise StateError(
             f"--resume-run: the run has {gpus} GPUs, here are {torch.cuda.device_count()}. Or start a new run "
             "from its newest snapshot: --resume=PKL."

@@ -1,0 +1,146 @@
+"""Processes that torchrun has started, on one machine or several: the first sets the run up, as train.py does for
+`--gpus`, and the others wait for its arguments.
+
+They meet at torchrun's own store (env://), and in the place of torch.multiprocessing.spawn the first process hands the
+arguments out and trains, too. Where all see the same folders, the run is that of `--gpus=WORLD_SIZE` on one machine."""
+
+from __future__ import annotations
+
+import functools
+import os
+import pickle
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+
+from stylegan_plugins.errors import DataError, OptionError
+from stylegan_plugins.host import devices
+from training_ext.distributed import TIMEOUT
+
+VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+RESTARTS = "TORCHELASTIC_MAX_RESTARTS"
+AGENT_STORE = "TORCHELASTIC_USE_AGENT_STORE"  # torchrun itself listens at MASTER_PORT
+LOOK_SECONDS = 0.1  # between two looks for a process that is still starting
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes of a run. rank: of this one; restarts: torchrun starts all of them again if one is lost. How often
+    it has done so is not the same on all machines, so the first process cannot tell a restart from a start."""
+
+    rank: int
+    size: int
+    restarts: bool = False
+
+    @functools.cached_property
+    def store(self) -> Any:  # torch types it for text alone
+        """What all processes share. torchrun may keep it over restarts, with all that is in it."""
+        host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        listens = self.rank == 0 and os.environ.get(AGENT_STORE) != str(True)
+        shared = torch.distributed.TCPStore(
+            host, port, is_master=listens, wait_for_workers=False, timeout=TIMEOUT, multi_tenant=True
+        )
+        return torch.distributed.PrefixStore("stylegan_plugins", shared)
+
+
+@functools.cache
+def world() -> World | None:
+    """Return the processes that this one belongs to; None if torchrun has not started it."""
+    if any(name not in os.environ for name in VARIABLES):
+        return None
+    return World(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), os.environ.get(RESTARTS, "0") != "0")
+
+
+def take_gpus(command: click.Command, size: int) -> None:
+    """Let --gpus of a command be the number of processes. Another number is one line."""
+
+    def check(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
+        if value not in (None, size):
+            raise OptionError(f"--gpus={value}: torchrun has started {size} processes. Leave the option out.")
+        return size
+
+    for parameter in command.params:
+        if parameter.name == "gpus":
+            parameter.required, parameter.callback = False, check
+
+
+def leading(mine: World, callback: Callable) -> Callable:
+    """Return the first process's train.py: where the host would start processes, the others get the arguments. They end
+    if it comes to its end without training."""
+
+    @functools.wraps(callback)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        trained = []
+
+        def spawn(fn: Callable[..., None], args: tuple = (), nprocs: int = 1, **_: Any) -> None:
+            trained.append(fn)
+            _join(mine, _hand_out(mine, pickle.dumps((args, os.environ.get(devices.VARIABLE)))))
+            fn(0, *args)
+
+        torch.multiprocessing.spawn = spawn  # type: ignore[assignment]
+        result = callback(*args, **kwargs)
+        if mine.size > 1 and not trained:
+            _hand_out(mine, b"")
+        return result
+
+    return wrapped
+
+
+def follow(mine: World, subprocess_fn: Callable[..., None]) -> None:
+    """In another process: train with the arguments of the first one, if it trains. Raises DataError for a data set that
+    this machine does not have."""
+    start, message = _receive(mine)
+    if not message:
+        return
+    args, device = pickle.loads(message)  # of our own first process
+    if device is not None:
+        devices.choose(device)
+    data = args[0]["training_set_kwargs"]["path"]
+    if not Path(data).exists():
+        raise DataError(
+            f"--data: {data} is not on this machine. Put it on a disk that all machines see; "
+            "STYLEGAN_PLUGINS_CACHE names the folder of prepared pictures."
+        )
+    _join(mine, start)
+    subprocess_fn(mine.rank, *args)
+
+
+def _hand_out(mine: World, message: bytes) -> str:
+    """Give all others a message. Returns the name of this start.
+
+    What processes of an earlier start left in the store looks like that of this one, but only a living process
+    answers."""
+    start = uuid.uuid4().hex
+    for rank in range(1, mine.size):
+        while not mine.store.check([f"answer/{start}/{rank}"]):
+            mine.store.set(f"ask/{mine.store.get(f'here/{rank}').decode()}", start)
+            time.sleep(LOOK_SECONDS)
+    mine.store.set(f"message/{start}", message)
+    return start
+
+
+def _receive(mine: World) -> tuple[str, bytes]:
+    """Wait for the first process. Returns the name of this start, and the message."""
+    me = uuid.uuid4().hex
+    mine.store.set(f"here/{mine.rank}", me)
+    start = mine.store.get(f"ask/{me}").decode()
+    mine.store.set(f"answer/{start}/{mine.rank}", "")
+    return start, mine.store.get(f"message/{start}")
+
+
+def _join(mine: World, start: str) -> None:
+    """Let the hosts' process group meet at the store, and not at a file of one machine."""
+    init = torch.distributed.init_process_group
+    store = torch.distributed.PrefixStore(f"group/{start}", mine.store)
+
+    @functools.wraps(init)
+    def ours(backend: str | None = None, init_method: str | None = None, **how: Any) -> None:
+        init(backend, store=store, **how)
+
+    torch.distributed.init_process_group = ours  # type: ignore[assignment]
