@@ -296,6 +296,7 @@ def run(training_loop: Callable[..., None], rank: int, **args: Any) -> None:
         args.pop(name, None)
     settings = {"minutes": args.pop("state_minutes", 10.0), "keep": args.pop("keep_states", 2)}
     shown = {"minutes": args.pop("image_minutes", None), "pages": not args.pop("no_report", False)}
+    settings["cache"] = args.pop("cache", None)
     on_nan = args.pop("on_nan", "stop")
     trust_pickle = args.pop("trust_pickle", False)
     labels = arguments.use_labels({**args, "plugins": plugins.record()}, plugins)

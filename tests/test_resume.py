@@ -114,8 +114,8 @@ def test_a_signal_to_all_processes_ends_a_run_with_workers_and_it_goes_on(number
     assert "--resume-run=" in output and "Traceback" not in output, output[-3000:]
     if number == signal.SIGINT:
         return  # the same path from here on
-    done = run_script(ada_host, "train.py", f"--resume-run={run_dir}", "--workers=0")
-    assert "Going on from" in done.stdout
+    done = run_script(ada_host, "train.py", f"--resume-run={run_dir}", "--workers=0", "--cache=ram")
+    assert "Going on from" in done.stdout and "--cache=ram: decoding 64 images" in done.stdout
     assert differences(run_dir, expected) == []
 
 

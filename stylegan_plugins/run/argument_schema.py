@@ -157,6 +157,7 @@ class Arguments(Struct, kw_only=True):
     on_nan: Literal["stop", "warn"] = "stop"
     image_minutes: NotNegative | None = None
     no_report: bool = False
+    cache: Literal["auto", "off", "ram"] = "auto"
     trust_pickle: bool = False
     pictures: PicturesArguments | None = None
     class_names: Annotated[list[Text], Meta(max_length=1 << 16)] = field(default_factory=list)

@@ -37,7 +37,7 @@ OF_LOSS = {
 }
 PLUGIN_LOSS = "training_ext.loss.PluginLoss"
 # Options of ours that are arguments of `bridge.run` and may change when a run goes on.
-KEPT = ("state_minutes", "keep_states", "metric_samples", "on_nan", "image_minutes", "no_report")
+KEPT = ("state_minutes", "keep_states", "metric_samples", "on_nan", "image_minutes", "no_report", "cache")
 
 
 @dataclass

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from stylegan_plugins.errors import RunError, StateError
-from stylegan_plugins.files import datasets, run_folders
+from stylegan_plugins.files import datasets, decoded, run_folders
 from stylegan_plugins.files.states import Info, state_path, states_of, write_state
 from stylegan_plugins.host.limits import some
 from stylegan_plugins.host.modules import host_module
@@ -41,6 +41,7 @@ class Checkpoints:
     resumed    the state to go on from
     batch      real images of an iteration, of all processes together
     minutes    between two states; keep: so many states are kept
+    cache      how images of the data set are kept in memory: `mode` of `decoded.use`
     identity   what a resumed run must have again: data, arguments and versions, as in `states.Info`
     previews   what is to be seen of the run"""
 
@@ -49,6 +50,7 @@ class Checkpoints:
     batch: int = 0
     minutes: float = 10
     keep: int = 2
+    cache: str | None = "off"
     identity: Mapping[str, Any] = field(default_factory=dict)
     previews: Previews = field(default_factory=Previews)
 
@@ -67,6 +69,8 @@ class Checkpoints:
             return sampler
         done = 0 if self.resumed is None else self.resumed["position"]["batch_idx"]
         self.session.dataset = sampler.dataset
+        shown = self.session.total_nimg - done * self.batch
+        decoded.use(sampler.dataset, self.cache, shown, tells=self.session.rank == 0)
         return _observed(sampler, done * (self.batch // self.session.num_gpus), self.session.drawn.append)
 
     def unless_resumed(self, function: Callable, *args: Any, **kwargs: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from stylegan_plugins.errors import OptionError
-from stylegan_plugins.files import datasets
+from stylegan_plugins.files import datasets, decoded
 
 COUNT = click.IntRange(min=1)
 # Where the value of an option belongs.
@@ -23,6 +23,10 @@ def option(flag: str, help: str, kind: Any = None, metavar: str | None = "INT", 
 def options() -> list[click.Option]:
     """Return the options."""
     rate = click.FloatRange(min=0)
+    cache_help = (
+        "Decoded images in memory, once for all workers and ranks. auto: if they fit into a quarter of the free "
+        "memory  [default: auto]"
+    )
     inputs_help = "Train StyleGAN2's G without noise inputs, which can cover small pictures with speckle"
     return [
         option("--cbase", "Channels times resolution  [default: by --cfg]", COUNT),
@@ -33,6 +37,7 @@ def options() -> list[click.Option]:
         option("--ema-kimg", "Half-life of the weights that G_ema averages  [default: by --cfg]", rate, "KIMG"),
         option("--tick", "Length of a tick  [default: 4]", COUNT, "KIMG"),
         option("--batch-gpu", "Images that a GPU takes at a time", COUNT),
+        option("--cache", cache_help, click.Choice(decoded.MODES), None),
         option("--subset", "Train with so many images  [default: all]", COUNT),
         click.Option(["--no-noise-inputs"], is_flag=True, default=None, help=inputs_help),
     ]
