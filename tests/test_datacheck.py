@@ -23,7 +23,7 @@ from support.images import color_crops, write_zip
 from stylegan_plugins.errors import DataError, OptionError
 from stylegan_plugins.files import datasets
 from stylegan_plugins.files.datasets import check_dataset, check_output
-from stylegan_plugins.run import arguments, host_metrics
+from stylegan_plugins.run import host_metrics, loop_options
 
 pytestmark = pytest.mark.unit
 
@@ -342,7 +342,7 @@ def test_a_run_with_metrics_and_a_subset_reads_its_data_set_once(cached, bytes_r
     )
     monkeypatch.setattr(host_metrics.Named, "network", lambda self, device: None)
     check_dataset(path)
-    arguments._apply_extra({"training_set_kwargs": {"path": str(path)}}, {"subset": 50})
+    loop_options.apply({"training_set_kwargs": {"path": str(path)}}, {"subset": 50})
     for name in ("fid_clean", "kid_clean", "pr_clean"):
         host_metrics.named()[name].check(str(path), 5000)
     assert len(scans) == 60

@@ -159,7 +159,7 @@ def architecture() -> str:
         # A container's TORCH_CUDA_ARCH_LIST names many, each of which takes its time, and may lack this one. The hosts
         # use the GPU of their rank, without making it the current one.
         several = torch.distributed.is_available() and torch.distributed.is_initialized()
-        mine = devices.device(torch.distributed.get_rank()) if several else None
+        mine = devices.local_rank(torch.distributed.get_rank()) if several else None
         return "{}.{}".format(*torch.cuda.get_device_capability(mine))
     named = os.environ.get(ARCHITECTURES, "").strip()
     if not named:
