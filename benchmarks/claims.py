@@ -74,13 +74,14 @@ def higher_is_better(results: dict, figure: str) -> bool:
 
 
 def verdict(better: list[float], worse: list[float], higher: bool) -> str:
-    """Return whether one side is better than the other, and the p-value of the test that says so.
+    """Return whether one side is better than the other, and the p-value of the test that it is.
 
     higher: more is better"""
     if not higher:
         better, worse = worse, better
     p = scipy.stats.ttest_ind(better, worse, equal_var=False, alternative="greater").pvalue
-    return f"holds (p = {p:.2g})" if p < LEVEL else f"does not (p = {1 - p:.2g})" if p > 1 - LEVEL else "cannot be told"
+    told = "holds" if p < LEVEL else "does not" if p > 1 - LEVEL else "cannot be told"
+    return f"{told} (p = {p:.2g})"
 
 
 def described(figures: list[float]) -> str:
