@@ -96,7 +96,7 @@ def judged(claim: Claim, figure: str) -> list[str]:
     sides = [values(results, side, figure) for side in (claim.better, claim.worse)]
     seeds = sorted(set.intersection(*map(set, sides)))
     if len(seeds) < 2:
-        return ["0", "", "", "not run"]
+        return [str(len(seeds)), "", "", "not run"]
     better, worse = ([side[seed] for seed in seeds] for side in sides)
     told = verdict(better, worse, higher_is_better(results, figure))
     return [str(len(seeds)), described(better), described(worse), told]

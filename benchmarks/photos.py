@@ -19,7 +19,7 @@ from stylegan_plugins.files import run_folders
 
 ROOT = Path(__file__).resolve().parents[1]
 HOST = ROOT / "hosts" / "stylegan2-ada-pytorch"
-NEW = [
+NEW = [  # as in run.sh
     *("--colors=gray", "--batch=16", "--pl-weight=0", "--gamma=0.05", "--glr=0.006", "--dlr=0.006", "--ema-kimg=0.5"),
     *("--cfg=auto", "--diffaugment-policy=color,translation"),
 ]

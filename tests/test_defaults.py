@@ -173,6 +173,6 @@ def test_a_run_on_a_cpu_has_small_networks_and_pictures_unless_cfg_is_given(fami
     assert small.stdout.startswith("No GPU: --workers=0, --cbase=512, --cmax=32, ") and "No GPU" not in whole.stdout
     assert '"num_workers": 0' in small.stdout and '"num_workers": 3' in whole.stdout
     tuned = run_script(patched[family], "train.py", f"--data={folder}", "--outdir=o", "--dry-run", "--resume=people32")
-    assert "people32.safetensors" in tuned.stdout and '"path": "o/' not in tuned.stdout
+    assert "people32.safetensors" in tuned.stdout and f'"path": "{folder}"' not in tuned.stdout  # prepared
     assert f'"run_dir": "{patched[family] / "o"}' in tuned.stdout
     assert '"channel_base": 512' in small.stdout and '"channel_base": 512' not in whole.stdout

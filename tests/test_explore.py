@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support.images import color_crops, write_zip
+from support.scripts import free_port
 
 from stylegan_plugins.analysis import explore_page, pictures
 from stylegan_plugins.analysis.explorer import DIRECTIONS, Explorer
@@ -137,9 +137,7 @@ def served(one: Explorer):
     """The page on a free port, and Gradio's client of it."""
     import gradio_client
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     page, url = explore_page.serve(one, "127.0.0.1", port)
     try:
         assert url == f"http://127.0.0.1:{port}/" and not page.share and not page.analytics_enabled

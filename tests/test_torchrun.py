@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
 import time
@@ -17,7 +16,7 @@ from click.testing import CliRunner
 from drivers.states import differences
 from support.hosts import ADA, STYLEGAN3
 from support.runs import QUICK_TRAIN, TINY, last_run, wait_for_state
-from support.scripts import environment, run_script
+from support.scripts import environment, free_port, run_script
 
 from stylegan_plugins.errors import DataError
 from stylegan_plugins.run import torchrun
@@ -28,12 +27,6 @@ def options(family: str, data: Path, *more: str) -> list[str]:
     """Options of train.py for eight iterations of four processes."""
     given = [flag for flag in TINY[family] if not flag.startswith(("--gpus", "--batch", "--snap"))]
     return [*given, f"--data={data}", "--batch=128", "--snap=9", "--device=cpu", "--image-minutes=0", *more]
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
 
 
 def agents(host: Path, rendezvous: list[list[str]], arguments: list[str], logs: Path) -> list[subprocess.Popen]:

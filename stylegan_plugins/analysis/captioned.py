@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -59,8 +60,9 @@ def side_by_side(groups: Sequence[tuple[str, Sequence[np.ndarray]]], columns: in
     font = PIL.ImageFont.load_default(TEXT)
     blocks = [_captioned(caption, sample.enlarged(images, columns), font) for caption, images in groups]
     width, height = (max(block.size[axis] for block in blocks) + GAP for axis in (0, 1))
-    across = -(-len(blocks) // -(-len(blocks) // ACROSS))  # four are two rows of two
-    canvas = PIL.Image.new("RGB", (across * width - GAP, -(-len(blocks) // across) * height - GAP), "white")
+    rows = math.ceil(len(blocks) / ACROSS)
+    across = math.ceil(len(blocks) / rows)  # four are two rows of two
+    canvas = PIL.Image.new("RGB", (across * width - GAP, rows * height - GAP), "white")
     for index, block in enumerate(blocks):
         canvas.paste(block, (index % across * width, index // across * height))
     return canvas

@@ -11,6 +11,8 @@ from stylegan_plugins.errors import OptionError
 
 VARIABLE = "STYLEGAN_PLUGINS_DEVICE"
 CHOICES = ("auto", "cpu", "cuda")
+# What torchrun tells a process that it starts: on which it meets the others, and which one it is.
+OF_TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 def choose(name: str) -> None:
@@ -28,14 +30,19 @@ def device(rank: int = 0) -> torch.device:
     return torch.device("cuda", local_rank(rank)) if on_gpu else torch.device("cpu")
 
 
+def by_torchrun() -> bool:
+    """Return whether torchrun, or a program that sets the same variables, has started this process."""
+    return all(name in os.environ for name in OF_TORCHRUN)
+
+
 def local_rank(rank: int = 0) -> int:
     """Return the number of a process among those of its machine. torchrun says it; other processes are all of one."""
-    return int(os.environ["LOCAL_RANK"]) if "TORCHELASTIC_RUN_ID" in os.environ else rank
+    return int(os.environ["LOCAL_RANK"]) if by_torchrun() else rank
 
 
 def local_processes(count: int) -> int:
     """Return how many of the `count` processes of a run are on this machine."""
-    return int(os.environ["LOCAL_WORLD_SIZE"]) if "TORCHELASTIC_RUN_ID" in os.environ else count
+    return int(os.environ["LOCAL_WORLD_SIZE"]) if by_torchrun() else count
 
 
 def backend() -> str:

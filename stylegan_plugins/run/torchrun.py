@@ -23,7 +23,6 @@ from stylegan_plugins.errors import DataError, OptionError
 from stylegan_plugins.host import devices
 from training_ext.distributed import TIMEOUT
 
-VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 RESTARTS = "TORCHELASTIC_MAX_RESTARTS"
 AGENT_STORE = "TORCHELASTIC_USE_AGENT_STORE"  # torchrun itself listens at MASTER_PORT
 LOOK_SECONDS = 0.1  # between two looks for a process that is still starting
@@ -40,7 +39,7 @@ class World:
 
     @functools.cached_property
     def store(self) -> Any:  # torch types it for text alone
-        """What all processes share. torchrun may keep it over restarts, with all that is in it."""
+        """The store that all processes share. torchrun may keep it over restarts, with all that is in it."""
         host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
         listens = self.rank == 0 and os.environ.get(AGENT_STORE) != str(True)
         shared = torch.distributed.TCPStore(
@@ -52,7 +51,7 @@ class World:
 @functools.cache
 def world() -> World | None:
     """Return the processes that this one belongs to; None if torchrun has not started it."""
-    if any(name not in os.environ for name in VARIABLES):
+    if not devices.by_torchrun():
         return None
     return World(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), os.environ.get(RESTARTS, "0") != "0")
 

@@ -6,6 +6,7 @@ import functools
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -143,3 +144,10 @@ def invoke(host: Path, *args: str) -> subprocess.CompletedProcess:
 def report_of(host: Path, driver: str, *args: str) -> dict:
     """Run a driver in a host's folder. Returns the JSON of the last line that it prints."""
     return json.loads(run_script(host, str(DRIVERS / driver), *args).stdout.splitlines()[-1])
+
+
+def free_port() -> int:
+    """A port of this machine on which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
