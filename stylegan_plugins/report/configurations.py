@@ -18,7 +18,7 @@ SEED = "random_seed"
 # Settings, or the beginnings of their names, that make no difference to what is trained, and the seeds.
 IGNORED = (
     *(SEED, "training_set_kwargs.random_seed", "run_dir", "host", "device", "data_loader_kwargs", "metrics"),
-    *("kimg_per_tick", "image_snapshot_ticks", "network_snapshot_ticks", "trust_pickle", "plugins.files"),
+    *("kimg_per_tick", "image_snapshot_ticks", "network_snapshot_ticks", "trust_pickle", "plugins.files", "cache"),
     *("state_minutes", "keep_states", "metric_samples", "on_nan", "image_minutes", "no_report"),
 )
 SHORT = {  # settings that are known by short names, those of the options of train.py
