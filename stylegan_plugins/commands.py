@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import click
 
+from stylegan_plugins.analysis import cluster
 from stylegan_plugins.analysis import compare as comparing
 from stylegan_plugins.analysis import evaluate as evaluating
 from stylegan_plugins.analysis import probe as probing
@@ -143,7 +144,21 @@ def evaluate(run_or_pkl: Path, data: str | None, **settings: Any) -> None:
 @find.picture_options
 @outdir_option(help="Where runs and the table go; what is there is not done again", required=True)
 @click.option(
-    "--jobs", type=COUNT, default=1, show_default=True, help="Runs at once: one on each GPU, or for each core"
+    "--jobs",
+    type=COUNT,
+    help="Runs at once: one on each GPU, or for each core  [default: 1; with --executor all]",
+)
+@click.option(
+    "--executor",
+    type=click.Choice(list(cluster.DEFAULTS)),
+    help="Run them as jobs: of a cluster with Slurm, or of this machine  [default: as processes of this command]",
+)
+@click.option(
+    "--executor-option",
+    "executor_options",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Of submitit: timeout_min=240, gpus_per_node=1, slurm_partition=gpu, ...; repeatable",
 )
 @click.option("--dry-run", is_flag=True, help="Show the commands and an estimate of the time, and train nothing")
 @host_option

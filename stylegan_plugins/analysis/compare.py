@@ -9,22 +9,33 @@ import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from stylegan_plugins.analysis import captioned, cells, comparison, evaluate, loading, metrics, plan, trainings
+from stylegan_plugins.analysis import (
+    captioned,
+    cells,
+    cluster,
+    comparison,
+    evaluate,
+    loading,
+    metrics,
+    plan,
+    trainings,
+)
 from stylegan_plugins.analysis.cells import Cell
 from stylegan_plugins.analysis.comparison import Column, Measured, Published, Results
 from stylegan_plugins.analysis.evaluate import Figure
 from stylegan_plugins.analysis.loading import LoadedGenerator
 from stylegan_plugins.analysis.records import Result
 from stylegan_plugins.analysis.trainings import PlannedRun
-from stylegan_plugins.errors import DataError, UserError
+from stylegan_plugins.errors import DataError, OptionError, UserError, tell
 from stylegan_plugins.files import datasets, prepare, run_folders
 from stylegan_plugins.files.atomic import whole
-from stylegan_plugins.host import find
+from stylegan_plugins.host import devices, find
 from stylegan_plugins.host.modules import host_module
 from stylegan_plugins.vision import extractors
 
@@ -91,7 +102,9 @@ def run(
     report: Callable[[str], None],
     vary: Sequence[str] = (),
     rows: Sequence[str] = (),
-    jobs: int = 1,
+    jobs: int | None = None,
+    executor: str | None = None,
+    executor_options: Sequence[str] = (),
     dry_run: bool = False,
     about: Sequence[str] = (),
     published: Published | None = None,
@@ -104,12 +117,15 @@ def run(
     reference   what metrics compare with; None: the whole data set, whatever share a run trains on
     vary        options of train.py with several values, `gamma=0.1,1,10`
     rows        rows with options of their own, `augself --augself-preset=plus`, after those of plugins
-    jobs        runs that train at once
+    jobs        runs that train at once; None: one, with an executor all
+    executor    `slurm` or `local`: runs are jobs of submitit, which has these options, as NAME=VALUE
     dry_run     return what would be done, with an estimate of the time
     about, published, after     of a recipe: what it is, published figures, commands for each run at the end
     absent      images of a data set that is not here, for a dry run
 
     Raises OptionError or DataError."""
+    if executor_options and executor is None:
+        raise OptionError(f"--executor-option={executor_options[0]} has no effect without --executor. Leave it out.")
     combinations = cells.combinations_of(plugins) if plugins else []
     table: list[cells.Row] = [*((names, ()) for names in combinations), *map(cells.row_of, rows)]
     variations, shares = cells.variations_of(vary), cells.fractions_of(fractions)
@@ -141,6 +157,11 @@ def run(
         evaluate.check_held_out(known, f"--metric={name}", same)
     datasets.check_output(outdir)
     outdir = outdir.resolve()
+    how: dict[str, Any] = dict(features=features, samples=samples)
+    submitted = None
+    if executor is not None:
+        in_job = partial(measured_in_job, host=host, judged_by=judged_by, figures=figures, **how)
+        submitted = cluster.Jobs(executor, executor_options, outdir, in_job)
 
     def command(cell: Cell, folder: Path = outdir) -> list[str]:
         return cells.command(cell, host, path, images, kimg, folder, more)
@@ -167,6 +188,7 @@ def run(
         return "\n".join([plan.described(about, planned, command, published, settings), "", *expected])
     for line in [*about, *expected]:
         report(line)
+    how |= dict(network=network, device=device, report=report)
     clock, text, run_dirs = Clock(), "", []
     columns: list[Column] = []
     measured: list[Measured] = []
@@ -176,20 +198,19 @@ def run(
         for n, (cell, name) in enumerate(folders.items(), 1)
     ]
     place = {cell: number for number, cell in enumerate(planned)}
-    for cell, last, seconds in trainings.trained(runs, kimg, jobs, report):
+    ended = (
+        trainings.trained(runs, kimg, jobs or 1, report)
+        if submitted is None
+        else cluster.trained(runs, kimg, jobs, report, submitted)
+    )
+    for cell, last, seconds in ended:
         which, begun = runs[place[cell]].about, time.monotonic()
         run_dirs.append(last.parent)
-        how: dict[str, Any] = dict(features=features, network=network, samples=samples, device=device, report=report)
-        lines = evaluate.of_newest(last, judged_by, metrics=",".join(chosen), **how)
-        values = {
-            key: evaluate.best_of(last.parent, judged_by, figure, **how)
-            if figure.best
-            else lines[figure.metric]["results"][lines[figure.metric]["metric"] + figure.end]
-            for key, figure in figures.items()
-        }
+        lines, values = measure(last, judged_by, figures, **how)
         if cell in left:
             clock.count(left.pop(cell), seconds, time.monotonic() - begun)
-            time_left = format_time(clock.seconds(list(left.values()), jobs))
+            at_once = jobs or (1 if submitted is None else len(left) + 1)
+            time_left = format_time(clock.seconds(list(left.values()), at_once))
             told = ", ".join(f"{key} {value:.4g}" for key, value in values.items())
             report(f"{which}: {told}" + (f"; about {time_left} left for all" if left else ""))
         if not measured:
@@ -210,6 +231,28 @@ def run(
     commands = [line.replace("RUN", shlex.quote(str(run_dir))) for line in after for run_dir in run_dirs]
     then = "\n".join(["", "", "Next:", *(f"    {line}" for line in commands)]) if commands else ""
     return f"{text}\n\n{outdir / comparison.NAME}.md, .html, .csv, {PICTURE}{then}"
+
+
+def measure(
+    last: Path, judged_by: str, figures: Mapping[str, Figure], **how: Any
+) -> tuple[dict[str, Result], dict[str, float]]:
+    """Return lines of results of a run's last snapshot, and the figures. Those that are known are not measured again.
+    how: as of `evaluate.results`"""
+    names = dict.fromkeys(figure.metric for figure in figures.values())
+    lines = evaluate.of_newest(last, judged_by, metrics=",".join(names), **how)
+    values = {
+        key: evaluate.best_of(last.parent, judged_by, figure, **how)
+        if figure.best
+        else lines[figure.metric]["results"][lines[figure.metric]["metric"] + figure.end]
+        for key, figure in figures.items()
+    }
+    return lines, values
+
+
+def measured_in_job(last: Path, host: Path, judged_by: str, figures: Mapping[str, Figure], **how: Any) -> None:
+    """Measure a run on the machine of its job; the results are kept beside the snapshot. Arguments as of `measure`."""
+    find.choose_host(host)
+    measure(last, judged_by, figures, device=devices.device(), report=tell, **how)
 
 
 def _columns(figures: Mapping[str, Figure], lines: Mapping[str, Result], compared: evaluate.Comparison) -> list[Column]:

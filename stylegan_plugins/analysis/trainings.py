@@ -138,6 +138,12 @@ class PlannedRun(Generic[Key]):
     identity: Mapping[str, Any]
 
 
+def next_arguments(run: PlannedRun) -> tuple[Sequence[str], int]:
+    """Return the command line that begins a run, or resumes it, and the images that it has seen."""
+    run_dir, seen = progress_of(run.folder)
+    return run.arguments if run_dir is None else [*run.arguments[:2], f"--resume-run={run_dir}"], seen
+
+
 def trained(
     planned: Sequence[PlannedRun[Key]], kimg: int, jobs: int, report: Callable[[str], None]
 ) -> Iterator[tuple[Key, Path, float]]:
@@ -154,12 +160,11 @@ def trained(
             while waiting and free and (jobs > 1 or not done):  # one job alone: nothing trains beside the caller
                 one = waiting.popleft()
                 claim(one.folder, one.identity)
-                run_dir, seen = progress_of(one.folder)
+                new, seen = next_arguments(one)
                 if seen >= kimg * 1000:
                     done.append((one, 0.0))
                     continue
                 report(f"{one.about}: {one.folder.name}, from {seen / 1000:g} of {kimg} kimg; log: {one.folder / LOG}")
-                new = one.arguments if run_dir is None else [*one.arguments[:2], f"--resume-run={run_dir}"]
                 relay = Relay(one.folder / LOG, 0, one.about, report, alone=jobs == 1)
                 slot = free.pop(0)
                 started = Running.start(running, new, relay, env={**os.environ, **environment(slot, jobs)})

@@ -1,0 +1,249 @@
+"""Runs of `stylegan-plugins compare` as jobs of a cluster, by submitit: `--executor=slurm`, or `local` on this machine.
+
+A job trains one run from its newest state to its end and measures it. Before its time is over, or when a more urgent
+one takes its place, submitit calls `CellJob.checkpoint`, and the job is queued again. Jobs go on when `compare` ends:
+the same command finds them by `job.json` in the folder of each run."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from stylegan_plugins.analysis import programs, trainings
+from stylegan_plugins.analysis.trainings import Key, PlannedRun, Relay, Running
+from stylegan_plugins.errors import DataError, OptionError, UserError, require, tell
+from stylegan_plugins.files import json_lines
+from stylegan_plugins.files.atomic import write_json
+
+FOLDER = "jobs"  # in the folder of a comparison: what submitit writes, and the output of jobs
+JOB = "job.json"  # beside the run of a cell: its job
+# What submitit is told unless the user says otherwise. Times are in minutes: a job of Slurm is queued again when its
+# time is over; one on this machine is not to end.
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "slurm": {"timeout_min": 240, "gpus_per_node": 1, "cpus_per_task": 4},
+    "local": {"timeout_min": 60 * 24 * 365},
+}
+MOST_REQUEUES = 10_000  # for want of time; those without any progress end a job much earlier
+MOST_FRUITLESS = 3
+WATCH_SECONDS = 1.0
+GOES_ON = "Other jobs go on, and the same command of compare continues from here."
+
+
+@dataclass(frozen=True)
+class Jobs:
+    """How runs are submitted.
+
+    executor    a key of DEFAULTS
+    options     of submitit, as NAME=VALUE
+    folder      of the comparison
+    measure     is called in the job with the last snapshot of a run, and keeps its results beside that"""
+
+    executor: str
+    options: Sequence[str]
+    folder: Path
+    measure: Callable[[Path], object]
+
+    def __post_init__(self) -> None:
+        require("submitit", "cluster")
+        self.submitter("trial")
+
+    def submitter(self, name: str) -> Any:
+        """Return submitit's executor for a job of this name. Raises OptionError for options that it does not know, and
+        DataError if Slurm is not here."""
+        import submitit
+
+        given = dict(DEFAULTS[self.executor]) | dict(_option_of(text) for text in self.options)
+        try:
+            most = {f"{self.executor}_max_num_timeout": MOST_REQUEUES}
+            made = submitit.AutoExecutor(self.folder / FOLDER, cluster=self.executor, **most)
+        except RuntimeError as error:
+            raise DataError(f"--executor={self.executor}: no srun here. Run this where jobs are submitted.") from error
+        try:
+            made.update_parameters(name=name, **given)
+        except (NameError, TypeError, ValueError, AssertionError) as error:
+            raise OptionError(f"--executor-option: {str(error).splitlines()[0]}") from error
+        return made
+
+    def known(self, cell: Path) -> Any:
+        """Return the job of a cell's folder, if it was submitted and has not ended."""
+        import submitit
+
+        try:
+            told = json_lines.parse((cell / JOB).read_text(encoding="utf-8"))
+            kind, number = {"slurm": submitit.SlurmJob, "local": submitit.LocalJob}[told["executor"]], str(told["id"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        job = kind(self.folder / FOLDER, number)
+        return None if _has_ended(job) else job
+
+    def submit(self, job: CellJob) -> Any:
+        """Submit a job, and note it in its cell's folder."""
+        submitter = self.submitter(job.run.folder.name)
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # in submitit's own process on this machine, too
+        try:
+            submitted = submitter.submit(job)
+        finally:
+            signal.signal(signal.SIGINT, before)
+        write_json(job.run.folder / JOB, {"executor": self.executor, "id": submitted.job_id})
+        return submitted
+
+
+@dataclass
+class CellJob:
+    """A run as a job. submitit pickles it, calls it on a node, and asks it for the one that is queued in its place.
+
+    environment     beside that of the node
+    fruitless       times in a row that it was queued again without having trained an image"""
+
+    run: PlannedRun
+    kimg: int
+    measure: Callable[[Path], object]
+    environment: dict[str, str] = field(default_factory=dict)
+    fruitless: int = 0
+    _program: subprocess.Popen | None = None
+    _images: int = 0  # that the run had seen when the job began
+
+    def __call__(self) -> tuple[float, str | None]:
+        """Train and measure. Returns the seconds of training, and the error if one ended it."""
+        os.environ.update(self.environment)
+        begun, seconds = time.monotonic(), 0.0
+        try:
+            self._train()
+            seconds = time.monotonic() - begun
+            self.measure(trainings.last_snapshot(self.run.folder, self.kimg))
+        except UserError as error:
+            return seconds, error.message
+        return seconds, None
+
+    def _train(self) -> None:
+        arguments, self._images = trainings.next_arguments(self.run)
+        if self._images >= self.kimg * 1000:
+            return
+        relay = Relay(self.run.folder / trainings.LOG, 0, self.run.about, tell)
+        with programs.Programs() as running:
+            # Slurm sends the signal that is for this process to its children, too, which would end them at once.
+            signal.pthread_sigmask(signal.SIG_BLOCK, {_signal()})
+            started = Running.start(running, arguments, relay)
+            self._program = started.program
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {_signal()})
+            running.wait(relay)
+        started.check(GOES_ON)
+
+    def checkpoint(self) -> Any:
+        """End the run with its state written, and return what is queued in this job's place; None: nothing, as it has
+        come no further in several turns."""
+        from submitit.helpers import DelayedSubmission
+
+        if self._program is not None:
+            self._program.terminate()
+            with suppress(ChildProcessError):  # it has ended, and been waited for
+                os.waitid(os.P_PID, self._program.pid, os.WEXITED | os.WNOWAIT)  # Popen.wait may be going on below
+        is_further = trainings.progress_of(self.run.folder)[1] > self._images
+        fruitless = 0 if is_further else self.fruitless + 1
+        return (
+            DelayedSubmission(replace(self, fruitless=fruitless, _program=None))
+            if fruitless <= MOST_FRUITLESS
+            else None
+        )
+
+
+def trained(
+    planned: Sequence[PlannedRun[Key]], kimg: int, jobs: int | None, report: Callable[[str], None], how: Jobs
+) -> Iterator[tuple[Key, Path, float]]:
+    """Train runs as jobs and yield each as it ends: its key, the snapshot at its end, and seconds of training in its
+    last turn. jobs: queued or running at once; None: all.
+
+    Raises DataError if one of them fails; the others go on."""
+    waiting, free = deque(planned), deque(range(jobs or len(planned)))
+    going: dict[int, tuple[PlannedRun[Key], Any]] = {}
+    try:
+        while waiting or going:
+            while waiting and free:
+                one = waiting.popleft()
+                trainings.claim(one.folder, one.identity)
+                job, seen = how.known(one.folder), trainings.progress_of(one.folder)[1]
+                if job is None and seen >= kimg * 1000:
+                    yield one.key, trainings.last_snapshot(one.folder, kimg), 0.0
+                    continue
+                slot = free.popleft()
+                if job is None:
+                    job = how.submit(CellJob(one, kimg, how.measure, _environment(how.executor, slot, jobs)))
+                going[slot] = one, job
+                where = f"job {job.job_id}, from {seen / 1000:g} of {kimg} kimg"
+                report(f"{one.about}: {one.folder.name}, {where}; log: {one.folder / trainings.LOG}")
+            for slot in [slot for slot, (_, job) in going.items() if _has_ended(job)]:
+                one, job = going.pop(slot)
+                free.append(slot)
+                seconds = _seconds_of(job, one)
+                yield one.key, trainings.last_snapshot(one.folder, kimg), seconds
+            time.sleep(WATCH_SECONDS)
+    except KeyboardInterrupt:
+        if going and how.executor == "slurm":  # those on this machine have been interrupted, too
+            numbers = " ".join(str(job.job_id) for _, job in going.values())
+            tell(f"\nThe jobs go on, and the same command gathers them. To end them: scancel {numbers}", err=True)
+        raise
+
+
+def _seconds_of(job: Any, run: PlannedRun) -> float:
+    """Return the seconds of training in a job. Raises DataError if it has failed, or left no result."""
+    from submitit.core.utils import UncompletedJobError
+
+    try:
+        seconds, error = job.result()
+    except UncompletedJobError as problem:  # killed, cancelled, or a fault of ours
+        raise DataError(
+            f"{run.folder.name}: job {job.job_id} has ended without a result; its output is in {job.paths.stderr}. "
+            f"{GOES_ON}"
+        ) from problem
+    if error is not None:
+        raise DataError(error)
+    return seconds
+
+
+def _has_ended(job: Any) -> bool:
+    """Whether a job has ended. submitit takes one on this machine that another process submitted as ended."""
+    return job.paths.result_pickle.exists() or (job.done() and not _goes_on_here(job.job_id))
+
+
+def _goes_on_here(number: str) -> bool:
+    """Whether the process of a job on this machine goes on."""
+    try:
+        words = psutil.Process(int(number)).cmdline() if number.isdigit() else []
+    except psutil.Error:
+        return False
+    return "submitit.local._local" in words
+
+
+def _environment(executor: str, slot: int, jobs: int | None) -> dict[str, str]:
+    """Return what a job has in its environment. On this machine submitit hides all GPUs, and jobs share the cores."""
+    if executor != "local":
+        return {}
+    every = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(torch.cuda.device_count()))))
+    return {"CUDA_VISIBLE_DEVICES": every} | trainings.environment(slot, jobs or 1)
+
+
+def _option_of(text: str) -> tuple[str, int | float | str]:
+    """Read NAME=VALUE. Raises OptionError."""
+    name, is_pair, value = text.partition("=")
+    if not (is_pair and name.isidentifier() and value):
+        raise OptionError(f"--executor-option={text}: give NAME=VALUE of submitit, such as timeout_min=240.")
+    for kind in (int, float):
+        with suppress(ValueError):
+            return name, kind(value)
+    return name, value
+
+
+def _signal() -> int:
+    """Return the signal by which submitit is told that a job is to end."""
+    return int(getattr(signal, f"SIG{os.environ.get('SUBMITIT_PREEMPT_SIGNAL', 'USR2')}"))
