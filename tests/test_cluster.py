@@ -16,7 +16,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-import submitit
 from support.hosts import ADA
 from support.runs import TINY, snapshot
 from support.scripts import environment
@@ -50,7 +49,7 @@ SLURM = {
     "srun": "out=$3 err=$5; shift 5; export SLURM_JOB_ID=7 SLURM_PROCID=0; "
     'sed -e s/%j/7/ -e s/%t/0/ <<<"$out" >{here}/out; exec setsid "$@"',
     "scontrol": "touch {here}/again; echo $* >>{here}/queued",
-    "sacct": "printf 'JobID|State|NodeList\\n7|RUNNING|n\\n'",
+    "squeue": "echo 7",
 }
 
 
@@ -145,7 +144,7 @@ def test_a_job_that_fails_says_why_and_the_others_go_on(tmp_path, monkeypatch):
 @pytest.mark.host
 def test_a_job_that_was_killed_is_told_and_submitted_again(tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setattr(submitit.LocalJob, "_results_timeout_s", 1)  # it waits for slow disks
+    monkeypatch.setattr(cluster, "LOOK_SECONDS", 1.0)
     how = cluster.Jobs("local", [], tmp_path, partial(shutil.copy, dst=str(tmp_path / "measured")))
     (one,) = planned(tmp_path, "a")
 

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
+import nbclient
+import nbformat
 import pytest
+from support.hosts import ADA
+from support.runs import flags
 
-pytestmark = pytest.mark.unit
-SBATCH = Path(__file__).parents[1] / "examples/cluster/train.sbatch"
+ROOT = Path(__file__).parents[1]
+SBATCH = ROOT / "examples/cluster/train.sbatch"
 
 
 def job(tmp_path: Path, train: str) -> subprocess.Popen:
@@ -25,6 +32,7 @@ def job(tmp_path: Path, train: str) -> subprocess.Popen:
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     ("number", "code", "queued"),
     [(signal.SIGUSR1, 143, True), (signal.SIGUSR1, 0, False), (signal.SIGUSR1, 2, False), (signal.SIGTERM, 143, False)],
@@ -54,6 +62,7 @@ def test_a_job_that_is_told_to_end_waits_for_the_state_and_is_queued_again(tmp_p
     assert not queued or (tmp_path / "queued").read_text() == "requeue 7\n"
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("code", [0, 2, 137])
 def test_a_job_that_ends_by_itself_is_not_queued_again(tmp_path, code):
     run = job(tmp_path, f"import sys; sys.exit({code})")
@@ -61,6 +70,41 @@ def test_a_job_that_ends_by_itself_is_not_queued_again(tmp_path, code):
     assert run.returncode == code and not (tmp_path / "queued").exists()
 
 
+@pytest.mark.unit
 def test_a_job_without_a_host_says_so(tmp_path):
     done = subprocess.run(["bash", str(SBATCH)], env={"PATH": os.environ["PATH"]}, capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr == "Error: HOST= has no train.py. Give the folder of a patched host.\n"
+
+
+def drive(tmp_path: Path, name: str, kimg: int, host: Path) -> str:
+    """Run the notebook for Colab in a new session, whose Drive is kept. Returns what it prints."""
+    session = tmp_path / name
+    (session / "google").mkdir(parents=True)
+    (session / "google/colab.py").write_text("class drive:\n    mount = staticmethod(lambda folder: None)\n")
+    (session / "host").symlink_to(host)
+    notebook = nbformat.read(ROOT / "examples/colab.ipynb", as_version=4)
+    cell = notebook.cells[1]
+    small = " ".join([*flags(ADA), "--cbase=256", "--cmax=16", "--device=cpu", "--aug=noaug"]).replace("--kimg=1 ", "")
+    values = {"DRIVE": repr(str(tmp_path / "drive")), "KIMG": kimg, "OPTIONS": repr(small)}
+    for key, value in values.items():
+        cell.source, count = re.subn(rf"(?m)^{key} = .*", lambda _, text=f"{key} = {value}": text, cell.source)
+        assert count == 1
+    cell.source, count = re.subn(r"(?m)^%pip .*\n", "", cell.source)
+    assert count == 1
+    nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(session)}}).execute()
+    assert any("image/png" in output.data for output in cell.outputs if output.output_type == "display_data")
+    return "".join(output.text for output in cell.outputs if output.output_type == "stream")
+
+
+@pytest.mark.run
+def test_the_notebook_for_colab_goes_on_in_a_new_session(ada_host, small_zip, tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    (tmp_path / "drive").mkdir()
+    shutil.copy(small_zip, tmp_path / "drive/pictures")
+    said = drive(tmp_path, "first", 1, ada_host)
+    (run,) = (tmp_path / "drive/stylegan-runs").glob("0*")
+    assert (run / "network-snapshot-000001.pkl").is_file(), said
+    said = drive(tmp_path, "second", 2, ada_host)
+    assert (run / "network-snapshot-000002.pkl").is_file(), said
+    assert [*(tmp_path / "drive/stylegan-runs").glob("0*")] == [run]

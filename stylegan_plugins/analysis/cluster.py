@@ -6,12 +6,13 @@ the same command finds them by `job.json` in the folder of each run."""
 
 from __future__ import annotations
 
+import getpass
 import os
 import signal
 import subprocess
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,6 +29,7 @@ from stylegan_plugins.files.atomic import write_json
 
 FOLDER = "jobs"  # in the folder of a comparison: what submitit writes, and the output of jobs
 JOB = "job.json"  # beside the run of a cell: its job
+ENDED = "job-ended.json"  # as well: seconds of training, and the error if there was one
 # What submitit is told unless the user says otherwise. Times are in minutes: a job of Slurm is queued again when its
 # time is over; one on this machine is not to end.
 DEFAULTS: dict[str, dict[str, Any]] = {
@@ -37,6 +39,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 MOST_REQUEUES = 10_000  # for want of time; those without any progress end a job much earlier
 MOST_FRUITLESS = 3
 WATCH_SECONDS = 1.0
+LOOK_SECONDS = 15.0  # between two looks at the queue; what a job wrote may come later than its end, on a slow disk
 GOES_ON = "Other jobs go on, and the same command of compare continues from here."
 
 
@@ -75,28 +78,60 @@ class Jobs:
             raise OptionError(f"--executor-option: {str(error).splitlines()[0]}") from error
         return made
 
-    def known(self, cell: Path) -> Any:
+    def known(self, cell: Path) -> Submitted | None:
         """Return the job of a cell's folder, if it was submitted and has not ended."""
-        import submitit
-
         try:
             told = json_lines.parse((cell / JOB).read_text(encoding="utf-8"))
-            kind, number = {"slurm": submitit.SlurmJob, "local": submitit.LocalJob}[told["executor"]], str(told["id"])
+            found = Submitted(cell, told["executor"], str(told["number"]), told["output"])
+            return found if not found.wrote() and found.number in LOOKS[found.executor]([found.number]) else None
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        job = kind(self.folder / FOLDER, number)
-        return None if _has_ended(job) else job
 
-    def submit(self, job: CellJob) -> Any:
+    def submit(self, job: CellJob) -> Submitted:
         """Submit a job, and note it in its cell's folder."""
-        submitter = self.submitter(job.run.folder.name)
+        cell = job.run.folder
+        (cell / ENDED).unlink(missing_ok=True)
+        submitter = self.submitter(cell.name)
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # in submitit's own process on this machine, too
         try:
-            submitted = submitter.submit(job)
+            made = submitter.submit(job)
         finally:
             signal.signal(signal.SIGINT, before)
-        write_json(job.run.folder / JOB, {"executor": self.executor, "id": submitted.job_id})
-        return submitted
+        output = str(made.paths.stderr)
+        write_json(cell / JOB, {"executor": self.executor, "number": made.job_id, "output": output})
+        return Submitted(cell, self.executor, made.job_id, output)
+
+
+@dataclass
+class Submitted:
+    """A job that was submitted.
+
+    missing     looks in a row that have not found it among those that go on"""
+
+    cell: Path
+    executor: str
+    number: str
+    output: str
+    missing: int = 0
+
+    def wrote(self) -> dict[str, Any] | None:
+        """Return what the job has written at its end; None so far."""
+        try:
+            return json_lines.parse((self.cell / ENDED).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+
+    def seconds(self) -> float:
+        """Return the seconds of training of a job that has ended. Raises DataError if it failed, or left no result."""
+        outcome = self.wrote()
+        if outcome is None:  # killed, cancelled, or a fault of ours
+            raise DataError(
+                f"{self.cell.name}: job {self.number} has ended without a result; its output is in {self.output}. "
+                f"{GOES_ON}"
+            )
+        if outcome["error"] is not None:
+            raise DataError(outcome["error"])
+        return outcome["seconds"]
 
 
 @dataclass
@@ -114,17 +149,17 @@ class CellJob:
     _program: subprocess.Popen | None = None
     _images: int = 0  # that the run had seen when the job began
 
-    def __call__(self) -> tuple[float, str | None]:
-        """Train and measure. Returns the seconds of training, and the error if one ended it."""
+    def __call__(self) -> None:
+        """Train and measure, and write how it ended."""
         os.environ.update(self.environment)
-        begun, seconds = time.monotonic(), 0.0
+        begun, seconds, why = time.monotonic(), 0.0, None
         try:
             self._train()
             seconds = time.monotonic() - begun
             self.measure(trainings.last_snapshot(self.run.folder, self.kimg))
         except UserError as error:
-            return seconds, error.message
-        return seconds, None
+            why = error.message
+        write_json(self.run.folder / ENDED, {"seconds": seconds, "error": why})
 
     def _train(self) -> None:
         arguments, self._images = trainings.next_arguments(self.run)
@@ -166,7 +201,8 @@ def trained(
 
     Raises DataError if one of them fails; the others go on."""
     waiting, free = deque(planned), deque(range(jobs or len(planned)))
-    going: dict[int, tuple[PlannedRun[Key], Any]] = {}
+    going: dict[int, tuple[PlannedRun[Key], Submitted]] = {}
+    looked = time.monotonic()
     try:
         while waiting or going:
             while waiting and free:
@@ -180,49 +216,50 @@ def trained(
                 if job is None:
                     job = how.submit(CellJob(one, kimg, how.measure, _environment(how.executor, slot, jobs)))
                 going[slot] = one, job
-                where = f"job {job.job_id}, from {seen / 1000:g} of {kimg} kimg"
+                where = f"job {job.number}, from {seen / 1000:g} of {kimg} kimg"
                 report(f"{one.about}: {one.folder.name}, {where}; log: {one.folder / trainings.LOG}")
-            for slot in [slot for slot, (_, job) in going.items() if _has_ended(job)]:
+            if time.monotonic() - looked > LOOK_SECONDS:
+                looked = time.monotonic()
+                _look([job for _, job in going.values()])
+            for slot in [slot for slot, (_, job) in going.items() if job.wrote() or job.missing > 1]:
                 one, job = going.pop(slot)
                 free.append(slot)
-                seconds = _seconds_of(job, one)
+                seconds = job.seconds()
                 yield one.key, trainings.last_snapshot(one.folder, kimg), seconds
             time.sleep(WATCH_SECONDS)
     except KeyboardInterrupt:
-        if going and how.executor == "slurm":  # those on this machine have been interrupted, too
-            numbers = " ".join(str(job.job_id) for _, job in going.values())
+        if numbers := " ".join(job.number for _, job in going.values() if job.executor == "slurm"):
             tell(f"\nThe jobs go on, and the same command gathers them. To end them: scancel {numbers}", err=True)
         raise
 
 
-def _seconds_of(job: Any, run: PlannedRun) -> float:
-    """Return the seconds of training in a job. Raises DataError if it has failed, or left no result."""
-    from submitit.core.utils import UncompletedJobError
-
-    try:
-        seconds, error = job.result()
-    except UncompletedJobError as problem:  # killed, cancelled, or a fault of ours
-        raise DataError(
-            f"{run.folder.name}: job {job.job_id} has ended without a result; its output is in {job.paths.stderr}. "
-            f"{GOES_ON}"
-        ) from problem
-    if error is not None:
-        raise DataError(error)
-    return seconds
+def _look(jobs: Sequence[Submitted]) -> None:
+    """Count the jobs that are missing among those that go on."""
+    for executor, look in LOOKS.items():
+        these = [job for job in jobs if job.executor == executor]
+        going = look([job.number for job in these]) if these else ()
+        for job in these:
+            job.missing = 0 if job.number in going else job.missing + 1
 
 
-def _has_ended(job: Any) -> bool:
-    """Whether a job has ended. submitit takes one on this machine that another process submitted as ended."""
-    return job.paths.result_pickle.exists() or (job.done() and not _goes_on_here(job.job_id))
+def _queued(numbers: Sequence[str]) -> Iterable[str]:
+    """Return those of some jobs of Slurm that wait or run; all, if it does not answer."""
+    command = ["squeue", "--noheader", "--format=%A", f"--user={getpass.getuser()}"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False)
+    return numbers if done.returncode else done.stdout.split()
 
 
-def _goes_on_here(number: str) -> bool:
-    """Whether the process of a job on this machine goes on."""
-    try:
-        words = psutil.Process(int(number)).cmdline() if number.isdigit() else []
-    except psutil.Error:
-        return False
-    return "submitit.local._local" in words
+def _processes(numbers: Sequence[str]) -> Iterable[str]:
+    """Return those of some jobs on this machine that go on: numbers are of submitit's processes."""
+    going = []
+    for number in numbers:
+        with suppress(psutil.Error, ValueError):
+            if "submitit.local._local" in psutil.Process(int(number)).cmdline():
+                going.append(number)
+    return going
+
+
+LOOKS: dict[str, Callable[[Sequence[str]], Iterable[str]]] = {"slurm": _queued, "local": _processes}
 
 
 def _environment(executor: str, slot: int, jobs: int | None) -> dict[str, str]:
