@@ -16,6 +16,7 @@ import nbformat
 import pytest
 from support.hosts import ADA
 from support.runs import flags
+from support.scripts import environment
 
 ROOT = Path(__file__).parents[1]
 SBATCH = ROOT / "examples/cluster/train.sbatch"
@@ -108,3 +109,33 @@ def test_the_notebook_for_colab_goes_on_in_a_new_session(ada_host, small_zip, tm
     said = drive(tmp_path, "second", 2, ada_host)
     assert (run / "network-snapshot-000002.pkl").is_file(), said
     assert [*(tmp_path / "drive/stylegan-runs").glob("0*")] == [run]
+
+
+# What other systems lack: modules, functions, signals; and worker processes are spawned there, not forked.
+ELSEWHERE = """
+import multiprocessing.context, os, signal, sys
+for name in ("fcntl", "pwd", "grp"):
+    sys.modules[name] = None
+for name in ("fork", "killpg", "setsid", "waitid", "getuid", "geteuid"):
+    delattr(os, name)
+for name in ("SIGHUP", "SIGUSR1", "SIGUSR2", "SIGALRM", "pthread_sigmask"):
+    delattr(signal, name)
+multiprocessing.context._default_context._default_context = multiprocessing.get_context("spawn")
+"""
+
+
+@pytest.mark.run
+def test_without_what_windows_lacks_a_run_trains_and_resumes(ada_host, small_zip, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(ELSEWHERE)
+    env = environment(PYTHONPATH=str(tmp_path))
+    how = dict(cwd=ada_host, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300)
+    first = [*flags(ADA), "--cbase=256", "--cmax=16", "--workers=2", f"--outdir={tmp_path / 'runs'}"]
+    first += [f"--data={small_zip}", "--plugin=augself", "--device=cpu", "--metrics=none"]
+    for arguments in (first, [f"--resume-run={tmp_path / 'runs'}", "--kimg=2"]):
+        done = subprocess.run([sys.executable, "train.py", *arguments], **how)
+        assert done.returncode == 0, done.stdout
+    (run,) = (tmp_path / "runs").glob("0*")
+    assert (run / "network-snapshot-000002.pkl").is_file()
+    command = str(Path(sys.executable).with_name("stylegan-plugins"))
+    listed = subprocess.run([command, "sample", str(run), "--seeds=0-3", f"--outdir={tmp_path / 'samples'}"], **how)
+    assert listed.returncode == 0 and len(list((tmp_path / "samples").glob("*.png"))) >= 4, listed.stdout

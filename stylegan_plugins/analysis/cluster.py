@@ -58,6 +58,8 @@ class Jobs:
     measure: Callable[[Path], object]
 
     def __post_init__(self) -> None:
+        if not hasattr(os, "waitid"):
+            raise DataError(f"--executor={self.executor}: jobs cannot be ended in good order here. Use --jobs.")
         require("submitit", "cluster")
         self.submitter("trial")
 

@@ -46,8 +46,8 @@ def local_processes(count: int) -> int:
 
 
 def backend() -> str:
-    """Return torch.distributed's backend: NCCL among GPUs, gloo among CPU processes."""
-    return "nccl" if device().type == "cuda" else "gloo"
+    """Return torch.distributed's backend: NCCL among GPUs where PyTorch has it, else gloo."""
+    return "nccl" if device().type == "cuda" and torch.distributed.is_nccl_available() else "gloo"
 
 
 class CpuEvent:
