@@ -4,11 +4,13 @@ what is wrong, nothing if it holds."""
 import json
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 sys.path.insert(0, ".")
 sys.path.insert(0, str(Path(__file__).parent))
@@ -57,6 +59,38 @@ def refused(name: str, message: str, **attributes: object) -> None:
     claim(f"{name} is refused", check)
 
 
+class Asked(TorchDispatchMode):
+    """Lists where code of ours asks for a value, by .item(), bool(t), nonzero and their like: a GPU is waited for then.
+    The hosts ask for the place of style mixing, and in ADA for the margins of a batch."""
+
+    WAIT = ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "equal")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.places: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.overloadpacket.__name__ in self.WAIT:
+            frames = [frame for frame in traceback.extract_stack()[:-1] if "site-packages" not in frame.filename]
+            if not Path(frames[-1].filename).is_relative_to(Path.cwd()):
+                self.places.append(f"{Path(frames[-1].filename).name}:{frames[-1].lineno}")
+        return func(*args, **(kwargs or {}))
+
+
+def assert_asks_for_nothing(name: str, chosen: dict, how: dict) -> None:
+    """Two iterations, in which each part of lazy regularisation comes; between them a method may ask."""
+    run, asked = TinyRun(name, chosen, **how), Asked()
+    accumulate = run.loss.accumulate_gradients
+
+    def watched(*args, **kwargs):
+        with asked:
+            return accumulate(*args, **kwargs)
+
+    run.loss.accumulate_gradients = watched
+    run.train(2)
+    assert not asked.places, f"a value is asked for at {', '.join(sorted(set(asked.places)))}"
+
+
 with tempfile.TemporaryDirectory() as folder:
     given = options(Path(folder))
     off = {
@@ -73,6 +107,7 @@ with tempfile.TemporaryDirectory() as folder:
         chosen = {name: given[name]} if name in given else {}
         resumes = lambda n=name, c=chosen, h=how: assert_resumes_exactly(n, c, 4, 2, **h)
         claim(f"{name}: a resumed run is exact", resumes)
+        claim(f"{name}: nothing is waited for", lambda n=name, c=chosen, h=how: assert_asks_for_nothing(n, c, h))
     hard = dict(lazy=False, ada=True, rounds=2, batch=8)
     for name in ("augself", "contrad", "apa") if sys.argv[1] != STYLEGAN3 else ("augself",):
         chosen = {name: given[name]} if name in given else {}
