@@ -15,6 +15,6 @@ def test_each_method_agrees_on_two_ranks(fetched):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_methods_are_off_when_off_resume_exactly_wait_for_no_gpu_and_what_breaks_the_contract_is_refused(fetched, family):
+def test_methods_are_off_when_off_resume_exactly_ask_for_no_value_and_keep_the_contract(fetched, family):
     claims = report_of(fetched[family], "kit.py", family)
     assert len(claims) > 20 and {claim: wrong for claim, wrong in claims.items() if wrong} == {}
