@@ -77,6 +77,18 @@ def test_a_job_without_a_host_says_so(tmp_path):
     assert done.returncode == 2 and done.stderr == "Error: HOST= has no train.py. Give the folder of a patched host.\n"
 
 
+@pytest.mark.unit
+def test_the_container_installs_extras_that_exist_and_trains_as_nobody_special():
+    """It was built and run by hand; docs/platforms.md says how."""
+    text = (ROOT / "examples/docker/Dockerfile").read_text()
+    (extras,) = re.findall(r"(?m)^ARG EXTRAS=(.*)$", text)
+    known = re.findall(r'(?m)^        "(\w+)": \[', (ROOT / "setup.py").read_text())
+    assert {*extras.split(",")} <= {*known} and len(known) > 8
+    copied = re.findall(r"(?m)^COPY (.*) \S+$", text)
+    assert all((ROOT / name).exists() for line in copied for name in line.split())
+    assert re.findall(r"(?m)^USER (.*)$", text) == ["trainer"] and 'VOLUME ["/cache", "/runs"]' in text
+
+
 def drive(tmp_path: Path, name: str, kimg: int, host: Path) -> str:
     """Run the notebook for Colab in a new session, whose Drive is kept. Returns what it prints."""
     session = tmp_path / name
