@@ -1,7 +1,7 @@
-"""Do the claims of benchmarks/claims.toml hold in runs of `stylegan-plugins compare --recipe=...`?
+"""Do the claims of benchmarks/claims.toml hold in runs of `stylegan-plugins compare`?
 
-    python benchmarks/claims.py collect RECIPE FOLDER     # compare.json of a recipe becomes results/RECIPE.json
-    python benchmarks/claims.py table                     # a table of all claims
+    python benchmarks/claims.py collect NAME FOLDER     # FOLDER/compare.json becomes results/NAME.json
+    python benchmarks/claims.py table                   # a table of all claims
 
 A claim holds if the figure of one side is better than that of the other by a one-sided t-test of Welch at 5%, does not
 if it is worse by the same test, and cannot be told otherwise. The runs of both sides have the same seeds. With three
@@ -22,6 +22,7 @@ from stylegan_plugins.files import run_folders
 
 HERE = Path(__file__).parent
 LEVEL = 0.05
+NAMES = {"pr_precision": "precision", "pr_recall": "recall", "best_kid": "KID, best snapshot", "kid": "KID"}
 OF_DIAGNOSTICS = {"r_v": False, "gap": False}  # figures of `diagnosed`, of which less is better
 
 
@@ -29,8 +30,8 @@ class Claim(msgspec.Struct, forbid_unknown_fields=True):
     """A claim of claims.toml."""
 
     text: str
-    recipe: str
-    figure: str | list[str]
+    results: str
+    figure: list[str]
     better: str
     worse: str
 
@@ -91,7 +92,7 @@ def described(figures: list[float]) -> str:
 
 def judged(claim: Claim, figure: str) -> list[str]:
     """Return the cells of a claim's row: seeds, both sides, verdict."""
-    file = HERE / "results" / f"{claim.recipe}.json"
+    file = HERE / "results" / f"{claim.results}.json"
     results = json.loads(file.read_text()) if file.exists() else {"cells": []}
     sides = [values(results, side, figure) for side in (claim.better, claim.worse)]
     seeds = sorted(set.intersection(*map(set, sides)))
@@ -108,30 +109,31 @@ def main() -> None:
 
 
 @main.command()
-@click.argument("recipe")
+@click.argument("name")
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--runs", type=click.Path(path_type=Path), help="Where the runs are  [default: FOLDER]")
-def collect(recipe: str, folder: Path, runs: Path | None) -> None:
-    """Write results/RECIPE.json."""
+def collect(name: str, folder: Path) -> None:
+    """Write results/NAME.json."""
     results = json.loads((folder / "compare.json").read_text())
     if results["reference"] is None:
         click.echo("Note: figures are against the training images; a network that repeats them does well.", err=True)
     for cell in results["cells"]:
-        cell["values"] |= diagnosed((runs or folder) / cell["folder"])
+        cell["values"] |= diagnosed(folder / cell["folder"])
+        if "resume" in cell["varied"]:
+            cell["varied"]["resume"] = Path(cell["varied"]["resume"]).name
     for path in ("data", "reference"):
         results[path] = results[path] and Path(results[path]).name
-    (HERE / "results" / f"{recipe}.json").write_text(json.dumps(results, indent=1) + "\n")
+    (HERE / "results" / f"{name}.json").write_text(json.dumps(results, indent=1) + "\n")
 
 
 @main.command()
 def table() -> None:
     """Print the table."""
     rows = [
-        [claim.text, claim.recipe, figure, *judged(claim, figure)]
+        [claim.text if figure == claim.figure[0] else "", NAMES.get(figure, figure), *judged(claim, figure)]
         for claim in claims()
-        for figure in ([claim.figure] if isinstance(claim.figure, str) else claim.figure)
+        for figure in claim.figure
     ]
-    click.echo(markdown.table(["claim", "recipe", "figure", "seeds", "better, as claimed", "worse", "here"], rows))
+    click.echo(markdown.table(["claim", "figure", "seeds", "better, as claimed", "worse", "here"], rows))
 
 
 if __name__ == "__main__":

@@ -146,19 +146,19 @@ def evaluate(run_or_pkl: Path, data: str | None, **settings: Any) -> None:
 @click.option(
     "--jobs",
     type=COUNT,
-    help="Runs at once: one on each GPU, or for each core  [default: 1; with --executor all]",
+    help="Runs at once: one on each GPU, or for each core  [default: 1; all with --executor=slurm]",
 )
 @click.option(
     "--executor",
     type=click.Choice(list(cluster.DEFAULTS)),
-    help="Run them as jobs: of a cluster with Slurm, or of this machine  [default: as processes of this command]",
+    help="Job system for the runs: Slurm, or this machine  [default: none, they are processes of this command]",
 )
 @click.option(
     "--executor-option",
     "executor_options",
     multiple=True,
     metavar="NAME=VALUE",
-    help="Of submitit: timeout_min=240, gpus_per_node=1, slurm_partition=gpu, ...; repeatable",
+    help="Option of submitit, such as timeout_min=240 or slurm_partition=gpu; repeatable",
 )
 @click.option("--dry-run", is_flag=True, help="Show the commands and an estimate of the time, and train nothing")
 @host_option

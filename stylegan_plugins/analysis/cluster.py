@@ -6,10 +6,11 @@ the same command finds them by `job.json` in the folder of each run."""
 
 from __future__ import annotations
 
-import getpass
 import os
+import platform
 import signal
 import subprocess
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -39,7 +40,10 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 MOST_REQUEUES = 10_000  # for want of time; those without any progress end a job much earlier
 MOST_FRUITLESS = 3
 WATCH_SECONDS = 1.0
-LOOK_SECONDS = 15.0  # between two looks at the queue; what a job wrote may come later than its end, on a slow disk
+LOOK_SECONDS = 15.0  # between two looks at the queue
+MOST_MISSED = 5  # looks that do not find a job, until it counts as lost: a network disk may show its files much later
+# Options of submitit that would break what is done here: a job is one process, named after its run.
+OWN = ("name", "nodes", "tasks_per_node", "stderr_to_stdout", "slurm_nodes", "slurm_ntasks_per_node")
 GOES_ON = "Other jobs go on, and the same command of compare continues from here."
 
 
@@ -59,7 +63,7 @@ class Jobs:
 
     def __post_init__(self) -> None:
         if not hasattr(os, "waitid"):
-            raise DataError(f"--executor={self.executor}: jobs cannot be ended in good order here. Use --jobs.")
+            raise DataError(f"--executor={self.executor} needs os.waitid of Python. Use --jobs.")
         require("submitit", "cluster")
         self.submitter("trial")
 
@@ -68,6 +72,9 @@ class Jobs:
         DataError if Slurm is not here."""
         import submitit
 
+        for text in self.options:
+            if _option_of(text)[0] in OWN:
+                raise OptionError(f"--executor-option={text}: a job is one process, named after its run. Leave it out.")
         given = dict(DEFAULTS[self.executor]) | dict(_option_of(text) for text in self.options)
         try:
             most = {f"{self.executor}_max_num_timeout": MOST_REQUEUES}
@@ -80,15 +87,6 @@ class Jobs:
             raise OptionError(f"--executor-option: {str(error).splitlines()[0]}") from error
         return made
 
-    def known(self, cell: Path) -> Submitted | None:
-        """Return the job of a cell's folder, if it was submitted and has not ended."""
-        try:
-            told = json_lines.parse((cell / JOB).read_text(encoding="utf-8"))
-            found = Submitted(cell, told["executor"], str(told["number"]), told["output"])
-            return found if not found.wrote() and found.number in LOOKS[found.executor]([found.number]) else None
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-
     def submit(self, job: CellJob) -> Submitted:
         """Submit a job, and note it in its cell's folder."""
         cell = job.run.folder
@@ -97,30 +95,39 @@ class Jobs:
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # in submitit's own process on this machine, too
         try:
             made = submitter.submit(job)
+            found = Submitted(cell, self.executor, made.job_id, str(made.paths.stderr), platform.node())
+            write_json(cell / JOB, found.record())
+        except (RuntimeError, OSError) as error:  # sbatch's
+            why = str(error).strip().splitlines()[-1]
+            raise DataError(f"--executor={self.executor}: a job was refused ({why}). {GOES_ON}") from error
         finally:
             signal.signal(signal.SIGINT, before)
-        output = str(made.paths.stderr)
-        write_json(cell / JOB, {"executor": self.executor, "number": made.job_id, "output": output})
-        return Submitted(cell, self.executor, made.job_id, output)
+        return found
 
 
 @dataclass
 class Submitted:
     """A job that was submitted.
 
-    missing     looks in a row that have not found it among those that go on"""
+    machine     where it was submitted
+    missed      looks in a row that have not found it among those that go on"""
 
     cell: Path
     executor: str
     number: str
     output: str
-    missing: int = 0
+    machine: str
+    missed: int = 0
+
+    def record(self) -> dict[str, str]:
+        """Return what is noted of it."""
+        return {"executor": self.executor, "number": self.number, "output": self.output, "machine": self.machine}
 
     def wrote(self) -> dict[str, Any] | None:
         """Return what the job has written at its end; None so far."""
         try:
             return json_lines.parse((self.cell / ENDED).read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        except OSError:  # a network disk has errors of its own
             return None
 
     def seconds(self) -> float:
@@ -154,6 +161,7 @@ class CellJob:
     def __call__(self) -> None:
         """Train and measure, and write how it ended."""
         os.environ.update(self.environment)
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # where no train.py is to be ended
         begun, seconds, why = time.monotonic(), 0.0, None
         try:
             self._train()
@@ -175,6 +183,8 @@ class CellJob:
             self._program = started.program
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {_signal()})
             running.wait(relay)
+        if started.program.returncode == 128 + signal.SIGTERM:  # Slurm sends it to all processes of a job
+            sys.exit(128 + signal.SIGTERM)
         started.check(GOES_ON)
 
     def checkpoint(self) -> Any:
@@ -186,23 +196,21 @@ class CellJob:
             self._program.terminate()
             with suppress(ChildProcessError):  # it has ended, and been waited for
                 os.waitid(os.P_PID, self._program.pid, os.WEXITED | os.WNOWAIT)  # Popen.wait may be going on below
-        is_further = trainings.progress_of(self.run.folder)[1] > self._images
-        fruitless = 0 if is_further else self.fruitless + 1
-        return (
-            DelayedSubmission(replace(self, fruitless=fruitless, _program=None))
-            if fruitless <= MOST_FRUITLESS
-            else None
-        )
+        images = trainings.progress_of(self.run.folder)[1]
+        fruitless = 0 if images > self._images else self.fruitless + 1
+        if fruitless > MOST_FRUITLESS:
+            return None
+        return DelayedSubmission(replace(self, fruitless=fruitless, _program=None, _images=images))
 
 
 def trained(
-    planned: Sequence[PlannedRun[Key]], kimg: int, jobs: int | None, report: Callable[[str], None], how: Jobs
+    planned: Sequence[PlannedRun[Key]], kimg: int, at_once: int, report: Callable[[str], None], jobs: Jobs
 ) -> Iterator[tuple[Key, Path, float]]:
     """Train runs as jobs and yield each as it ends: its key, the snapshot at its end, and seconds of training in its
-    last turn. jobs: queued or running at once; None: all.
+    last turn. at_once: jobs that are queued or running.
 
     Raises DataError if one of them fails; the others go on."""
-    waiting, free = deque(planned), deque(range(jobs or len(planned)))
+    waiting, free = deque(planned), deque(range(at_once))
     going: dict[int, tuple[PlannedRun[Key], Submitted]] = {}
     looked = time.monotonic()
     try:
@@ -210,66 +218,111 @@ def trained(
             while waiting and free:
                 one = waiting.popleft()
                 trainings.claim(one.folder, one.identity)
-                job, seen = how.known(one.folder), trainings.progress_of(one.folder)[1]
+                job, seen = known(one.folder), trainings.progress_of(one.folder)[1]
                 if job is None and seen >= kimg * 1000:
                     yield one.key, trainings.last_snapshot(one.folder, kimg), 0.0
                     continue
                 slot = free.popleft()
                 if job is None:
-                    job = how.submit(CellJob(one, kimg, how.measure, _environment(how.executor, slot, jobs)))
+                    job = jobs.submit(CellJob(one, kimg, jobs.measure, _environment(jobs.executor, slot, at_once)))
                 going[slot] = one, job
                 where = f"job {job.number}, from {seen / 1000:g} of {kimg} kimg"
                 report(f"{one.about}: {one.folder.name}, {where}; log: {one.folder / trainings.LOG}")
             if time.monotonic() - looked > LOOK_SECONDS:
                 looked = time.monotonic()
                 _look([job for _, job in going.values()])
-            for slot in [slot for slot, (_, job) in going.items() if job.wrote() or job.missing > 1]:
+            for slot in [slot for slot, (_, job) in going.items() if job.wrote() or job.missed > MOST_MISSED]:
                 one, job = going.pop(slot)
                 free.append(slot)
                 seconds = job.seconds()
                 yield one.key, trainings.last_snapshot(one.folder, kimg), seconds
             time.sleep(WATCH_SECONDS)
     except KeyboardInterrupt:
-        if numbers := " ".join(job.number for _, job in going.values() if job.executor == "slurm"):
-            tell(f"\nThe jobs go on, and the same command gathers them. To end them: scancel {numbers}", err=True)
+        _leave([job for _, job in going.values()])
         raise
 
 
+def known(cell: Path) -> Submitted | None:
+    """Return the job of a cell's folder, if it was submitted and has not ended. Raises DataError if it was submitted on
+    another machine, and may go on there."""
+    try:
+        told = json_lines.parse((cell / JOB).read_text(encoding="utf-8"))
+        found = Submitted(cell, told["executor"], str(told["number"]), told["output"], told["machine"])
+        look = LOOKS[found.executor]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if found.wrote():
+        return None
+    if found.executor == "local" and found.machine != platform.node():
+        raise DataError(
+            f"{cell.name}: its job was begun on {found.machine}. Give the command there, or remove {cell / JOB} if it "
+            "does not go on."
+        )
+    return found if found.number in look([found]) else None
+
+
+def refuse_going(cells: Iterable[Path]) -> None:
+    """Raise DataError if there is a job that trains one of these."""
+    for cell in cells:
+        if (job := known(cell)) is not None:
+            raise DataError(
+                f"{cell.name}: job {job.number} trains it. Add --executor={job.executor}, or end the job first."
+            )
+
+
 def _look(jobs: Sequence[Submitted]) -> None:
-    """Count the jobs that are missing among those that go on."""
+    """Count the looks that have missed each job among those that go on."""
     for executor, look in LOOKS.items():
         these = [job for job in jobs if job.executor == executor]
-        going = look([job.number for job in these]) if these else ()
+        going = look(these) if these else ()
         for job in these:
-            job.missing = 0 if job.number in going else job.missing + 1
+            job.missed = 0 if job.number in going else job.missed + 1
 
 
-def _queued(numbers: Sequence[str]) -> Iterable[str]:
-    """Return those of some jobs of Slurm that wait or run; all, if it does not answer."""
-    command = ["squeue", "--noheader", "--format=%A", f"--user={getpass.getuser()}"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False)
-    return numbers if done.returncode else done.stdout.split()
+def _leave(jobs: Sequence[Submitted]) -> None:
+    """Tell that jobs of Slurm go on, and end those on this machine, with their states written."""
+    for job in jobs:
+        if job.executor == "local":
+            with suppress(ProcessLookupError):
+                os.kill(int(job.number), signal.SIGTERM)
+    if numbers := " ".join(job.number for job in jobs if job.executor == "slurm"):
+        tell(f"\nThe jobs go on, and the same command gathers them. To end them: scancel {numbers}", err=True)
 
 
-def _processes(numbers: Sequence[str]) -> Iterable[str]:
-    """Return those of some jobs on this machine that go on: numbers are of submitit's processes."""
+def _queued(jobs: Sequence[Submitted]) -> Iterable[str]:
+    """Return the numbers of jobs of Slurm that wait or run; those of `jobs`, if Slurm does not answer. Raises DataError
+    if it is not here."""
+    command = ["squeue", "--noheader", "--format=%A", f"--user={os.getuid()}"]
+    try:
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False)
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{jobs[0].cell.name}: no squeue here, which tells whether job {jobs[0].number} goes on. Give the command "
+            "where jobs are submitted."
+        ) from error
+    return [job.number for job in jobs] if done.returncode else done.stdout.split()
+
+
+def _processes(jobs: Sequence[Submitted]) -> Iterable[str]:
+    """Return the numbers of those jobs on this machine that go on: they are of submitit's processes."""
     going = []
-    for number in numbers:
+    for job in jobs:
         with suppress(psutil.Error, ValueError):
-            if "submitit.local._local" in psutil.Process(int(number)).cmdline():
-                going.append(number)
+            words = psutil.Process(int(job.number)).cmdline()
+            if "submitit.local._local" in words and str(Path(job.output).parent) in words:
+                going.append(job.number)
     return going
 
 
-LOOKS: dict[str, Callable[[Sequence[str]], Iterable[str]]] = {"slurm": _queued, "local": _processes}
+LOOKS: dict[str, Callable[[Sequence[Submitted]], Iterable[str]]] = {"slurm": _queued, "local": _processes}
 
 
-def _environment(executor: str, slot: int, jobs: int | None) -> dict[str, str]:
+def _environment(executor: str, slot: int, at_once: int) -> dict[str, str]:
     """Return what a job has in its environment. On this machine submitit hides all GPUs, and jobs share the cores."""
     if executor != "local":
         return {}
     every = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(torch.cuda.device_count()))))
-    return {"CUDA_VISIBLE_DEVICES": every} | trainings.environment(slot, jobs or 1)
+    return {"CUDA_VISIBLE_DEVICES": every} | trainings.environment(slot, at_once)
 
 
 def _option_of(text: str) -> tuple[str, int | float | str]:

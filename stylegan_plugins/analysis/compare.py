@@ -117,7 +117,7 @@ def run(
     reference   what metrics compare with; None: the whole data set, whatever share a run trains on
     vary        options of train.py with several values, `gamma=0.1,1,10`
     rows        rows with options of their own, `augself --augself-preset=plus`, after those of plugins
-    jobs        runs that train at once; None: one, with an executor all
+    jobs        runs that train at once; None: one, with Slurm all
     executor    `slurm` or `local`: runs are jobs of submitit, which has these options, as NAME=VALUE
     dry_run     return what would be done, with an estimate of the time
     about, published, after     of a recipe: what it is, published figures, commands for each run at the end
@@ -198,18 +198,18 @@ def run(
         for n, (cell, name) in enumerate(folders.items(), 1)
     ]
     place = {cell: number for number, cell in enumerate(planned)}
-    ended = (
-        trainings.trained(runs, kimg, jobs or 1, report)
-        if submitted is None
-        else cluster.trained(runs, kimg, jobs, report, submitted)
-    )
+    at_once = jobs or (len(runs) if executor == "slurm" else 1)
+    if submitted is None:
+        cluster.refuse_going(one.folder for one in runs)
+        ended = trainings.trained(runs, kimg, at_once, report)
+    else:
+        ended = cluster.trained(runs, kimg, at_once, report, submitted)
     for cell, last, seconds in ended:
         which, begun = runs[place[cell]].about, time.monotonic()
         run_dirs.append(last.parent)
         lines, values = measure(last, judged_by, figures, **how)
         if cell in left:
             clock.count(left.pop(cell), seconds, time.monotonic() - begun)
-            at_once = jobs or (1 if submitted is None else len(left) + 1)
             time_left = format_time(clock.seconds(list(left.values()), at_once))
             told = ", ".join(f"{key} {value:.4g}" for key, value in values.items())
             report(f"{which}: {told}" + (f"; about {time_left} left for all" if left else ""))

@@ -60,26 +60,31 @@ def refused(name: str, message: str, **attributes: object) -> None:
 
 
 class Asked(TorchDispatchMode):
-    """Lists where code of ours asks for a value, by .item(), bool(t), nonzero and their like: a GPU is waited for then.
-    The hosts ask for the place of style mixing, and in ADA for the margins of a batch."""
+    """Lists where code of ours asks for a value, by .item(), bool(t), nonzero, a mask as index: a GPU is waited for
+    then. What copies a tensor (.cpu(), .tolist()) cannot be seen on a CPU. The hosts ask for the place of style mixing,
+    and in ADA for the margins of a batch."""
 
-    WAIT = ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "equal")
+    WAIT = ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "equal", "allclose")
+    MASKS = ("index", "index_put_", "index_put")
 
     def __init__(self) -> None:
         super().__init__()
         self.places: list[str] = []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if func.overloadpacket.__name__ in self.WAIT:
-            frames = [frame for frame in traceback.extract_stack()[:-1] if "site-packages" not in frame.filename]
+        name = func.overloadpacket.__name__
+        masks = name in self.MASKS and any(index is not None and index.dtype == torch.bool for index in args[1])
+        if name in self.WAIT or masks:
+            torch_itself = str(Path(torch.__file__).parent)
+            frames = [frame for frame in traceback.extract_stack()[:-1] if torch_itself not in frame.filename]
             if not Path(frames[-1].filename).is_relative_to(Path.cwd()):
                 self.places.append(f"{Path(frames[-1].filename).name}:{frames[-1].lineno}")
         return func(*args, **(kwargs or {}))
 
 
-def assert_asks_for_nothing(name: str, chosen: dict, how: dict) -> None:
-    """Two iterations, in which each part of lazy regularisation comes; between them a method may ask."""
-    run, asked = TinyRun(name, chosen, **how), Asked()
+def places_that_ask(plugin: str | ModuleType, chosen: dict, how: dict) -> list[str]:
+    """Those of two iterations, in which each part of lazy regularisation comes; between iterations a method may ask."""
+    run, asked = TinyRun(plugin, chosen, **how), Asked()
     accumulate = run.loss.accumulate_gradients
 
     def watched(*args, **kwargs):
@@ -88,7 +93,12 @@ def assert_asks_for_nothing(name: str, chosen: dict, how: dict) -> None:
 
     run.loss.accumulate_gradients = watched
     run.train(2)
-    assert not asked.places, f"a value is asked for at {', '.join(sorted(set(asked.places)))}"
+    return sorted(set(asked.places))
+
+
+def assert_asks_for_nothing(plugin: str, chosen: dict, how: dict) -> None:
+    places = places_that_ask(plugin, chosen, how)
+    assert not places, f"a value is asked for at {', '.join(places)}"
 
 
 with tempfile.TemporaryDirectory() as folder:
@@ -115,6 +125,8 @@ with tempfile.TemporaryDirectory() as folder:
         claim(f"{name}: a resumed run is exact, with rounds, ADA and without lazy regularisation", resumes)
 
 zeros = lambda step: step.one.logits.squeeze(1) * 0
+asks = method("asks", terms=[Term("asks", "D", lambda step: zeros(step) + float(step.one.logits.sum()) * 0)])
+claims["asking is noticed"] = "" if [place[:3] for place in places_that_ask(asks, {}, {})] == ["kit"] else "it is not"
 refused("nan", "the term nan was not finite", terms=[Term("nan", "D", lambda step: zeros(step) + float("nan"))])
 refused(
     "shape",
