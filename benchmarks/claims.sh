@@ -30,10 +30,8 @@ compare() { # NAME FOLDER DATA REFERENCE FRACTION KIMG SEEDS FIGURES ROW... -- A
 
 compare where-t shoes shoes shoes_held 100 64 3 "best_kid,$figures" "none --aug=noaug" diffaugment \
   "diffaugment --diffaugment-where=reals" "diffaugment --diffaugment-where=d" -- --snap=4 $T
-compare diffaugment shoes shoes shoes_held 100 64 5 "$figures" "none --aug=noaug" diffaugment -- --snap=4 $T
 compare methods shoes shoes shoes_held 100 64 3 "$figures" "none --aug=noaug" diffaugment \
-  "lecam --aug=noaug --lecam-weight=0.1" "cr --aug=noaug" "apa --aug=noaug --apa-kimg=50" "none --aug=fixed --p=0.4" \
-  augself -- --snap=4 $T
+  "lecam --aug=noaug --lecam-weight=0.1" "cr --aug=noaug" "apa --aug=noaug --apa-kimg=50" augself -- --snap=4 $T
 compare overfit overfit shoes shoes_held 1.0,100 40 3 kid,pr_precision,distinct "diagnostics --aug=noaug" \
   diffaugment+diagnostics -- --snap=4 $T --diagnostics-holdout=64 --diagnostics-nearest=none
 
