@@ -72,8 +72,8 @@ def theirs(name: str, levels: int) -> str:
 @pytest.mark.unit
 @pytest.mark.parametrize("case", LEVELS)
 def test_logits_losses_and_gradients_equal_the_packages_95fc55b(case):
-    """Two passes in training mode, so two power iterations. Differences are relative to the largest value, or, for
-    gradients times a direction, to the product of both lengths."""
+    """Two passes in training mode, so two power iterations. Differences are relative to the largest value, if it is
+    above 1, or, for gradients times a direction, to the product of both lengths."""
     shapes = LEVELS[case]
     decoder = SpectralDecoder(shapes, CLASSES).train()
     for name, value in decoder.state_dict().items():
@@ -85,7 +85,8 @@ def test_logits_losses_and_gradients_equal_the_packages_95fc55b(case):
     def compare(key: str, actual: torch.Tensor, scale: float | None = None) -> None:
         expected = torch.from_numpy(GOLDEN[key])
         compared.add(key)
-        scale = expected.abs().max().item() if scale is None else scale
+        # Logits and losses are sums of numbers of order one, whose rounding differs between processors.
+        scale = max(1.0, expected.abs().max().item()) if scale is None else scale
         assert (actual.detach().reshape(expected.shape) - expected).abs().max().item() < 1e-6 * scale, key
 
     for short, gan in (("sigmoid_s", sigmoid(0.8)), ("hinge", GAN_LOSSES["hinge"])):
