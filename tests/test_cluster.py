@@ -24,7 +24,7 @@ from stylegan_plugins.analysis import cluster, trainings
 from stylegan_plugins.errors import DataError, OptionError
 from stylegan_plugins.files.atomic import write_json
 
-# Trains 1 kimg in two seconds, in steps of 100 images, and notes with how many each turn begins.
+# Trains 1 kimg in four seconds, in steps of 100 images, and notes with how many each turn begins.
 TRAIN = """
 import pathlib, signal, sys, time
 option = dict(part.split("=") for part in sys.argv[1:])
@@ -38,7 +38,7 @@ with open(run.parent / "turns", "a") as turns:
 if "fails" in run.parent.name:
     sys.exit("Error: too dark.")
 while images < 1000:
-    time.sleep(0.2)
+    time.sleep(0.4)
     images += 100
 (run / "network-snapshot-000001.pkl").write_text(str(images))
 save()
