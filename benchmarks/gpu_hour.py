@@ -216,12 +216,13 @@ def _flags(data: Path, outdir: Path, tiny: bool) -> list[str]:
 
 
 def _killed_and_resumed(piece: Piece, host: Path, outdir: Path, flags: list[str]) -> dict[str, Any]:
-    """Train to a first state, kill the run, and resume it to its end."""
+    """Train to a state after the first iteration, kill the run, and resume it to its end."""
     if piece.left < 0:
         return {"left out": "the minutes were over"}
     until = time.monotonic() + max(piece.left, 60)
     run = train(host, outdir, *flags, "--state-minutes=0.03")
-    state = lambda: next(iter(sorted(outdir.glob("0*/training-state-*.pt"))), None)
+    states = lambda: sorted(outdir.glob("0*/training-state-*.pt"))
+    state = lambda: next((file for file in states() if not file.stem.endswith("-000000000")), None)
     while run.poll() is None and state() is None and time.monotonic() < until:
         time.sleep(0.1)
     first, ended = state(), run.poll() is not None
