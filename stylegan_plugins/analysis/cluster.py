@@ -30,7 +30,7 @@ from stylegan_plugins.files.atomic import write_json
 
 FOLDER = "jobs"  # in the folder of a comparison: what submitit writes, and the output of jobs
 JOB = "job.json"  # beside the run of a cell: its job
-ENDED = "job-ended.json"  # as well: seconds of training, and the error if there was one
+ENDED = "job-ended.json"  # likewise: seconds of training, and the error, if one ended the job
 # What submitit is told unless the user says otherwise. Times are in minutes: a job of Slurm is queued again when its
 # time is over; one on this machine is not to end.
 DEFAULTS: dict[str, dict[str, Any]] = {
@@ -42,7 +42,7 @@ MOST_FRUITLESS = 3
 WATCH_SECONDS = 1.0
 LOOK_SECONDS = 15.0  # between two looks at the queue
 MOST_MISSED = 5  # looks that do not find a job, until it counts as lost: a network disk may show its files much later
-# Options of submitit that would break what is done here: a job is one process, named after its run.
+# Options of submitit that a user may not set: a job is one process, named after its run.
 OWN = ("name", "nodes", "tasks_per_node", "stderr_to_stdout", "slurm_nodes", "slurm_ntasks_per_node")
 GOES_ON = "Other jobs go on, and the same command of compare continues from here."
 
