@@ -88,7 +88,7 @@ case ${1:-demo} in
     ;;
   test)
     shift
-    install demo,analysis,vision,metrics,report,share,explore,cluster,test
+    install demo,analysis,vision,metrics,report,share,explore,cluster,docs,test
     cd "$here"
     exec "$venv/bin/python" -m pytest --numprocesses=2 --dist=worksteal "$@"
     ;;

@@ -59,6 +59,7 @@ setup(
         "explore": ["gradio>=5", "scikit-learn"],
         # tqdm, imageio and matplotlib are what scripts of the hosts import beside training.
         "demo": ["scikit-image", "tensorboard", "tqdm", "imageio[ffmpeg]", "matplotlib"],
+        "docs": ["mkdocs-material~=9.7", "codespell~=2.4"],  # the site, and spelling in tests/test_text.py
         "test": [
             "pytest",
             "pytest-xdist",

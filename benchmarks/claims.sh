@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The runs of docs/results.md, "Claims of the papers, on shoes": hours on two CPU cores. The same command continues
+# The runs of docs/inside/results.md, "Claims of the papers, on shoes": hours on two CPU cores. The same command continues
 # where it was.
 #
 #   STYLEGAN_HOST=HOST bash benchmarks/claims.sh FOLDER     # of data and runs; HOST is a patched host

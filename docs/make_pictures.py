@@ -4,7 +4,7 @@
 
 iteration.svg  the data flow of one training iteration, with the places of parts and hooks
 methods.svg    the same flow with the plug-ins that have something at each place
-claims.svg     the claims of docs/results.md, as intervals
+claims.svg     the claims of docs/inside/results.md, as intervals
 
 A test compares: draw again when a plug-in gets a new part or hook, or when benchmarks/claims.toml or its results
 change."""

@@ -1,19 +1,24 @@
-"""Write docs/hooks.md, docs/contract.md, and tables of docs/which_method.md and docs/transfer.md, or compare them with
-`--check`.
+"""Write the generated pages and tables of docs/, or compare them with `--check`.
+
+    python docs/make_reference.py [--check]
 
 Hooks: the docstrings of stylegan_plugins/hookspecs.py, the examples of examples/every_hook.py, and the plug-ins that
-use each hook. The contract: the docstrings of training_ext/parts.py and of the session. Their introductions stand here.
-The tables, between marks on their pages, are those of stylegan_plugins/run/rules.py. A test compares."""
+use each hook. Parts and session: their docstrings. Commands and options: the help of click. The tables between marks on
+two pages of methods: stylegan_plugins/run/rules.py. A test compares."""
 
 import ast
 import functools
 import inspect
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
-from stylegan_plugins import hookspecs
-from stylegan_plugins.manager import builtin
+import click
+
+from stylegan_plugins import cli, hookspecs
+from stylegan_plugins.manager import builtin, catalogue
+from stylegan_plugins.run import arguments
 from stylegan_plugins.run.rules import ADDITIONS, FIGURES, METHODS, Known, Quote, Rule
 from stylegan_plugins.run.session import Session
 from training_ext import parts
@@ -26,58 +31,28 @@ MARK = "stylegan_plugins_spec"
 
 # Hooks. -------------------------------------------------------------------------------------------
 
-HOOKS = """# Hooks
+HOOKS_OF_PLUGINS = """# Hooks of a plug-in
 
-A plug-in is a module (or any object) with plain attributes and with functions that are marked as hook
-implementations. It implements the hooks that it needs, with the arguments that it uses, by name, without defaults. The
-heading of each section is the hook's full signature. [Writing plug-ins](writing_plugins.md) starts from nothing;
-[testing plug-ins](testing_plugins.md) comes next; [the contract](contract.md) has every part and every field. The
-examples are parts of [examples/every_hook.py](../examples/every_hook.py), which the tests train.
+These hooks are functions of the plug-in's module. [Hooks](hooks.md) says when each is called. The examples are parts of
+`examples/every_hook.py`, which the tests train.
+"""
+HOOKS_OF_METHODS = """# Hooks of a method
 
-| attribute | meaning |
-| --- | --- |
-| `OPTIONS` | a frozen dataclass; its fields become the options `--<plugin>-<field>` of `train.py`, see `option` |
-| `PRESETS` | published settings, `{name: Preset}`; they become the choices of `--<plugin>-preset` |
-| `PAPER` | a line that `stylegan-plugins info` shows |
-| `requires`, `conflicts` | names of plug-ins that must, or must not, be active with it |
-| `brings` | names of plug-ins that are activated along with it, before it; `{name: {field: value}}` sets defaults |
-| `trains_D` | `False` if the host's D is not trained: parts that read D, and `probe` of a snapshot, are refused |
-| `changes_data` | `True` if its `configure` changes data set or batch: it is called before those of other plug-ins |
-| `ada` | how it treats the hosts' default ADA: `"keep"`, `"off"` unless the user asked for ADA, or `"refuse"` |
-
-Two kinds of hooks exist. Hooks of a plug-in are functions of its module. One of them, `setup`, returns the method in
-this run, an object that holds the parts and the state of the method; the hooks of a method are methods of that object.
-All are called in the order of `--plugin`. The order matters in three places: a `configure` sees the changes of earlier
-ones, and `real_images` and augmentations are chained. Terms are summed by name.
-
-| when | hooks |
-| --- | --- |
-| the host's arguments are complete, nothing is written | `register_labels`, `configure` |
-| each process that trains starts | `register_labels` |
-| G is built | `register_generator_module`, `register_temperature` |
-| networks, loss and optimisers exist | `setup`, `attached` |
-| a round of a phase | `trains`, `real_images`, `paired_latents`, `sample_weights`, `observe` |
-| each optimiser step, each iteration | `step_end`, `batch_end` |
-| each network snapshot | `snapshot` |
-| each tick, before and after its statistics are written | `statistics`, `tick` |
-| `stylegan-plugins` lists its commands, or looks for one | `register_commands` |
-| images of a run are generated | `register_sampler` |
-| a frozen network or a metric is asked for | `register_backbones`, `register_features`, `register_metrics` |
+These hooks are methods of the object that [`setup`](hooks_of_plugins.md) returns. [Hooks](hooks.md) says when each is
+called. The examples are parts of `examples/every_hook.py`, which the tests train.
 """
 
 
-def hooks_page() -> str:
-    """Return docs/hooks.md."""
+def hooks_page(introduction: str, namespace: object) -> str:
+    """Return a page of the hooks of a namespace."""
     examples = _examples()
-    sections = [HOOKS]
-    for title, namespace in (("a plug-in", hookspecs), ("a method", hookspecs.MethodHooks)):
-        sections.append(f"# Hooks of {title}\n")
-        for name, hook in vars(namespace).items():
-            if hasattr(hook, MARK):
-                signature = f"{name}({', '.join(p for p in inspect.signature(hook).parameters if p != 'self')})"
-                example = f"```python\n{examples[name]}\n```"
-                users = ", ".join(_users(name)) or "no plug-in yet"
-                sections.append(f"## {signature}\n\n{inspect.getdoc(hook)}\n\n{example}\n\nUsed by: {users}.\n")
+    sections = [introduction]
+    for name, hook in vars(namespace).items():
+        if hasattr(hook, MARK):
+            signature = f"{name}({', '.join(p for p in inspect.signature(hook).parameters if p != 'self')})"
+            example = f"```python\n{examples[name]}\n```"
+            users = ", ".join(_users(name)) or "no plug-in yet"
+            sections.append(f"## {signature}\n\n{inspect.getdoc(hook)}\n\n{example}\n\nUsed by: {users}.\n")
     return "\n".join(sections)
 
 
@@ -99,63 +74,33 @@ def _users(hook: str) -> list[str]:
     return [name for name, source in files.items() if marked.search(source)]
 
 
-# The contract. ------------------------------------------------------------------------------------
+# Parts and session. -------------------------------------------------------------------------------
 
-CONTRACT = """# The contract
+PARTS = """# Parts
 
-This page lists the parts of a method, the arguments of their functions, and the session. Everything here is imported
-from `stylegan_plugins`. [Hooks](hooks.md) says when functions are called, [writing plug-ins](writing_plugins.md)
-starts from nothing.
+Functions of a method get `Images`, `Pass`, `Step` and `Batch`. A method returns the other classes. All of them are
+imported from `stylegan_plugins`. [The contract](contract.md) explains the order of calls and the letters of shapes.
+"""
+SESSION = """# The session
 
-Shapes: N images of this process in one round, C channels, H = W pixels, c_dim the width of a label, M items of a
-view, K logits of a critic (1 of the host's). Pixel values are in [-1, 1] where nothing
-has augmented them. Everything that a term gets is float32, but for `z`, which is as the host's loop draws it.
-
-## What happens when
-
-In a phase of D, generated images come first: they are drawn, augmented and judged, their terms are computed, and
-their gradients made, which frees their graph. Then come the real images. A term on `both` keeps the first graph
-until the second is there. `Dreg` draws generated images only for terms that read them. In a phase of G, real images
-are drawn only for terms on `both` and for losses of pairs, without gradients.
-
-Without lazy regularisation the phases are `Gboth` and `Dboth`. With a critic of a method, `Dboth` is computed as
-`Dmain` and `Dreg`; `step_end` still gets `Dboth`.
-
-**Names** of terms of one network, heads, averages and augmentations are unique among the active plug-ins: begin them
-with the name of yours.
-
-**A value that is not finite** in a term ends the run at the end of the iteration; on a GPU, which is asked every 16
-iterations, up to 15 iterations later.
-
-**Gradient accumulation.** A phase has `session.rounds` rounds, of N = batch / (GPUs x rounds) images each;
-`session.round` counts them. Terms, `real_images` and `observe` are called in each round, `step_end` once after the
-last. So a running average that is updated in a term takes `session.rounds` updates in an optimiser step, and images
-kept for later are best kept by round.
-
-**Several GPUs.** Each process has its own images and calls every function itself. Gradients of G, D and heads are
-averaged over processes before each optimiser step. What a method keeps differs between processes unless it
-averages: `session.average(values)` gives the mean over all. Heads and averages are the same everywhere; buffers of
-heads, and what `state_dict()` returns, are saved and restored for each process.
-
-**Random numbers** drawn in functions of a method are those of the run: they are saved, and a resumed run draws the
-same. In `setup` they are the plug-in's own.
+`setup` gets the session of the run. [The contract](contract.md) explains the letters of shapes.
 """
 
 
-def contract_page() -> str:
-    """Return docs/contract.md."""
-    sections = [CONTRACT]
-    sections.append("# What functions are given\n")
-    sections += [_section(cls) for cls in (parts.Images, parts.Pass, parts.Step, parts.Batch)]
-    sections.append("# Parts\n")
-    sections += [_section(cls) for cls in (parts.View, *parts.PARTS.values())]
-    sections.append("# The session\n\n## Session\n")
+def parts_page() -> str:
+    """Return docs/reference/parts.md."""
+    given = [_section(cls) for cls in (parts.Images, parts.Pass, parts.Step, parts.Batch)]
+    made = [_section(cls) for cls in (parts.View, *parts.PARTS.values())]
+    return "\n".join([PARTS, *given, *made])
+
+
+def session_page() -> str:
+    """Return docs/reference/session.md."""
     fields = inspect.getdoc(Session).partition("For methods, after `attach`:\n")[2]
-    sections.append(_table(fields, "attribute"))
-    sections += [
-        f"### session.{name}{_signature(function)}\n\n{inspect.getdoc(function)}\n" for name, function in _offered()
+    methods = [
+        f"## session.{name}{_signature(function)}\n\n{inspect.getdoc(function)}\n" for name, function in _offered()
     ]
-    return "\n".join(sections)
+    return "\n".join([SESSION, _table(fields, "attribute"), *methods])
 
 
 def _offered() -> list[tuple[str, object]]:
@@ -204,6 +149,97 @@ def _table(text: str, kind: str) -> str:
     return "\n".join([f"| {kind} | meaning |", "| --- | --- |", *cells]) + "\n"
 
 
+# Commands and options. ----------------------------------------------------------------------------
+
+COMMANDS = """# Commands
+
+`stylegan-plugins COMMAND --help` prints the same. `stylegan-plugins --version` prints the version of the package.
+[Commands on runs](commands_on_runs.md) are on a page of their own.
+
+"""
+COMMANDS_ON_RUNS = """# Commands on runs
+
+RUN_OR_PKL is a run directory, whose newest snapshot is used, or a network pickle. [Commands](commands.md) lists all
+commands.
+"""
+TRAIN = """# Options of train.py
+
+A patched host's `train.py` has these options beside its own. An option that the host has already keeps the host's
+meaning. `python train.py --help` lists all of them. The options of each plug-in are on the page of its
+[method](../methods/index.md), and `stylegan-plugins info NAME` prints them.
+
+"""
+KINDS = {"integer": "INT", "integer range": "INT", "float": "FLOAT", "float range": "FLOAT", "text": "TEXT"}
+
+
+def commands_page(on_runs: bool) -> str:
+    """Return docs/reference/commands.md, or commands_on_runs.md."""
+    every = dict(_commands(cli.cli, "stylegan-plugins"))
+    page = lambda command: f"commands{'_on_runs' * _takes_run(command)}.md"
+    rows = [
+        [f"[`{name.partition(' ')[2]}`]({page(command)}#{name.replace(' ', '-')})", _first_line(command)]
+        for name, command in every.items()
+    ]
+    shown = [_command(name, command) for name, command in every.items() if _takes_run(command) == on_runs]
+    return "\n".join([COMMANDS_ON_RUNS if on_runs else COMMANDS + _rows(["command", "purpose"], rows), *shown])
+
+
+def _takes_run(command: click.Command) -> bool:
+    return any(parameter.name in ("run_or_pkl", "runs_") for parameter in command.params)
+
+
+def train_page() -> str:
+    """Return docs/reference/train.md."""
+    of_plugins = catalogue().parameters()
+    options = [option for option in arguments.options_for(click.Command("train")) if option.name not in of_plugins]
+    return TRAIN + _options(options)
+
+
+def _commands(group: click.Group, path: str) -> Iterator[tuple[str, click.Command]]:
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        if isinstance(command, click.Group):
+            yield from _commands(command, f"{path} {name}")
+        elif command is not None:
+            yield f"{path} {name}", command
+
+
+def _first_line(command: click.Command) -> str:
+    return " ".join((command.help or "").split("\n\n")[0].split())
+
+
+def _command(name: str, command: click.Command) -> str:
+    given = " ".join(p.make_metavar(click.Context(command)) for p in command.params if isinstance(p, click.Argument))
+    text = "\n\n".join(" ".join(paragraph.split()) for paragraph in (command.help or "").split("\n\n"))
+    options = [p for p in command.params if isinstance(p, click.Option)]
+    usage = f"    {name} {given}".rstrip() + (" [OPTIONS]" if options else "")
+    return f"## {name}\n\n{usage}\n\n{text}\n" + (f"\n{_options(options)}" if options else "")
+
+
+def _options(options: list[click.Option]) -> str:
+    return _rows(["option", "meaning"], [[_flags(option), _meaning(option)] for option in options])
+
+
+def _flags(option: click.Option) -> str:
+    flags = ", ".join(f"`{flag}`" for flag in (*option.opts, *option.secondary_opts))
+    kind = option.metavar or KINDS.get(option.type.name, option.type.name.upper())
+    return flags if option.is_flag or isinstance(option.type, click.Choice) else f"{flags} {kind}".replace("|", ", ")
+
+
+def _meaning(option: click.Option) -> str:
+    """Return the help of an option, with its choices and its default."""
+    text, _, default = (option.help or "").partition("[default: ")
+    if isinstance(option.type, click.Choice):
+        choices = ", ".join(f"`{choice}`" for choice in option.type.choices)
+        text = f"{text.strip()}; one of {choices}" if text else f"One of {choices}"
+    if option.show_default and not default and not option.is_flag:
+        given = option.default if isinstance(option.default, list | tuple) else [option.default]
+        default = f"{', '.join(map(str, given))}]"
+    end = " [required]" if option.required else f" [default: {default}" if default else ""
+    return f"{text.strip()}{end}".replace("|", r"\|")
+
+
 # Rules and published figures. ---------------------------------------------------------------------
 
 MARKED = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
@@ -212,10 +248,12 @@ MARKED = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end of table -->)", r
 def with_tables(name: str) -> str:
     """Return a page with its tables as rules.py has them."""
     page = (HERE / name).read_text(encoding="utf-8")
-    return MARKED.sub(lambda match: f"{match[1]}\n{_of_rules(match[2])}\n{match[3]}", page)
+    return MARKED.sub(lambda match: f"{match[1]}\n{_of_table(match[2])}\n{match[3]}", page)
 
 
-def _of_rules(name: str) -> str:
+def _of_table(name: str) -> str:
+    if name == "plugins":
+        return _rows(["plug-in", "method", "source"], [_listed(plugin) for plugin in builtin()])
     if name == "methods":
         head = ["your data", "start with", "then compare with", "why", "what is known"]
         return _rows(head, [[*_choice(rule)[:2], rule.then, *_choice(rule)[2:]] for rule in METHODS])
@@ -225,6 +263,12 @@ def _of_rules(name: str) -> str:
     label = lambda row: re.sub(r"^([^ ,]+(?:,[^ ,]+)*)", r"`\1`", row) if row[0].islower() else row
     rows = [[label(row), *(f"{value:.2f}" for value in values)] for row, values in table.rows.items()]
     return f"**{name}**: {table.title} ({table.source}).\n\n" + _rows(["FID", *table.columns], rows)
+
+
+def _listed(name: str) -> list[str]:
+    plugin = catalogue().load(name)
+    headline = catalogue().summary(name)[0].partition(". ")[0].rstrip(".")
+    return [f"[{name}]({name.replace('-', '_')}.md)", f"{headline}.", plugin.PAPER]
 
 
 def _choice(rule: Rule) -> list[str]:
@@ -245,13 +289,24 @@ def _rows(head: list[str], rows: list[list[str]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-PAGES = {"hooks.md": hooks_page, "contract.md": contract_page}
-PAGES |= {name: functools.partial(with_tables, name) for name in ("which_method.md", "transfer.md")}
+PAGES = {
+    "reference/hooks_of_plugins.md": functools.partial(hooks_page, HOOKS_OF_PLUGINS, hookspecs),
+    "reference/hooks_of_methods.md": functools.partial(hooks_page, HOOKS_OF_METHODS, hookspecs.MethodHooks),
+    "reference/parts.md": parts_page,
+    "reference/session.md": session_page,
+    "reference/commands.md": functools.partial(commands_page, False),
+    "reference/commands_on_runs.md": functools.partial(commands_page, True),
+    "reference/train.md": train_page,
+}
+PAGES |= {
+    name: functools.partial(with_tables, name)
+    for name in ("methods/index.md", "methods/which_method.md", "methods/transfer.md")
+}
 
 if __name__ == "__main__":
     for name, page in PAGES.items():
         if sys.argv[1:] == ["--check"]:
-            if (HERE / name).read_text(encoding="utf-8") != page():
+            if not (HERE / name).exists() or (HERE / name).read_text(encoding="utf-8") != page():
                 sys.exit(f"docs/{name} is not what the code says; run: python docs/make_reference.py")
         else:
             (HERE / name).write_text(page(), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""A plug-in that implements every hook once, to be read beside docs/hooks.md. It guesses how bright an image was made.
+"""A plug-in that implements every hook once, beside docs/reference/hooks.md. It guesses how bright an image was made.
 
 The tests train it, so what stands here works: `train.py --plugin=examples/every_hook.py`.
 """

@@ -214,7 +214,7 @@ def doctor(directory: Path | None) -> None:
     multiple=True,
     default=["smileys"],
     show_default=True,
-    help="Repeated: each is a class.",
+    help="Kind of pictures, repeatable: each is a class",
 )
 @click.option(
     "--size", type=click.IntRange(4, demo.SIDE), default=demo.SIDE, show_default=True, help="Pixels, a power of two"

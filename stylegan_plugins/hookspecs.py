@@ -1,5 +1,5 @@
-"""The specifications of all hooks. Their docstrings are the sections of docs/hooks.md, which begins with what a plug-in
-is and when its hooks are called; docs/make_reference.py writes it."""
+"""The specifications of all hooks. docs/make_reference.py writes their docstrings to hooks_of_plugins.md and
+hooks_of_methods.md in docs/reference."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def setup(session: Any, options: Any) -> Any:
     Called once in each process, when networks, loss and optimisers exist and nothing is trained yet. Random numbers
     drawn here are the plug-in's own, hidden from the host, and the same in all processes. What the object remembers
     between iterations beyond its heads and averages is returned by its `state_dict()`, and taken back by its
-    `load_state_dict(state)`. `session` - see [the contract](contract.md#session); do not change networks here. The
+    `load_state_dict(state)`. `session` - see [the session](session.md); do not change networks here. The
     networks, `device`, `dataset` and `layer_shape` are there; `judge`, `generate`, `augment` and the heads' optimisers
     follow in `attached`."""
 

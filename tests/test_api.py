@@ -21,7 +21,7 @@ from stylegan_plugins.analysis import loading, sample
 from stylegan_plugins.errors import OptionError, RunError
 
 ROOT = Path(__file__).parents[1]
-NOTEBOOK = ROOT / "docs/notebook.ipynb"
+NOTEBOOK = ROOT / "docs/reference/notebook.ipynb"
 
 
 @pytest.mark.unit

@@ -22,16 +22,16 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted(
     [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md")]
 )
-CONTRACT_PAGE = (ROOT / "docs/contract.md").read_text(encoding="utf-8")
-HOOKS_PAGE = (ROOT / "docs/hooks.md").read_text(encoding="utf-8")
+PARTS_PAGE = (ROOT / "docs/reference/parts.md").read_text(encoding="utf-8")
+HOOKS_PAGE = (ROOT / "docs/reference/hooks.md").read_text(encoding="utf-8")
 SPECS = {**vars(hookspecs), **vars(hookspecs.MethodHooks)}
 HOOKS = [name for name, value in SPECS.items() if hasattr(value, "stylegan_plugins_spec")]
 PAGE = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-def test_the_pages_of_hooks_and_of_the_contract_are_made_from_the_code():
-    """Signatures, texts, examples and users of hooks, fields of parts and of the session are those of the code."""
+def test_generated_pages_and_tables_are_made_from_the_code():
+    """Hooks, parts, session, commands, options and the tables of rules are those of the code."""
     command = [sys.executable, ROOT / "docs/make_reference.py", "--check"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -42,7 +42,7 @@ def test_every_field_of_the_contract_is_documented_and_no_other(cls):
     fields = {field.name for field in dataclasses.fields(cls)} if dataclasses.is_dataclass(cls) else set()
     fields = {"logits" if name == "judged" and cls is Pass else name for name in fields}
     fields |= {"name", "source", "module", "decay"} if cls is Average else set()
-    section = CONTRACT_PAGE.partition(f"## {cls.__name__}\n")[2].partition("\n## ")[0]
+    section = PARTS_PAGE.partition(f"## {cls.__name__}\n")[2].partition("\n## ")[0]
     assert set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == fields
 
 
@@ -68,7 +68,7 @@ def test_every_example_on_a_page_is_a_piece_of_a_tested_file(page):
     to the letter."""
     files = [*ROOT.glob("examples/**/*"), *ROOT.glob("stylegan_plugins/plugins/*.py"), *ROOT.glob("tests/*.py")]
     sources = [file.read_text(encoding="utf-8") for file in files if file.suffix in (".py", ".toml")]
-    notebook = json.loads((ROOT / "docs/notebook.ipynb").read_text(encoding="utf-8"))
+    notebook = json.loads((ROOT / "docs/reference/notebook.ipynb").read_text(encoding="utf-8"))
     sources += ["".join(cell["source"]) + "\n" for cell in notebook["cells"]]
     for language, block in BLOCK.findall(page.read_text(encoding="utf-8")):
         if language in ("python", "toml"):

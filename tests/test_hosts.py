@@ -20,7 +20,7 @@ from stylegan_plugins.host.recognise import recognise
 
 ADA, STYLEGAN3 = FAMILIES
 LOOP = "training/training_loop.py"
-DOCS = Path(__file__).parent.parent / "docs/hosts.md"
+DOCS = Path(__file__).parent.parent / "docs/reference/hosts.md"
 
 
 def run(*arguments: object) -> Result:
@@ -257,5 +257,5 @@ def test_every_edit_is_in_the_docs_with_its_file_code_and_reason(which):
     for file, edits in edits_for(which).items():
         for edit in edits:
             row = [line for line in text.splitlines() if f"`{edit.code}`" in line and edit.reason in line]
-            assert row, f"docs/hosts.md lacks the edit {edit.code!r} of {file}"
+            assert row, f"docs/reference/hosts.md lacks the edit {edit.code!r} of {file}"
             assert any(f"`{file}`" in line for line in row), f"{file}: {row}"

@@ -79,7 +79,7 @@ def test_a_job_without_a_host_says_so(tmp_path):
 
 @pytest.mark.unit
 def test_the_container_installs_extras_that_exist_and_trains_as_nobody_special():
-    """It was built and run by hand; docs/platforms.md says how."""
+    """It was built and run by hand; docs/start/platforms.md says how."""
     text = (ROOT / "examples/docker/Dockerfile").read_text()
     (extras,) = re.findall(r"(?m)^ARG EXTRAS=(.*)$", text)
     known = re.findall(r'(?m)^        "(\w+)": \[', (ROOT / "setup.py").read_text())

@@ -1,5 +1,5 @@
-"""Pictures as people have them become a data set of the hosts: each row of "What data can look like" in docs/images.md,
-and random folders."""
+"""Pictures as people have them become a data set of the hosts: each row of "What data can look like" in
+docs/start/images.md, and random folders."""
 
 from __future__ import annotations
 

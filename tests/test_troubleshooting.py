@@ -1,6 +1,6 @@
-"""docs/troubleshooting.md has every error that a user can be told, and none that is no longer there.
+"""The pages in docs/reference/errors have every error that a user can be told, and none that is no longer there.
 
-A new error fails here until the page has a row for it: the message as the user sees it, with words in CAPITALS (and N)
+A new error fails here until a page has a row for it: the message as the user sees it, with words in CAPITALS (and N)
 for what differs from case to case, and `...` for what is left out."""
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from stylegan_plugins import errors
 pytestmark = pytest.mark.unit
 
 ROOT = Path(__file__).parents[1]
-PAGE = (ROOT / "docs/troubleshooting.md").read_text(encoding="utf-8")
+PAGES = sorted((ROOT / "docs/reference/errors").glob("*.md"))
+TEXT = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
 CLASSES = {"ClickException", "UntrustedPickle", "ContractError", "fault"}  # fault() of run/method.py; all of errors.py
 CLASSES |= {name for name, cls in vars(errors).items() if isinstance(cls, type) and issubclass(cls, errors.UserError)}
 Text = list[str]  # the fixed parts of a message or a row, in order
@@ -70,7 +71,7 @@ def letters(text: Text) -> int:
 
 MESSAGES = dict(raised())
 SILENT = {place for place, message in MESSAGES.items() if not letters(message)}
-TABLES = re.findall(r"^\| error \| cure \|\n\| --- \| --- \|\n((?:\|.*\n)+)", PAGE, re.MULTILINE)
+TABLES = re.findall(r"^\| error \| cure \|\n\| --- \| --- \|\n((?:\|.*\n)+)", TEXT, re.MULTILINE)
 CELLS = [re.split(r"(?<!\\)\|", line)[1].replace(r"\|", "|") for table in TABLES for line in table.splitlines()]
 ROWS = {row: pieces(row) for cell in CELLS for row in re.findall(r"`([^`]+)`", cell)}
 STRINGS = ast.JoinedStr | ast.BinOp | ast.Constant
@@ -80,8 +81,8 @@ EVERY_STRING = [list(text) for text in {tuple(text) for text in EVERY_STRING if 
 
 
 @pytest.mark.parametrize("place", sorted(MESSAGES.keys() - SILENT))
-def test_every_error_is_on_the_page(place: str) -> None:
-    assert any(fits(row, MESSAGES[place]) for row in ROWS.values()), f"docs/troubleshooting.md lacks {MESSAGES[place]}"
+def test_every_error_is_on_a_page(place: str) -> None:
+    assert any(fits(row, MESSAGES[place]) for row in ROWS.values()), f"docs/reference/errors lacks {MESSAGES[place]}"
 
 
 def test_errors_without_words_of_their_own_are_these() -> None:
@@ -96,7 +97,7 @@ def test_every_row_is_an_error_that_exists(row: str) -> None:
 
 
 @pytest.mark.parametrize("made_up", [["--data: ", " has been painted blue."], [" lacks ", " of its charm"], ["moon"]])
-def test_an_error_that_the_page_lacks_is_noticed(made_up: Text) -> None:
+def test_an_error_that_the_pages_lack_is_noticed(made_up: Text) -> None:
     assert not any(fits(row, made_up) for row in ROWS.values())
 
 

@@ -16,7 +16,7 @@ from stylegan_plugins.report.history import Run
 from stylegan_plugins.report.verdict import IN_A_ROW
 
 pytestmark = pytest.mark.unit
-DOCS = Path(__file__).parents[1] / "docs/report.md"
+DOCS = Path(__file__).parents[1] / "docs/reference/report.md"
 CLAIMS = {"finite", "over-fits", "copies", "fits", "p", "best", "worse", "only"}
 
 

@@ -28,7 +28,7 @@ LEVELS = {
     "vector": [(6,)],
 }
 LITE0 = "efficientnet_lite0"
-# Of docs/vision_discriminator.md.
+# Of docs/reference/vision_discriminator.md.
 EXAMPLE = """\
 import torch
 from stylegan_plugins.vision import Discriminator

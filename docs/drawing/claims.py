@@ -1,4 +1,4 @@
-"""The claims of docs/results.md as intervals: docs/pictures/claims.svg, of benchmarks/claims.toml and its results.
+"""The claims of docs/inside/results.md as intervals: docs/pictures/claims.svg, of benchmarks/claims.toml and results/.
 
 For the first figure of each claim: the difference of the two means, positive where the claim's better side is better,
 in percent of the larger mean, with the interval of Welch at 90%. It lies on one side of 0 where the one-sided test at

@@ -149,7 +149,7 @@ def read(name: str) -> TableRecipe:
     except OSError as error:
         raise OptionError(f"--recipe={name}: it cannot be read ({error.strerror or error}).") from error
     except ValueError as error:  # of TOML, of types, of rows
-        raise OptionError(f"--recipe={name}: {error}. docs/evaluate.md has the form of a recipe.") from error
+        raise OptionError(f"--recipe={name}: {error}. docs/reference/compare.md has the form of a recipe.") from error
     return found
 
 

@@ -46,8 +46,8 @@ class Snapshot:
         if not self.networks:
             keys = ", ".join(key[:50] for key in list(self.data)[:MOST_NAMES])
             raise DataError(
-                f"{self.path} has no network of a known kind; it has: {keys or 'nothing'}. docs/foreign.md lists "
-                "the networks of other programs that are read."
+                f"{self.path} has no network of a known kind; it has: {keys or 'nothing'}. "
+                "docs/reference/foreign.md lists the networks of other programs that are read."
             )
         if key not in self.networks:
             raise DataError(f"{self.path} has no network {key}; it has: {', '.join(self.networks)}.")

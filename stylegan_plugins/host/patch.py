@@ -42,7 +42,7 @@ def plan(directory: Path) -> Plan:
         except PatchError as error:
             if file not in optional:
                 raise PatchError(
-                    f"{error}; nothing was written. See docs/hosts.md for the edits and what each is for."
+                    f"{error}; nothing was written. See docs/reference/hosts.md for the edits and what each is for."
                 ) from error
             left[file] = str(error)
     return Plan(patched, left)

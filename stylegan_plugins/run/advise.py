@@ -54,7 +54,7 @@ class Advice:
             shlex.join(self.command),
             "\n".join(self.why),
             "\n".join(["What is known:", *(f"- {line}" for line in self.evidence)]),
-            f"Then compare with: {self.then}. docs/which_method.md has all rules.",
+            f"Then compare with: {self.then}. docs/methods/which_method.md has all rules.",
         ]
         return "\n\n".join(blocks)
 
@@ -138,7 +138,8 @@ class _Start:
             what = f"{side}x{side} with {channels} channels, by a {G.class_name}"
             raise DataError(
                 f"--resume: {path.name} makes images of {what}; advise is for generators of StyleGAN2, of "
-                f"{prepare.SIDES[0]} to {prepare.SIDES[-1]} pixels, gray or RGB. docs/transfer.md says how to start."
+                f"{prepare.SIDES[0]} to {prepare.SIDES[-1]} pixels, gray or RGB. "
+                "docs/methods/transfer.md says how to start."
             )
         plugin = without_D(run_folders.read_options(path.parent))
         lacking = None if finetune.network_for(snapshot, "D") else "without a D of a known kind"

@@ -16,7 +16,8 @@ from stylegan_plugins.host.modules import construct
 from stylegan_plugins.run import estimate
 from stylegan_plugins.run.progress import duration
 
-# Networks of about a million parameters, and rates by which these learn in minutes, as in ./run.sh (docs/results.md).
+# Networks of about a million parameters, and rates by which these learn in minutes, as in ./run.sh
+# (docs/inside/results.md).
 SMALL = {"cbase": 512, "cmax": 32}
 FAST = {"batch": 16, "gamma": 0.05, "glr": 0.006, "dlr": 0.006, "pl_weight": 0, "no_noise_inputs": True}
 CPU_SIDE = 32  # of pictures, at most

@@ -1,6 +1,7 @@
 """The rules of `stylegan-plugins advise`: published figures, and a table from data to options.
 
-A new result changes a row here, and docs/make_reference.py writes it to docs/which_method.md and docs/transfer.md."""
+A new result changes a row here, and docs/make_reference.py writes it to which_method.md and transfer.md in
+docs/methods."""
 
 from __future__ import annotations
 
@@ -213,12 +214,12 @@ METHODS = (  # the first that fits counts
             Known(
                 "200 seconds on a CPU core, 100 photographs of 32x32: KID 0.081 ± 0.035 with freezed,diffaugment from "
                 "a network of drawn portraits, 0.429 ± 0.107 with diffaugment from scratch",
-                "docs/results.md",
+                "docs/inside/results.md",
             ),
             Known(
                 "12 kimg on 100 boots of 16x16, from a network of other shoes, KID against held-out boots: 0.0212 ± "
                 "0.0024 fine-tuned whole, 0.0287 ± 0.0015 with freezed, 0.111 ± 0.0099 from scratch with diffaugment",
-                "docs/results.md",
+                "docs/inside/results.md",
             ),
         ),
         {"plugin": "freezed,diffaugment"},
@@ -247,12 +248,12 @@ METHODS = (  # the first that fits counts
                 "18 kimg on 106 faces of 16x16: 28.67 ± 10.4 distinct nearest training pictures among 1,000 "
                 "samples with it, 19 ± 4.36 without; KID against the training pictures is 0.1795 ± 0.0524 with it, "
                 "0.1365 ± 0.0171 without",
-                "docs/results.md",
+                "docs/inside/results.md",
             ),
             Known(
                 "40 kimg on 100 shoes of 16x16: KID against held-out shoes 0.0238 ± 0.0043 with it, 0.0406 ± 0.0063 "
                 "without",
-                "docs/results.md",
+                "docs/inside/results.md",
             ),
         ),
         {"plugin": "diffaugment"},
@@ -298,7 +299,7 @@ ADDITIONS = (  # all that fit count
         "a pickle with classes",
         {"pickle_classes": (1, MANY)},
         "The pickle was trained with classes, so the pictures need the same ones.",
-        (Known("a run with other labels than its pickle is refused", "docs/transfer.md"),),
+        (Known("a run with other labels than its pickle is refused", "docs/methods/transfer.md"),),
         {"cond": "1"},
     ),
     Rule(
@@ -318,7 +319,7 @@ ADDITIONS = (  # all that fit count
         "a pickle without a trained D",
         {"pickle": YES, "trained_D": NO},
         "G alone is taken from the pickle, and D starts at random, so nothing of D can be frozen.",
-        (Known("no figure is known to us for G alone; those of docs/transfer.md are of G and D"),),
+        (Known("no figure is known to us for G alone; those of docs/methods/transfer.md are of G and D"),),
     ),
     Rule(
         "a pickle, and a GPU",
@@ -344,7 +345,7 @@ ADDITIONS = (  # all that fit count
             Known(
                 "18 kimg, some four minutes here, gave faces of 16x16 pixels; 12 kimg from a pretrained network gave "
                 "faces of 32x32, and first shapes from scratch",
-                "docs/results.md",
+                "docs/inside/results.md",
             ),
         ),
     ),

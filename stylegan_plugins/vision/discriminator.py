@@ -1,6 +1,6 @@
 """A vision-aided discriminator for any training loop: frozen networks, trainable decoders and their loss in a module.
 
-It needs no StyleGAN host. Documentation: docs/vision_discriminator.md."""
+It needs no StyleGAN host. Documentation: docs/reference/vision_discriminator.md."""
 
 from __future__ import annotations
 
