@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from drawing.places import FAMILIES, START, family, places
 from drawing.svg import FAINT, INK, RULE, WIDTH, Box, Drawing, Style, text_width
 
-COLORS = {
-    "augmentation": Style("#ffe6c7", "#c96a00", "#6b3800", 11),
-    "regularisation": Style("#d8e6ff", "#2f6bd6", "#12367a", 11),
-    "self-supervision": Style("#d5f3df", "#1c8549", "#0b4727", 11),
-    "further networks": Style("#eaddff", "#7746c9", "#3f1f80", 11),
-    "fine-tuning": Style("#ffdade", "#c8344f", "#741126", 11),
-    "monitoring": Style("#e7eaee", "#66727f", "#313b45", 11),
-}
+STYLES = [
+    Style("#ffe6c7", "#c96a00", "#6b3800", 11),
+    Style("#d8e6ff", "#2f6bd6", "#12367a", 11),
+    Style("#d5f3df", "#1c8549", "#0b4727", 11),
+    Style("#eaddff", "#7746c9", "#3f1f80", 11),
+    Style("#ffdade", "#c8344f", "#741126", 11),
+    Style("#e7eaee", "#66727f", "#313b45", 11),
+]
+COLORS = dict(zip(FAMILIES, STYLES, strict=True))
 HOST = Style("#f0f2f4", "#8894a0")
 GENERATED, REAL, JOINED = 34, 58, 46  # the lines of images, and that of what D makes of them
 NAMES, CHIPS = 84, 318  # where text and plug-ins begin

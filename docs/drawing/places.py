@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from pathlib import Path
+
+import yaml
 
 from stylegan_plugins.manager import builtin
 
@@ -14,14 +17,21 @@ NOT_SHOWN = {
     *("configure", "setup", "attached", "observe", "step_end", "batch_end", "snapshot"),
     *("register_backbones", "register_commands", "register_features", "register_metrics"),
 }
-FAMILIES = {
-    "augmentation": ("diffaugment", "noise", "maskedgan", "apa", "advaug"),
-    "regularisation": ("bcr", "cr", "diggan", "lecam", "mode-seeking", "topk", "zcr"),
-    "self-supervision": ("augself", "contrad", "ggdr", "insgen", "self-cond", "ssgan"),
-    "further networks": ("disp", "genco", "projected", "vision-aided"),
-    "fine-tuning": ("freezed", "minegan", "scale-shift", "transfergan"),
-    "monitoring": ("diagnostics", "tensorboard", "wandb"),
-}
+
+
+def families() -> dict[str, list[str]]:
+    """Return the plug-ins of each family: groups of methods in the navigation of mkdocs.yml."""
+    parts = {name: pages for part in NAVIGATION if isinstance(part, dict) for name, pages in part.items()}
+    groups = {name: pages for part in parts["Methods"] if isinstance(part, dict) for name, pages in part.items()}
+    return {
+        name: [Path(page).stem.replace("_", "-") for page in pages]
+        for name, pages in groups.items()
+        if isinstance(pages, list)
+    }
+
+
+NAVIGATION = yaml.safe_load(Path(__file__).parents[2].joinpath("mkdocs.yml").read_text(encoding="utf-8"))["nav"]
+FAMILIES = families()
 
 
 def family(plugin: str) -> str:
@@ -29,7 +39,7 @@ def family(plugin: str) -> str:
     for name, plugins in FAMILIES.items():
         if plugin in plugins:
             return name
-    raise ValueError(f"{plugin} has no family; name it in FAMILIES of docs/drawing/places.py")
+    raise ValueError(f"{plugin} has no family; name its page in a group of mkdocs.yml")
 
 
 def places() -> dict[str, list[str]]:
