@@ -8,22 +8,37 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "stylegan_plugins/__init__.py").read_text()).group(1)
 
+README = (HERE / "README.md").read_text(encoding="utf-8")
+
 setup(
     name="stylegan-plugins",
     version=VERSION,
     description="Plug-ins for NVIDIA's StyleGAN2-ADA and StyleGAN3 training code, for small image data sets",
-    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description=re.sub(r"!?\[([^]]*)\]\((?!https?:)[^)]*\)", r"\1", README),  # links are within the repository
     long_description_content_type="text/markdown",
     license="MIT",
     license_files=["LICENSE", "NOTICE"],
     python_requires=">=3.10",
+    keywords=["GAN", "StyleGAN2", "StyleGAN3", "few-shot", "data augmentation", "PyTorch"],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Environment :: Console",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        *(f"Programming Language :: Python :: 3.{minor}" for minor in (11, 12, 13)),
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Scientific/Engineering :: Image Processing",
+        "Typing :: Typed",
+    ],
     packages=[
         *find_packages(include=["stylegan_plugins", "stylegan_plugins.*", "training_ext", "training_ext.*"]),
         "stylegan_plugins.patches",
     ],
     package_dir={"stylegan_plugins.patches": "patches"},
     package_data={
-        "stylegan_plugins": ["template.py.txt"],
+        "stylegan_plugins": ["template.py.txt", "py.typed"],
+        "training_ext": ["py.typed"],
         "stylegan_plugins.analysis": ["compare.html.jinja", "recipes/*.toml"],
         "stylegan_plugins.report": ["report.html.jinja", "report.js", "statistics.json"],
         "stylegan_plugins.files": ["faces.webp", "people32.md", "people32.safetensors"],

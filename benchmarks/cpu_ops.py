@@ -34,7 +34,7 @@ def child(kind: str, arguments: list[str]) -> None:
         compat._REPAIRS.pop("training.networks_stylegan2", None)
         from stylegan_plugins.run import session
 
-        session.fuse_on_cpu = lambda optimizer: None
+        session.fuse_on_cpu = lambda optimizers: None
     sys.argv = ["train.py", *arguments]
     runpy.run_path("train.py", run_name="__main__")
 

@@ -31,7 +31,7 @@ def assert_equals_the_authors(host: Path) -> None:
     assert differences.pop("forward passes of D") == [16, 16, 16, 8]
     assert len(differences) == 4
     # Sums of float32 in another order: a batch of 16 instead of two of 8.
-    assert {name: value for name, value in differences.items() if value > 1e-6} == {}
+    assert {name: value for name, value in differences.items() if value > 2e-6} == {}
 
 
 @pytest.mark.host

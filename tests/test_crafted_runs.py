@@ -311,10 +311,10 @@ def test_optimisers_of_crafted_states_are_refused():
 @pytest.mark.parametrize(("given", "fused"), [({}, True), ({"fused": False}, False), ({"foreach": True}, None)])
 def test_adam_is_fused_on_a_cpu_unless_the_run_says_otherwise(given, fused):
     optimizer = torch.optim.Adam([torch.nn.Parameter(torch.ones(3))], **given)
-    fuse_on_cpu(optimizer)
+    fuse_on_cpu([optimizer])
     assert [group["fused"] for group in optimizer.param_groups] == [fused]
     others = torch.optim.SGD([torch.nn.Parameter(torch.ones(3))])
-    fuse_on_cpu(others)
+    fuse_on_cpu([others])
     assert others.param_groups[0]["fused"] is None
 
 
@@ -332,7 +332,7 @@ def test_a_run_begun_before_adam_was_fused_continues_as_it_was():
     stepped(old, 3)
     expected = parameter.detach().clone()
     new = torch.optim.Adam([parameter], lr=0.002, betas=(0.0, 0.99))
-    fuse_on_cpu(new)
+    fuse_on_cpu([new])
     with torch.no_grad():
         parameter.copy_(weights)
     load_optimizer(new, state)

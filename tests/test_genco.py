@@ -76,7 +76,7 @@ def test_similarity_is_the_cosine_of_all_common_weights_and_moves_the_other_alon
 def test_gradients_equal_the_authors_f8f6dfb(fetched):
     differences = report_of(fetched[ADA], "genco_step.py", str(GOLDEN))
     assert len(differences) == 6
-    assert {name: value for name, value in differences.items() if value > 1e-6} == {}
+    assert {name: value for name, value in differences.items() if value > 2e-6} == {}
 
 
 @pytest.mark.host

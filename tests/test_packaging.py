@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import re
 import shutil
 import subprocess
@@ -11,18 +12,40 @@ from pathlib import Path
 import pytest
 from support.scripts import run_script
 
+from stylegan_plugins import __version__
+
 ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
-    """The package, installed from a copy of the sources into a folder of its own."""
+    """The package, installed into a folder of its own from the wheel that the source archive makes."""
     top = tmp_path_factory.mktemp("install")
-    ignored = shutil.ignore_patterns(".git", ".venv", "hosts", "runs", "data", "build", "*.egg-info", "__pycache__")
+    ignored = shutil.ignore_patterns(
+        ".git", ".venv", "hosts", "runs", "data", "build", "site", "*.egg-info", "__pycache__"
+    )
     shutil.copytree(ROOT, top / "source", ignore=ignored)
+    build = "from setuptools import build_meta; build_meta.build_sdist('..')"
+    subprocess.run([sys.executable, "-c", build], cwd=top / "source", check=True, capture_output=True)
+    (archive,) = top.glob("stylegan_plugins-*.tar.gz")
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
-    subprocess.run([*pip, "--target", str(top / "site"), str(top / "source")], check=True, capture_output=True)
+    subprocess.run([*pip, "--target", str(top / "site"), str(archive)], check=True, capture_output=True)
     return top / "site"
+
+
+@pytest.mark.host
+def test_the_metadata_has_the_version_the_license_and_what_a_registry_shows(installed):
+    (folder,) = installed.glob("stylegan_plugins-*.dist-info")
+    about = importlib.metadata.PathDistribution(folder)
+    assert about.version == __version__ and "MIT" in (about.metadata["License-Expression"], about.metadata["License"])
+    assert about.metadata.get_all("License-File") == ["LICENSE", "NOTICE"]
+    classifiers = about.metadata.get_all("Classifier")
+    assert "Typing :: Typed" in classifiers and "Programming Language :: Python :: 3.13" in classifiers
+    assert [point.name for point in about.entry_points] == ["stylegan-plugins"]
+    for package in ("stylegan_plugins", "training_ext"):
+        assert (installed / package / "py.typed").is_file()
+    links = re.findall(r"\]\((?!https?:)([^)]+)\)", about.metadata.get_payload() or about.metadata["Description"])
+    assert links == []  # they lead nowhere on the page of a registry
 
 
 @pytest.mark.host
@@ -34,7 +57,11 @@ def test_only_our_two_packages_land_in_site_packages(installed):
 @pytest.mark.host
 def test_templates_and_other_files_that_modules_read_are_installed(installed):
     package = ROOT / "stylegan_plugins"
-    files = [file for file in package.rglob("*") if file.suffix in (".jinja", ".js", ".json", ".toml", ".txt")]
+    files = [
+        file
+        for file in package.rglob("*")
+        if file.suffix in (".jinja", ".js", ".json", ".toml", ".txt", ".webp", ".md", ".safetensors", ".typed")
+    ]
     missing = [file for file in files if not (installed / "stylegan_plugins" / file.relative_to(package)).is_file()]
     assert files and missing == []
 

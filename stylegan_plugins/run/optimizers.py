@@ -31,13 +31,14 @@ def load_optimizer(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -
     optimizer.load_state_dict(dict(saved))
 
 
-def fuse_on_cpu(optimizer: torch.optim.Optimizer) -> None:
+def fuse_on_cpu(optimizers: Iterable[torch.optim.Optimizer]) -> None:
     """Let Adam update all parameters in one call on a CPU, unless it was made with `fused` or `foreach`.
 
     Results differ by rounding. A training state has the setting, so a resumed run keeps its own."""
-    for group in optimizer.param_groups:
+    adams = [optimizer for optimizer in optimizers if type(optimizer) is torch.optim.Adam]
+    for group in (group for adam in adams for group in adam.param_groups):
         on_cpu = all(parameter.device.type == "cpu" for parameter in group["params"])
-        if type(optimizer) is torch.optim.Adam and on_cpu and group["fused"] is None and group["foreach"] is None:
+        if on_cpu and group["fused"] is None and group["foreach"] is None:
             group["fused"] = True
 
 

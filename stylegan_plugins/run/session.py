@@ -263,8 +263,7 @@ class Session:
                 check_terms(self.methods[name], D, G.synthesis, self.plugins.without_D)
         self._wire()
         self._make_optimizers()
-        for optimizer in self.optimizers:
-            fuse_on_cpu(optimizer)
+        fuse_on_cpu(self.optimizers)
         if hasattr(loss, "session"):
             loss.session = self
         self._call("attached")
@@ -295,9 +294,8 @@ class Session:
         self.nimg, self.batch_idx = nimg, batch_idx
         for _ in range(min(images, len(self.drawn))):
             self.drawn.popleft()
-        if self.on_nan == "stop" and (
-            self.device.type == "cpu" or batch_idx % 16 == 0
-        ):  # reading a flag waits for a GPU
+        # Reading a flag waits for a GPU.
+        if self.on_nan == "stop" and (self.device.type == "cpu" or batch_idx % 16 == 0):
             self._check_finite()
         if self.progress is not None:
             self.progress.update(nimg)

@@ -161,11 +161,12 @@ def check_ggdr(golden):
         shown = pipe(golden["pipe/images"])
     before = torch.get_rng_state()
     moved = moves(pipe, drawn)(golden["pipe/maps"])
-    claim("ADA's pipe is the authors'", torch.equal(shown, golden["pipe/shown"]))
+    close = lambda one, other: (one - other).norm() < 1e-6 * other.norm()  # sums in another order
+    claim("ADA's pipe is the authors'", close(shown, golden["pipe/shown"]))
     apart = (moved - golden["pipe/moved"]).norm() / moved.norm()
     claim("maps are moved as the authors move them", apart < 1e-6, str(apart))
     many = golden["pipe/maps"].repeat(1, 20, 1, 1)
-    claim("many channels are moved as few", torch.equal(moves(pipe, drawn)(many)[:, 90:95], moved))
+    claim("many channels are moved as few", close(moves(pipe, drawn)(many)[:, 90:95], moved))
     claim("maps are moved without new random numbers", torch.equal(before, torch.get_rng_state()))
     claim("nothing of it stays in the pipe", not pipe._forward_pre_hooks and pipe.brightness == 1)
 
