@@ -175,7 +175,7 @@ KINDS = {"integer": "INT", "integer range": "INT", "float": "FLOAT", "float rang
 def commands_page(on_runs: bool) -> str:
     """Return docs/reference/commands.md, or commands_on_runs.md."""
     every = dict(_commands(cli.cli, "stylegan-plugins"))
-    page = lambda command: f"commands{'_on_runs' * _takes_run(command)}.md"
+    page = lambda command: "commands_on_runs.md" * _takes_run(command)
     rows = [
         [f"[`{name.partition(' ')[2]}`]({page(command)}#{name.replace(' ', '-')})", _first_line(command)]
         for name, command in every.items()
