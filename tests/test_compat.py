@@ -337,8 +337,8 @@ def test_r1_through_the_ada_pipe_works_where_torch_has_no_second_derivative_of_g
 
 @pytest.mark.host
 def test_repairs_leave_the_numbers_of_r1_through_the_ada_pipe_alone(report):
-    if compat.grid_sample_has_second_derivative():
-        assert report["after"]["r1_through_ada"] == report["before"]["r1_through_ada"]
+    if compat.grid_sample_has_second_derivative():  # upfirdn2d sums in another order
+        assert report["after"]["r1_through_ada"] == pytest.approx(report["before"]["r1_through_ada"], rel=1e-5)
 
 
 @pytest.mark.host
@@ -380,9 +380,8 @@ def test_adam_refuses_an_int_beta_which_lazy_regularisation_off_leaves():
 
 @pytest.mark.host
 def test_all_modules_with_a_repair_are_repaired_and_only_once(report):
-    known = set(compat._REPAIRS)
-    if report["family"] == ADA:
-        known -= {"torch_utils.ops.filtered_lrelu"}
+    others = {"torch_utils.ops.filtered_lrelu", "training.networks_stylegan2"}
+    known = set(compat._REPAIRS) - (others if report["family"] == ADA else {"training.networks"})
     assert set(report["installed"]) == set(report["again"]) == known
     assert report["idempotent"] is True
 

@@ -23,7 +23,7 @@ from stylegan_plugins.files.checksums import record_checksum
 from stylegan_plugins.files.states import Info
 from stylegan_plugins.manager import recorded
 from stylegan_plugins.run import argument_schema, arguments, identity
-from stylegan_plugins.run.optimizers import load_optimizer
+from stylegan_plugins.run.optimizers import fuse_on_cpu, load_optimizer
 
 ADAM = {"class_name": "torch.optim.Adam", "lr": 0.0025, "betas": [0, 0.99], "eps": 1e-8}
 CHANNELS = {"channel_base": 256, "channel_max": 16, "num_fp16_res": 4, "conv_clamp": 256}
@@ -305,3 +305,36 @@ def test_optimisers_of_crafted_states_are_refused():
         craft(state)
         with pytest.raises((ValueError, LookupError, AttributeError), match=message):
             load_optimizer(optimizer, state)
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(("given", "fused"), [({}, True), ({"fused": False}, False), ({"foreach": True}, None)])
+def test_adam_is_fused_on_a_cpu_unless_the_run_says_otherwise(given, fused):
+    optimizer = torch.optim.Adam([torch.nn.Parameter(torch.ones(3))], **given)
+    fuse_on_cpu(optimizer)
+    assert [group["fused"] for group in optimizer.param_groups] == [fused]
+    others = torch.optim.SGD([torch.nn.Parameter(torch.ones(3))])
+    fuse_on_cpu(others)
+    assert others.param_groups[0]["fused"] is None
+
+
+@pytest.mark.unit
+def test_a_run_begun_before_adam_was_fused_continues_as_it_was():
+    def stepped(optimizer, count):
+        for _ in range(count):
+            parameter.grad = parameter.detach() * 0.3
+            optimizer.step()
+
+    parameter = torch.nn.Parameter(torch.linspace(-1, 1, 50))
+    old = torch.optim.Adam([parameter], lr=0.002, betas=(0.0, 0.99))
+    stepped(old, 3)
+    state, weights = trees.from_bytes(trees.to_bytes(old.state_dict())), parameter.detach().clone()
+    stepped(old, 3)
+    expected = parameter.detach().clone()
+    new = torch.optim.Adam([parameter], lr=0.002, betas=(0.0, 0.99))
+    fuse_on_cpu(new)
+    with torch.no_grad():
+        parameter.copy_(weights)
+    load_optimizer(new, state)
+    stepped(new, 3)
+    assert torch.equal(parameter, expected) and not new.param_groups[0]["fused"]

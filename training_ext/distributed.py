@@ -33,8 +33,10 @@ def broadcast_value(value: torch.Tensor, num_gpus: int, device: torch.device) ->
 
 def average_gradients(module: torch.nn.Module, num_gpus: int) -> None:
     """Average gradients over all processes, as one flat tensor. Does nothing for one process."""
+    if num_gpus <= 1:
+        return
     gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
-    if num_gpus <= 1 or not gradients:
+    if not gradients:
         return
     flat = torch.cat([gradient.flatten() for gradient in gradients])
     torch.distributed.all_reduce(flat)

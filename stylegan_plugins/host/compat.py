@@ -20,7 +20,7 @@ import torch
 from torch.torch_version import TorchVersion
 
 from stylegan_plugins.errors import UserError
-from stylegan_plugins.host import custom_ops, devices
+from stylegan_plugins.host import custom_ops, devices, quicker
 
 _MARK = "_stylegan_plugins_repaired"
 
@@ -212,6 +212,16 @@ def _repair_op(module: Any) -> None:
     module._init = loud_init
 
 
+def _repair_upfirdn2d(module: Any) -> None:
+    _repair_op(module)
+    quicker.upfirdn2d(module)
+
+
+def _repair_bias_act(module: Any) -> None:
+    _repair_op(module)
+    quicker.bias_act(module)
+
+
 # --- gradient fixes ------------------------------------------------------------------------------------------------
 
 
@@ -226,6 +236,7 @@ def _repair_conv2d_gradfix(module: Any) -> None:
             return no_weight_gradients() if disable else contextlib.nullcontext()
 
         module.no_weight_gradients = repaired
+    quicker.conv2d(module)
 
 
 def _repair_grid_sample_gradfix(module: Any) -> None:
@@ -293,9 +304,11 @@ _REPAIRS: dict[str, Callable[[Any], None]] = {
     "torch_utils.training_stats": _repair_training_stats,
     "torch_utils.persistence": _repair_persistence,
     "torch_utils.custom_ops": _repair_custom_ops,
-    "torch_utils.ops.bias_act": _repair_op,
-    "torch_utils.ops.upfirdn2d": _repair_op,
+    "torch_utils.ops.bias_act": _repair_bias_act,
+    "torch_utils.ops.upfirdn2d": _repair_upfirdn2d,
     "torch_utils.ops.filtered_lrelu": _repair_op,
     "torch_utils.ops.conv2d_gradfix": _repair_conv2d_gradfix,
     "torch_utils.ops.grid_sample_gradfix": _repair_grid_sample_gradfix,
+    "training.networks": quicker.networks,
+    "training.networks_stylegan2": quicker.networks,
 }

@@ -18,7 +18,7 @@ from stylegan_plugins.host.modules import host_module
 from stylegan_plugins.host.randomness import drawn_again, own_random
 from stylegan_plugins.manager import Plugins
 from stylegan_plugins.run.method import Method, check_names, check_terms, check_value, other_layers, refuse_readers
-from stylegan_plugins.run.optimizers import load_optimizer, spread
+from stylegan_plugins.run.optimizers import fuse_on_cpu, load_optimizer, spread
 from stylegan_plugins.run.progress import Progress
 from training_ext.distributed import average_gradients, broadcast, mean_over_ranks
 from training_ext.heads import update_average
@@ -263,6 +263,8 @@ class Session:
                 check_terms(self.methods[name], D, G.synthesis, self.plugins.without_D)
         self._wire()
         self._make_optimizers()
+        for optimizer in self.optimizers:
+            fuse_on_cpu(optimizer)
         if hasattr(loss, "session"):
             loss.session = self
         self._call("attached")

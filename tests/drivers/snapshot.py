@@ -1,5 +1,5 @@
-"""Run in a host's folder: load a snapshot as the host's own tools do. Prints a JSON line with a digest of every network
-and of an image made from seed 0, and the classes that were unpickled."""
+"""Run in a host's folder: load a snapshot as the host's own tools do. Prints a JSON line with a digest of each network,
+some pixels of images of seed 0, and the classes that were unpickled."""
 
 import hashlib
 import json
@@ -46,7 +46,7 @@ result = {
     for name in ("G", "D", "G_ema")
 }
 result["w_avg"] = digest([b for n, b in G.named_buffers() if n.endswith("w_avg")])
-result["image"] = digest([image])
+result["pixels"] = image.flatten()[::97].tolist()
 result["finite"] = bool(image.isfinite().all())
 result["modules"] = sorted({type(m).__module__.split(".")[0] for n in ("G", "D", "G_ema") for m in data[n].modules()})
 result["keys"] = sorted(data)

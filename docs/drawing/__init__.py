@@ -1,0 +1,1 @@
+"""Figures of the documentation as SVG, for docs/make_pictures.py."""

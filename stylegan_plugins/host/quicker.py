@@ -1,0 +1,66 @@
+"""Functions of a host that a CPU computes in fewer operations (reference_ops.py), put in their places.
+
+A replacement is tried on some numbers first: a function that a fork has changed, or lacks, stays as it is."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from stylegan_plugins.host import reference_ops
+
+Trials = list[tuple[tuple[Any, ...], dict[str, Any]]]  # arguments
+
+
+def upfirdn2d(module: Any) -> None:
+    """Replace the reference implementation of torch_utils.ops.upfirdn2d."""
+    image, taps = _numbers(2, 3, 5, 5), _numbers(4, 4)
+    trials: Trials = [((image, taps), dict(up=2, padding=[2, 1, 2, 1], gain=4))]
+    trials += [((image, taps), dict(down=2, padding=1, flip_filter=True)), ((image, taps), dict(padding=2))]
+    _replace(module, "_upfirdn2d_ref", reference_ops.upfirdn2d, trials)
+
+
+def bias_act(module: Any) -> None:
+    """Replace the reference implementation of torch_utils.ops.bias_act."""
+    trials: Trials = [((_numbers(2, 3, 4, 4), _numbers(3)), dict(act="lrelu", clamp=1))]
+    trials += [((_numbers(2, 3), _numbers(3)), {})]
+    made = functools.partial(reference_ops.bias_act, defaults=getattr(module, "activation_funcs", {}))
+    _replace(module, "_bias_act_ref", made, trials)
+
+
+def conv2d(module: Any) -> None:
+    """Replace conv2d of torch_utils.ops.conv2d_gradfix."""
+    _replace(module, "conv2d", reference_ops.conv2d, [((_numbers(2, 3, 4, 5), _numbers(4, 3, 1, 1)), {})])
+
+
+def networks(module: Any) -> None:
+    """Replace modulated_conv2d and FullyConnectedLayer.forward of StyleGAN2's networks."""
+    convolution = dict(weight=_numbers(4, 3, 3, 3), styles=_numbers(2, 3), noise=_numbers(2, 1, 5, 5), padding=1)
+    trials: Trials = [((_numbers(2, 3, 5, 5),), dict(convolution, fused_modconv=False))]
+    _replace(module, "modulated_conv2d", reference_ops.modulated_conv2d, trials)
+    with torch.random.fork_rng(devices=[]), contextlib.suppress(AttributeError, TypeError):
+        cls = module.FullyConnectedLayer
+        layers = [cls(6, 4, activation=name, lr_multiplier=0.5) for name in ("lrelu", "linear")]
+        made = functools.partial(reference_ops.fully_connected, bias_act=module.bias_act.bias_act)
+        _replace(cls, "forward", made, [((layer, _numbers(2, 6)), {}) for layer in layers])
+
+
+def _numbers(*shape: int) -> torch.Tensor:
+    """Return numbers in [-2, 2] that are not random: a run draws its own."""
+    return torch.arange(1, math.prod(shape) + 1).mul(1.7).sin().mul(2).view(shape)
+
+
+def _replace(owner: Any, name: str, made: Callable[[Any], Any], trials: Trials) -> None:
+    """Replace a function if `made` of it gives the same results."""
+    theirs = getattr(owner, name, None)
+    if theirs is None:
+        return
+    ours = made(theirs)
+    with contextlib.suppress(TypeError), torch.no_grad():  # a fork's may take other arguments
+        if all(torch.allclose(ours(*a, **b), theirs(*a, **b), rtol=1e-5, atol=1e-5) for a, b in trials):
+            setattr(owner, name, ours)
