@@ -154,7 +154,7 @@ def _table(text: str, kind: str) -> str:
 COMMANDS = """# Commands
 
 `stylegan-plugins COMMAND --help` prints the same. `stylegan-plugins --version` prints the version of the package.
-[Commands on runs](commands_on_runs.md) are on a page of their own.
+[Commands on runs](commands_on_runs.md) has the commands that take a run or a pickle.
 
 """
 COMMANDS_ON_RUNS = """# Commands on runs
@@ -175,7 +175,7 @@ KINDS = {"integer": "INT", "integer range": "INT", "float": "FLOAT", "float rang
 def commands_page(on_runs: bool) -> str:
     """Return docs/reference/commands.md, or commands_on_runs.md."""
     every = dict(_commands(cli.cli, "stylegan-plugins"))
-    page = lambda command: f"commands{'_on_runs' * _takes_run(command)}.md"
+    page = lambda command: "commands_on_runs.md" * _takes_run(command)
     rows = [
         [f"[`{name.partition(' ')[2]}`]({page(command)}#{name.replace(' ', '-')})", _first_line(command)]
         for name, command in every.items()
@@ -255,10 +255,10 @@ def _of_table(name: str) -> str:
     if name == "plugins":
         return _rows(["plug-in", "method", "source"], [_listed(plugin) for plugin in builtin()])
     if name == "methods":
-        head = ["your data", "start with", "then compare with", "why", "what is known"]
+        head = ["your data", "start with", "then compare with", "reason", "known figures"]
         return _rows(head, [[*_choice(rule)[:2], rule.then, *_choice(rule)[2:]] for rule in METHODS])
     if name == "additions":
-        return _rows(["if there are", "add", "why", "what is known"], [_choice(rule) for rule in ADDITIONS])
+        return _rows(["if there are", "add", "reason", "known figures"], [_choice(rule) for rule in ADDITIONS])
     table = FIGURES[name]
     label = lambda row: re.sub(r"^([^ ,]+(?:,[^ ,]+)*)", r"`\1`", row) if row[0].islower() else row
     rows = [[label(row), *(f"{value:.2f}" for value in values)] for row, values in table.rows.items()]
@@ -273,7 +273,7 @@ def _listed(name: str) -> list[str]:
 
 def _choice(rule: Rule) -> list[str]:
     options = " ".join(f"--{option}={value}" for option, value in rule.options.items())
-    return [rule.data, f"`{options}`" if options else "", rule.why, "; ".join(map(_known, rule.evidence))]
+    return [rule.data, f"`{options}`" if options else "", rule.why, ". ".join(map(_known, rule.evidence))]
 
 
 def _known(evidence: Quote | Known) -> str:

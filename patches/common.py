@@ -10,7 +10,7 @@ def bridge_import(file: str) -> Edit:
         file=file,
         before=Imports(),
         code="from stylegan_plugins import bridge",
-        reason="what the other edits of this file call; importing it repairs the host's modules for current PyTorch",
+        reason="the other edits of this file call it; importing it repairs the host's modules for current PyTorch",
     )
 
 

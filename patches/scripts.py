@@ -93,7 +93,7 @@ def _load(file: str, more: str = "") -> Edit:
         every=True,
         optional=True,
         code="bridge.load_networks({function}, {arguments}" + more + ")",
-        reason="classes and layers are known now: what is wrong with an option, or with the pickle, is one line",
+        reason="classes and layers are known now: an error in an option, or in the pickle, is one line",
     )
 
 

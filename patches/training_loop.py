@@ -68,7 +68,7 @@ def edits(family: Family) -> list[Edit]:
         loop_edit(
             after=Call("phase.opt.step"),
             code="bridge.session().step_end(phase)",
-            reason="modules that are trained with D have an optimiser of their own, which steps now",
+            reason="modules that are trained with D have their own optimisers, which step now",
         ),
         loop_edit(
             after=Increment("batch_idx"),
@@ -89,7 +89,7 @@ def _resume() -> list[Edit]:
         loop_edit(
             replace=Call("misc.InfiniteSampler"),
             code="bridge.checkpoints().sampler({function}({arguments}))",
-            reason="a resumed run goes on with the images that come next; a data loader runs ahead of the loop",
+            reason="a resumed run continues with the next images; a data loader runs ahead of the loop",
         ),
         *(
             loop_edit(

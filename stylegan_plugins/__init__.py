@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 hookimpl = pluggy.HookimplMarker("stylegan_plugins")
-"""Marks a function of a plug-in, or a method of what its `setup` returns, as the implementation of the hook of that
-name (see hookspecs.py)."""
+"""Marks the implementation of a hook: a function of a plug-in, or a method of the object that its `setup` returns. The
+name of the function is the name of the hook (see hookspecs.py)."""
 
 # What needs torch or NumPy is imported when it is first asked for.
 _LATER = {

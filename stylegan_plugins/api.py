@@ -135,9 +135,7 @@ def _read(command: click.Command, words: Sequence[str], options: Mapping[str, An
     try:
         context = command.make_context(command.name, [*as_arguments(options, flags), "--", *words])
     except click.UsageError as error:
-        raise OptionError(
-            f"{command.name}(): {error.format_message()} Its options are those of the command."
-        ) from error
+        raise OptionError(f"{command.name}(): {error.format_message()} It has the options of the command.") from error
     return context.params
 
 
@@ -158,7 +156,7 @@ class Evaluation:
 
 @_as(commands.evaluate)
 def evaluate(run: str | Path, **options: Any) -> Evaluation:
-    """Compare images of a run or pickle with real ones. Options and defaults are those of `stylegan-plugins evaluate`.
+    """Compare images of a run or pickle with real ones. Options are the same as in `stylegan-plugins evaluate`.
 
     Raises DataError, HostError or OptionError."""
     settings = _read(commands.evaluate, [str(run)], options)
@@ -182,7 +180,7 @@ def compare(arguments: Sequence[str] | Mapping[str, Any] = (), **options: Any) -
 
     arguments  for every train.py, as `train` takes them: dict(batch=8), or ["--batch=8"]
 
-    Of a recipe with several data sets, that by their names; nothing with dry_run. Options and defaults are those of
+    Of a recipe with several data sets, that by their names; nothing with dry_run. Options are the same as in
     `stylegan-plugins compare`. Raises DataError, HostError or OptionError."""
     more = as_arguments(arguments) if isinstance(arguments, Mapping) else list(arguments)
     settings = _read(commands.compare, more, options)
@@ -199,7 +197,7 @@ def compare(arguments: Sequence[str] | Mapping[str, Any] = (), **options: Any) -
 
 @_as(commands.advise)
 def advise(**options: Any) -> Advice:
-    """Return the train.py command to start with, with reasons and figures. Options and defaults are those of
+    """Return the train.py command to start with, with reasons and figures. Options and defaults are the same as in
     `stylegan-plugins advise`.
 
     Raises DataError, HostError, OptionError, or RunError if train.py refuses the command."""

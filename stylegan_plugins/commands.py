@@ -44,7 +44,7 @@ from training_ext.linear_evaluation import Protocol
     "--task",
     type=click.Choice(["auto", "classes", "omega"]),
     default="auto",
-    help="What to predict: classes of dataset.json, or what an augmentation did; auto: classes if there are any",
+    help="Target: classes of dataset.json, or what an augmentation did; auto: classes if there are any",
 )
 @default_option(
     "--protocol",
@@ -131,7 +131,7 @@ def evaluate(run_or_pkl: Path, data: str | None, **settings: Any) -> None:
 @click.option(
     "--metric",
     metavar="NAME,...",
-    help="What is compared, as in evaluate; pr_recall and others alone, best_kid of the best snapshot  [default: fid]",
+    help="Metrics, as in evaluate; pr_recall and others alone, best_kid of the best snapshot  [default: fid]",
 )
 @click.option("--features", metavar="NAME", help="As in evaluate  [default: inception]")
 @click.option("--samples", type=COUNT, help="Generated images, as in evaluate")
@@ -142,7 +142,7 @@ def evaluate(run_or_pkl: Path, data: str | None, **settings: Any) -> None:
     help="Values of an option of train.py or of a plug-in, as further rows; repeatable: all pairs of values",
 )
 @find.picture_options
-@outdir_option(help="Where runs and the table go; what is there is not done again", required=True)
+@outdir_option(help="Folder of runs and table; finished runs in it are used again", required=True)
 @click.option(
     "--jobs",
     type=COUNT,

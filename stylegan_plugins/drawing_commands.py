@@ -27,7 +27,7 @@ COUNT = click.IntRange(min=1)
 default_option = partial(click.option, show_default=True)
 outdir_option = partial(click.option, "--outdir", type=Directory)
 WITHOUT_IMAGES = "without images to look for nearest ones among"
-NEAR = "What near means: pixels, l1, lpips, or a backbone, such as efficientnet_lite0, clip or dinov2"
+NEAR = "Distance to training images: pixels, l1, lpips, or a backbone, such as efficientnet_lite0, clip or dinov2"
 to_stderr = partial(tell, err=True)
 seeds_option = partial(default_option, "--seeds")
 trunc_option = partial(default_option, "--trunc", type=click.FloatRange(min=0), default=sampling.TRUNCATION)
@@ -112,8 +112,8 @@ def interpolate(
 ) -> None:
     """Walk from seed to seed in w: a video (MP4 and GIF), and a strip with the nearest training image under each frame.
 
-    With --labels-only or --like the walk goes from the labels of one image to those of the next. If frames jump from
-    one training image to the next, the generator has memorised them."""
+    With --labels-only or --like the walk goes from the labels of one image to the labels of the next. If frames jump
+    from one training image to the next, the generator has memorised them."""
     if video["seconds"] is not None:
         refuse_given("frames", "with --seconds")
     if len(like) == 1:

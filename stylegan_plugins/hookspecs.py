@@ -36,8 +36,8 @@ def configure(args: Any, options: Any, explicit: frozenset[str]) -> Any:
 
 @hookspec
 def register_labels(args: Any, options: Any) -> Any:
-    """Return `Labels` for the data set to have instead of its own: vectors [M, d], one for each image in the host's
-    order (sorted names), and, if x-flips have others, as many for them. G then has labels of width d, and D, unless
+    """Return `Labels` that replace the labels of the data set: vectors [M, d], one for each image in the host's order
+    (sorted names). If flipped images have other labels, as many for them. G then has labels of width d, and D, unless
     `configure` says otherwise. `None`: the data set stays as it is. At most one active plug-in may have labels.
 
     Called before `configure` in the starting process, and again in each process that trains, before the data set is
@@ -114,8 +114,8 @@ def setup(session: Any, options: Any) -> Any:
     `terms`, `critic`) and whose methods that are marked with `hookimpl` are its hooks. `None` adds nothing.
 
     Called once in each process, when networks, loss and optimisers exist and nothing is trained yet. Random numbers
-    drawn here are the plug-in's own, hidden from the host, and the same in all processes. What the object remembers
-    between iterations beyond its heads and averages is returned by its `state_dict()`, and taken back by its
+    drawn here are the plug-in's own, hidden from the host, and the same in all processes. State of
+    the object beyond its heads and averages is returned by its `state_dict()`, and restored by its
     `load_state_dict(state)`. `session` - see [the session](session.md); do not change networks here. The
     networks, `device`, `dataset` and `layer_shape` are there; `judge`, `generate`, `augment` and the heads' optimisers
     follow in `attached`."""
@@ -131,7 +131,8 @@ class MethodHooks:
     @hookspec
     def trains(self, name: str, nimg: int) -> bool:  # type: ignore[empty-body]
         """Return whether a parameter of G or D is trained now. `name` - str: `G.mapping.fc0.weight`, `D.b4.out.bias`.
-        Those of a plug-in's module before the mapping network are `G.mapping.before.*`. `nimg` - int: real images
+        Parameters of a plug-in's module before the mapping network are
+        `G.mapping.before.*`. `nimg` - int: real images
         shown so far. A parameter is trained if all methods that have this hook say so; a
         phase in which nothing is trained is skipped. Asked in each round: the host switches everything on."""
 
@@ -169,9 +170,9 @@ class MethodHooks:
 
     @hookspec
     def statistics(self, nimg: int) -> None:
-        """A tick ends and its statistics are collected next: what is reported now is among them, in `stats.jsonl` and
-        tensorboard. Called on each process, after metrics and snapshot; all must report the same names in the same
-        order. Leave random numbers as they were."""
+        """A tick ends and its statistics are collected next. Values that are reported now are among them, in
+        `stats.jsonl` and TensorBoard. Called on each process, after metrics and snapshot; all must report the same
+        names in the same order. Leave random numbers as they were."""
 
     @hookspec
     def tick(self, nimg: int) -> None:

@@ -130,7 +130,7 @@ class Catalogue:
                 raise PluginError(f"--plugin: {hook}() of {name!r} has the name of a hook and no mark: @hookimpl.")
         try:
             if not name.replace("-", "_").isidentifier():
-                raise PluginError(f"--plugin: {name!r} is no name of a plug-in: use letters, digits and hyphens.")
+                raise PluginError(f"--plugin: {name!r} is not a name of a plug-in: use letters, digits and hyphens.")
             self.pm.register(plugin, name)
             self.pm.check_pending()  # a misspelt hook fails here, not silently 400 kimg later
             if self.options_class(name) is not None:
@@ -140,10 +140,10 @@ class Catalogue:
             for attribute in ("requires", "conflicts", "brings"):
                 kinds = list | tuple | dict if attribute == "brings" else list | tuple
                 if not isinstance(getattr(plugin, attribute, ()), kinds):
-                    raise PluginError(f"--plugin: {attribute} of {name!r} is no list of names of plug-ins.")
+                    raise PluginError(f"--plugin: {attribute} of {name!r} is not a list of names of plug-ins.")
             presets = self.presets(name)
             if not all(isinstance(preset, plugin_options.Preset) for preset in presets.values()):
-                raise PluginError(f"--plugin: PRESETS of {name!r} is no dictionary of Preset by name.")
+                raise PluginError(f"--plugin: PRESETS of {name!r} is not a dictionary of Preset by name.")
         except (pluggy.PluginValidationError, *FAULTS) as error:
             if self.pm.has_plugin(name):
                 self.pm.unregister(name=name)

@@ -235,9 +235,9 @@ def test_a_metric_or_one_figure_of_it_is_compared():
         **{"kid": ("kid", "", False), "pr_recall": ("pr", "_recall", False), "pr": ("pr", "_f_score", False)}
     }
     assert evaluate.figures_of("best_kid", "--metric") == {"best_kid": ("kid", "", True)}
-    with pytest.raises(OptionError, match="best_variety is no metric"):  # of which neither more nor less is better
+    with pytest.raises(OptionError, match="best_variety is not a metric"):  # of which neither more nor less is better
         evaluate.figures_of("best_variety", "--metric")
-    with pytest.raises(OptionError, match="^--metric=kid,pr_x: pr_x is no metric of fid, kid, pr, is, distinct"):
+    with pytest.raises(OptionError, match="^--metric=kid,pr_x: pr_x is not a metric of fid, kid, pr, is, distinct"):
         evaluate.figures_of("kid,pr_x", "--metric")
 
 

@@ -136,7 +136,7 @@ def test_hooks_without_a_mark_with_a_wrong_name_or_argument_are_refused():
 
     for made, message in (
         (Unmarked(), r"batch_end\(\) has the name of a hook and no mark. Put @hookimpl above it"),
-        (Misspelt(), r"batch_edn\(\) is no hook of a method. Known: attached, trains"),
+        (Misspelt(), r"batch_edn\(\) is not a hook of a method. Known: attached, trains"),
         (Greedy(), r"tick\(\) has the argument 'colour'; it may take nimg"),
     ):
         with pytest.raises(PluginError, match=message):

@@ -188,7 +188,7 @@ def test_nothing_that_a_crafted_run_names_is_called(ada_host, unfinished, tmp_pa
         crafted = args | {"loss_kwargs": {"class_name": class_name, "command": f"touch {marker}"}}
         (run / "training_options.json").write_text(json.dumps(crafted))
         done = run_script(ada_host, "train.py", f"--resume-run={run}", check=False)
-        assert done.returncode == 2 and f"is {class_name!r}, which is no class of this host" in done.stderr
+        assert done.returncode == 2 and f"is {class_name!r}, which is not a class of this host" in done.stderr
     assert not marker.exists()
 
 

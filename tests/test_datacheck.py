@@ -416,7 +416,7 @@ def test_a_network_that_never_answers_is_given_up_in_time(silent_server, monkeyp
     monkeypatch.setattr(host_metrics, "detector_urls", lambda metric: [silent_server])
     monkeypatch.setattr(host_metrics, "SECONDS", 0.2)
     start = time.monotonic()
-    with pytest.raises(OptionError, match="--metrics=fid needs .*detector.pkl, which cannot be had .*Timeout"):
+    with pytest.raises(OptionError, match="--metrics=fid needs .*detector.pkl, which is not available .*Timeout"):
         host_metrics.check_metrics(["fid"], None)
     assert time.monotonic() - start < 10
     assert util.requests is requests

@@ -232,7 +232,7 @@ def test_a_pickle_of_classes_is_not_conditioned_by_priors(cache, fetched, ada_ho
     classes = make_pickle(fetched[ADA], tmp_path / "classes.pkl", c_dim=3)
     flags = [f"--data={large_crops}", f"--outdir={tmp_path}/runs", f"--resume={classes}", "--plugin=disp", LITE0]
     done = run_script(ada_host, "train.py", *flags, "--dry-run", check=False)
-    assert done.returncode == 2 and "trained with labels of width 3, those of the plug-in have 1280" in done.stderr
+    assert done.returncode == 2 and "trained with labels of width 3, the labels of the plug-in have 1280" in done.stderr
 
 
 @pytest.mark.run

@@ -148,7 +148,7 @@ def test_a_download_that_breaks_off_goes_on_where_it_stopped(body, cache):
 def test_a_later_run_goes_on_where_an_earlier_one_gave_up(body, cache):
     with serving(body) as server:
         server.break_after = len(body) // 10
-        with pytest.raises(DataError, match="cannot be had"):
+        with pytest.raises(DataError, match="is not available"):
             downloads.local_data(f"{server.address}/x.zip")
         assert files(cache) == ["x.zip.part", "x.zip.part.tag"]
         have = next(cache.rglob("*.part")).stat().st_size
@@ -166,7 +166,7 @@ def test_a_part_that_does_not_belong_to_the_file_is_not_used(change, body, cache
         server.break_after = len(body) // 10
         if change == "no tag":
             server.tag = None
-        with pytest.raises(DataError, match="cannot be had"):
+        with pytest.raises(DataError, match="is not available"):
             downloads.local_data(f"{server.address}/x.zip")
         server.break_after = None
         server.body, server.ranges = new, change != "no ranges"
@@ -190,7 +190,7 @@ def test_a_part_longer_than_the_file_is_thrown_away(body, cache):
 @pytest.mark.parametrize("wrong", [b"<html>Sorry, moved.</html>", b"", b"PK\x03\x04 and then nothing"])
 def test_what_is_no_zip_is_refused_and_not_kept(wrong, cache):
     with serving(wrong) as server:
-        with pytest.raises(DataError, match="is no zip"):
+        with pytest.raises(DataError, match="is not a zip"):
             downloads.local_data(f"{server.address}/x.zip")
     assert not [name for name in files(cache) if not name.endswith(".tag")]
 
@@ -200,7 +200,7 @@ def test_a_zip_with_a_damaged_image_is_refused_and_not_kept(body, cache):
     damaged = bytearray(body)
     damaged[len(body) // 2] ^= 0xFF
     with serving(bytes(damaged)) as server:
-        with pytest.raises(DataError, match="is damaged|is no zip"):
+        with pytest.raises(DataError, match="is damaged|is not a zip"):
             downloads.local_data(f"{server.address}/x.zip")
     assert not [name for name in files(cache) if not name.endswith(".tag")]
 
@@ -209,7 +209,9 @@ def test_a_zip_with_a_damaged_image_is_refused_and_not_kept(body, cache):
 def test_an_error_of_the_server_is_one_line_with_its_status(body, cache):
     with serving(body) as server:
         server.status = 404
-        with pytest.raises(DataError, match=r"--data: http://127.0.0.1:\d+/x.zip cannot be had \(status 404\)") as told:
+        with pytest.raises(
+            DataError, match=r"--data: http://127.0.0.1:\d+/x.zip is not available \(status 404\)"
+        ) as told:
             downloads.local_data(f"{server.address}/x.zip")
     assert "\n" not in str(told.value) and files(cache) == []
 
@@ -221,7 +223,7 @@ def test_without_a_network_the_error_says_what_to_do(cache, monkeypatch):
         monkeypatch.setenv("STYLEGAN_PLUGINS_DATASETS", f"http://127.0.0.1:{unused.getsockname()[1]}")
         with pytest.raises(DataError, match="Connect to the network once, it is kept in .*; or get the zip") as told:
             downloads.local_data("100-shot-obama")
-    assert "100-shot-obama.zip cannot be had (ConnectionError)" in str(told.value)
+    assert "100-shot-obama.zip is not available (ConnectionError)" in str(told.value)
 
 
 @pytest.mark.unit

@@ -91,13 +91,13 @@ def test_commands_take_names_of_any_characters_on_terminals_of_any_encoding(enco
         (code, info), *others = results(encoding, folder, list(lines))
         assert code == 0 and "mine: d" in info and "\\udcff" in info
         assert {code for code, _ in others} == {2}
-    assert "is no folder" in others[-1][1]
+    assert "is not a folder" in others[-1][1]
 
 
 @pytest.mark.unit
 def test_a_run_is_not_written_where_tensorboard_cannot(tmp_path):
     run_folders.check_name(tmp_path / ODD, "--outdir")
-    with pytest.raises(DataError, match="--outdir: .* is no text in the encoding of this system"):
+    with pytest.raises(DataError, match="--outdir: .* is not text in the encoding of this system"):
         run_folders.check_name(tmp_path / BYTES, "--outdir")
 
 
@@ -109,7 +109,7 @@ def test_train_and_scripts_print_names_that_the_terminal_lacks(patched, color_zi
     done = run_script(patched[ADA], "train.py", *flags, fresh=True, PYTHONIOENCODING="ascii:strict")
     assert "\\u2603" in done.stdout and "00000-b_-" in done.stdout
     done = run_script(patched[ADA], "train.py", f"--data={color_zip}", f"--outdir={data.parent / BYTES}", check=False)
-    assert done.returncode == 2 and "is no text in the encoding of this system" in done.stderr
+    assert done.returncode == 2 and "is not text in the encoding of this system" in done.stderr
 
 
 LOG = """

@@ -245,7 +245,7 @@ def test_missing_inception_weights_are_one_error_that_names_what_can_be_had(cach
         extractors.load("inception", {"features"}, CPU)
     assert time.monotonic() - begin_at < 10
     message = str(error.value)
-    assert message.startswith("--features=inception: its weights cannot be had (ConnectionError)")
+    assert message.startswith("--features=inception: its weights are not available (ConnectionError)")
     assert extractors.CLEAN in message and str(cache / "inception" / "inception-2015-12-05.pt") in message
     assert "on another scale: efficientnet_lite0." in message and "\n" not in message
     monkeypatch.setattr(backbones, "at_hand", list)
@@ -458,8 +458,8 @@ def test_bad_input_is_one_line(cache, ada_host, two, network, small_zip, color_z
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda: evaluation.metrics_of("fid,xy"), "--metrics=fid,xy: xy is no metric of fid, kid, pr, is"),
-        (lambda: evaluation.metrics_of(" ,"), "nothing is no metric"),
+        (lambda: evaluation.metrics_of("fid,xy"), "--metrics=fid,xy: xy is not a metric of fid, kid, pr, is"),
+        (lambda: evaluation.metrics_of(" ,"), "nothing is not a metric"),
         (lambda: extractors.load("nosuch", BOTH, CPU), "--features=nosuch: there is no such backbone"),
         (lambda: extractors.load("test_resnet=gone.pth", BOTH, CPU), "there is no file of weights gone.pth"),
         (lambda: extractors.load("inception=x.pth", BOTH, CPU), "give no file"),
@@ -468,7 +468,7 @@ def test_bad_input_is_one_line(cache, ada_host, two, network, small_zip, color_z
             "--metrics=is takes 10 generated .* samples is 9",
         ),
         (lambda: evaluation.check_numbers(metrics.METRICS, "--metrics", 3, 9), "--metrics=fid takes 4 real images"),
-        (lambda: run_folders.snapshots(Path("x.pkl")), "x.pkl is no run directory"),
+        (lambda: run_folders.snapshots(Path("x.pkl")), "x.pkl is not a run directory"),
     ],
 )
 def test_what_cannot_be_computed_is_refused(call, message):

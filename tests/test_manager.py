@@ -150,9 +150,9 @@ def test_an_argument_that_a_hook_does_not_have_is_refused_with_plugin_and_hook_o
 @pytest.mark.parametrize(
     ("name", "attributes", "message"),
     [
-        ("listed", {"requires": "diffaugment"}, "requires of 'listed' is no list of names"),
-        ("preset", {"PRESETS": {"paper": {"weight": 1}}}, "PRESETS of 'preset' is no dictionary of Preset by name"),
-        ("2d", {}, "'2d' is no name of a plug-in: use letters, digits and hyphens"),
+        ("listed", {"requires": "diffaugment"}, "requires of 'listed' is not a list of names"),
+        ("preset", {"PRESETS": {"paper": {"weight": 1}}}, "PRESETS of 'preset' is not a dictionary of Preset by name"),
+        ("2d", {}, "'2d' is not a name of a plug-in: use letters, digits and hyphens"),
         ("ada", {"ada": "never"}, "ada of 'ada' is 'never'; it is one of"),
     ],
 )

@@ -201,7 +201,7 @@ def test_calc_metrics_takes_them(cache, ada_host, pickles, color_zip):
 @pytest.mark.parametrize(
     "flags, message",
     [
-        (["--metrics=fid_clean"], "--metrics=fid_clean: features=inception: its weights cannot be had"),
+        (["--metrics=fid_clean"], "--metrics=fid_clean: features=inception: its weights are not available"),
         ([f"--metrics={FID}", "--data={few}"], f"--metrics={FID} takes 4 real images; --data has 3"),
         ([f"--metrics={IS}", "--metric-samples=9"], f"--metrics={IS} takes 10 generated images; .* is 9"),
         (["--metrics=is_clip"], "--metrics=is_clip: features=clip: "),

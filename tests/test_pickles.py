@@ -346,7 +346,7 @@ def test_a_flipped_bit_never_ends_in_anything_but_an_error_of_one_line(pickles, 
 @pytest.mark.unit
 @pytest.mark.parametrize("value", [[1, 2], 3, "text", {1: 2}])
 def test_what_is_no_network_pickle_is_told(value, tmp_path):
-    with pytest.raises(DataError, match="is no network pickle"):
+    with pytest.raises(DataError, match="is not a network pickle"):
         read_pickle(dumped(tmp_path, value))
 
 
@@ -444,7 +444,7 @@ def test_a_type_of_numbers_is_no_way_into_numpys_memory(state, tmp_path):
 
 @pytest.mark.unit
 def test_a_network_whose_parts_are_no_dictionary_is_an_error_of_one_line(tmp_path):
-    with pytest.raises(DataError, match="_modules of a G is no dictionary"):
+    with pytest.raises(DataError, match="_modules of a G is not a dictionary"):
         read_pickle(dumped(tmp_path, named({"G": persistent("", {"_modules": 5})})))
 
 

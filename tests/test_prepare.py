@@ -159,7 +159,7 @@ def test_values_that_would_wrap_are_refused(tmp_path):
         assert len(made(usable(str(path), How(stretch=True)))[0]) == 2
     nothing = np.full((16, 16), np.nan, np.float32)
     path = folder(tmp_path / "nan", {"n.tif": bytes_of(PIL.Image.fromarray(nothing), "TIFF")})
-    with pytest.raises(DataError, match="none of 1 pictures .* n.tif .it has values that are no numbers"):
+    with pytest.raises(DataError, match="none of 1 pictures .* n.tif .it has values that are not numbers"):
         usable(str(path))
 
 
@@ -227,7 +227,7 @@ def test_clutter_is_left_out_and_told_once_and_is_no_class(packed, tmp_path, cap
     assert list(pixels) == ["cats/a.png", "dogs/b.png"] and labels["classes"] == ["cats", "dogs"]
     said = capsys.readouterr().out
     assert said.count(f"hidden, empty and system files, left out: {len(CLUTTER)} (") == 1
-    assert "files that are no pictures, left out: 1 (read me.txt)" in said
+    assert "files that are not pictures, left out: 1 (read me.txt)" in said
     assert "2 classes of" in said and "0 cats: 1, 1 dogs: 1" in said
 
 
@@ -241,7 +241,9 @@ def test_what_cannot_be_read_is_named_and_left_out(tmp_path, capsys):
     files = {"a.png": CAT, "cut.jpg": jpeg[:900], "text.png": b"<html>", "bomb.png": bytes_of(CAT)[:16] + b"\xff" * 200}
     assert list(made(usable(str(folder(tmp_path / "photos", files))))[0]) == ["a.png"]
     assert "that cannot be read, left out: 3 (bomb.png (" in capsys.readouterr().out
-    with pytest.raises(DataError, match="none of 1 pictures in .* can be read; the first: text.png .it is no picture"):
+    with pytest.raises(
+        DataError, match="none of 1 pictures in .* can be read; the first: text.png .it is not a picture"
+    ):
         usable(str(folder(tmp_path / "none", {"text.png": b"<html>"})))
     assert not list((tmp_path / "cache").rglob("*.tmp")) and not list((tmp_path / "cache").rglob("none.zip"))
 
@@ -425,7 +427,7 @@ def test_files_of_labels_that_cannot_be_read_are_one_line(tmp_path):
         usable(str(packed), How(cond=True))
     bad = {
         '{"labels": [["caf\u00e9.png", 0]]}'.encode("latin-1") * 4000: "dataset.json in .* is not in UTF-8 .byte",
-        b'{"labels": [': "dataset.json in .* is no JSON",
+        b'{"labels": [': "dataset.json in .* is not JSON",
         b"[" * 100_000: "dataset.json in .* is (not|no JSON)",
     }
     for content, message in bad.items():
@@ -444,7 +446,7 @@ def test_files_of_labels_that_cannot_be_read_are_one_line(tmp_path):
 def test_without_labels_classes_cannot_be_trained(tmp_path):
     for files in ({"a.png": CAT}, {"00000/img00000000.png": CAT, "00001/img00001000.png": CAT}):
         path = folder(tmp_path / str(len(files)), files)
-        with pytest.raises(DataError, match="--cond=1: .* has no labels. Put the pictures of each class into a folder"):
+        with pytest.raises(DataError, match="--cond=1: .* has no labels. Put the pictures of each class into its own"):
             usable(str(path), How(cond=True))
     with pytest.raises(OptionError, match="--allow-empty-classes: classes are not used"):
         How.take({"allow_empty_classes": True})

@@ -111,7 +111,7 @@ def test_weights_that_are_not_there_are_told(cache, crops):
     [
         (np.zeros([3]), r"features \[3\]"),
         (np.zeros([0, 4]), r"features \[0, 4\]"),
-        (np.full([2, 2], np.nan), "no finite numbers"),
+        (np.full([2, 2], np.nan), "not finite numbers"),
         (np.array([["a"]]), "features"),
         (b"", "cannot be read"),
         (b"PK\x03\x04 broken", "cannot be read"),

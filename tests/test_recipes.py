@@ -180,7 +180,7 @@ def test_what_a_user_gives_wins():
             {"data": "x.zip"},
             "--recipe=transfer needs a pretrained network .* Add -- --resume=....",
         ),
-        ("low-shot", "published", {"plugins": "none"}, "--recipe=low-shot has rows of its own"),
+        ("low-shot", "published", {"plugins": "none"}, "--recipe=low-shot has its own rows"),
     ],
 )
 def test_what_is_missing_is_one_line(name, scale, given, message):

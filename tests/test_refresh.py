@@ -70,7 +70,7 @@ def test_a_page_that_cannot_be_written_is_a_data_error(tmp_path):
     (folder / "report.html").mkdir()
     with pytest.raises(DataError, match="is a folder"):
         page.refresh(folder)
-    with pytest.raises(DataError, match="is no folder"):
+    with pytest.raises(DataError, match="is not a folder"):
         page.refresh(tmp_path / "none")
 
 

@@ -240,8 +240,8 @@ def test_runs_of_the_same_name_are_told_apart_and_one_given_twice_is_shown_once(
 @pytest.mark.parametrize(
     "make, message",
     [
-        (lambda top: top / "none", "is no folder"),
-        (lambda top: (top / "file").write_text("x") and top / "file", "is no folder"),
+        (lambda top: top / "none", "is not a folder"),
+        (lambda top: (top / "file").write_text("x") and top / "file", "is not a folder"),
         (lambda top: (top / "empty").mkdir() or top / "empty", "neither stats.jsonl nor training_options.json"),
         (
             lambda top: (top / "a/b/c").mkdir(parents=True) or top,
@@ -266,7 +266,7 @@ def test_a_run_without_statistics_beside_another_is_a_note(tmp_path):
     (old / "fakes000000.png").rename(old / "fakes_init.png")
     page = page_of(young, old)
     assert "There are no statistics" in page.text and "fakes000000.png cannot be read" in page.text
-    assert "training_options.json is no JSON" in page.text
+    assert "training_options.json is not a JSON" in page.text
     assert [image["alt"] for image in page.all("img")] == [
         "Samples of old, 200 kimg",
         "Samples of old, before training",
@@ -519,7 +519,7 @@ def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path, name):
     (folder / name).unlink(missing_ok=True)
     os.mkfifo(folder / name)
     done = command(folder, f"--out={tmp_path / 'report.html'}")
-    assert "is no regular file" in done.stderr if name.endswith("jsonl") else done.exit_code == 0
+    assert "is not a regular file" in done.stderr if name.endswith("jsonl") else done.exit_code == 0
 
 
 @pytest.mark.unit

@@ -90,7 +90,7 @@ def test_a_run_that_was_moved_with_its_data_goes_on_for_longer_and_keeps_its_beg
     output = run.communicate(timeout=120)[0]
     assert run.returncode == 128 + signal.SIGTERM
     # The command works in any folder, and what was said last is what the run goes on with.
-    assert f"It goes on with:\n  {sys.executable} {ada_host / 'train.py'} --resume-run={moved}" in output
+    assert f"Resume it with:\n  {sys.executable} {ada_host / 'train.py'} --resume-run={moved}" in output
     done = run_script(tmp_path, str(ada_host / "train.py"), f"--resume-run={moved}", "--dry-run")
     options = json.loads((moved / "training_options.json").read_text())
     assert "of 1 kimg" in done.stdout and options["state_minutes"] == 0.0001
@@ -235,7 +235,7 @@ def test_a_state_is_never_loaded_as_a_pickle(tmp_path):
     torch.save({"x": Evil()}, path)
     info = states.read_info(path)
     info.size, info.sha256 = path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest()
-    with pytest.raises(DamagedStateError, match="is no training state"):
+    with pytest.raises(DamagedStateError, match="is not a training state"):
         states.read_state(path, info)
     assert not (tmp_path / "was-run").exists()
 

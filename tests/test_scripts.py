@@ -381,7 +381,7 @@ OF_SCRIPT = {
         **TO_FOLDER,
         "rows": (["--rows=-1"], "--rows: seeds are 0 to 4294967295, not -1."),
         "cols": (["--cols=2-1"], "--cols: the range is empty"),
-        "a layer too many": (["--styles=0-99"], "--styles: 8 is no layer of this network. Its layers are 0 to 7."),
+        "a layer too many": (["--styles=0-99"], "--styles: 8 is not a layer of this network. Its layers are 0 to 7."),
     },
     "projector.py": {
         **OF_ALL,

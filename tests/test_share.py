@@ -177,7 +177,7 @@ def test_any_other_onnx_file_is_refused_in_one_line(tmp_path_factory, content, t
     onnx.helper.set_model_props(model, {portable.KEY: text})
     for written in (content, model.SerializeToString()):
         file.write_bytes(written)
-        with pytest.raises(DataError, match="is no ONNX file of `stylegan-plugins export`"):
+        with pytest.raises(DataError, match="is not an ONNX file of `stylegan-plugins export`"):
             onnx_networks.OnnxNetwork(file)
 
 
@@ -185,7 +185,7 @@ def test_any_other_onnx_file_is_refused_in_one_line(tmp_path_factory, content, t
 def test_a_folder_with_onnx_alone_needs_no_host(tmp_path):
     (tmp_path / "G_ema.onnx").write_bytes(b"no network")
     assert run_folders.is_onnx(tmp_path) and run_folders.is_onnx(tmp_path / "G_ema.onnx")
-    with pytest.raises(DataError, match="is no ONNX file"):
+    with pytest.raises(DataError, match="is not an ONNX file"):
         loading.load(tmp_path)
     (tmp_path / "network.pkl").write_bytes(b"")
     assert not run_folders.is_onnx(tmp_path)

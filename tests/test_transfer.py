@@ -222,7 +222,7 @@ def test_stylegan3_refuses_another_depth_and_another_generator(stylegan3_host, s
     assert "--map-depth=4: the pickle of --resume has 8" in refused(
         stylegan3_host, STYLEGAN3, color_zip, tmp_path, resume, "--map-depth=4"
     )
-    assert "G of stylegan3.pkl is no training.networks_stylegan3.Generator" in refused(
+    assert "G of stylegan3.pkl is not a training.networks_stylegan3.Generator" in refused(
         stylegan3_host, STYLEGAN3, color_zip, tmp_path, resume, "--cfg=stylegan3-t"
     )
 
@@ -249,10 +249,10 @@ def test_pictures_become_those_that_the_pickle_makes(family, training_hosts, sou
 @pytest.mark.host
 def test_data_that_the_pickle_does_not_fit_are_refused(fetched, ada_host, sources, color_zip, labelled_zip, tmp_path):
     resume = f"--resume={sources[ADA]}"
-    assert "makes images of 32x32, those of --data are 64x64. Give --size=32" in (
+    assert "makes images of 32x32, the images of --data are 64x64. Give --size=32" in (
         refused(ada_host, ADA, color_zip, tmp_path, resume, "--size=64")
     )
-    assert "makes RGB images, those of --data are gray" in (
+    assert "makes RGB images, the images of --data are gray" in (
         refused(ada_host, ADA, color_zip, tmp_path, resume, "--colors=gray")
     )
     assert "was trained with no labels, this run has labels of width 3. Train with --cond=0" in refused(
@@ -268,7 +268,7 @@ def test_data_that_the_pickle_does_not_fit_are_refused(fetched, ada_host, source
 def test_a_source_that_cannot_be_had_is_one_line(ada_host, color_zip, tmp_path):
     assert "--resume: nothing.pkl does not exist" in refused(ada_host, ADA, color_zip, tmp_path, "--resume=nothing.pkl")
     told = refused(ada_host, ADA, color_zip, tmp_path, "--resume=http://127.0.0.1:9/x.pkl")
-    assert "--resume: http://127.0.0.1:9/x.pkl cannot be had (ConnectionError)" in told
+    assert "--resume: http://127.0.0.1:9/x.pkl is not available (ConnectionError)" in told
 
 
 @pytest.mark.run

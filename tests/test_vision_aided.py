@@ -238,7 +238,7 @@ def test_missing_weights_without_a_network_are_one_error_soon(monkeypatch, tmp_p
         configured(models="dino")
     assert time.monotonic() - begin_at < 10
     message = str(error.value)
-    assert message.startswith("--vision-aided-models=dino: its weights cannot be had")
+    assert message.startswith("--vision-aided-models=dino: its weights are not available")
     assert "vit_base_patch16_224.dino/resolve/main/model.safetensors" in message and "\n" not in message
     assert str(tmp_path / "backbones" / "vit_base_patch16_224.dino.safetensors") in message
 

@@ -71,9 +71,9 @@ class Images:
     raw               [N, C, H, W] from the data set or G; in a phase of D, a leaf of the graph if a gradient by `raw`
                       is declared
     clean             [N, C, H, W] after the host's blur and ADA
-    shown             [N, C, H, W] after the augmentations: what the critic judges
+    shown             [N, C, H, W] after the augmentations, as the critic judges them
     labels            [N, c_dim]
-    omega             what augmentations drew, by augmentation and group
+    omega             draws of the augmentations, by augmentation and group
     z                 [N, z_dim] of generated images, else None
     w                 [N, num_ws, w_dim] of generated images, else None
     index             [N] of real images: their places in the host's data set, else None; None too in a loop that does
@@ -102,14 +102,14 @@ class Pass:
 
     images       the images of the source; of a view, those that it was made from
     view         the name of the view, None for the shown images
-    batch        [N, C, H, W] or, of a view, [M, C, H, W]: what D was given
+    batch        [N, C, H, W] or, of a view, [M, C, H, W]: the input of D
     labels       [N, c_dim] or [M, c_dim]
-    targets      what the view gave beside its images, else None
+    targets      targets of the view, else None
     host_logits  [N, 1] of the host's D, None if D did not run
     layers       outputs of layers of D, by name, float32, as the layers give them: those that a part declares
     logits       [N, K] of the critic, [N, 1] of the host's; of a view, only with `judged` or `gradient`
-    gradients    of the sum of `logits`, by what a term or R1 declares: 'raw' or 'shown', of a view 'batch'; the shape
-                 of the images, with a graph
+    gradients    of the sum of `logits`, by the images that a term or R1 declares: 'raw' or 'shown', of a view 'batch';
+                 the shape of the images, with a graph
     views        passes of the views that the term declares, by name"""
 
     images: Images
@@ -166,7 +166,7 @@ class Batch:
     """A view with its own labels or targets, or with another number of items than the shown images.
 
     images   [M, C, H, W]
-    labels   [M, c_dim]; None: those of the source
+    labels   [M, c_dim]; None: the labels of the source
     targets  anything that its term reads"""
 
     images: torch.Tensor
@@ -256,7 +256,7 @@ class Critic:
     logits   Pass -> [N, K]; the loss is averaged over K. None: there is no adversarial loss; D does not run for it, and
              parts that need D or its logits are refused
     layers   names of submodules of D that it reads
-    runs_D   False for a network of its own: D then runs only for terms that read it
+    runs_D   False for a critic with its own network: D then runs only for terms that read it
     loss     its GAN loss; None: that of --gan-loss
     weight   factor of the adversarial losses of D; 0 switches them off, and R1 with them
     r1       the images whose gradient R1 takes: 'raw', as the hosts do, or 'shown'; None: no R1
@@ -283,7 +283,7 @@ class Head:
     name      key in the training state, without dots
     module    made in `setup`
     network   whose phases train it
-    settings  arguments of its optimiser; what is left out is as in the network's"""
+    settings  arguments of its optimiser; the others are as in the network's"""
 
     name: str
     module: torch.nn.Module

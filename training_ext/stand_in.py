@@ -29,7 +29,7 @@ def input_of_D(loss: Any, images: torch.Tensor, labels: torch.Tensor, **kwargs: 
         loss.D = D
     if stand_in.images is None or result is not stand_in.images:
         raise PluginError(
-            "This host's loss has a run_D of its own, which returns more than D's logits or does not call D: "
+            "This host's loss has its own run_D, which returns more than D's logits or does not call D: "
             "plug-ins cannot work with it. Train without --plugin."
         )
     return result, stand_in.kwargs

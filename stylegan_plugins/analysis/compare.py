@@ -147,8 +147,8 @@ def run(
     real, *others = datasets.check_dataset(judged_by)
     if shape != others:
         raise DataError(
-            f"--reference={reference}: pictures of {others[0]} pixels and {others[1]} channels; those of --data have "
-            f"{shape[0]} and {shape[1]}. Give --size and --colors for both."
+            f"--reference={reference}: pictures of {others[0]} pixels and {others[1]} channels; the pictures of --data "
+            f"have {shape[0]} and {shape[1]}. Give --size and --colors for both."
         )
     samples = samples or evaluate.default_samples(real)
     evaluate.check_numbers(chosen, "--metric", real, samples)

@@ -70,7 +70,7 @@ def _named(text: str, flag: str, known: Mapping[str, Any], listed: Iterable[str]
     unknown = [name for name in names if name not in known]
     if unknown or not names:
         missing, choices = unknown[0] if unknown else "nothing", ", ".join(listed or known)
-        raise OptionError(f"{flag}={text}: {missing} is no metric of {choices}.")
+        raise OptionError(f"{flag}={text}: {missing} is not a metric of {choices}.")
     return {name: known[name] for name in names}
 
 
@@ -181,7 +181,7 @@ class Comparison:
         except FileNotFoundError:
             pass
         except (OSError, ValueError, EOFError):
-            tell(f"{file} is damaged and is made anew.", err=True)
+            tell(f"{file} is damaged and is made again.", err=True)
         found = extract(self.network, batches(), count, None if self.quiet else f"{key}: {what}")["features"]
         with whole(file) as out:
             np.save(out, found)

@@ -220,6 +220,6 @@ def _halves_of(file: Path) -> tuple[Description, dict[str, int], tuple[Any, Any]
         raise DataError(f"{file} cannot be read ({error.strerror}).") from error
     except (DecodeError, ValueError, TypeError, LookupError, AssertionError, RuntimeError, *refused) as error:
         raise DataError(
-            f"{file} is no ONNX file of `stylegan-plugins export`. Give G_ema.onnx of a folder that it wrote."
+            f"{file} is not an ONNX file of `stylegan-plugins export`. Give G_ema.onnx of a folder that it wrote."
         ) from error
     return Description.of(described), sizes, (mapping, synthesis)

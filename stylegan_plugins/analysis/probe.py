@@ -323,7 +323,7 @@ def trained_discriminator(pickle: Path) -> Any:
     Raises DataError if its run did not train it."""
     if plugin := without_D(run_folders.read_options(pickle.parent)):
         raise DataError(
-            f"{pickle}: its run did not train the host's D, which has random weights or those of --resume: "
+            f"{pickle}: its run did not train the host's D, which has random weights or the weights of --resume: "
             f"--plugin={plugin} trains without it. Probe another run."
         )
     D = load_network(pickle, "D")

@@ -187,7 +187,7 @@ def settings_of(
     Raises OptionError for rows that are given, and for data or arguments that are missing."""
     recipe = read(name)
     if given["plugins"] or given["rows"]:
-        raise OptionError(f"--recipe={name} has rows of its own. Leave out --plugins and --row, or write a recipe.")
+        raise OptionError(f"--recipe={name} has its own rows. Leave out --plugins and --row, or write a recipe.")
     chosen = recipe.scale(scale)
     given = {**given, "more": _joined(given["more"])}
     for option, why in chosen.needs.items():

@@ -48,7 +48,7 @@ def run(
             continue
         found[str(model)] = lambda model=model: model.load("--models").to(device)  # type: ignore[misc]
     if not found:
-        raise DataError("--models: no backbone's weights can be had; see above.")
+        raise DataError("--models: no backbone's weights are available; see above.")
     folder = outdir or pickle.parent
     datasets.check_output(folder)
     rows = rank(found, dataset, generator.images, most)

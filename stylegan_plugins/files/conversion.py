@@ -45,7 +45,7 @@ def look(file: IO[bytes]) -> Seen:
             values = np.asarray(image)
             low, high = float(values.min()), float(values.max())
             if not np.isfinite([low, high]).all():
-                raise ValueError("it has values that are no numbers")
+                raise ValueError("it has values that are not numbers")
             return Seen(side, mode, True, low, high)
         deep = any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()) if len(tile) > 3)
         return Seen(side, mode, deep, 0, float(max(pair[1] for pair in _extrema(image))) if deep else 0)
@@ -139,5 +139,5 @@ def _square(image: PIL.Image.Image, form: Form) -> PIL.Image.Image:
 def reason(error: BaseException) -> str:
     """Say why a picture cannot be read."""
     if isinstance(error, PIL.UnidentifiedImageError):
-        return "it is no picture of a known kind"
+        return "it is not a picture of a known kind"
     return f"{' '.join(str(error).split()) or type(error).__name__:.100}"

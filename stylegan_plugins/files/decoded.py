@@ -158,7 +158,7 @@ def _use(dataset: Any, mode: str | None, shown: int, say: Callable[[str], None])
         return
     limit = int(SHARE[mode or "auto"] * psutil.virtual_memory().available)
     if size > limit:
-        raise DataError(f"{rows.size} images need {_mb(size)} of memory, and may take {_mb(limit)} of what is free.")
+        raise DataError(f"{rows.size} images need {_mb(size)} of memory, and may take {_mb(limit)} of the free memory.")
     if not images.are_right():
         _check_room(images.file.parent, size)
         if mode or size >= LARGE:

@@ -84,8 +84,8 @@ def download(
     except requests.RequestException as error:
         why = type(error).__name__ if error.response is None else f"status {error.response.status_code}"
         raise DataError(
-            f"{option}: {address} cannot be had ({why}). Connect to the network once, it is kept in "
-            f"{folder}; or get the {suffix[1:]} by other means and give its path."
+            f"{option}: {address} is not available ({why}). Connect to the network once, it is kept "
+            f"in {folder}; or get the {suffix[1:]} by other means and give its path."
         ) from error
     except OSError as error:  # the others are such, too
         raise DataError(
@@ -112,7 +112,7 @@ def check_zip(path: Path) -> None:
         with open(path, "rb") as file:
             start = file.read(16)
         raise DataError(
-            f"--data: what was downloaded is no zip ({error}); it begins with {start!r}. Give the zip's own address."
+            f"--data: the downloaded file is not a zip ({error}); it begins with {start!r}. Give the zip's own address."
         ) from error
     if broken is not None:
         raise DataError(f"--data: {broken} in the downloaded zip is damaged. Try again.")

@@ -165,7 +165,7 @@ def _refuse_lacking(name: str, tensors: Tensors) -> None:
         if sign in tensors:
             raise DataError(
                 f"{name} is of {program}, whose architecture the hosts lack: {why}. Make images with that program, or "
-                "train anew here."
+                "train from scratch here."
             )
 
 

@@ -105,7 +105,7 @@ def _rows_of_json(source: Source, file: str) -> tuple[Rows, list[str]]:
     except UnicodeDecodeError as error:
         raise DataError(f"--data: {where} is not in UTF-8 (byte {error.start}). Save it in UTF-8.") from None
     except json.JSONDecodeError as error:
-        raise DataError(f"--data: {where} is no JSON (line {error.lineno}: {error.msg}). Write it again.") from None
+        raise DataError(f"--data: {where} is not JSON (line {error.lineno}: {error.msg}). Write it again.") from None
     except (ValueError, TypeError, LookupError, RecursionError):
         raise DataError(f'--data: {where} is not {{"labels": [[file, label], ...]}}. Write it so.') from None
     wrong = next((name for name, _ in rows if not isinstance(name, str)), None)
@@ -126,7 +126,7 @@ def _rows_of_csv(source: Source, file: str) -> tuple[Rows, list[str]]:
     try:
         lines = [(number, line) for number, line in enumerate(csv.reader(text.splitlines(), delimiter=separator), 1)]
     except csv.Error as error:
-        raise DataError(f"--data: {where} is no CSV ({error}). Write it again.") from None
+        raise DataError(f"--data: {where} is not CSV ({error}). Write it again.") from None
     lines = [(number, [cell.strip() for cell in line]) for number, line in lines if any(line)]
     if lines and lines[0][1][1:] and lines[0][1][1].lower() in ("class", "label"):
         del lines[0]

@@ -23,7 +23,7 @@ def parse(text: str) -> dict[str, Any]:
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     if not isinstance(found, dict):
-        raise ValueError("it is no JSON object")
+        raise ValueError("it is not a JSON object")
     if text.count("[") + text.count("{") <= MOST_DEPTH:  # as in nearly every line: a walk through it takes longer
         return found
     level: list[Any] = [found]
@@ -47,7 +47,7 @@ def read_from(path: Path, start: int) -> Iterator[tuple[dict[str, Any] | None, i
     does not end yet. Otherwise as `read`."""
     try:
         if path.exists() and not path.is_file():
-            raise DataError(f"{path} is no regular file; remove it.")
+            raise DataError(f"{path} is not a regular file; remove it.")
         with open(path, "rb") as file:
             if path.stat().st_size > MOST_BYTES:
                 raise DataError(f"{path} is larger than {MOST_BYTES >> 20} MB, which no run writes; remove it.")

@@ -50,7 +50,7 @@ class Noted(Record):
 
     def build(self, state: Any) -> None:
         if not isinstance(state, dict):
-            raise pickle.UnpicklingError(f"{self.class_name} has a state that is no dictionary")
+            raise pickle.UnpicklingError(f"{self.class_name} has a state that is not a dictionary")
         self.state = state
 
 
@@ -88,7 +88,7 @@ class TensorRecord(Record):
         if not isinstance(size, tuple) or not isinstance(stride, tuple) or not len(size) == len(stride) <= MOST_AXES:
             raise pickle.UnpicklingError("a tensor without a shape")
         if not all(type(number) is int and 0 <= number < 1 << 48 for number in (offset, *size, *stride)):
-            raise pickle.UnpicklingError("a tensor of a shape that is no shape")
+            raise pickle.UnpicklingError("a tensor of an impossible shape")
         there, count = storage.count, 1
         for length in size:
             count *= length
@@ -165,7 +165,7 @@ class Unknown(Global):
 def _numbers(values: tuple) -> tuple:
     """Return values that are numbers or None. Raises UnpicklingError for others, which may be of any size."""
     if not all(value is None or isinstance(value, int | float) for value in values):
-        raise pickle.UnpicklingError("an argument that is no number")
+        raise pickle.UnpicklingError("an argument that is not a number")
     return values
 
 
@@ -256,7 +256,7 @@ class Reachable:
 
     def size(self, lengths: Any) -> tuple:
         if not isinstance(lengths, tuple):
-            raise pickle.UnpicklingError("a size that is no tuple")
+            raise pickle.UnpicklingError("a size that is not a tuple")
         return lengths
 
     def device(self, kind: Any, index: Any = None) -> torch.device:
@@ -283,7 +283,7 @@ class Reachable:
     def storage(self, data: Any) -> StorageRecord:
         """Read what torch puts around the numbers of a tensor: pickles in the pickle, a count, and the numbers."""
         if not isinstance(data, bytes):
-            raise pickle.UnpicklingError("a tensor's storage is no bytes")
+            raise pickle.UnpicklingError("a tensor's storage is not bytes")
         if data[:2] == b"PK":
             raise UntrustedPickle(f"A tensor of {self.name} hides a file, which a network does not need. {ADVICE}")
         file = io.BytesIO(data)  # shares the bytes

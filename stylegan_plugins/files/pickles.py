@@ -99,7 +99,7 @@ def _snapshot(table: Reachable, data: Any) -> Snapshot:
         of = data.class_name if isinstance(data, Noted) else data.name
         data = {"D" if "iscriminator" in of else "G_ema": data}
     if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
-        raise DataError(f"{table.name} is no network pickle: it holds {type(data).__name__}, not networks by name.")
+        raise DataError(f"{table.name} is not a network pickle: it holds {type(data).__name__}, not networks by name.")
     networks, plain, left = {}, {}, dict[str, str]()
     for key, value in data.items():
         try:
@@ -132,7 +132,7 @@ class _Out:
         tensors = list(self.tensors(noted))
         args = self.plain(noted.state.get("_init_args", ()))
         if not isinstance(args, list | tuple):
-            raise pickle.UnpicklingError("arguments of a network that are no list")
+            raise pickle.UnpicklingError("arguments of a network that are not a list")
         return Network(
             class_name=noted.class_name,
             init_args=tuple(args),
@@ -146,7 +146,7 @@ class _Out:
         """Return a dictionary of names in the state of a module; an empty one for none."""
         found = noted.state.get(key) or {}
         if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
-            raise pickle.UnpicklingError(f"{key} of a {noted.class_name} is no dictionary of names")
+            raise pickle.UnpicklingError(f"{key} of a {noted.class_name} is not a dictionary of names")
         self.allowance.step(len(found))
         return found
 
@@ -155,7 +155,7 @@ class _Out:
         depth = self.allowance.enter(depth)
         temporary = noted.state.get("_non_persistent_buffers_set") or set()
         if not isinstance(temporary, set):
-            raise pickle.UnpicklingError("names of buffers that are no set")
+            raise pickle.UnpicklingError("names of buffers that are not a set")
         for kind in ("_parameters", "_buffers"):
             for name, value in self.part(noted, kind).items():
                 self.known(value)

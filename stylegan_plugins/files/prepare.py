@@ -190,7 +190,7 @@ def _check_labels(path: Path, how: How, given: Path) -> list[str]:
         found = given_labels.read(source, datasets.image_names(source.files))
     if found is None:
         raise DataError(
-            f"--cond=1: {given} has no labels. Put the pictures of each class into a folder of its own, or add "
+            f"--cond=1: {given} has no labels. Put the pictures of each class into its own folder, or add "
             "labels.csv or dataset.json."
         )
     found.check(how.allow_empty_classes)
@@ -227,7 +227,7 @@ def _prepare(source: Source, pictures: Sequence[str], how: How, file: Path) -> N
         notes.add("hidden, empty and system files, left out", name)
     for name in sorted(source.files.keys() - set(pictures)):
         if not _has_labels(name):
-            notes.add("files that are no pictures, left out", name)
+            notes.add("files that are not pictures, left out", name)
     seen: dict[str, Seen] = {}
     for name in _shown(pictures, "Looking at pictures", len(pictures)):
         try:

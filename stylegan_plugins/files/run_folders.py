@@ -28,7 +28,7 @@ def read_options(run_dir: Path) -> dict[str, Any] | None:
     file = run_dir / OPTIONS
     try:
         if file.exists() and not file.is_file():
-            raise ValueError("it is no regular file")
+            raise ValueError("it is not a regular file")
         if file.exists() and file.stat().st_size > 4 * json_lines.MOST_LETTERS:
             raise ValueError("it is too large")
         return json_lines.parse(file.read_text(encoding="utf-8", errors="replace"))
@@ -44,7 +44,7 @@ def check_name(path: str | Path, flag: str) -> None:
         os.path.abspath(path).encode()
     except UnicodeEncodeError as error:
         raise DataError(
-            f"{flag}: {path} is no text in the encoding of this system. Give a folder of another name."
+            f"{flag}: {path} is not text in the encoding of this system. Give a folder of another name."
         ) from error
 
 
@@ -107,7 +107,7 @@ def _is_whole(pickle: Path) -> bool:
 def snapshots(run_dir: Path) -> list[Path]:
     """Return all snapshots of a run directory, the oldest first. Raises DataError if there is none."""
     if not run_dir.is_dir():
-        raise DataError(f"{run_dir} is no run directory, which --all needs.")
+        raise DataError(f"{run_dir} is not a run directory, which --all needs.")
     if not (found := snapshots_in(run_dir)):
         raise DataError(f"{run_dir} has no network-snapshot-*.pkl; give a run directory or a network pickle.")
     return found

@@ -153,7 +153,7 @@ def read_state(path: Path, info: Info | None = None) -> dict[str, Any]:
         msgspec.convert(state, _State)
         return state
     except (DataError, msgspec.ValidationError) as error:
-        raise DamagedStateError(f"{path} is no training state ({error}).") from error
+        raise DamagedStateError(f"{path} is not a training state ({error}).") from error
     except MemoryError as error:
         raise _unreadable(path, error) from error
 
@@ -165,7 +165,7 @@ def read_info(path: Path) -> Info:
         data = file.read_bytes()
         if msgspec.json.decode(data, type=_Format).format != FORMAT:
             raise DamagedStateError(
-                f"{path} is no training state of this version of stylegan-plugins. Start a new run from a snapshot: "
+                f"{path} is not a training state of this version of stylegan-plugins. Start a new run from a snapshot: "
                 "--resume=PKL."
             )
         return msgspec.json.decode(data, type=Info)
@@ -215,6 +215,6 @@ def newest_state(run_dir: Path, report: Callable[[str], None]) -> tuple[Path, In
         except DamagedStateError as error:
             report(f"{error} Going back to the one before.")
     raise StateError(
-        f"{run_dir} has no training-state-*.pt{' that is whole' if found else ''}: the run cannot go on exactly. "
+        f"{run_dir} has no training-state-*.pt{' that is whole' if found else ''}: the run cannot be resumed exactly. "
         "Start a new one from its newest snapshot, with --resume=PKL."
     )

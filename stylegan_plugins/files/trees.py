@@ -94,4 +94,4 @@ def _tree_of(shape: Any, tensors: dict[str, torch.Tensor]) -> Any:
         return tuple(_tree_of(item, tensors) for item in value)
     if kind == "bytes":
         return base64.b64decode(value, validate=True)
-    raise ValueError(f"{kind!r} is no kind of value")
+    raise ValueError(f"{kind!r} is not a kind of value")

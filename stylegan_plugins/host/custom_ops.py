@@ -70,7 +70,7 @@ def get_plugin(
         _failures[module_name] = _explain(module_name, error)
         if verbosity != "none":  # one process of several has it
             line = "=" * 100
-            advice = "Training goes on with the slow reference implementation."
+            advice = "Training continues with the slow reference implementation."
             print(f"\n{line}\nWARNING: {_failures[module_name]}\n{advice}\n{line}", file=sys.stderr, flush=True)
         raise BuildError(_failures[module_name]) from error
     if verbosity != "none":

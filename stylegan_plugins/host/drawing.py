@@ -225,7 +225,7 @@ def _check_latents(G: Any, values: Mapping[str, Any]) -> None:
     """Raise OptionError or DataError if w of a file, or layers, are not those of the network."""
     for style in values.get("col_styles") or ():
         if not 0 <= style < G.num_ws:
-            raise OptionError(f"--styles: {style} is no layer of this network. Its layers are 0 to {G.num_ws - 1}.")
+            raise OptionError(f"--styles: {style} is not a layer of this network. Its layers are 0 to {G.num_ws - 1}.")
     file = values.get("projected_w")
     if not isinstance(file, str):
         return

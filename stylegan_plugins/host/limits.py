@@ -46,7 +46,7 @@ def _states(state: Any) -> Iterator[dict[str, Any]]:
 
 def _check(what: str, kwargs: Any) -> None:
     if not isinstance(kwargs, Mapping) or not all(isinstance(name, str) for name in kwargs):
-        raise DataError(f"{what} was made with arguments that are no dictionary of names. Use another pickle.")
+        raise DataError(f"{what} was made with arguments that are not a dictionary of names. Use another pickle.")
     for name, value in kwargs.items():
         if name.endswith("_kwargs") or isinstance(value, Mapping):
             _check(what, {} if value is None else value)

@@ -30,7 +30,7 @@ def files(host: Path) -> dict[str, str]:
         return json.loads((host / FOLDER / LIST).read_text())
     except (OSError, ValueError) as error:
         raise PatchError(
-            f"{host / FOLDER / LIST} cannot be read ({error}). Get the host anew, and patch it."
+            f"{host / FOLDER / LIST} cannot be read ({error}). Fetch the host again, and patch it."
         ) from error
 
 
@@ -99,7 +99,7 @@ def restore(host: Path) -> list[str]:
     originals = host / FOLDER / "originals"
     lost = [file for file in files(host) if not (originals / file).is_file()]
     if lost:
-        raise PatchError(f"{originals} lacks {', '.join(lost)}: nothing was restored. Get the host anew.")
+        raise PatchError(f"{originals} lacks {', '.join(lost)}: nothing was restored. Fetch the host again.")
     changed = [file for file in changed_since(host) if _digest(host / file) != _digest(originals / file)]
     if changed:
         raise PatchError(

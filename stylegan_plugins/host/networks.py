@@ -213,7 +213,9 @@ def _trusted(path: Path) -> Snapshot:
             file.seek(0)
             data = host_module("legacy").load_network_pkl(file)
     except (pickle.UnpicklingError, EOFError, *UNKNOWN) as error:
-        raise DataError(f"{path} is no pickle that the host can load ({error!r}). Leave --trust-pickle out.") from error
+        raise DataError(
+            f"{path} is not a pickle that the host can load ({error!r}). Leave --trust-pickle out."
+        ) from error
     found = {name: describe(value) for name, value in data.items() if isinstance(value, torch.nn.Module)}
     return Snapshot(str(path), found, {name: value for name, value in data.items() if name not in found})
 

@@ -31,7 +31,7 @@ class AdvAugOptions:
     g_gamma: float = option(0.01, "size of the perturbation of each of G's features", minimum=0)
     attack: str = option(
         "loss",
-        "what a perturbation raises: the loss of the network in training, or D's score, the authors' code",
+        "target of a perturbation: the loss of the network in training, or D's score, the authors' code",
         choices=advaug.ATTACKS,
     )
 

@@ -1,4 +1,4 @@
-"""bCR: D judges an image as it judges the same image flipped and shifted, be it real or generated.
+"""bCR: D judges real and generated images as it judges the same images flipped and shifted.
 
 Zhao, Singh, Lee, Zhang, Odena, Zhang: Improved Consistency Regularization for GANs (AAAI 2021, arXiv:2002.04724).
 Equations: docs/methods/bcr.md; their functions: training_ext.consistency."""

@@ -1,4 +1,4 @@
-"""Diagnostics: does D learn its training images by heart, and does G copy them? Training itself stays as it is.
+"""Diagnostics: does D memorise its training images, and does G copy them? Training itself stays as it is.
 
 r_t and r_v are those of Karras et al. 2020, Training Generative Adversarial Networks with Limited Data
 (arXiv:2006.06676), equation 1; D's accuracy on training against held-out images is what Zhao et al. 2020,

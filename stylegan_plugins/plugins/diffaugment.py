@@ -82,7 +82,7 @@ class DiffAugmentOptions:
     cutout: float = option(
         0.5, "side of the hole, in image sides; 0 = off", minimum=0, maximum=1, counts=_applied("cutout")
     )
-    flip: float = option(0.5, "probability of an x-flip", minimum=0, maximum=1, counts=_applied("flip"))
+    flip: float = option(0.5, "probability of a horizontal flip", minimum=0, maximum=1, counts=_applied("flip"))
     shift: float = option(
         0.125, "largest mirrored shift, in image sides; 0 = off", minimum=0, maximum=0.9, counts=_applied("shift")
     )

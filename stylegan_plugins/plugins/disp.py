@@ -85,7 +85,7 @@ class DISPOptions:
     )
     flips: str = option(
         "own",
-        "priors of --mirror's x-flips: their own, or shared with their images",
+        "priors of the flipped images of --mirror: their own, or shared with their images",
         choices=("own", "shared"),
         counts=(CountsWith("--mirror", lambda args: args["training_set_kwargs"].get("xflip"), 1),),
     )
@@ -119,7 +119,7 @@ def register_labels(args: Any, options: DISPOptions) -> Labels:
         file = priors.file_for(data["path"], options.features, weights=options.weights_file, flips=flips)
         found = load(file, data)
         if flips and found.flipped is None:
-            print(f"disp: {file} has no priors of x-flips; they share those of their images.")
+            print(f"disp: {file} has no priors of flipped images; these share the priors of their images.")
         count = len(found.of_the_run)
         sampling = way_of_sampling(options, count)
         if sampling == "mixture":
@@ -268,7 +268,7 @@ def register_commands(cli: click.Group) -> None:
         help=f"{', '.join(backbones.BACKBONES)}, contrad:RUN, or features of your own",
     )
     @click.option("--weights", type=click.Path(exists=True, dir_okay=False), help="Weights  [default: published ones]")
-    @click.option("--flips/--no-flips", default=False, help="Of x-flips, too, for --mirror=1")
+    @click.option("--flips/--no-flips", default=False, help="Also of horizontally flipped images, for --mirror=1")
     @find.device_option()
     @find.picture_options
     def command(data: str, features: str, weights: str | None, flips: bool, device: str, **pictures: Any) -> None:

@@ -33,7 +33,7 @@ class InsGenOptions:
     momentum: float = option(0.999, "decay of the averages of D and of the heads in a step", minimum=0, maximum=1)
     noise: float = option(0.15, "standard deviation of delta, the noise in z of generated images' keys", minimum=0)
     real_queue: int | None = option(
-        None, "keys of real images; none: 5% of the data set, counting x-flips, the authors' choice", minimum=1
+        None, "keys of real images; none: 5% of the data set, counting flipped images, the authors' choice", minimum=1
     )
     generated_queue: int | None = option(None, "keys of generated images; none: 5%, too", minimum=1)
     ada_linear: float = option(

@@ -1,4 +1,4 @@
-"""LeCam: D's predictions are pulled towards moving averages of those of the other source.
+"""LeCam: D's predictions are pulled towards moving averages of its predictions on the other source.
 
 Tseng, Jiang, Liu, Yang, Yang: Regularizing Generative Adversarial Networks under Limited Data (CVPR 2021,
 arXiv:2104.03310). Equations: docs/methods/lecam.md; their functions: training_ext.lecam."""

@@ -207,7 +207,7 @@ def register_sampler(run_dir: Path, options: SelfCondOptions) -> Sampler:
         last = json_lines.parse((run_dir / LOG).read_text(encoding="utf-8").splitlines()[-1])
         counts = np.asarray(last["counts"], dtype=np.float64)
         if counts.shape != (options.clusters,) or not (counts >= 0).all() or not 0 < counts.sum() < np.inf:
-            raise ValueError("its counts are no numbers of images")
+            raise ValueError("its counts are not numbers of images")
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise DataError(
             f"{run_dir / LOG} cannot be read ({getattr(error, 'strerror', None) or error}): it has the clusters of the "

@@ -157,7 +157,7 @@ class Log:
             found.append(f"{self._nowhere} lines of {name} have no kimg and were left out.")
         if self._odd:
             listed = [f"{odd} ({count})" for odd, count in self._odd.most_common(5)] + ["..."] * (len(self._odd) > 5)
-            found.append(f"Values that are no finite number, and are gaps in the curves: {', '.join(listed)}.")
+            found.append(f"Values that are not finite, and are gaps in the curves: {', '.join(listed)}.")
         return found
 
 

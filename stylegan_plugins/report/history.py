@@ -109,7 +109,7 @@ class Folder:
         Raises DataError if this is no run directory, or nothing is known about the run yet."""
         path = self.path
         if not path.is_dir():
-            raise DataError(f"{path} is no folder; give a run directory, such as runs/00000-faces-auto1.")
+            raise DataError(f"{path} is not a folder; give a run directory, such as runs/00000-faces-auto1.")
         try:
             names = sorted(name for name in os.listdir(path) if is_read(name))
         except OSError as error:
@@ -119,7 +119,7 @@ class Folder:
             return self._run
         if not seen.keys() & {"stats.jsonl", OPTIONS}:
             raise DataError(
-                f"{path} is no run directory: it has neither stats.jsonl nor training_options.json, nor runs in it."
+                f"{path} is not a run directory: it has neither stats.jsonl nor training_options.json, nor runs in it."
             )
         files = [path / name for name in seen]
         for log in self._logs:
@@ -237,7 +237,7 @@ def _settings(path: Path, notes: list[str]) -> dict[str, Any]:
     except DataError as error:
         if isinstance(error.__cause__, OSError):
             raise
-        notes.append(f"{OPTIONS} is no JSON object; settings are left out.")
+        notes.append(f"{OPTIONS} is not a JSON object; settings are left out.")
         return {}
     if found is None:
         notes.append(f"There is no {OPTIONS}; settings are left out.")

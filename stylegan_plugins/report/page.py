@@ -46,7 +46,7 @@ PAGE = "report.html"  # of a run, in its directory
 # By name a heading, what it says, and what may be said of an early run: of what the hosts write, and of diagnostics.
 STATISTICS: dict[str, dict[str, list[str]]] = json.loads((HERE / "statistics.json").read_text(encoding="utf-8"))
 HEADINGS: dict[str, str | None] = {  # of groups of statistics, by how names begin, the first that fits; None: not drawn
-    **dict.fromkeys(("Loss/scores/", "Loss/signs/", "Progress/augment"), "What D thinks"),
+    **dict.fromkeys(("Loss/scores/", "Loss/signs/", "Progress/augment"), "Scores of D"),
     **dict.fromkeys(("Progress/", "Timing/total"), None),  # rise with kimg, whatever a run does: in the table alone
     "Loss/": "Losses",
     **dict.fromkeys(("Timing/", "Resources/"), "Time and memory"),
@@ -211,7 +211,7 @@ def _layout() -> tuple[Any, str]:
 def _stat_groups(of: Sequence[Configuration]) -> list[Group]:
     """Return charts of stats.jsonl: the host's losses, D's judgement, then what plug-ins wrote, by the first word of
     its name, and time and memory at the end."""
-    names: dict[str, list[str]] = {"Losses": [], "What D thinks": []}
+    names: dict[str, list[str]] = {"Losses": [], "Scores of D": []}
     for name in sorted({name for one in of for name in one.stats.values}):
         heading = next((HEADINGS[start] for start in HEADINGS if name.startswith(start)), name.split("/")[0])
         if heading is not None:

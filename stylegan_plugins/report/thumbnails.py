@@ -85,7 +85,7 @@ def _read(file: Path, size: int, mtime: int, side: int | None) -> Encoded:
 def opened(file: Path, side: int | None) -> tuple[PIL.Image.Image, bool]:
     """Return `excerpt` of a file. side: pixels of one image in it, None if it is not known. Raises one of BROKEN."""
     if not file.is_file():
-        raise OSError("it is no regular file")
+        raise OSError("it is not a regular file")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)  # this is stricter
         with PIL.Image.open(file, formats=FORMATS) as sheet:

@@ -59,7 +59,7 @@ def _not_finite(stats: Table) -> list[Sentence]:
     if not losses:
         return []
     first = min(losses, key=lambda name: losses[name])
-    text = f"Losses are not finite since {losses[first]:.6g} kimg ({first}): what is trained after that is lost."
+    text = f"Losses are not finite since {losses[first]:.6g} kimg ({first}): training after that is lost."
     return [Sentence(BAD, "finite", text)]
 
 
@@ -144,7 +144,7 @@ def _memorising(of: Configuration) -> list[Sentence]:
         )
         if far:
             ratio = charts.written(far[-1][1])
-            text += f", and samples are no nearer to training images than held-out images are (ratio {ratio})"
+            text += f", and samples are not nearer to training images than held-out images are (ratio {ratio})"
         found.append(Sentence(GOOD, "fits", f"{text}."))
     return found
 

@@ -46,7 +46,7 @@ def watch(
                 report(f"{out}: all {len(runs)} runs are complete.")
                 return
             if shown is None:
-                report(f"{out} is written anew when the runs in it go on, until they are complete. Ctrl-C ends this.")
+                report(f"{out} is written again while its runs continue, until they are complete. Ctrl-C ends this.")
             shown = found
             time.sleep(seconds)
     except KeyboardInterrupt:

@@ -53,7 +53,7 @@ class Advice:
             "\n".join(self.seen),
             shlex.join(self.command),
             "\n".join(self.why),
-            "\n".join(["What is known:", *(f"- {line}" for line in self.evidence)]),
+            "\n".join(["Known figures:", *(f"- {line}" for line in self.evidence)]),
             f"Then compare with: {self.then}. docs/methods/which_method.md has all rules.",
         ]
         return "\n\n".join(blocks)
@@ -179,7 +179,7 @@ def _classes(path: Path, how: prepare.How) -> tuple[list[int], str]:
     counts = [] if found is None else found.counts()
     if len(counts) > 1:
         return counts, f"{len(counts)} classes of {min(counts)} to {max(counts)}"
-    return [], "no classes" if found is None or counts else "with labels that are no classes"
+    return [], "no classes" if found is None or counts else "with labels that are not classes"
 
 
 def _alike(path: Path) -> str:

@@ -230,7 +230,9 @@ def check_names(args: Mapping[str, Any], plugins: Plugins, where: str) -> None:
         raise OptionError(f"{where}this host's training loop has no argument {unknown[0]!r}.")
     for path, name in _classes(args):
         if not (isinstance(name, str) and _is_known_class(name, plugins)):
-            raise OptionError(f"{where}{path} is {name!r:.60}, which is no class of this host or of stylegan-plugins.")
+            raise OptionError(
+                f"{where}{path} is {name!r:.60}, which is not a class of this host or of stylegan-plugins."
+            )
 
 
 def _is_known_class(name: str, plugins: Plugins) -> bool:

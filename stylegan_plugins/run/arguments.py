@@ -148,15 +148,15 @@ def options_for(command: click.Command) -> list[click.Option]:
             parameter.type = click.IntRange(min=0)
     plugin_help = "Plug-ins to train with, or .py files of them, repeatable; see: stylegan-plugins list"
     resume_help = (
-        "Go on exactly with the run in DIR, or with the newest run in it; needs no other option. auto: with the run "
-        "of this very command, or begin it"
+        "Resume exactly the run in DIR, or the newest run in it; needs no other option. auto: resume the run of this "
+        "command, or start it"
     )
-    minutes_help = "Time between two states that --resume-run can go on from  [default: 10]"
+    minutes_help = "Time between two training states  [default: 10]"
     grids_help = (
-        "Time between two image grids, beside those of ticks; 0: those alone  [default: 2, after 30 minutes 10]"
+        "Time between two image grids, beside the grids at ticks; 0: at ticks alone  [default: 2, after 30 minutes 10]"
     )
-    nan_help = "When weights or losses are not finite: end the run, or say it and go on  [default: stop]"
-    accept_help = "Go on with --resume-run although data or arguments of the run have changed"
+    nan_help = "When weights or losses are not finite: end the run, or warn and continue  [default: stop]"
+    accept_help = "Let --resume-run continue although data or arguments of the run have changed"
     trust_help = "Load the pickle of --resume as the host would: it may run any code"
     resume: dict[str, Any] = dict(is_eager=True, callback=_nothing_else_required)
     ours = [
@@ -164,10 +164,10 @@ def options_for(command: click.Command) -> list[click.Option]:
         DEVICE_OPTION,
         option("--resume-run", resume_help, _RunFolder(exists=True, file_okay=False), "DIR|auto", **resume),
         option("--state-minutes", minutes_help, click.FloatRange(min=0, min_open=True), "MIN"),
-        option("--keep-states", "States that are kept  [default: 2]", COUNT),
+        option("--keep-states", "Training states that are kept  [default: 2]", COUNT),
         METRIC_SAMPLES_OPTION,
         option("--image-minutes", grids_help, click.FloatRange(min=0), "MIN"),
-        click.Option(["--no-report"], is_flag=True, default=None, help="Do not keep report.html of the run fresh"),
+        click.Option(["--no-report"], is_flag=True, default=None, help="Do not write report.html of the run"),
         option("--on-nan", nan_help, click.Choice(["stop", "warn"]), None),
         click.Option(["--accept-changes"], is_flag=True, help=accept_help),
         click.Option(["--trust-pickle"], is_flag=True, help=trust_help),
@@ -179,7 +179,7 @@ def options_for(command: click.Command) -> list[click.Option]:
     taken = sorted(existing & {flag for option in ours for flag in option.opts})
     if taken:
         raise HostError(
-            f"This host's train.py has {', '.join(taken)} of its own, which plug-ins need: rename it there."
+            f"This host's train.py has {', '.join(taken)} as its own option, which plug-ins need: rename it there."
         )
     extra = [*loop_options.options(), *(click.Option([flag], **how) for flag, how in prepare.OPTIONS.items())]
     return ours + [option for option in extra if not existing & set(option.opts)]

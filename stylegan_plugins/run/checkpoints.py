@@ -207,9 +207,9 @@ class Checkpoints:
         assert self.session is not None
         newest = next(iter(states_of(self.session.run_dir)), None)
         if newest is None:
-            return "It has no state yet: start it anew."
+            return "It has no state yet: start it again."
         script, run_dir = Path(sys.argv[0]).absolute(), self.session.run_dir.absolute()
-        return f"It goes on with:\n  {shlex.join([sys.executable, str(script), f'--resume-run={run_dir}'])}"
+        return f"Resume it with:\n  {shlex.join([sys.executable, str(script), f'--resume-run={run_dir}'])}"
 
     def _check_finite(self) -> None:
         assert self.session is not None

@@ -37,7 +37,7 @@ def local_pickle(address: str) -> Path:
         return downloads.download(address, downloads.cache_directory() / "pickles", _check_pickle, "--resume", ".pkl")
     if Path(address).is_dir():
         raise DataError(
-            f"--resume: {address} is a folder. Give a network-snapshot-*.pkl in it, or go on with that run: "
+            f"--resume: {address} is a folder. Give a network-snapshot-*.pkl in it, or resume that run: "
             f"--resume-run={address}."
         )
     if not Path(address).is_file():
@@ -114,7 +114,7 @@ def configure(args: Any, given: frozenset[str], trust: bool, labels_of_plugin: b
         labels = 0 if labels_of_plugin and classes == 0 else dataset.label_dim
         if labels_of_plugin and classes not in (0, labels):
             raise DataError(
-                f"--resume: {path.name} was trained with labels of width {classes}, those of the plug-in have "
+                f"--resume: {path.name} was trained with labels of width {classes}, the labels of the plug-in have "
                 f"{labels}. Use a pickle without labels, or of a run with the same plug-in and options."
             )
         _check_data(path, network, dataset.resolution, dataset.num_channels, labels)
@@ -180,14 +180,14 @@ def _check_data(path: Path, network: Network, side: int, channels: int, labels: 
     resolution, colors, classes = made.get("img_resolution"), made.get("img_channels"), made.get("c_dim", 0)
     if resolution != side:
         raise DataError(
-            f"--resume: {path.name} makes images of {resolution}x{resolution}, those of --data are {side}x{side}. Give "
-            f"--size={resolution}."
+            f"--resume: {path.name} makes images of {resolution}x{resolution}, the images of --data are {side}x{side}. "
+            f"Give --size={resolution}."
         )
     if colors != channels:
         kinds: dict[Any, str] = {1: "gray", 3: "RGB"}
         raise DataError(
-            f"--resume: {path.name} makes {kinds.get(colors, colors)} images, those of --data are {kinds[channels]}. "
-            f"Give --colors={COLORS.get(colors, 'rgb')}."
+            f"--resume: {path.name} makes {kinds.get(colors, colors)} images, the images of --data are "
+            f"{kinds[channels]}. Give --colors={COLORS.get(colors, 'rgb')}."
         )
     if classes != labels:
         what = f"labels of width {classes}" if classes else "no labels"
@@ -241,8 +241,8 @@ def _check_fit(path: Path, key: str, kwargs: Mapping[str, Any], network: Network
         reason = f"cannot be made ({error!r})"
     if reason is not None:
         raise DataError(
-            f"--resume: {key} of {path.name} is no {kwargs['class_name']}: it {reason}. Give the --cfg, and the host, "
-            "that it was trained with."
+            f"--resume: {key} of {path.name} is not a {kwargs['class_name']}: it {reason}. Give the --cfg, and the "
+            "host, that it was trained with."
         )
 
 

@@ -259,8 +259,8 @@ def check_samples(samples: int | None, names: Sequence[str] | None) -> None:
     if samples is not None and not any(isinstance(known.get(name), Named) for name in names or ()):
         theirs = ",".join(names or ()) or "none"
         raise OptionError(
-            f"--metric-samples={samples} has no effect with --metrics={theirs}: the host's own metrics have numbers of "
-            "their own. Leave it out, or name one of ours, such as fid_clean."
+            f"--metric-samples={samples} has no effect with --metrics={theirs}: the host's own metrics have fixed "
+            "numbers. Leave it out, or name one of ours, such as fid_clean."
         )
 
 
@@ -286,7 +286,7 @@ def check_metrics(names: Sequence[str], data: str | None, samples: int | None = 
                     pass
             except (OSError, requests.RequestException) as error:
                 raise OptionError(
-                    f"--metrics={name} needs {url}, which cannot be had ({type(error).__name__}). "
+                    f"--metrics={name} needs {url}, which is not available ({type(error).__name__}). "
                     "Use --metrics=none, or connect to the network once: it is kept in a cache."
                 ) from error
 

@@ -18,4 +18,4 @@ def out_of_memory(args: Mapping[str, Any]) -> RunError:
     smaller = max((n for n in fitting if n >= least), default=None)
     advice = "smaller networks (--cbase, --cmax) or pictures (--size)"
     advice = f"--batch-gpu={smaller}, or {advice}" if smaller else advice
-    return RunError(f"The GPU ran out of memory with {count} images at a time. Start the run anew with {advice}.")
+    return RunError(f"The GPU ran out of memory with {count} images at a time. Start the run again with {advice}.")

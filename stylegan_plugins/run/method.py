@@ -116,7 +116,7 @@ class Method:
             if attribute in HOOKS and inspect.isfunction(value) and not marked:
                 raise self.fault(f"{attribute}() has the name of a hook and no mark. Put @hookimpl above it.")
             if marked and attribute not in HOOKS:
-                raise self.fault(f"{attribute}() is no hook of a method. Known: {', '.join(HOOKS)}.")
+                raise self.fault(f"{attribute}() is not a hook of a method. Known: {', '.join(HOOKS)}.")
 
     def _hooks(self) -> Iterator[tuple[str, Hook]]:
         """Bound methods, as functions of all arguments of the hook by name."""

@@ -207,8 +207,9 @@ METHODS = (  # the first that fits counts
     Rule(
         "fewer than 500 pictures, and a pickle of a related kind, of 32x32 or more",
         {"trained_D": YES, "images": (0, 499), "side": FREEZABLE},
-        "G and D know most of what so few pictures cannot teach, the first layers of D are kept, and the augmentation "
-        "delays over-fitting. Far from the source, as with pandas from faces, training from scratch was as good.",
+        "G and D know most of the things that so few pictures cannot teach, the first layers of D are kept, and the "
+        "augmentation delays over-fitting. Far from the source, as with pandas from faces, training from scratch was "
+        "as good.",
         (
             Quote("transfer", ("transfergan", "freezed", "freezed,diffaugment", "diffaugment (from scratch)")),
             Known(
@@ -319,7 +320,7 @@ ADDITIONS = (  # all that fit count
         "a pickle without a trained D",
         {"pickle": YES, "trained_D": NO},
         "G alone is taken from the pickle, and D starts at random, so nothing of D can be frozen.",
-        (Known("no figure is known to us for G alone; those of docs/methods/transfer.md are of G and D"),),
+        (Known("no figure is known to us for G alone; the figures of docs/methods/transfer.md are of G and D"),),
     ),
     Rule(
         "a pickle, and a GPU",

@@ -113,7 +113,7 @@ class Session:
             return self.loss.see(images)
 
     def layer_shape(self, layer: str) -> tuple[int, ...]:
-        """Return the shape of what a layer of D gives for one image: (512,) of `b4.fc`, (512, 4, 4) of `b4.conv`."""
+        """Return the shape of a layer of D for one image: (512,) of `b4.fc`, (512, 4, 4) of `b4.conv`."""
         if others := other_layers(self.D, layer):
             raise ContractError(f"layer_shape reads the layer {layer!r}, which D has not. It has: {others}")
         return layer_shape(self.D, layer, self.device)
@@ -141,7 +141,7 @@ class Session:
 
     @property
     def optimizers(self) -> list[torch.optim.Optimizer]:
-        """All optimisers, each once: G's and D's, which their phases share, and those of the heads."""
+        """All optimisers, each once: G's and D's, which their phases share, and the heads' optimisers."""
         return [*{id(phase.opt): phase.opt for phase in self.phases}.values(), *self._head_optimizers.values()]
 
     # --- Called by the loss. ---

@@ -238,7 +238,7 @@ def _weights_file(name: str, recipe: Recipe, flag: str) -> Path:
     except (OSError, requests.RequestException, huggingface_hub.errors.HfHubHTTPError) as error:
         why = type(error).__name__
     other = f", or {recipe.install}" if recipe.install else ""
-    raise DataError(f"{flag}={name}: its weights cannot be had ({why}). Put {address} to {here}{other}.")
+    raise DataError(f"{flag}={name}: its weights are not available ({why}). Put {address} to {here}{other}.")
 
 
 @functools.cache

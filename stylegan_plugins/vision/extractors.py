@@ -159,7 +159,7 @@ def published_file(name: str, address: str, folder: Path, flag: str, offer: Call
         requests.head(address, timeout=SECONDS).raise_for_status()
     except requests.RequestException as error:
         raise DataError(
-            f"{flag}={name}: its weights cannot be had ({type(error).__name__}). Put {address} to {here}{offer()}."
+            f"{flag}={name}: its weights are not available ({type(error).__name__}). Put {address} to {here}{offer()}."
         ) from error
     return downloads.download(address, folder, functools.partial(_check, name, address, flag), flag, here.suffix)
 

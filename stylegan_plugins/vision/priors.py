@@ -111,7 +111,7 @@ def load(file: str | Path, flag: str = FLAG) -> Priors:
         has = ", ".join(f"{key} {list(value.shape)}" for key, value in arrays.items()) or "nothing"
         raise DataError(f"{flag}: {file} must hold features, an array of [images, width]; it has {has}.")
     if not np.isfinite(features).all():
-        raise DataError(f"{flag}: {file} has values that are no finite numbers.")
+        raise DataError(f"{flag}: {file} has values that are not finite numbers.")
     flipped = arrays.get("flipped")
     if flipped is not None and flipped.shape != features.shape:
         raise DataError(f"{flag}: {file} has features {list(features.shape)}, but flipped {list(flipped.shape)}.")
@@ -129,7 +129,7 @@ def check(priors: Priors, file: str | Path, data: str, flag: str = FLAG) -> str:
     if priors.fingerprint not in (None, found):
         raise DataError(
             f"{flag}: {file} was made from other images than those in {data}, or these have changed since. Put the "
-            "data set back as it was, or, for a new run, make priors anew: stylegan-plugins priors."
+            "data set back as it was, or, for a new run, make priors again: stylegan-plugins priors."
         )
     return found
 

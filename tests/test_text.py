@@ -1,0 +1,137 @@
+"""Pages, help texts and messages are plain English: short pages, short sentences, no phrase of docs/words.toml, and no
+misspelt word."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+pytestmark = pytest.mark.unit
+
+ROOT = Path(__file__).parents[1]
+WORDS = tomllib.loads((ROOT / "docs/words.toml").read_text(encoding="utf-8"))
+BANNED = [(re.compile(entry["pattern"], re.IGNORECASE), entry["instead"]) for entry in WORDS["banned"]]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
+PAGES += sorted([*ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md")])
+MODULES = sorted(file for top in ("stylegan_plugins", "training_ext") for file in (ROOT / top).rglob("*.py"))
+MODULES = [file for file in MODULES if "files" not in file.parts or "host" not in file.parts]
+PAGE = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+MODULE = pytest.mark.parametrize("module", MODULES, ids=lambda module: str(module.relative_to(ROOT)))
+LONGEST_PAGE, LONGEST_SENTENCE = 250, 40
+
+
+def text_of(page: Path) -> str:
+    """Return the text of a page; of the changelog, its part on what is not released yet."""
+    text = page.read_text(encoding="utf-8")
+    return text.partition("## Unreleased")[2].partition("\n## ")[0] if page.name == "CHANGELOG.md" else text
+
+
+def prose(text: str) -> Iterator[str]:
+    """Yield the paragraphs, list items and table cells of a page, without code, headings and addresses of links."""
+    text = re.sub(r"^```.*?^```$|<!--.*?-->|^#+ [^\n]*$", "", text, flags=re.MULTILINE | re.DOTALL)
+    text = re.sub(r"(?:(?<=\n\n)|\A)(?:(?: {4}|\t).*\n|\n)+", "\n", text)  # indented code
+    text = re.sub(r"`[^`]*`", "CODE", text)
+    text = re.sub(r"\]\([^)\s]*\)", "]", text)
+    for paragraph in re.split(r"\n\s*\n|\n(?=\s*(?:[-*]|\d+\.) )|\n(?=\|)", text):
+        cells = re.split(r"(?<!\\)\|", paragraph) if paragraph.startswith("|") else [paragraph]
+        yield from (" ".join(cell.split()) for cell in cells if re.search(r"\w", cell))
+
+
+def sentences(paragraph: str) -> list[str]:
+    return re.split(r"(?<=[.!?])[\"')*\]]*\s+", paragraph)
+
+
+def too_long(paragraph: str) -> list[str]:
+    """Return the sentences of a paragraph that have too many words."""
+    count = lambda sentence: len([word for word in sentence.split() if re.search(r"\w", word)])
+    return [sentence for sentence in sentences(paragraph) if count(sentence) > LONGEST_SENTENCE]
+
+
+def banned(text: str) -> list[str]:
+    """Return what is wrong with the words of a text."""
+    found = ((match, instead) for pattern, instead in BANNED for match in pattern.finditer(text))
+    return [
+        f"{match[0].strip()!r} ({instead}): ...{text[max(match.start() - 40, 0) : match.end() + 40]}..."
+        for match, instead in found
+    ]
+
+
+def strings(module: Path) -> Iterator[str]:
+    """Yield the help texts and messages of a module: strings of two words and more, and docstrings of commands."""
+    tree = ast.parse(module.read_text(encoding="utf-8"))
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    others = [node for node in ast.walk(tree) if isinstance(node, documented) and not _is_command(node)]
+    docstrings = {id(node.body[0].value) for node in others if ast.get_docstring(node) is not None}
+    for node in ast.walk(tree):
+        text = isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value.strip()
+        if text and id(node) not in docstrings:
+            yield re.sub(r"`[^`]*`", "CODE", " ".join(node.value.split()))
+
+
+def _is_command(node: Any) -> bool:
+    return any("command" in ast.unparse(decorator) for decorator in getattr(node, "decorator_list", ()))
+
+
+@PAGE
+def test_no_page_is_too_long(page: Path) -> None:
+    lines = len(page.read_text(encoding="utf-8").splitlines())
+    assert page.name == "CHANGELOG.md" or lines <= LONGEST_PAGE
+
+
+@PAGE
+def test_no_sentence_of_a_page_is_too_long(page: Path) -> None:
+    assert not [sentence for paragraph in prose(text_of(page)) for sentence in too_long(paragraph)]
+
+
+@PAGE
+def test_no_page_has_a_banned_word(page: Path) -> None:
+    assert not [fault for paragraph in prose(text_of(page)) for fault in banned(paragraph)]
+
+
+@MODULE
+def test_no_help_text_or_message_has_a_banned_word(module: Path) -> None:
+    assert not [fault for text in strings(module) for fault in banned(text)]
+
+
+def codespell(*files: Path, text: str | None = None) -> Any:
+    ignored = ",".join(WORDS["spelling"]["ignore"])
+    command = [sys.executable, "-m", "codespell_lib", f"--ignore-words-list={ignored}", *map(str, files)]
+    return subprocess.run([*command, *(["-"] if text else [])], input=text, capture_output=True, text=True)
+
+
+def test_every_word_is_spelt_as_in_a_dictionary() -> None:
+    pytest.importorskip("codespell_lib", reason="pip install -e '.[docs]'")
+    done = codespell(*PAGES, *MODULES)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    "text", ["A state cannot be had.", "A pickle is no text.", "It goes on exactly.", "Done. What is kept is small."]
+)
+def test_a_banned_word_is_noticed(text: str) -> None:
+    assert banned(text) and not banned("A snapshot is not a training state. There is no GPU.")
+
+
+def test_a_long_sentence_is_noticed_and_code_tables_and_lists_are_not_one() -> None:
+    words = " ".join(["word"] * 41)
+    assert too_long(f"Short. {words}.") == [f"{words}."]
+    code = f"# {words}\n\n    {words}\n\n```\n{words}\n```\n\n"
+    page = f"{code}- {words[:100]}\n- {words[:100]}\n\n| {words[:50]} | {words} |\n"
+    assert [text for paragraph in prose(page) for text in too_long(paragraph)] == [words]
+
+
+def test_a_misspelt_word_is_noticed() -> None:
+    pytest.importorskip("codespell_lib", reason="pip install -e '.[docs]'")
+    assert codespell(text="The seperate file.").returncode != 0
