@@ -20,7 +20,7 @@ from PIL import Image
 from stylegan_plugins.report import page
 
 WIDTH, HEIGHT, MARGIN = 900, 4000, 16  # of the window, in pixels; what is empty below is cut off
-SHOWN = "#verdict, #samples, #metrics, #group2"  # the last one: What D thinks
+SHOWN = "#verdict, #samples, #metrics, #group2"  # the last one: Scores of D
 SHORTER = f"""<style>
 main > section:not({SHOWN}), footer, details, .stage:nth-of-type(n+2), .picture:nth-of-type(n+3),
 #metrics .cards > div:nth-child(n+3), #metrics .scroll, #metrics .scroll + p, #group2 .cards + p {{ display: none }}

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from training_ext.labels import Labels
     from training_ext.passes import read
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 hookimpl = pluggy.HookimplMarker("stylegan_plugins")
 """Marks the implementation of a hook: a function of a plug-in, or a method of the object that its `setup` returns. The

@@ -33,9 +33,7 @@ LONGEST_PAGE, LONGEST_SENTENCE = 250, 40
 
 
 def text_of(page: Path) -> str:
-    """Return the text of a page; of the changelog, its part on what is not released yet."""
-    text = page.read_text(encoding="utf-8")
-    return text.partition("## Unreleased")[2].partition("\n## ")[0] if page.name == "CHANGELOG.md" else text
+    return page.read_text(encoding="utf-8")
 
 
 def prose(text: str) -> Iterator[str]:
