@@ -131,3 +131,13 @@ def test_without_any_extra_a_run_trains_and_its_networks_make_images(ada_host, s
         done = without(EXTRAS, ada_host, *command)
         assert done.returncode == 0, (command, done.stderr)
     assert len(list((tmp_path / "samples").glob("seed*.png"))) == 4
+
+
+def test_a_torchvision_for_another_torch_is_one_line(ada_host, small_zip, tmp_path):
+    (tmp_path / "timm").mkdir()
+    (tmp_path / "timm" / "__init__.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')\n")
+    code = WITHOUT.replace("import sys\n", f"import sys\nsys.path.insert(0, {str(tmp_path)!r})\n", 1)
+    args = ["priors", f"--data={small_zip}", "--features=efficientnet_lite0"]
+    done = run_script(ada_host, "-c", code, "none", *args, check=False, fresh=True)
+    assert done.returncode != 0 and "Traceback" not in done.stderr
+    assert "timm cannot be imported (operator torchvision::nms does not exist)" in done.stderr

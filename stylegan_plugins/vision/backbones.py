@@ -119,13 +119,19 @@ def recipe_of(name: str, flag: str) -> Recipe:
     """Return a recipe of `known`, or that of a model of timm, by its name there. NAME@SIDE is the same network, which
     sees images of that side in pixels.
 
-    Raises OptionError for a name that is neither, or a side that it does not take, DataError if timm is missing."""
+    Raises OptionError for a name that is neither, or a side that it does not take, DataError if timm is missing or
+    cannot be imported."""
     recipes = known()
     name, at, side = name.partition("@")
     name = SHORT.get(name, name)
     if importlib.util.find_spec("timm") is None:
         raise DataError(f"{flag}={name} needs timm: pip install 'stylegan-plugins[vision]'.")
-    import timm
+    try:
+        import timm
+    except (ImportError, RuntimeError) as error:  # a torchvision of another torch has operators that this one lacks
+        raise DataError(
+            f"{flag}={name}: timm cannot be imported ({error}). Install a torchvision for torch {torch.__version__}."
+        ) from error
 
     recipe = recipes.get(name) or Recipe(name)
     if at:
