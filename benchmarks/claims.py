@@ -1,7 +1,8 @@
 """Do the claims of benchmarks/claims.toml hold in runs of `stylegan-plugins compare`?
 
     python benchmarks/claims.py collect NAME FOLDER     # FOLDER/compare.json becomes results/NAME.json
-    python benchmarks/claims.py table                   # a table of all claims
+    python benchmarks/claims.py omega FOLDER            # likewise of `probe --task=omega`, results/omega.json
+    python benchmarks/claims.py table                   # tables of all claims, and of omega
 
 A claim holds if the figure of one side is better than that of the other by a one-sided t-test of Welch at 5%, does not
 if it is worse by the same test, and cannot be told otherwise. The runs of both sides have the same seeds. With three
@@ -34,6 +35,7 @@ class Claim(msgspec.Struct, forbid_unknown_fields=True):
     figure: list[str]
     better: str
     worse: str
+    against: str | None = None  # results of the worse side, if other ones
 
 
 def claims() -> list[Claim]:
@@ -90,11 +92,16 @@ def described(figures: list[float]) -> str:
     return f"{statistics.mean(figures):.3g} ± {statistics.stdev(figures):.2g}"
 
 
+def read(name: str) -> dict:
+    """Return results by name, without runs if there are none yet."""
+    file = HERE / "results" / f"{name}.json"
+    return json.loads(file.read_text()) if file.exists() else {"cells": []}
+
+
 def judged(claim: Claim, figure: str) -> list[str]:
     """Return the cells of a claim's row: seeds, both sides, verdict."""
-    file = HERE / "results" / f"{claim.results}.json"
-    results = json.loads(file.read_text()) if file.exists() else {"cells": []}
-    sides = [values(results, side, figure) for side in (claim.better, claim.worse)]
+    results, others = (read(name) for name in (claim.results, claim.against or claim.results))
+    sides = [values(results, claim.better, figure), values(others, claim.worse, figure)]
     seeds = sorted(set.intersection(*map(set, sides)))
     if len(seeds) < 2:
         return [str(len(seeds)), "", "", "not run"]
@@ -126,14 +133,44 @@ def collect(name: str, folder: Path) -> None:
 
 
 @main.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+def omega(folder: Path) -> None:
+    """Write results/omega.json of probes, FOLDER/METHOD-.../probe-*.json."""
+    probes = sorted(folder.glob("*/probe-omega-*.json"))
+    found = [
+        {"method": file.parent.name.split("-")[0], "rows": json.loads(file.read_text())["rows"]} for file in probes
+    ]
+    (HERE / "results" / "omega.json").write_text(json.dumps(found, indent=1) + "\n")
+
+
+def omega_table() -> str:
+    """Return accuracies of predicting the augmentation from features of D, by method, with those of an untrained D."""
+    probes = json.loads((HERE / "results" / "omega.json").read_text())
+    accuracies: dict[tuple[str, str, str], list[float]] = {}
+    for probe in probes:
+        for row in probe["rows"]:
+            accuracies.setdefault((row["question"], row["layer"], probe["method"]), []).append(row["accuracy"])
+            accuracies.setdefault((row["question"], row["layer"], "untrained"), []).append(row["untrained"])
+    rows = []
+    for question, layer in dict.fromkeys(key[:2] for key in accuracies):
+        better, worse, untrained = (
+            accuracies[question, layer, side] for side in ("augself", "diffaugment", "untrained")
+        )
+        told = verdict(better, worse, higher=True)
+        rows.append([question, layer, described(better), described(worse), f"{statistics.mean(untrained):.3g}", told])
+    return markdown.table(["predicted", "layer", "augself", "diffaugment", "untrained D", "higher with augself"], rows)
+
+
+@main.command()
 def table() -> None:
-    """Print the table."""
+    """Print the tables."""
     rows = [
         [claim.text if figure == claim.figure[0] else "", NAMES.get(figure, figure), *judged(claim, figure)]
         for claim in claims()
         for figure in claim.figure
     ]
     click.echo(markdown.table(["claim", "figure", "seeds", "better, as claimed", "worse", "here"], rows))
+    click.echo(f"\n{omega_table()}")
 
 
 if __name__ == "__main__":

@@ -32,6 +32,20 @@ compare where-t shoes shoes shoes_held 100 64 3 "best_kid,$figures" "none --aug=
   "diffaugment --diffaugment-where=reals" "diffaugment --diffaugment-where=d" -- --snap=4 $T
 compare methods shoes shoes shoes_held 100 64 3 "$figures" "none --aug=noaug" diffaugment \
   "lecam --aug=noaug --lecam-weight=0.1" "cr --aug=noaug" "apa --aug=noaug --apa-kimg=50" augself -- --snap=4 $T
+for cell in shoes/augself-100-seed* shoes/diffaugment-100-seed*; do
+  folder=omega/$(basename "$cell")
+  [ -d "$folder" ] || stylegan-plugins probe "$cell"/0* --task=omega --data=shoes_held.zip --outdir="$folder" --device=cpu
+done
+python "$here/claims.py" omega omega
+compare combined combined shoes shoes_held 100 64 3 "$figures" "none --aug=fixed --p=0.4" "apa+diffaugment --apa-kimg=50" \
+  "lecam+diffaugment --lecam-weight=0.1" cr+diffaugment -- --snap=4 $T
+compare disp disp shoes shoes_held 100 64 3 "$figures" "disp --aug=noaug --disp-features=efficientnet_lite0" -- --snap=4
+usual=("${small[@]}")
+small=("${usual[@]/--gamma=0.02/--gamma=0.1}")
+compare r1 r1 shoes shoes_held 100 64 3 "$figures" "none --aug=noaug" diffaugment -- --snap=4 $T
+small=("${usual[@]/--cbase=512/--cbase=256}") && small=("${small[@]/--cmax=32/--cmax=16}")
+compare small small shoes shoes_held 100 64 3 "$figures" "none --aug=noaug" diffaugment -- --snap=4 $T
+small=("${usual[@]}")
 compare overfit overfit shoes shoes_held 1.0,100 40 3 kid,pr_precision,distinct "diagnostics --aug=noaug" \
   diffaugment+diagnostics -- --snap=4 $T --diagnostics-holdout=64 --diagnostics-nearest=none
 
