@@ -313,6 +313,13 @@ def test_adam_is_fused_on_a_cpu_unless_the_run_says_otherwise(given, fused):
     optimizer = torch.optim.Adam([torch.nn.Parameter(torch.ones(3))], **given)
     fuse_on_cpu([optimizer])
     assert [group["fused"] for group in optimizer.param_groups] == [fused]
+    across = torch.nn.Parameter(
+        torch.ones(3, 2, 2, 2).to(memory_format=torch.channels_last)
+    )  # a state has it contiguous
+    for parameter, how in ((across, {}), (torch.nn.Parameter(torch.ones(3)), {"differentiable": True})):
+        adam = torch.optim.Adam([parameter], **how)
+        fuse_on_cpu([adam])
+        assert adam.param_groups[0]["fused"] is None
     others = torch.optim.SGD([torch.nn.Parameter(torch.ones(3))])
     fuse_on_cpu([others])
     assert others.param_groups[0]["fused"] is None

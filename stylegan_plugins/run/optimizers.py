@@ -37,8 +37,9 @@ def fuse_on_cpu(optimizers: Iterable[torch.optim.Optimizer]) -> None:
     Results differ by rounding. A training state has the setting, so a resumed run keeps its own."""
     adams = [optimizer for optimizer in optimizers if type(optimizer) is torch.optim.Adam]
     for group in (group for adam in adams for group in adam.param_groups):
-        on_cpu = all(parameter.device.type == "cpu" for parameter in group["params"])
-        if on_cpu and group["fused"] is None and group["foreach"] is None:
+        # The call takes a parameter and its moments as they lie in memory; a state has contiguous ones.
+        plain = all(p.device.type == "cpu" and p.is_contiguous() for p in group["params"])
+        if plain and group["fused"] is None and group["foreach"] is None and not group["differentiable"]:
             group["fused"] = True
 
 
