@@ -28,10 +28,6 @@ def child(kind: str, arguments: list[str]) -> None:
 
         for name in ("upfirdn2d", "bias_act", "conv2d", "networks"):
             setattr(quicker, name, lambda module: None)
-        from stylegan_plugins.host import compat
-
-        compat._REPAIRS.pop("training.networks", None)
-        compat._REPAIRS.pop("training.networks_stylegan2", None)
         from stylegan_plugins.run import session
 
         session.fuse_on_cpu = lambda optimizers: None

@@ -6,6 +6,7 @@
 set -euo pipefail
 top=$(cd "$(dirname "$0")/.." && pwd)
 mkdir -p "$1" && cd "$1"
+[ -z "$(ls -A)" ] || { echo "$1 is not empty: name a new folder" >&2; exit 2; }
 unset PYTHONPATH
 
 "${PYTHON:-python3}" -m venv environment

@@ -1,5 +1,6 @@
 """Every command on the README and on the pages of docs/start is parsed, tried with `--dry-run`, or named below with its
-test or with the reason why it cannot run here. A command of another kind fails."""
+test or with the reason why it cannot run here. Commands of our programs, and of those that ELSEWHERE begins with, are
+looked at."""
 
 from __future__ import annotations
 

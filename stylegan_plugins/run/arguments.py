@@ -178,9 +178,7 @@ def options_for(command: click.Command) -> list[click.Option]:
     ours += [option for name in found.usable() for option in found.click_options(name)]
     taken = sorted(existing & {flag for option in ours for flag in option.opts})
     if taken:
-        raise HostError(
-            f"This host's train.py has {', '.join(taken)} as its own option, which plug-ins need: rename it there."
-        )
+        raise HostError(f"This host's train.py already has {', '.join(taken)}, which plug-ins need: rename it there.")
     extra = [*loop_options.options(), *(click.Option([flag], **how) for flag, how in prepare.OPTIONS.items())]
     return ours + [option for option in extra if not existing & set(option.opts)]
 

@@ -168,4 +168,4 @@ def _check(name: str, address: str, flag: str, path: Path) -> None:
     """Raise DataError if the name of a download has the start of a checksum, and it has another."""
     _, _, start = PurePosixPath(address).stem.rpartition("-")
     if re.fullmatch(r"[0-9a-f]{8}", start) and not digest_of(path).startswith(start):
-        raise DataError(f"{flag}={name}: what {address} gave is damaged. Try again.")
+        raise DataError(f"{flag}={name}: the answer of {address} is damaged. Try again.")
