@@ -164,7 +164,10 @@ def serve(make: Any, arguments: tuple, threads: int, pipe: Any) -> None:
     """A contestant's process: answers 'cycle' and 'operations' with a number."""
     import torch
 
+    from stylegan_plugins.run.memory import keep_freed_memory
+
     torch.set_num_threads(threads)
+    keep_freed_memory()  # in all processes, as train.py does it
     trainer = make(*arguments)
     pipe.send(trainer.cycle())  # warm
     while True:

@@ -1,4 +1,4 @@
-"""Speed of training on a CPU with fewer operations (stylegan_plugins/host/reference_ops.py) against the host's own.
+"""Speed of training on a CPU against that of the host: fewer operations (host/reference_ops.py), and freed memory kept.
 
     python benchmarks/cpu_ops.py --host HOST [--rounds 6] [--size 16] -- ARGUMENTS OF train.py
 
@@ -28,8 +28,9 @@ def child(kind: str, arguments: list[str]) -> None:
 
         for name in ("upfirdn2d", "bias_act", "conv2d", "networks"):
             setattr(quicker, name, lambda module: None)
-        from stylegan_plugins.run import session
+        from stylegan_plugins.run import memory, session
 
+        memory.keep_freed_memory = lambda: None
         session.fuse_on_cpu = lambda optimizers: None
     sys.argv = ["train.py", *arguments]
     runpy.run_path("train.py", run_name="__main__")

@@ -287,6 +287,8 @@ def run(training_loop: Callable[..., None], rank: int, **args: Any) -> None:
     """Run the host's training loop in this process, with the session of its plug-ins."""
     global _run
     signals.install()
+    if device(rank).type == "cpu":
+        memory.keep_freed_memory()
     resumed = args.pop("resumed", None)
     identity = identity_of(args) if rank == 0 and "training_set_kwargs" in args else {}
     plugins = recorded(args.pop("plugins", {}))
