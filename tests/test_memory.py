@@ -5,14 +5,18 @@ from __future__ import annotations
 import ctypes
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
+from stylegan_plugins.run import memory
+
+pytestmark = pytest.mark.unit
+
 FAULTS = """
-import resource, sys, torch
+import resource, torch
 from stylegan_plugins.run.memory import keep_freed_memory
-if sys.argv[1] == "keep":
-    keep_freed_memory()
+keep_freed_memory()
 def work():
     blocks = [torch.ones(1 << 20) for _ in range(8)]  # 4 MB each
 work(), work(), work()
@@ -21,13 +25,24 @@ for _ in range(10):
     work()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
+GLIBC = pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="the C library is not glibc")
 
 
-@pytest.mark.unit
-@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="the C library is not glibc")
-def test_a_cpu_gets_the_memory_of_freed_tensors_again_without_page_faults():
-    faults = {}
-    for how in ("keep", "default"):
-        done = subprocess.run([sys.executable, "-c", FAULTS, how], capture_output=True, text=True, check=True)
-        faults[how] = int(done.stdout)
-    assert faults["keep"] < 100 and faults["keep"] < faults["default"]
+@GLIBC
+def test_glibc_takes_both_limits(monkeypatch):
+    mallopt, answers = ctypes.CDLL(None).mallopt, []
+    library = SimpleNamespace(mallopt=lambda name, value: answers.append((name, mallopt(name, value))))
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: library)
+    memory.keep_freed_memory()
+    assert answers == [(memory.MMAP_THRESHOLD, 1), (memory.TRIM_THRESHOLD, 1)]
+
+
+@GLIBC
+def test_tensors_get_the_memory_of_freed_ones_without_page_faults():
+    done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 100
+
+
+def test_another_c_library_is_left_alone(monkeypatch):
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: SimpleNamespace())
+    memory.keep_freed_memory()
