@@ -13,8 +13,7 @@ documentation of scipy.signal.upfirdn."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import lru_cache, wraps
 from typing import Any
 
@@ -28,14 +27,12 @@ EXACT = (torch.float32, torch.float64)
 # One matrix is used while this many products are enough: there, calls cost more than arithmetic. Measured on one core,
 # 16 images of 4x4 to 64x64 pixels, forward and backward: a convolution takes 100 us or more, so many products 90.
 PRODUCTS = 2_000_000
+PIXEL_WEIGHTS = 32 * 32  # channels in times out, up to which kernels of one pixel gain
 MATRIX = 65_536  # elements of a matrix, so that all of a network's stay small
-PIXEL_PRODUCTS = (
-    16 * 32 * 32
-)  # images, times channels in and out of a kernel of one pixel, up to which matrices are faster
 
 
 def upfirdn2d(reference: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-    """Return a host's `_upfirdn2d_ref` with fewer operations for contiguous float32 and float64 images on a CPU.
+    """Return a host's `_upfirdn2d_ref` with fewer operations for float32 and float64 images on a CPU.
 
     reference: the host's own, for all other cases"""
 
@@ -52,7 +49,9 @@ def upfirdn2d(reference: Callable[..., torch.Tensor]) -> Callable[..., torch.Ten
         def step_by_step(images: torch.Tensor) -> torch.Tensor:
             return reference(images, f, up=up, down=down, padding=padding, flip_filter=flip_filter, gain=gain)
 
-        if f is None or f.requires_grad or x.ndim != 4 or not _usual(x, f):
+        if f is None or f.requires_grad or x.device.type != "cpu" or x.ndim != 4 or x.dtype not in EXACT:
+            return step_by_step(x)
+        if torch.jit.is_tracing() or torch.compiler.is_compiling():  # f is no constant there
             return step_by_step(x)
         taps = (tuple(f.shape), tuple(f.flatten().tolist()))
         ups, downs, pads = _pair(up), _pair(down), _four(padding)
@@ -68,20 +67,6 @@ def upfirdn2d(reference: Callable[..., torch.Tensor]) -> Callable[..., torch.Ten
         return step_by_step(x) if filtered is None else filtered
 
     return resampled
-
-
-def _usual(*tensors: torch.Tensor) -> bool:
-    """Whether tensors are exact, contiguous and on a CPU. False while torch traces or exports: a record must hold for
-    other sizes and filters, too."""
-    if torch.jit.is_tracing() or torch.compiler.is_compiling():
-        return False
-    return all(
-        type(tensor) in (torch.Tensor, torch.nn.Parameter)
-        and tensor.device.type == "cpu"
-        and tensor.dtype in EXACT
-        and tensor.is_contiguous()
-        for tensor in tensors
-    )
 
 
 def _pair(value: Any) -> Pair:
@@ -100,13 +85,6 @@ def _four(padding: Any) -> tuple[Pair, Pair]:
     return (y0, y1), (x0, x1)
 
 
-@contextmanager
-def _apart() -> Iterator[None]:
-    """Make a constant that is kept, whatever modes of torch are on at its first use."""
-    with torch.inference_mode(False), torch.no_grad(), torch.autocast("cpu", enabled=False):
-        yield
-
-
 # --- Small maps: one matrix ------------------------------------------------------------------------------------------
 
 _MATRICES: dict[Any, torch.Tensor] = {}
@@ -116,8 +94,8 @@ def _matrix(key: Any, step_by_step: Callable[[torch.Tensor], torch.Tensor]) -> t
     """Return the op as a matrix, [pixels in, pixels out]. It is linear: a row is the result for one pixel of 1."""
     if key not in _MATRICES:
         *_, (height, width), dtype = key
-        with _apart():
-            pixels = torch.eye(height * width, dtype=dtype, device="cpu").view(-1, 1, height, width)
+        with torch.inference_mode(False), torch.no_grad():
+            pixels = torch.eye(height * width, dtype=dtype).view(-1, 1, height, width)
             _MATRICES[key] = step_by_step(pixels).flatten(1).contiguous()
     return _MATRICES[key]
 
@@ -183,8 +161,8 @@ def _weight(
     shape: tuple[int, int], values: Values, flip: bool, gain: float, channels: int, dtype: torch.dtype
 ) -> torch.Tensor:
     """Return the weight of a convolution that filters each channel alone, [channels, 1, taps, taps]."""
-    with _apart():
-        taps = torch.tensor(values, dtype=torch.float32, device="cpu").view(shape) * gain
+    with torch.inference_mode(False):
+        taps = torch.tensor(values, dtype=torch.float32).view(shape) * gain
         return (taps.flip([0, 1]) if flip else taps).to(dtype).expand(channels, 1, *shape).contiguous()
 
 
@@ -210,15 +188,14 @@ def bias_act(reference: Callable[..., torch.Tensor], defaults: dict[str, Any]) -
         clamp: float | None = None,
     ) -> torch.Tensor:
         gain = float(defaults[act].def_gain if gain is None else gain)
-        if b is None or act not in ("linear", "lrelu") or not _usual(x, b) or not gain > 0:
+        if b is None or act not in ("linear", "lrelu") or x.device.type != "cpu" or not gain > 0:
             return reference(x=x, b=b, dim=dim, act=act, alpha=alpha, gain=gain, clamp=clamp)
-        assert clamp is None or clamp >= 0
         assert b.ndim == 1 and 0 <= dim < x.ndim and b.shape[0] == x.shape[dim]
         bias = b.view([-1 if axis == dim else 1 for axis in range(x.ndim)])
         y = x + bias if gain == 1 else torch.add(bias * gain, x, alpha=gain)
         if act == "lrelu":
             y = functional.leaky_relu(y, float(defaults[act].def_alpha if alpha is None else alpha))
-        return y if clamp is None else y.clamp(-clamp, clamp)
+        return y if clamp is None or clamp < 0 else y.clamp(-clamp, clamp)
 
     return activated
 
@@ -237,7 +214,7 @@ def fully_connected(forward: Callable[..., torch.Tensor], bias_act: Callable[...
     @wraps(forward)
     def scaled(self: Any, x: torch.Tensor) -> torch.Tensor:
         weight, bias = self.weight, self.bias
-        if not _usual(x, weight) or x.dtype != weight.dtype or x.ndim != 2 or x.numel() >= weight.numel():
+        if x.device.type != "cpu" or x.dtype != weight.dtype or x.numel() >= weight.numel() or x.ndim != 2:
             return forward(self, x)
         if bias is not None and self.bias_gain != 1:
             bias = bias * self.bias_gain
@@ -268,31 +245,26 @@ def modulated_conv2d(reference: Callable[..., torch.Tensor]) -> Callable[..., to
         weight: torch.Tensor,
         styles: torch.Tensor,
         noise: torch.Tensor | None = None,
-        up: int = 1,
-        down: int = 1,
-        padding: Any = 0,
-        resample_filter: torch.Tensor | None = None,
         demodulate: bool = True,
-        flip_weight: bool = True,
         fused_modconv: bool = True,
+        **resampling: Any,
     ) -> torch.Tensor:
-        where = dict(up=up, down=down, padding=padding, resample_filter=resample_filter, flip_weight=flip_weight)
-        if not demodulate or fused_modconv or not _usual(x, weight, styles) or x.dtype != weight.dtype:
-            how = dict(noise=noise, demodulate=demodulate, fused_modconv=fused_modconv)
-            return reference(x, weight, styles, **how, **where)
+        if not demodulate or fused_modconv or x.device.type != "cpu" or x.dtype != weight.dtype:
+            return reference(
+                x, weight, styles, noise=noise, demodulate=demodulate, fused_modconv=fused_modconv, **resampling
+            )
         energy = styles.square() @ weight.square().sum([2, 3]).t()
         scale = (energy + 1e-8).rsqrt()[:, :, None, None]
-        x = reference(x, weight, styles, demodulate=False, fused_modconv=False, **where)
-        return x * scale if noise is None else torch.addcmul(noise.to(x.dtype), x, scale)
+        x = reference(x, weight, styles, demodulate=False, fused_modconv=False, **resampling)
+        return x * scale if noise is None else torch.addcmul(noise, x, scale)
 
     return demodulated
 
 
 def conv2d(reference: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-    """Return the hosts' `conv2d_gradfix.conv2d`, with products of matrices for small kernels of one pixel on a CPU.
+    """Return the hosts' `conv2d_gradfix.conv2d`, with products of matrices for kernels of one pixel on a CPU.
 
-    Measured on one core, 16 images of 4x4 to 16x16 pixels, forward and backward: of 3 and 32 channels a third to six
-    sevenths less time; more channels take longer, since each image has a gradient of the weight.
+    Measured on one core, 16 images of 4x4 to 32x32 pixels, forward and backward: a third to six sevenths less time.
 
     reference: the host's own, for all other cases"""
 
@@ -306,10 +278,15 @@ def conv2d(reference: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor
         dilation: Any = 1,
         groups: int = 1,
     ) -> torch.Tensor:
-        single = weight.ndim == 4 and weight.shape[2:] == (1, 1) and groups == 1 and bias is None
+        single = (
+            weight.numel() <= PIXEL_WEIGHTS
+            and weight.ndim == 4
+            and weight.shape[2:] == (1, 1)
+            and groups == 1
+            and bias is None
+        )
         plain = stride in (1, [1, 1], (1, 1)) and padding in (0, [0, 0], (0, 0)) and dilation in (1, [1, 1], (1, 1))
-        few = single and input.shape[0] * weight.numel() <= PIXEL_PRODUCTS
-        if not (few and plain) or input.ndim != 4 or not _usual(input, weight):
+        if not (single and plain) or input.device.type != "cpu" or input.ndim != 4 or input.dtype not in EXACT:
             return reference(input, weight, bias, stride, padding, dilation, groups)
         matrices = weight.flatten(1).expand(input.shape[0], -1, -1)
         return torch.bmm(matrices, input.flatten(2)).unflatten(2, input.shape[2:])
