@@ -1,6 +1,6 @@
 """Every command on the README and on the pages of docs/start is parsed, tried with `--dry-run`, or named below with its
-test or with the reason why it cannot run here. Commands of our programs, and of those that ELSEWHERE begins with, are
-looked at."""
+test or with the reason why it cannot run here. A command is recognised by its program, which is
+ours or begins an entry of ELSEWHERE."""
 
 from __future__ import annotations
 

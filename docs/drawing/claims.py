@@ -48,7 +48,7 @@ def rows() -> list[Row]:
 def _row(claim: claims.Claim) -> Row:
     figure = claim.figure[0]
     of_better = _results(claim.results)
-    of_worse = _results(getattr(claim, "against", None) or claim.results)
+    of_worse = _results(claim.against or claim.results)
     better = claims.values(of_better, claim.better, figure) if of_better else {}
     worse = claims.values(of_worse, claim.worse, figure) if of_worse else {}
     seeds = sorted(better.keys() & worse.keys())

@@ -27,7 +27,7 @@ CHIP, SIZE = 24, 12.5  # the height of a plug-in's name, and the size of its let
 class Stop:
     """A place in the flow.
 
-    title  what is done there
+    title  the step
     code   parts and hooks of plug-ins, as they are written
     on     lines of images that it lies on
     keys   places as drawing.places names them; none: a step of the host"""

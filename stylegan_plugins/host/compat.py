@@ -34,9 +34,9 @@ def install() -> list[str]:
         for name, repair in _REPAIRS.items():
             try:
                 module = importlib.import_module(name)
-            except ModuleNotFoundError as error:
-                if error.name is not None and name.startswith(error.name):
-                    continue  # this family, or this fork, has no such module
+            except ImportError as error:
+                if (error.name is not None and name.startswith(error.name)) or name in _OPTIONAL:
+                    continue  # this family, or this fork, has no such module, or one that needs more than is installed
                 raise
             if not getattr(module, _MARK, False):
                 repair(module)
@@ -298,6 +298,7 @@ class GridSampleTransposed(torch.autograd.Function):
         return GridSample.apply(grad_image, grid), None, None
 
 
+_OPTIONAL = ("training.networks", "training.networks_stylegan2")  # imported here for speed alone
 _REPAIRS: dict[str, Callable[[Any], None]] = {
     "dnnlib.util": _repair_util,
     "torch_utils.misc": _repair_misc,

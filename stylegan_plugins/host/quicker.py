@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import math
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +15,8 @@ import torch
 
 from stylegan_plugins.host import reference_ops
 
-FAILURES = (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+# A function of a fork may fail in any of these ways where ours, or the host's, does not.
+FAILURES = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 Trials = list[tuple[tuple[Any, ...], dict[str, Any]]]  # arguments
 
 
@@ -36,7 +38,9 @@ def bias_act(module: Any) -> None:
 
 def conv2d(module: Any) -> None:
     """Replace conv2d of torch_utils.ops.conv2d_gradfix."""
-    _replace(module, "conv2d", reference_ops.conv2d, [((_numbers(2, 3, 4, 5), _numbers(4, 3, 1, 1)), {})])
+    trials: Trials = [((_numbers(2, 3, 4, 5), _numbers(4, 3, 1, 1)), {})]
+    trials += [((_numbers(2, 4, 4, 5), _numbers(4, 2, 3, 3)), dict(stride=2, padding=1, groups=2))]
+    _replace(module, "conv2d", reference_ops.conv2d, trials)
 
 
 def networks(module: Any) -> None:
@@ -57,11 +61,25 @@ def _numbers(*shape: int) -> torch.Tensor:
 
 
 def _replace(owner: Any, name: str, made: Callable[[Any], Any], trials: Trials) -> None:
-    """Replace a function if `made` of it gives the same results."""
+    """Replace a function if `made` of it takes the same arguments and gives the same results."""
     theirs = getattr(owner, name, None)
     if theirs is None:
         return
     ours = made(theirs)
-    with contextlib.suppress(*FAILURES), torch.no_grad():  # a fork's may fail where ours does not
-        if all(torch.allclose(ours(*a, **b), theirs(*a, **b), rtol=1e-5, atol=1e-5) for a, b in trials):
+    if list(inspect.signature(ours, follow_wrapped=False).parameters) != _arguments(theirs):
+        return
+    with contextlib.suppress(*FAILURES), torch.no_grad():
+        if all(_equal(ours(*a, **b), theirs(*a, **b)) for a, b in trials):
             setattr(owner, name, ours)
+
+
+def _arguments(function: Callable[..., Any]) -> list[str]:
+    """Return the names of a function's arguments; the hosts' `profiled_function` hides them."""
+    cells = [cell.cell_contents for cell in getattr(function, "__closure__", None) or ()]
+    hidden = next(filter(inspect.isfunction, cells), function)
+    return list(inspect.signature(hidden).parameters)
+
+
+def _equal(one: torch.Tensor, other: torch.Tensor) -> bool:
+    same = one.shape == other.shape and one.dtype == other.dtype
+    return same and torch.allclose(one, other, rtol=1e-5, atol=1e-5)

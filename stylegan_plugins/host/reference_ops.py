@@ -13,26 +13,43 @@ documentation of scipy.signal.upfirdn."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache, wraps
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.nn import functional
 
-Values = tuple[float, ...]
 Pair = tuple[int, int]  # y, x
 EXACT = (torch.float32, torch.float64)
 
 # One matrix is used while this many products are enough: there, calls cost more than arithmetic. Measured on one core,
 # 16 images of 4x4 to 64x64 pixels, forward and backward: a convolution takes 100 us or more, so many products 90.
 PRODUCTS = 2_000_000
-PIXEL_WEIGHTS = 32 * 32  # channels in times out, up to which kernels of one pixel gain
 MATRIX = 65_536  # elements of a matrix, so that all of a network's stay small
+PIXEL_PRODUCTS = 16 * 32 * 32  # images times weights of a kernel of one pixel, up to which matrices are faster
+
+
+class Filter(NamedTuple):
+    """A filter and how it is applied.
+
+    shape, values  taps, [y, x], or [taps] of a separable filter
+    ups, downs     factors of y and x
+    pads           pixels before and after, of y and of x
+    flip           correlation needs the taps in the other order"""
+
+    shape: tuple[int, ...]
+    values: tuple[float, ...]
+    ups: Pair
+    downs: Pair
+    pads: tuple[Pair, Pair]
+    flip: bool
+    gain: float
 
 
 def upfirdn2d(reference: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-    """Return a host's `_upfirdn2d_ref` with fewer operations for float32 and float64 images on a CPU.
+    """Return a host's `_upfirdn2d_ref` with fewer operations for contiguous float32 and float64 images on a CPU.
 
     reference: the host's own, for all other cases"""
 
@@ -49,24 +66,35 @@ def upfirdn2d(reference: Callable[..., torch.Tensor]) -> Callable[..., torch.Ten
         def step_by_step(images: torch.Tensor) -> torch.Tensor:
             return reference(images, f, up=up, down=down, padding=padding, flip_filter=flip_filter, gain=gain)
 
-        if f is None or f.requires_grad or x.device.type != "cpu" or x.ndim != 4 or x.dtype not in EXACT:
+        if f is None or f.requires_grad or x.ndim != 4 or not _usual(x, f):
             return step_by_step(x)
-        if torch.jit.is_tracing() or torch.compiler.is_compiling():  # f is no constant there
-            return step_by_step(x)
-        taps = (tuple(f.shape), tuple(f.flatten().tolist()))
         ups, downs, pads = _pair(up), _pair(down), _four(padding)
+        case = Filter(tuple(f.shape), tuple(f.flatten().tolist()), ups, downs, pads, not flip_filter, gain)
         lengths = zip(x.shape[2:], ups, downs, pads, (f.shape[0], f.shape[-1]), strict=True)
         height, width = ((size * up + sum(pad) - length) // down + 1 for size, up, down, pad, length in lengths)
         if min(height, width, x.numel()) < 1:
             return step_by_step(x)
         elements = x.shape[2] * x.shape[3] * height * width
         if elements <= MATRIX and elements * x.shape[0] * x.shape[1] <= PRODUCTS:
-            key = (taps, ups, downs, pads, flip_filter, gain, tuple(x.shape[2:]), x.dtype)
-            return _multiplied(x, _matrix(key, step_by_step), (height, width))
-        filtered = _filtered(x, taps, ups, downs, pads, not flip_filter, gain)
+            return _multiplied(x, _matrix(case, (x.shape[2], x.shape[3]), x.dtype, step_by_step), (height, width))
+        filtered = _filtered(x, case)
         return step_by_step(x) if filtered is None else filtered
 
     return resampled
+
+
+def _usual(*tensors: torch.Tensor) -> bool:
+    """Whether tensors are exact, contiguous and on a CPU. False while torch traces or exports: a record must hold for
+    other sizes and filters, too."""
+    if torch.jit.is_tracing() or torch.compiler.is_compiling():
+        return False
+    return all(
+        type(tensor) in (torch.Tensor, torch.nn.Parameter)
+        and tensor.device.type == "cpu"
+        and tensor.dtype in EXACT
+        and tensor.is_contiguous()
+        for tensor in tensors
+    )
 
 
 def _pair(value: Any) -> Pair:
@@ -85,17 +113,26 @@ def _four(padding: Any) -> tuple[Pair, Pair]:
     return (y0, y1), (x0, x1)
 
 
+@contextmanager
+def _apart() -> Iterator[None]:
+    """Make a constant that is kept, whatever modes of torch are on at its first use."""
+    with torch.inference_mode(False), torch.no_grad(), torch.autocast("cpu", enabled=False):
+        yield
+
+
 # --- Small maps: one matrix ------------------------------------------------------------------------------------------
 
 _MATRICES: dict[Any, torch.Tensor] = {}
 
 
-def _matrix(key: Any, step_by_step: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+def _matrix(
+    case: Filter, size: Pair, dtype: torch.dtype, step_by_step: Callable[[torch.Tensor], torch.Tensor]
+) -> torch.Tensor:
     """Return the op as a matrix, [pixels in, pixels out]. It is linear: a row is the result for one pixel of 1."""
+    key = (case, size, dtype)
     if key not in _MATRICES:
-        *_, (height, width), dtype = key
-        with torch.inference_mode(False), torch.no_grad():
-            pixels = torch.eye(height * width, dtype=dtype).view(-1, 1, height, width)
+        with _apart():
+            pixels = torch.eye(math.prod(size), dtype=dtype, device="cpu").view(-1, 1, *size)
             _MATRICES[key] = step_by_step(pixels).flatten(1).contiguous()
     return _MATRICES[key]
 
@@ -108,49 +145,32 @@ def _multiplied(x: torch.Tensor, matrix: torch.Tensor, size: Pair) -> torch.Tens
 # --- Convolutions ----------------------------------------------------------------------------------------------------
 
 
-def _filtered(
-    x: torch.Tensor,
-    taps: tuple[tuple[int, ...], Values],
-    ups: Pair,
-    downs: Pair,
-    pads: tuple[Pair, Pair],
-    flip: bool,
-    gain: float,
-) -> torch.Tensor | None:
+def _filtered(x: torch.Tensor, case: Filter) -> torch.Tensor | None:
     """Filter with one convolution, or with two for a separable f. None: torch has no convolution for the case."""
-    shape, values = taps
-    if len(shape) == 2:
-        return _convolved(x, (shape, values), ups, downs, pads, flip, gain)
-    (length,) = shape
-    rows = _convolved(x, ((1, length), values), (1, ups[1]), (1, downs[1]), ((0, 0), pads[1]), flip, math.sqrt(gain))
+    if len(case.shape) == 2:
+        return _convolved(x, case)
+    (length,), (upy, upx), (downy, downx), (pady, padx) = case.shape, case.ups, case.downs, case.pads
+    part = case._replace(gain=math.sqrt(case.gain))
+    rows = _convolved(x, part._replace(shape=(1, length), ups=(1, upx), downs=(1, downx), pads=((0, 0), padx)))
     if rows is None:
         return None
-    return _convolved(rows, ((length, 1), values), (ups[0], 1), (downs[0], 1), (pads[0], (0, 0)), flip, math.sqrt(gain))
+    return _convolved(rows, part._replace(shape=(length, 1), ups=(upy, 1), downs=(downy, 1), pads=(pady, (0, 0))))
 
 
-def _convolved(
-    x: torch.Tensor,
-    taps: tuple[tuple[int, ...], Values],
-    ups: Pair,
-    downs: Pair,
-    pads: tuple[Pair, Pair],
-    flip: bool,
-    gain: float,
-) -> torch.Tensor | None:
-    channels = x.shape[1]
+def _convolved(x: torch.Tensor, case: Filter) -> torch.Tensor | None:
+    channels, ups, downs, (pady, padx) = x.shape[1], case.ups, case.downs, case.pads
     if ups == (1, 1):
-        weight = _weight(*taps, flip, gain, channels, x.dtype)
-        (y0, y1), (x0, x1) = pads
-        if y0 == y1 >= 0 and x0 == x1 >= 0:
-            return functional.conv2d(x, weight, stride=downs, padding=(y0, x0), groups=channels)
-        return functional.conv2d(functional.pad(x, [x0, x1, y0, y1]), weight, stride=downs, groups=channels)
+        weight = _weight(case.shape, case.values, case.flip, case.gain, channels, x.dtype)
+        if pady[0] == pady[1] >= 0 and padx[0] == padx[1] >= 0:
+            return functional.conv2d(x, weight, stride=downs, padding=(pady[0], padx[0]), groups=channels)
+        return functional.conv2d(functional.pad(x, [*padx, *pady]), weight, stride=downs, groups=channels)
     # y[o] = sum_i x[i] w[o + P - i up]: a transposed convolution with P = taps - 1 - p0, which lacks or has to add
     # p1 - p0 + up - 1 pixels at the end.
-    paddings = [length - 1 - before for length, (before, _) in zip(taps[0], pads, strict=True)]
-    added = [after - before + up - 1 for up, (before, after) in zip(ups, pads, strict=True)]
+    paddings = [length - 1 - before for length, (before, _) in zip(case.shape, case.pads, strict=True)]
+    added = [after - before + up - 1 for up, (before, after) in zip(ups, case.pads, strict=True)]
     if downs != (1, 1) or min(paddings) < 0 or any(not 0 <= more < up for more, up in zip(added, ups, strict=True)):
         return None
-    weight = _weight(*taps, not flip, gain, channels, x.dtype)
+    weight = _weight(case.shape, case.values, not case.flip, case.gain, channels, x.dtype)
     return functional.conv_transpose2d(
         x, weight, stride=ups, padding=tuple(paddings), output_padding=tuple(added), groups=channels
     )
@@ -158,11 +178,11 @@ def _convolved(
 
 @lru_cache(maxsize=256)
 def _weight(
-    shape: tuple[int, int], values: Values, flip: bool, gain: float, channels: int, dtype: torch.dtype
+    shape: tuple[int, ...], values: tuple[float, ...], flip: bool, gain: float, channels: int, dtype: torch.dtype
 ) -> torch.Tensor:
     """Return the weight of a convolution that filters each channel alone, [channels, 1, taps, taps]."""
-    with torch.inference_mode(False):
-        taps = torch.tensor(values, dtype=torch.float32).view(shape) * gain
+    with _apart():
+        taps = torch.tensor(values, dtype=torch.float32, device="cpu").view(shape) * gain
         return (taps.flip([0, 1]) if flip else taps).to(dtype).expand(channels, 1, *shape).contiguous()
 
 
@@ -188,14 +208,15 @@ def bias_act(reference: Callable[..., torch.Tensor], defaults: dict[str, Any]) -
         clamp: float | None = None,
     ) -> torch.Tensor:
         gain = float(defaults[act].def_gain if gain is None else gain)
-        if b is None or act not in ("linear", "lrelu") or x.device.type != "cpu" or not gain > 0:
+        if b is None or act not in ("linear", "lrelu") or not _usual(x, b) or not gain > 0:
             return reference(x=x, b=b, dim=dim, act=act, alpha=alpha, gain=gain, clamp=clamp)
+        assert clamp is None or clamp >= 0
         assert b.ndim == 1 and 0 <= dim < x.ndim and b.shape[0] == x.shape[dim]
         bias = b.view([-1 if axis == dim else 1 for axis in range(x.ndim)])
         y = x + bias if gain == 1 else torch.add(bias * gain, x, alpha=gain)
         if act == "lrelu":
             y = functional.leaky_relu(y, float(defaults[act].def_alpha if alpha is None else alpha))
-        return y if clamp is None or clamp < 0 else y.clamp(-clamp, clamp)
+        return y if clamp is None else y.clamp(-clamp, clamp)
 
     return activated
 
@@ -214,7 +235,7 @@ def fully_connected(forward: Callable[..., torch.Tensor], bias_act: Callable[...
     @wraps(forward)
     def scaled(self: Any, x: torch.Tensor) -> torch.Tensor:
         weight, bias = self.weight, self.bias
-        if x.device.type != "cpu" or x.dtype != weight.dtype or x.numel() >= weight.numel() or x.ndim != 2:
+        if not _usual(x, weight) or x.dtype != weight.dtype or x.ndim != 2 or x.numel() >= weight.numel():
             return forward(self, x)
         if bias is not None and self.bias_gain != 1:
             bias = bias * self.bias_gain
@@ -245,26 +266,31 @@ def modulated_conv2d(reference: Callable[..., torch.Tensor]) -> Callable[..., to
         weight: torch.Tensor,
         styles: torch.Tensor,
         noise: torch.Tensor | None = None,
+        up: int = 1,
+        down: int = 1,
+        padding: Any = 0,
+        resample_filter: torch.Tensor | None = None,
         demodulate: bool = True,
+        flip_weight: bool = True,
         fused_modconv: bool = True,
-        **resampling: Any,
     ) -> torch.Tensor:
-        if not demodulate or fused_modconv or x.device.type != "cpu" or x.dtype != weight.dtype:
-            return reference(
-                x, weight, styles, noise=noise, demodulate=demodulate, fused_modconv=fused_modconv, **resampling
-            )
+        where = dict(up=up, down=down, padding=padding, resample_filter=resample_filter, flip_weight=flip_weight)
+        if not demodulate or fused_modconv or not _usual(x, weight, styles) or x.dtype != weight.dtype:
+            how = dict(noise=noise, demodulate=demodulate, fused_modconv=fused_modconv)
+            return reference(x, weight, styles, **how, **where)
         energy = styles.square() @ weight.square().sum([2, 3]).t()
         scale = (energy + 1e-8).rsqrt()[:, :, None, None]
-        x = reference(x, weight, styles, demodulate=False, fused_modconv=False, **resampling)
-        return x * scale if noise is None else torch.addcmul(noise, x, scale)
+        x = reference(x, weight, styles, demodulate=False, fused_modconv=False, **where)
+        return x * scale if noise is None else torch.addcmul(noise.to(x.dtype), x, scale)
 
     return demodulated
 
 
 def conv2d(reference: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-    """Return the hosts' `conv2d_gradfix.conv2d`, with products of matrices for kernels of one pixel on a CPU.
+    """Return the hosts' `conv2d_gradfix.conv2d`, with products of matrices for small kernels of one pixel on a CPU.
 
-    Measured on one core, 16 images of 4x4 to 32x32 pixels, forward and backward: a third to six sevenths less time.
+    Measured on one core, 16 images of 4x4 to 16x16 pixels, forward and backward: of 3 and 32 channels a third to six
+    sevenths less time; more channels take longer, since each image has a gradient of the weight.
 
     reference: the host's own, for all other cases"""
 
@@ -278,15 +304,10 @@ def conv2d(reference: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor
         dilation: Any = 1,
         groups: int = 1,
     ) -> torch.Tensor:
-        single = (
-            weight.numel() <= PIXEL_WEIGHTS
-            and weight.ndim == 4
-            and weight.shape[2:] == (1, 1)
-            and groups == 1
-            and bias is None
-        )
+        single = weight.ndim == 4 and weight.shape[2:] == (1, 1) and groups == 1 and bias is None
         plain = stride in (1, [1, 1], (1, 1)) and padding in (0, [0, 0], (0, 0)) and dilation in (1, [1, 1], (1, 1))
-        if not (single and plain) or input.device.type != "cpu" or input.ndim != 4 or input.dtype not in EXACT:
+        usual = _usual(input, weight) and input.ndim == 4  # asked before sizes, which a trace must not depend on
+        if not (usual and single and plain) or input.shape[0] * weight.numel() > PIXEL_PRODUCTS:
             return reference(input, weight, bias, stride, padding, dilation, groups)
         matrices = weight.flatten(1).expand(input.shape[0], -1, -1)
         return torch.bmm(matrices, input.flatten(2)).unflatten(2, input.shape[2:])

@@ -1,4 +1,4 @@
-"""What can be said about runs in words, each sentence by a rule with a threshold.
+"""Conclusions about runs in words, each sentence by a rule with a threshold.
 docs/reference/report.md explains them.
 
 Nothing is said without measured figures: a rule whose figures are missing, too few or in between is silent, and whoever

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 sys.path.insert(0, ".")
-from stylegan_plugins.host import quicker
+from stylegan_plugins.host import quicker, reference_ops
 from stylegan_plugins.host.families import FAMILIES
 from stylegan_plugins.host.modules import host_module
 
@@ -145,15 +145,59 @@ def conv2d(channels, batch, size, kernel, how, dtype):
 
 
 def functions_of_a_fork_stay():
-    """One that computes something else, one with other arguments, and a module without it."""
-    louder = lambda x, b=None, act="linear", alpha=None, gain=None, clamp=None, dim=1: x * 2
-    other = lambda x, bias: x + bias
-    for function in (louder, other):
+    """Ones that compute something else, fail, or take other arguments, and a module without any."""
+
+    def fails(x, b=None, dim=1, act="linear", alpha=None, gain=None, clamp=None):
+        raise RuntimeError("not here")
+
+    def louder(x, b=None, dim=1, act="linear", alpha=None, gain=None, clamp=None):
+        return x * 2
+
+    def of_other_shape(x, b=None, dim=1, act="linear", alpha=None, gain=None, clamp=None):
+        return x.sum()
+
+    def with_noise(x, b=None, dim=1, act="linear", alpha=None, gain=None, clamp=None, noise=None):
+        return BIAS_ACT._bias_act_ref.__wrapped__(x, b, dim, act, alpha, gain, clamp)
+
+    hidden = host_module("torch_utils.misc").profiled_function(with_noise)
+    for function in (fails, louder, of_other_shape, with_noise, hidden):
         module = SimpleNamespace(_bias_act_ref=function, activation_funcs=BIAS_ACT.activation_funcs)
         quicker.bias_act(module)
-        assert module._bias_act_ref is function
+        assert module._bias_act_ref is function, function
+        quicker.bias_act(SimpleNamespace(_bias_act_ref=function))
+    without_dilation = lambda input, weight, bias=None, stride=1, padding=0, groups=1: GRADFIX.conv2d(input, weight)
+    module = SimpleNamespace(conv2d=without_dilation)
+    quicker.conv2d(module)
+    assert module.conv2d is without_dilation
     quicker.bias_act(ModuleType("empty"))
     quicker.networks(ModuleType("empty"))
+
+
+def constants_do_not_depend_on_modes_of_their_first_use():
+    for number, mode in enumerate(
+        (torch.inference_mode(), torch.autocast("cpu", torch.bfloat16), torch.device("meta"))
+    ):
+        for size in (4, 40):  # a matrix, a convolution
+            x = torch.randn([1, 3, size + number, size], device="cpu", requires_grad=True)
+            how = dict(f=UPFIRDN2D.setup_filter([1, 2, 3 + number]), padding=1)
+            with mode:
+                UPFIRDN2D._upfirdn2d_ref(x, **how)
+            ours, theirs = (f(x, **how) for f in (UPFIRDN2D._upfirdn2d_ref, UPFIRDN2D._upfirdn2d_ref.__wrapped__))
+            ours.sum().backward()
+            assert torch.allclose(ours, theirs, atol=1e-5)
+
+
+def an_export_takes_any_batch():
+    layer = NETWORKS.FullyConnectedLayer(6, 4, activation="lrelu")
+    shapes = ({0: torch.export.Dim("batch")},)
+    exported = torch.export.export(layer, (torch.ones(2, 6),), dynamic_shapes=shapes).module()
+    for batch in (2, 7, 30):
+        x = numbers([batch, 6], torch.float32)
+        assert torch.allclose(exported(x), layer(x), atol=1e-5)
+
+
+def short_cuts_are_taken():
+    assert reference_ops._MATRICES and reference_ops._weight.cache_info().hits
 
 
 def draws_nothing():
@@ -164,6 +208,14 @@ def draws_nothing():
     assert torch.equal(before, torch.get_rng_state())
 
 
-for check in (upfirdn2d, bias_act, fully_connected, modulated_conv2d, conv2d, functions_of_a_fork_stay, draws_nothing):
+PROPERTIES = (upfirdn2d, bias_act, fully_connected, modulated_conv2d, conv2d)
+EXAMPLES = (
+    functions_of_a_fork_stay,
+    constants_do_not_depend_on_modes_of_their_first_use,
+    an_export_takes_any_batch,
+    short_cuts_are_taken,
+    draws_nothing,
+)
+for check in (*PROPERTIES, *EXAMPLES):
     check()
 print("equal")
