@@ -98,16 +98,23 @@ def read(name: str) -> dict:
     return json.loads(file.read_text()) if file.exists() else {"cells": []}
 
 
+def sides_of(claim: Claim, figure: str) -> tuple[list[float], list[float], bool]:
+    """Return a figure of the better and of the worse side, for the seeds that both have, and whether more is better.
+    With fewer than two seeds there are no figures."""
+    results, others = (read(name) for name in (claim.results, claim.against or claim.results))
+    better, worse = values(results, claim.better, figure), values(others, claim.worse, figure)
+    seeds = sorted(better.keys() & worse.keys())
+    if len(seeds) < 2:
+        return [], [], False
+    return [better[seed] for seed in seeds], [worse[seed] for seed in seeds], higher_is_better(results, figure)
+
+
 def judged(claim: Claim, figure: str) -> list[str]:
     """Return the cells of a claim's row: seeds, both sides, verdict."""
-    results, others = (read(name) for name in (claim.results, claim.against or claim.results))
-    sides = [values(results, claim.better, figure), values(others, claim.worse, figure)]
-    seeds = sorted(set.intersection(*map(set, sides)))
-    if len(seeds) < 2:
-        return [str(len(seeds)), "", "", "not run"]
-    better, worse = ([side[seed] for seed in seeds] for side in sides)
-    told = verdict(better, worse, higher_is_better(results, figure))
-    return [str(len(seeds)), described(better), described(worse), told]
+    better, worse, higher = sides_of(claim, figure)
+    if not better:
+        return ["0", "", "", "not run"]
+    return [str(len(better)), described(better), described(worse), verdict(better, worse, higher)]
 
 
 @click.group(help=__doc__)

@@ -13,7 +13,7 @@ import warnings
 
 import pytest
 import torch
-from support.hosts import ADA, CHECKOUTS, STYLEGAN3
+from support.hosts import ADA, CHECKOUTS, STYLEGAN3, copy_host
 
 from stylegan_plugins.host import compat
 from stylegan_plugins.run import arguments
@@ -389,6 +389,19 @@ def test_all_modules_with_a_repair_are_repaired_and_only_once(report):
 @pytest.mark.host
 def test_nothing_of_torch_changes(report):
     assert report["changed"] == []
+
+
+@pytest.mark.host
+def test_networks_that_need_a_missing_package_do_not_stop_the_repairs(fetched, tmp_path):
+    host = copy_host(fetched[ADA], tmp_path / "host")
+    with open(host / "training/networks.py", "a") as networks:
+        networks.write("\nimport some_missing_package\n")
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); from stylegan_plugins.host import compat; print(compat.install())"
+    )
+    done = _python(code, str(host))
+    assert done.returncode == 0 and "torch_utils.ops.upfirdn2d" in done.stdout, done.stderr
+    assert "training.networks" not in done.stdout
 
 
 @pytest.mark.host

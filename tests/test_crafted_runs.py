@@ -298,6 +298,7 @@ def test_optimisers_of_crafted_states_are_refused():
         "'str' object has no attribute": lambda state: state["state"][0].update(exp_avg="x"),
         "lr of the optimiser is nan": lambda state: state["param_groups"][0].update(lr=float("nan")),
         "betas of the optimiser": lambda state: state["param_groups"][0].update(betas=[0]),
+        "fused of the optimiser is 1": lambda state: state["param_groups"][0].update(fused=1),
         "list index out of range": lambda state: state["state"].update({7: state["state"][0]}),
     }
     for message, craft in crafted.items():
@@ -345,3 +346,15 @@ def test_a_run_begun_before_adam_was_fused_continues_as_it_was():
     load_optimizer(new, state)
     stepped(new, 3)
     assert torch.equal(parameter, expected) and not new.param_groups[0]["fused"]
+
+
+@pytest.mark.unit
+def test_a_state_does_not_fuse_the_steps_of_weights_that_lie_in_another_order():
+    """One call takes weights and moments as they lie in memory, and would mix them up."""
+    plain, across = (torch.nn.Parameter(torch.ones(3, 2, 2, 2)) for _ in range(2))
+    across.data = across.data.to(memory_format=torch.channels_last)
+    fused = torch.optim.Adam([plain], lr=0.002, betas=(0.0, 0.99), fused=True)
+    plain.sum().backward()
+    fused.step()
+    with pytest.raises(ValueError, match="fused of the optimiser is True"):
+        load_optimizer(torch.optim.Adam([across], lr=0.002, betas=(0.0, 0.99)), fused.state_dict())

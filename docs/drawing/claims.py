@@ -6,8 +6,6 @@ in percent of the larger mean, with the interval of Welch at 90%. It lies on one
 
 from __future__ import annotations
 
-import json
-import math
 import statistics
 from dataclasses import dataclass
 
@@ -30,7 +28,6 @@ class Row:
 
     text: str
     figure: str
-    seeds: int
     told: str
     difference: float = 0
     reach: float = 0
@@ -47,36 +44,24 @@ def rows() -> list[Row]:
 
 def _row(claim: claims.Claim) -> Row:
     figure = claim.figure[0]
-    of_better = _results(claim.results)
-    of_worse = _results(claim.against or claim.results)
-    better = claims.values(of_better, claim.better, figure) if of_better else {}
-    worse = claims.values(of_worse, claim.worse, figure) if of_worse else {}
-    seeds = sorted(better.keys() & worse.keys())
+    better, worse, higher = claims.sides_of(claim, figure)
     name = claims.NAMES.get(figure, figure)
-    if len(seeds) < 2:
-        return Row(claim.text, name, len(seeds), "not run")
-    higher = claims.higher_is_better(of_better, figure)
-    sides = [better[seed] for seed in seeds], [worse[seed] for seed in seeds]
-    difference, reach = interval(*sides)
-    return Row(claim.text, name, len(seeds), claims.verdict(*sides, higher), difference * (1 if higher else -1), reach)
-
-
-def _results(name: str) -> dict:
-    file = claims.HERE / "results" / f"{name}.json"
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    if not better:
+        return Row(claim.text, name, "not run")
+    difference, reach = interval(better, worse)
+    return Row(claim.text, name, claims.verdict(better, worse, higher), difference * (1 if higher else -1), reach)
 
 
 def interval(first: list[float], second: list[float]) -> tuple[float, float]:
     """Return mean(first) - mean(second), and how far its interval reaches on each side, in percent of the mean that is
     larger in size."""
-    of_means = [statistics.variance(side) / len(side) for side in (first, second)]
     means = [statistics.mean(side) for side in (first, second)]
     scale = 100 / (max(map(abs, means)) or 1)
-    if not any(of_means):
-        return scale * (means[0] - means[1]), 0
-    squares = [of_mean**2 / (len(side) - 1) for of_mean, side in zip(of_means, (first, second), strict=True)]
-    reach = scipy.stats.t.ppf(1 - claims.LEVEL, sum(of_means) ** 2 / sum(squares)) * math.sqrt(sum(of_means))
-    return scale * (means[0] - means[1]), scale * reach
+    difference = scale * (means[0] - means[1])
+    if not statistics.pstdev(first) and not statistics.pstdev(second):
+        return difference, 0
+    found = scipy.stats.ttest_ind(first, second, equal_var=False).confidence_interval(1 - 2 * claims.LEVEL)
+    return difference, scale * (found.high - found.low) / 2
 
 
 def claims_picture() -> str:

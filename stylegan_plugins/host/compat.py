@@ -34,9 +34,9 @@ def install() -> list[str]:
         for name, repair in _REPAIRS.items():
             try:
                 module = importlib.import_module(name)
-            except ImportError as error:
-                if (error.name is not None and name.startswith(error.name)) or name in _OPTIONAL:
-                    continue  # this family, or this fork, has no such module, or one that needs more than is installed
+            except ModuleNotFoundError as error:
+                if name in _OPTIONAL or (error.name is not None and name.startswith(error.name)):
+                    continue  # this family, or this fork, has no such module, or its networks need another package
                 raise
             if not getattr(module, _MARK, False):
                 repair(module)

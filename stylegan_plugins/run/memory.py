@@ -10,10 +10,8 @@ from typing import Any
 from stylegan_plugins.errors import RunError
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # names of mallopt's parameters in glibc's malloc.h
-KEPT, MAPPED = (
-    2**31 - 1,
-    32 << 20,
-)  # bytes: freed ones that stay, and from which on a block is mapped alone; the largest
+KEPT = 2**31 - 1  # freed bytes that stay, and ...
+MAPPED = 32 << 20  # ... size from which on a block is mapped alone: both the largest that glibc takes
 
 
 def keep_freed_memory() -> None:

@@ -25,8 +25,8 @@ def load_optimizer(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -
         if kept["params"] != group["params"]:
             raise ValueError("the optimiser's parameters are in another order")
         for name, value in group.items():
-            fused = name == "fused" and kept[name] in (None, False, True)
-            if not fused and not _alike(value, kept[name]):
+            fits = _fits(optimizer, kept[name]) if name == "fused" else _alike(value, kept[name])
+            if not fits:
                 raise ValueError(f"{name} of the optimiser is {kept[name]!r:.50}")
     optimizer.load_state_dict(dict(saved))
 
@@ -35,12 +35,22 @@ def fuse_on_cpu(optimizers: Iterable[torch.optim.Optimizer]) -> None:
     """Let Adam update all parameters in one call on a CPU, unless it was made with `fused` or `foreach`.
 
     Results differ by rounding. A training state has the setting, so a resumed run keeps its own."""
-    adams = [optimizer for optimizer in optimizers if type(optimizer) is torch.optim.Adam]
-    for group in (group for adam in adams for group in adam.param_groups):
-        # The call takes a parameter and its moments as they lie in memory; a state has contiguous ones.
-        plain = all(p.device.type == "cpu" and p.is_contiguous() for p in group["params"])
-        if plain and group["fused"] is None and group["foreach"] is None and not group["differentiable"]:
+    for group in (group for optimizer in optimizers if _fusible(optimizer) for group in optimizer.param_groups):
+        on_cpu = all(parameter.device.type == "cpu" for parameter in group["params"])
+        if on_cpu and group["fused"] is None and group["foreach"] is None and not group["differentiable"]:
             group["fused"] = True
+
+
+def _fusible(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether one call may update all parameters: it takes a parameter and its moments as they lie in memory, and a
+    training state has contiguous moments."""
+    parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
+    return type(optimizer) is torch.optim.Adam and all(parameter.is_contiguous() for parameter in parameters)
+
+
+def _fits(optimizer: torch.optim.Optimizer, kept: Any) -> bool:
+    """Whether an optimiser may step as `fused` of a state says: a run keeps its own way."""
+    return kept is None or (isinstance(kept, bool) and kept <= _fusible(optimizer))
 
 
 def spread(phases: Iterable[Any], interval: int) -> None:
