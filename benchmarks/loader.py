@@ -116,6 +116,9 @@ def main(host: str, rounds: int, seconds: float, markdown: str | None) -> None:
     """Time the data loader with images decoded and from memory."""
     sys.path.insert(0, host)
     from stylegan_plugins import bridge  # noqa: F401  repairs the host's sampler
+    from stylegan_plugins.run.memory import keep_freed_memory
+
+    keep_freed_memory()  # as train.py does it
 
     lines = [
         "| side | level | workers | decoded, images/s | from memory | ratio | decoded, ms each | from memory | ratio |",

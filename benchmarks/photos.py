@@ -26,7 +26,7 @@ NEW = [  # as in run.sh
 ROWS = {
     "fine-tuned": ["--plugin=freezed,diffaugment", "--resume=people32", *NEW],
     "from scratch": ["--plugin=diffaugment", "--cbase=512", "--cmax=32", "--no-noise-inputs", *NEW],
-    "demo of before": ["--plugin=diffaugment", "--cfg=auto", "--batch=8", "--cbase=512", "--cmax=32", "--gamma=0.02"],
+    "host's settings": ["--plugin=diffaugment", "--cfg=auto", "--batch=8", "--cbase=512", "--cmax=32", "--gamma=0.02"],
 }
 ALL = ["--mirror=1", "--tick=1", "--snap=1", "--workers=0", "--metrics=none", "--device=cpu", "--kimg=1000"]
 

@@ -287,7 +287,7 @@ def run(training_loop: Callable[..., None], rank: int, **args: Any) -> None:
     """Run the host's training loop in this process, with the session of its plug-ins."""
     global _run
     signals.install()
-    if device(rank).type == "cpu":
+    if device(rank).type == "cpu" or args.get("data_loader_kwargs", {}).get("num_workers") == 0:
         memory.keep_freed_memory()
     resumed = args.pop("resumed", None)
     identity = identity_of(args) if rank == 0 and "training_set_kwargs" in args else {}

@@ -6,11 +6,13 @@ import copy
 import json
 import os
 import pickle
+import warnings
 import zipfile
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.images import color_crops, write_zip
@@ -220,5 +222,22 @@ def test_parts_of_pixels_are_those_of_numpy(data):
     pixels = plain.view(decoded._Pixels)
     part = st.one_of(st.builds(slice, *[st.none()] * 2, st.sampled_from([None, -1, 1, 2])), st.just(0), st.just([0]))
     key = data.draw(st.one_of(st.tuples(part, part, part), st.just(decoded.FLIP), st.just(...), st.just(0)))
-    for found in (pixels[key], pixels[key].copy(), pixels.copy()[key]):
+    for found in (pixels[key].copy(), pixels.copy()[key], pixels[key].copy("F")):
         assert type(found) is type(plain[key]) and np.array_equal(found, plain[key])
+    assert np.array_equal(pixels[key], plain[key])
+    turned = data.draw(st.permutations(range(3)))
+    assert np.array_equal(pixels[decoded.FLIP].transpose(turned).copy(), plain[decoded.FLIP].transpose(turned))
+
+
+@pytest.mark.unit
+def test_flips_of_memory_that_is_read_only_are_fast_and_say_nothing(monkeypatch):
+    plain = np.random.RandomState(0).randint(0, 256, (3, 8, 8)).astype(np.uint8)
+    plain.flags.writeable = False
+    flips = []
+    monkeypatch.setattr(
+        torch.Tensor, "flip", lambda x, side, flip=torch.Tensor.flip: flips.append(side) or flip(x, side)
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        copied = plain.view(decoded._Pixels)[:, :, ::-1].copy()
+    assert flips == [2] and copied.flags.writeable and np.array_equal(copied, plain[:, :, ::-1])

@@ -12,6 +12,7 @@ import os
 import shutil
 import threading
 import time
+import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,7 @@ import filelock
 import numpy as np
 import PIL
 import psutil
+import torch
 
 from stylegan_plugins.cache import cache_directory
 from stylegan_plugins.errors import DataError, tell
@@ -103,18 +105,22 @@ FLIP = (slice(None), slice(None), slice(None, None, -1))
 
 
 class _Pixels(np.ndarray):
-    """Pixels uint8 [C, H, W]. NumPy flips bytes one by one, which would take most of a loader's time: here the host's
-    `image[:, :, ::-1]` flips eight at a time. Parts and copies are plain arrays."""
+    """Pixels uint8 [C, H, W]. NumPy flips bytes one by one, which would take most of a loader's time: the copy of the
+    host's `image[:, :, ::-1]` is torch's. Other parts, and copies, are plain arrays."""
 
     def __getitem__(self, key: Any) -> Any:
-        plain = self.view(np.ndarray)
-        slices = type(key) is tuple and all(type(part) is slice for part in key)
-        if slices and key == FLIP and plain.shape[2] % 8 == 0:
-            return plain.view(">u8")[FLIP].astype("<u8").view(np.uint8)
-        return plain[key]
+        part = self.view(np.ndarray)[key]
+        slices = type(key) is tuple and all(type(index) is slice for index in key)
+        return part.view(_Pixels) if slices and key == FLIP and self.flags.c_contiguous else part
 
     def copy(self, order: Any = "C") -> np.ndarray:  # type: ignore[override]
-        return self.view(np.ndarray).copy(order)
+        plain = self.view(np.ndarray)
+        unflipped = plain[FLIP] if plain.ndim == 3 else plain
+        if order != "C" or plain.flags.c_contiguous or not unflipped.flags.c_contiguous:
+            return plain.copy(order)
+        with warnings.catch_warnings():  # torch cannot keep others from writing to the file's memory, and says so
+            warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+            return torch.from_numpy(unflipped).flip(2).numpy()
 
 
 def decode(dataset: Any, raw_idx: int) -> np.ndarray:

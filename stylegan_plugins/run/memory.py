@@ -18,7 +18,8 @@ def keep_freed_memory() -> None:
     """Let glibc keep the memory of freed tensors for the next ones, in this process. Other C libraries are left alone.
 
     By default it gives the end of its heap back to the system after each large tensor, which the next one gets again,
-    page by page: 15% to 30% of the time of training on a CPU (docs/inside/cost.md)."""
+    page by page: 15% to 30% of the time of training on a CPU (docs/inside/cost.md), and a third of the time of loading
+    images of 1024x1024 from memory without workers (docs/inside/loader.md)."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt is not None:
         mallopt(MMAP_THRESHOLD, MAPPED)
