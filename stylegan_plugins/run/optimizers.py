@@ -1,14 +1,52 @@
-"""Optimisers of a run, put back from a state that may be crafted, and how often they step."""
+"""Optimisers of a run: without torch's compiler, put back from a state that may be crafted, and how often they step."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import functools
+import sys
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 
 # What optimisers of torch keep as one number of each parameter.
 SCALARS = ("step", "mu_product", "eta", "ax")
+
+
+def leave_compiler_out() -> None:
+    """Let Adam work without torch's compiler, until something else imports it.
+
+    Methods of torch's optimisers import the compiler in order not to be compiled, which takes almost as long as
+    `import torch` (docs/inside/cost.md). Without it nothing is compiled. Another torch, whose methods are other ones,
+    is left alone."""
+    for cls in (torch.optim.Optimizer, torch.optim.Adam):
+        for name, method in list(vars(cls).items()):
+            where = (getattr(method, "__module__", None), getattr(getattr(method, "__code__", None), "co_name", None))
+            plain = getattr(method, "__wrapped__", None)
+            if plain is not None and getattr(method, "__globals__", {}).get("__name__") == "torch._compile":
+                setattr(cls, name, _until_imported("torch._dynamo", method, plain))
+            elif plain is not None and where == ("torch.optim.adam", "_use_grad"):
+                setattr(cls, name, _until_imported("torch._dynamo", method, _with_gradients_as_told(plain)))
+
+
+def _until_imported(module: str, method: Callable[..., Any], plain: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that is `plain`, and `method` as soon as a module is imported."""
+
+    @functools.wraps(method)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return (method if module in sys.modules else plain)(*args, **kwargs)
+
+    return call
+
+
+def _with_gradients_as_told(step: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a step of an optimiser that records gradients if the optimiser is `differentiable`, and else does not."""
+
+    def call(optimizer: torch.optim.Optimizer, *args: Any, **kwargs: Any) -> Any:
+        with torch.set_grad_enabled(optimizer.defaults["differentiable"]):
+            return step(optimizer, *args, **kwargs)
+
+    return call
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
