@@ -1,1 +1,1 @@
-"""Looking at a run: metrics, samples, probes, comparisons, pictures."""
+"""Tools to look at a run: metrics, samples, probes, comparisons, pictures."""

@@ -1,4 +1,4 @@
-"""Samples of several generators on one picture, each with its caption: what a table of a metric means to the eye."""
+"""Samples of several generators in one picture, each with a caption, to look at beside a table of metrics."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from stylegan_plugins.analysis.loading import LoadedGenerator
 from stylegan_plugins.files import datasets, run_folders
 
 GAP, TEXT = 16, 18  # pixels
-ACROSS = 3  # sheets in a row
+ACROSS = 3  # sheets in a row of the picture
 COLUMNS = 8  # images in a row of a sheet
 Font = PIL.ImageFont.FreeTypeFont | PIL.ImageFont.ImageFont
 
 
 def caption_of(run_or_pkl: Path) -> str:
-    """Return the plug-ins of a run, or the name of a file."""
+    """Return a caption: the plug-ins of a run, or the name of a file."""
     options = run_folders.read_options(run_or_pkl) if run_or_pkl.is_dir() else None
     plugins = {} if options is None else options.get("plugins")
     active = plugins.get("active") if isinstance(plugins, dict) else None
@@ -37,10 +37,10 @@ def of_networks(
     columns: int = COLUMNS,
     class_: str | None = None,
 ) -> PIL.Image.Image:
-    """Return training images, and samples of each network without truncation, of the same seeds.
+    """Return sheets of training images and of samples of each network, without truncation, from the same seeds.
 
     data      path of the training images; None leaves them out
-    class_    of samples of networks with classes; None: all of their classes in turn"""
+    class_    class of the samples, for networks with classes; None: all of their classes in turn"""
     groups: list[tuple[str, list[np.ndarray]]] = []
     if data is not None:
         given = itertools.islice(datasets.read_images(data)[1], len(seeds))
@@ -54,14 +54,14 @@ def of_networks(
 
 
 def side_by_side(groups: Sequence[tuple[str, Sequence[np.ndarray]]], columns: int) -> PIL.Image.Image:
-    """Return sheets of images [H, W, C], small ones enlarged, next to each other under their captions, ACROSS in a row.
+    """Return captioned sheets of images [H, W, C] next to each other, ACROSS in a row. Small images are enlarged.
 
     columns: images in a row of each sheet"""
     font = PIL.ImageFont.load_default(TEXT)
     blocks = [_captioned(caption, sample.enlarged(images, columns), font) for caption, images in groups]
     width, height = (max(block.size[axis] for block in blocks) + GAP for axis in (0, 1))
     rows = math.ceil(len(blocks) / ACROSS)
-    across = math.ceil(len(blocks) / rows)  # four are two rows of two
+    across = math.ceil(len(blocks) / rows)  # four sheets are two rows of two
     canvas = PIL.Image.new("RGB", (across * width - GAP, rows * height - GAP), "white")
     for index, block in enumerate(blocks):
         canvas.paste(block, (index % across * width, index // across * height))
@@ -76,7 +76,7 @@ def _captioned(caption: str, sheet: PIL.Image.Image, font: Font) -> PIL.Image.Im
 
 
 def _shortened(text: str, width: int, font: Font) -> str:
-    """Return as much of a text as fits into so many pixels."""
+    """Return as much of a text as fits into `width` pixels."""
     while text and font.getlength(text) > width:
         text = text[:-2] + "…" if len(text) > 2 else ""
     return text

@@ -1,5 +1,6 @@
-"""The runs of `stylegan-plugins compare`: combinations of plug-ins, varied options, shares of the data, seeds; and what
-identifies each run."""
+"""The runs of `stylegan-plugins compare`, and the identity of each run.
+
+Runs are combinations of plug-ins, varied options, shares of the data, and seeds."""
 
 from __future__ import annotations
 
@@ -26,24 +27,24 @@ from stylegan_plugins.files import datasets
 from stylegan_plugins.files.checksums import digest_of
 from stylegan_plugins.manager import catalogue, split_names
 
-LIBRARIES = ("torch", "numpy", "timm")  # whose versions may change what a run computes
+LIBRARIES = ("torch", "numpy", "timm")  # their versions may change the results of a run
 ROW_FORM = 'give plug-ins, joined by +, and options as --name=value: --row="augself --augself-preset=plus".'
 HOST_FOLDERS = ("training", "torch_utils", "dnnlib")
-OWN = {  # options of train.py that compare sets itself, and its option for them
+OWN = {  # options of train.py that compare sets itself, and the option of compare for each
     **{"outdir": "--outdir", "data": "--data", "kimg": "--kimg", "seed": "--seeds", "subset": "--fraction"},
     **{"plugin": "--plugins", "resume-run": None, "dry-run": None},
 }
-Varied = tuple[tuple[str, str], ...]  # names and values of options of train.py: a row's own, then those of --vary
-Row = tuple[str, Varied]  # of a table: plug-ins, with commas, or `none`, and options
+Varied = tuple[tuple[str, str], ...]  # names and values of options of train.py: of the row, then varied ones
+Row = tuple[str, Varied]  # of the table: plug-ins, joined by commas, or `none`; and options
 
 
 @dataclass(frozen=True)
 class Cell:
     """One run.
 
-    plugins    with commas, or `none`
-    fraction   of the data set, in (0, 1]; above, a number of images
-    varied     options of this row alone, and those that take several values and that these plug-ins have"""
+    plugins    names joined by commas, or `none`
+    fraction   share of the data set, in (0, 1]; above 1, a number of images
+    varied     options of this row alone, then the varied options that its plug-ins have"""
 
     plugins: str
     fraction: float
@@ -52,11 +53,11 @@ class Cell:
 
     @property
     def row(self) -> Row:
-        """Return what makes a row of the table: runs of one row differ in data and seed alone."""
+        """Return the row of the table: runs of one row differ only in data and seed."""
         return self.plugins, self.varied
 
     def folder(self, identity: Mapping[str, Any]) -> str:
-        """Return the name of its folder, which ends in a hash of its identity."""
+        """Return the name of the run's folder, which ends in a hash of its identity."""
         words = [self.plugins.replace(",", "+"), *(name + value for name, value in self.varied)]
         names = re.sub(r"[^\w.+-]", "_", "-".join(words))[:100]
         digest = records.short_hash(json.dumps(identity, sort_keys=True).encode(), 8)
@@ -64,7 +65,7 @@ class Cell:
 
 
 def combinations_of(text: str) -> list[str]:
-    """Read `none,diffaugment,diffaugment+freezed` as combinations, whose plug-ins are joined by commas. Raises
+    """Read `none,diffaugment,diffaugment+freezed` as combinations, each with its plug-ins joined by commas. Raises
     OptionError."""
     found = list(
         dict.fromkeys(",".join(split_names(part.split("+"))) or "none" for part in text.split(",") if part.strip())
@@ -90,12 +91,12 @@ def row_of(text: str) -> Row:
 
 
 def share_name(share: float) -> str:
-    """Return how a table calls a share of the data."""
+    """Return a table's name for a share of the data."""
     return f"{share:g} images" if share > 1 else f"{100 * share:g}% of the data"
 
 
 def fractions_of(text: str) -> list[float]:
-    """Read `1.0,0.2,1000` as shares of the data, and numbers of images. Raises OptionError."""
+    """Read `1.0,0.2,1000` as shares of the data and numbers of images. Raises OptionError."""
     try:
         found = [float(part) for part in text.split(",")]
     except ValueError as error:
@@ -106,8 +107,8 @@ def fractions_of(text: str) -> list[float]:
 
 
 def variations_of(texts: Iterable[str]) -> dict[str, list[str]]:
-    """Read `gamma=0.1,1,10` and others as values by the name of an option of train.py. A value with commas needs `;`
-    between values: `diffaugment-policy=color;color,translation`. Raises OptionError."""
+    """Read `gamma=0.1,1,10` and others as values by option of train.py. If a value has commas, `;` separates values:
+    `diffaugment-policy=color;color,translation`. Raises OptionError."""
     found: dict[str, list[str]] = {}
     for text in texts:
         name, _, given = text.partition("=")
@@ -124,8 +125,8 @@ def variations_of(texts: Iterable[str]) -> dict[str, list[str]]:
 def cells_of(
     rows: Sequence[Row], variations: Mapping[str, Sequence[str]], shares: Sequence[float], seeds: int
 ) -> list[Cell]:
-    """Return all runs, by share of the data, row and seed. An option of a plug-in varies in the combinations that have
-    it; the others are one row."""
+    """Return all runs, in the order of share, row and seed. An option of a plug-in varies only in combinations that
+    have the plug-in; any other combination is one row."""
     found: dict[Cell, None] = {}
     for names, own in rows:
         mine = [
@@ -138,7 +139,7 @@ def cells_of(
 
 
 def arguments_for(plugins: Sequence[str], arguments: Sequence[str]) -> list[str]:
-    """Return the arguments of train.py without options of plug-ins that are not active, which it would refuse."""
+    """Return the arguments of train.py without options of inactive plug-ins, which train.py would refuse."""
     found_plugins = catalogue()
     active = found_plugins.activate(plugins, {}).names
     others = {
@@ -159,8 +160,10 @@ def arguments_for(plugins: Sequence[str], arguments: Sequence[str]) -> list[str]
 
 
 def check_arguments(rows: Sequence[Row], arguments: Sequence[str], variations: Mapping[str, Sequence[str]]) -> None:
-    """Raise OptionError for an option of a plug-in that is in no row, or not in that row, one that compare sets itself,
-    and one that is given for all rows and for one, or varied."""
+    """Raise OptionError for an option that compare sets itself, that has no effect, or that is given twice.
+
+    An option has no effect if its plug-in is in no row, or not in the row of the option. It is given twice if two of
+    `rows`, `arguments` and `variations` have it."""
     given = {argument.partition("=")[0][2:] for argument in arguments if argument.startswith("--")}
     own = {name for _, options in rows for name, _ in options}
     for name in [*given, *variations, *own]:
@@ -189,7 +192,7 @@ def check_arguments(rows: Sequence[Row], arguments: Sequence[str], variations: M
 
 
 def command(cell: Cell, host: Path, data: str, images: int, kimg: int, outdir: Path, more: Sequence[str]) -> list[str]:
-    """Return the command line of one run, for any folder. host: absolute."""
+    """Return the command line of one run, which works in any current folder. host: an absolute path."""
     found = [sys.executable, str(host / "train.py")]
     found += [f"--outdir={outdir}", f"--data={data}", f"--kimg={kimg}", f"--seed={cell.seed}"]
     if cell.plugins != "none":
@@ -201,17 +204,17 @@ def command(cell: Cell, host: Path, data: str, images: int, kimg: int, outdir: P
 
 
 def subset_of(share: float, images: int) -> int:
-    """Return the number of images that a share of so many is. Raises OptionError if there are less."""
+    """Return the number of images in a share of the data. Raises OptionError if the data set has fewer."""
     if share > images:
         raise OptionError(f"--fraction={share:g}: --data has {images} images.")
     return int(share) if share > 1 else max(round(share * images), 1)
 
 
 def identity_of(cell: Cell, arguments: Sequence[str], host: Path, data: str) -> dict[str, Any]:
-    """Return the identity of a run, JSON. It is another run if anything here differs. Paths among the arguments count
-    from the current folder, as in train.py.
+    """Return the identity of a run, as JSON. If any part of it differs, it is another run. Relative paths in arguments
+    start at the current folder, as in train.py.
 
-    arguments   of train.py, without its output folder
+    arguments   of train.py, without the output folder
     data        path of a folder or zip"""
     parts = {part for argument in arguments for part in re.split("[=,]", argument)}
     files = {part: digest_of(part) for part in sorted(parts) if part != data and os.path.isfile(part)}
@@ -225,7 +228,7 @@ def identity_of(cell: Cell, arguments: Sequence[str], host: Path, data: str) -> 
 
 @functools.cache
 def code_of(host: Path) -> str:
-    """Return a hash of the source files by which a host trains."""
+    """Return a hash of the host's source files that training uses."""
     files = [*host.glob("*.py"), *(file for top in HOST_FOLDERS for file in (host / top).rglob("*") if file.is_file())]
     code = {file.relative_to(host).as_posix(): file for file in files if file.suffix in (".py", ".cu", ".cpp", ".h")}
     digest = hashlib.sha256()
@@ -235,7 +238,7 @@ def code_of(host: Path) -> str:
 
 
 def versions_of(cell: Cell) -> dict[str, str]:
-    """Return versions by name, of libraries and of the packages that a cell's plug-ins come from."""
+    """Return versions by name: of libraries, and of the packages of a cell's plug-ins."""
     found = {name: importlib.metadata.version(name) for name in LIBRARIES if importlib.util.find_spec(name)}
     for name in catalogue().activate(split_names([cell.plugins]), {}).names:
         source = catalogue().sources.get(name)

@@ -1,8 +1,8 @@
 """Runs of `stylegan-plugins compare` as jobs of a cluster, by submitit: `--executor=slurm`, or `local` on this machine.
 
-A job trains one run from its newest state to its end and measures it. Before its time is over, or when a more urgent
-one takes its place, submitit calls `CellJob.checkpoint`, and the job is queued again. Jobs go on when `compare` ends:
-the same command finds them by `job.json` in the folder of each run."""
+A job resumes one run from its newest state, trains it to its end and measures it. When its time is over, or a more
+urgent job takes its place, submitit calls `CellJob.checkpoint`, and the job is queued again. Jobs continue when
+`compare` ends: the same command finds them by `job.json` in the folder of each run."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ from stylegan_plugins.errors import DataError, OptionError, UserError, require, 
 from stylegan_plugins.files import json_lines
 from stylegan_plugins.files.atomic import write_json
 
-FOLDER = "jobs"  # in the folder of a comparison: what submitit writes, and the output of jobs
+FOLDER = "jobs"  # in the folder of a comparison: files of submitit, and the output of jobs
 JOB = "job.json"  # beside the run of a cell: its job
 ENDED = "job-ended.json"  # likewise: seconds of training, and the error, if one ended the job
-# What submitit is told unless the user says otherwise. Times are in minutes: a job of Slurm is queued again when its
-# time is over; one on this machine is not to end.
+# Defaults of submitit's options. Times are in minutes. Slurm queues a job again when its time is over; a job on this
+# machine must not reach its limit.
 DEFAULTS: dict[str, dict[str, Any]] = {
     "slurm": {"timeout_min": 240, "gpus_per_node": 1, "cpus_per_task": 4},
     "local": {"timeout_min": 60 * 24 * 365},
 }
-MOST_REQUEUES = 10_000  # for want of time; those without any progress end a job much earlier
+MOST_REQUEUES = 10_000  # after a timeout; jobs without progress end much earlier
 MOST_FRUITLESS = 3
 WATCH_SECONDS = 1.0
 LOOK_SECONDS = 15.0  # between two looks at the queue
-MOST_MISSED = 5  # looks that do not find a job, until it counts as lost: a network disk may show its files much later
+MOST_MISSED = 5  # looks that do not find a job, until it counts as lost: a network disk may show files much later
 # Options of submitit that a user may not set: a job is one process, named after its run.
 OWN = ("name", "nodes", "tasks_per_node", "stderr_to_stdout", "slurm_nodes", "slurm_ntasks_per_node")
 GOES_ON = "Other jobs go on, and the same command of compare continues from here."
@@ -49,12 +49,12 @@ GOES_ON = "Other jobs go on, and the same command of compare continues from here
 
 @dataclass(frozen=True)
 class Jobs:
-    """How runs are submitted.
+    """The way to submit runs.
 
     executor    a key of DEFAULTS
-    options     of submitit, as NAME=VALUE
-    folder      of the comparison
-    measure     is called in the job with the last snapshot of a run, and keeps its results beside that"""
+    options     options of submitit, as NAME=VALUE
+    folder      folder of the comparison
+    measure     called in the job with the last snapshot of a run; keeps its results beside the snapshot"""
 
     executor: str
     options: Sequence[str]
@@ -68,8 +68,8 @@ class Jobs:
         self.submitter("trial")
 
     def submitter(self, name: str) -> Any:
-        """Return submitit's executor for a job of this name. Raises OptionError for options that it does not know, and
-        DataError if Slurm is not here."""
+        """Return submitit's executor for a job of this name. Raises OptionError for options that submitit does not
+        know, DataError if Slurm is not on this machine."""
         import submitit
 
         for text in self.options:
@@ -88,16 +88,16 @@ class Jobs:
         return made
 
     def submit(self, job: CellJob) -> Submitted:
-        """Submit a job, and note it in its cell's folder."""
+        """Submit a job and write its record into the folder of its cell."""
         cell = job.run.folder
         (cell / ENDED).unlink(missing_ok=True)
         submitter = self.submitter(cell.name)
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # in submitit's own process on this machine, too
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # in submitit's process on this machine, too
         try:
             made = submitter.submit(job)
             found = Submitted(cell, self.executor, made.job_id, str(made.paths.stderr), platform.node())
             write_json(cell / JOB, found.record())
-        except (RuntimeError, OSError) as error:  # sbatch's
+        except (RuntimeError, OSError) as error:  # errors of sbatch
             why = str(error).strip().splitlines()[-1]
             raise DataError(f"--executor={self.executor}: a job was refused ({why}). {GOES_ON}") from error
         finally:
@@ -107,10 +107,10 @@ class Jobs:
 
 @dataclass
 class Submitted:
-    """A job that was submitted.
+    """A submitted job.
 
     machine     where it was submitted
-    missed      looks in a row that have not found it among those that go on"""
+    missed      looks in a row that did not find it among waiting and running jobs"""
 
     cell: Path
     executor: str
@@ -120,20 +120,20 @@ class Submitted:
     missed: int = 0
 
     def record(self) -> dict[str, str]:
-        """Return what is noted of it."""
+        """Return the record of the job, for JOB."""
         return {"executor": self.executor, "number": self.number, "output": self.output, "machine": self.machine}
 
     def wrote(self) -> dict[str, Any] | None:
-        """Return what the job has written at its end; None so far."""
+        """Return the result that the job wrote at its end; None before."""
         try:
             return json_lines.parse((self.cell / ENDED).read_text(encoding="utf-8"))
-        except OSError:  # a network disk has errors of its own
+        except OSError:  # missing, or an error of a network disk
             return None
 
     def seconds(self) -> float:
-        """Return the seconds of training of a job that has ended. Raises DataError if it failed, or left no result."""
+        """Return the seconds of training of an ended job. Raises DataError if it failed or left no result."""
         outcome = self.wrote()
-        if outcome is None:  # killed, cancelled, or a fault of ours
+        if outcome is None:  # killed, cancelled, or a bug in this package
             raise DataError(
                 f"{self.cell.name}: job {self.number} has ended without a result; its output is in {self.output}. "
                 f"{GOES_ON}"
@@ -145,10 +145,10 @@ class Submitted:
 
 @dataclass
 class CellJob:
-    """A run as a job. submitit pickles it, calls it on a node, and asks it for the one that is queued in its place.
+    """A run as a job. submitit pickles it, calls it on a node, and asks it for the job to queue in its place.
 
-    environment     beside that of the node
-    fruitless       times in a row that it was queued again without having trained an image"""
+    environment     variables added to the node's environment
+    fruitless       times in a row that the job was queued again without having trained an image"""
 
     run: PlannedRun
     kimg: int
@@ -156,12 +156,12 @@ class CellJob:
     environment: dict[str, str] = field(default_factory=dict)
     fruitless: int = 0
     _program: subprocess.Popen | None = None
-    _images: int = 0  # that the run had seen when the job began
+    _images: int = 0  # images that the run had seen when the job began
 
     def __call__(self) -> None:
-        """Train and measure, and write how it ended."""
+        """Train and measure, and write the result."""
         os.environ.update(self.environment)
-        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # where no train.py is to be ended
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # while no train.py runs
         begun, seconds, why = time.monotonic(), 0.0, None
         try:
             self._train()
@@ -177,7 +177,7 @@ class CellJob:
             return
         relay = Relay(self.run.folder / trainings.LOG, 0, self.run.about, tell)
         with programs.Programs() as running:
-            # Slurm sends the signal that is for this process to its children, too, which would end them at once.
+            # Slurm sends this process's signal to its children, too. It would end them at once.
             signal.pthread_sigmask(signal.SIG_BLOCK, {_signal()})
             started = Running.start(running, arguments, relay)
             self._program = started.program
@@ -188,14 +188,14 @@ class CellJob:
         started.check(GOES_ON)
 
     def checkpoint(self) -> Any:
-        """End the run with its state written, and return what is queued in this job's place; None: nothing, as it has
-        come no further in several turns."""
+        """End the run with its state written, and return the job to queue in this one's place. None: no job, because
+        several turns made no progress."""
         from submitit.helpers import DelayedSubmission
 
         if self._program is not None:
             self._program.terminate()
-            with suppress(ChildProcessError):  # it has ended, and been waited for
-                os.waitid(os.P_PID, self._program.pid, os.WEXITED | os.WNOWAIT)  # Popen.wait may be going on below
+            with suppress(ChildProcessError):  # it has ended and was waited for
+                os.waitid(os.P_PID, self._program.pid, os.WEXITED | os.WNOWAIT)  # Popen.wait may run at the same time
         images = trainings.progress_of(self.run.folder)[1]
         fruitless = 0 if images > self._images else self.fruitless + 1
         if fruitless > MOST_FRUITLESS:
@@ -207,9 +207,9 @@ def trained(
     planned: Sequence[PlannedRun[Key]], kimg: int, at_once: int, report: Callable[[str], None], jobs: Jobs
 ) -> Iterator[tuple[Key, Path, float]]:
     """Train runs as jobs and yield each as it ends: its key, the snapshot at its end, and seconds of training in its
-    last turn. at_once: jobs that are queued or running.
+    last turn. at_once: number of jobs that are queued or running.
 
-    Raises DataError if one of them fails; the others go on."""
+    Raises DataError if a job fails; the other jobs continue."""
     waiting, free = deque(planned), deque(range(at_once))
     going: dict[int, tuple[PlannedRun[Key], Submitted]] = {}
     looked = time.monotonic()
@@ -243,8 +243,8 @@ def trained(
 
 
 def known(cell: Path) -> Submitted | None:
-    """Return the job of a cell's folder, if it was submitted and has not ended. Raises DataError if it was submitted on
-    another machine, and may go on there."""
+    """Return the job of a cell's folder if it was submitted and has not ended, else None. Raises DataError if it was
+    submitted on another machine and may still run there."""
     try:
         told = json_lines.parse((cell / JOB).read_text(encoding="utf-8"))
         found = Submitted(cell, told["executor"], str(told["number"]), told["output"], told["machine"])
@@ -262,7 +262,7 @@ def known(cell: Path) -> Submitted | None:
 
 
 def refuse_going(cells: Iterable[Path]) -> None:
-    """Raise DataError if there is a job that trains one of these."""
+    """Raise DataError if a job trains one of these cells."""
     for cell in cells:
         if (job := known(cell)) is not None:
             raise DataError(
@@ -271,7 +271,7 @@ def refuse_going(cells: Iterable[Path]) -> None:
 
 
 def _look(jobs: Sequence[Submitted]) -> None:
-    """Count the looks that have missed each job among those that go on."""
+    """Count, for each job, the looks in a row that do not find it among waiting and running jobs."""
     for executor, look in LOOKS.items():
         these = [job for job in jobs if job.executor == executor]
         going = look(these) if these else ()
@@ -280,7 +280,7 @@ def _look(jobs: Sequence[Submitted]) -> None:
 
 
 def _leave(jobs: Sequence[Submitted]) -> None:
-    """Tell that jobs of Slurm go on, and end those on this machine, with their states written."""
+    """Print that jobs of Slurm continue, and end jobs on this machine, which write their states."""
     for job in jobs:
         if job.executor == "local":
             with suppress(ProcessLookupError):
@@ -290,8 +290,8 @@ def _leave(jobs: Sequence[Submitted]) -> None:
 
 
 def _queued(jobs: Sequence[Submitted]) -> Iterable[str]:
-    """Return the numbers of jobs of Slurm that wait or run; those of `jobs`, if Slurm does not answer. Raises DataError
-    if it is not here."""
+    """Return the numbers of waiting and running jobs of Slurm. If Slurm does not answer, all `jobs` count. Raises
+    DataError if Slurm is not on this machine."""
     command = ["squeue", "--noheader", "--format=%A", f"--user={os.getuid()}"]
     try:
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False)
@@ -304,7 +304,7 @@ def _queued(jobs: Sequence[Submitted]) -> Iterable[str]:
 
 
 def _processes(jobs: Sequence[Submitted]) -> Iterable[str]:
-    """Return the numbers of those jobs on this machine that go on: they are of submitit's processes."""
+    """Return the numbers of the jobs that still run on this machine: their processes are submitit's."""
     going = []
     for job in jobs:
         with suppress(psutil.Error, ValueError):
@@ -318,7 +318,7 @@ LOOKS: dict[str, Callable[[Sequence[Submitted]], Iterable[str]]] = {"slurm": _qu
 
 
 def _environment(executor: str, slot: int, at_once: int) -> dict[str, str]:
-    """Return what a job has in its environment. On this machine submitit hides all GPUs, and jobs share the cores."""
+    """Return a job's environment variables. On this machine submitit hides all GPUs, and jobs share the cores."""
     if executor != "local":
         return {}
     every = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(torch.cuda.device_count()))))
@@ -337,5 +337,5 @@ def _option_of(text: str) -> tuple[str, int | float | str]:
 
 
 def _signal() -> int:
-    """Return the signal by which submitit is told that a job is to end."""
+    """Return the signal that tells submitit to end a job."""
     return int(getattr(signal, f"SIG{os.environ.get('SUBMITIT_PREEMPT_SIGNAL', 'USR2')}"))

@@ -1,7 +1,8 @@
-"""`stylegan-plugins compare`: combinations of plug-ins, trained in turn with the same budget, and a table of metrics.
+"""`stylegan-plugins compare`: combinations of plug-ins, each trained with the same budget, and a table of metrics.
 
-Its form is that of the papers' tables: a row for each combination, a column for each share of the data, with mean and
-deviation over seeds. A run is used again only if arguments, contents of data and files, and versions are the same."""
+The table has the form of the papers' tables: a row for each combination, a column for each share of the data, mean and
+standard deviation over seeds. A run is used again only if its arguments, contents of data and files, and versions are
+the same."""
 
 from __future__ import annotations
 
@@ -44,8 +45,7 @@ PICTURE = f"{comparison.NAME}-samples.png"
 
 @dataclass
 class Clock:
-    """How long the runs that are left will take, by those that were done: kimg trained, and seconds of training and of
-    evaluation."""
+    """An estimate of the time left, from completed runs: kimg trained, seconds of training and of evaluation."""
 
     kimg: float = 0.0
     runs: int = 0
@@ -53,19 +53,19 @@ class Clock:
     evaluating: float = 0.0
 
     def count(self, kimg: float, training: float, evaluating: float) -> None:
-        """Count a run that was trained by `kimg` thousand images. Times are in seconds."""
+        """Count a completed run: `kimg` thousand images trained, seconds of training and of evaluation."""
         self.kimg, self.runs = self.kimg + kimg, self.runs + 1
         self.training, self.evaluating = self.training + training, self.evaluating + evaluating
 
     def seconds(self, left: Sequence[float], jobs: int = 1) -> float:
-        """Return how long runs will take, of which so many kimg are left each, `jobs` at once. They are evaluated one
-        after the other, beside those that train."""
+        """Return the seconds that runs will take, `jobs` at once. left: kimg left of each run. Runs are evaluated one
+        after the other, while others train if `jobs` is more than 1."""
         training, evaluating = sum(left) * self.training / self.kimg, len(left) * self.evaluating / self.runs
         return max(training / jobs, evaluating) if jobs > 1 else training + evaluating
 
 
 def reference_path(reference: str, pictures: prepare.How) -> str:
-    """Return the path of held-out images, prepared as those of training. Raises UserError, about --reference."""
+    """Return the path of held-out images, prepared like the training images. Raises UserError, about --reference."""
     try:
         return str(Path(prepare.usable(reference, pictures)).resolve())
     except UserError as error:
@@ -73,7 +73,7 @@ def reference_path(reference: str, pictures: prepare.How) -> str:
 
 
 def ada_of(run_dir: Path) -> str:
-    """Return whether a run had the host's ADA: `on`, `off`, or the fixed probability of its augmentations."""
+    """Return the host's ADA in a run: `on`, `off`, or the fixed probability of its augmentations."""
     options = run_folders.read_options(run_dir) or {}
     fixed = options.get("augment_p")
     if not isinstance(options.get("augment_kwargs"), dict):
@@ -111,17 +111,17 @@ def run(
     after: Sequence[str] = (),
     absent: int | None = None,
 ) -> str:
-    """Train and evaluate what is not done yet. Return the table, also written to `outdir` as compare.md, .html, .csv
-    and .json, after each run; compare-samples.png has samples of the first run of each row.
+    """Train and evaluate the missing runs. Return the table, which is also written to `outdir` after each run, as
+    compare.md, .html, .csv and .json. compare-samples.png shows samples of the first run of each row.
 
-    reference   what metrics compare with; None: the whole data set, whatever share a run trains on
+    reference   images that metrics compare with; None: the whole data set, whatever share of it a run trains on
     vary        options of train.py with several values, `gamma=0.1,1,10`
-    rows        rows with options of their own, `augself --augself-preset=plus`, after those of plugins
-    jobs        runs that train at once; None: one, with Slurm all
-    executor    `slurm` or `local`: runs are jobs of submitit, which has these options, as NAME=VALUE
-    dry_run     return what would be done, with an estimate of the time
-    about, published, after     of a recipe: what it is, published figures, commands for each run at the end
-    absent      images of a data set that is not here, for a dry run
+    rows        rows with their options, `augself --augself-preset=plus`, after the rows of `plugins`
+    jobs        runs that train at once; None: one, or all with Slurm
+    executor    `slurm` or `local`: runs are jobs of submitit, with `executor_options`, as NAME=VALUE
+    dry_run     return the plan, with an estimate of the time
+    about, published, after     of a recipe: its description, published figures, commands for each run at the end
+    absent      number of images of a data set that is not on this machine, for a dry run
 
     Raises OptionError or DataError."""
     if executor_options and executor is None:
@@ -139,7 +139,7 @@ def run(
         return plan.described(about, planned, command_of, published, settings) + f"\n\nNo estimate: {data} is not here."
     evaluate.require_libraries()
     comparison.require_libraries()
-    # Or it would fail after training.
+    # Load it now: an error after training would be late.
     network = extractors.load(features, {known.reads for known in chosen.values()}, device)
     path = str(Path(prepare.usable(data, pictures)).resolve())
     images, *shape = datasets.check_dataset(path)
@@ -236,8 +236,8 @@ def run(
 def measure(
     last: Path, judged_by: str, figures: Mapping[str, Figure], **how: Any
 ) -> tuple[dict[str, Result], dict[str, float]]:
-    """Return lines of results of a run's last snapshot, and the figures. Those that are known are not measured again.
-    how: as of `evaluate.results`"""
+    """Return the results of a run's last snapshot, and its figures by name. Known results are not measured again. how:
+    as for `evaluate.results`"""
     names = dict.fromkeys(figure.metric for figure in figures.values())
     lines = evaluate.of_newest(last, judged_by, metrics=",".join(names), **how)
     values = {
@@ -250,13 +250,13 @@ def measure(
 
 
 def measured_in_job(last: Path, host: Path, judged_by: str, figures: Mapping[str, Figure], **how: Any) -> None:
-    """Measure a run on the machine of its job; the results are kept beside the snapshot. Arguments as of `measure`."""
+    """Measure a run on the machine of its job, and keep the results beside the snapshot. Arguments as for `measure`."""
     find.choose_host(host)
     measure(last, judged_by, figures, device=devices.device(), report=tell, **how)
 
 
 def _columns(figures: Mapping[str, Figure], lines: Mapping[str, Result], compared: evaluate.Comparison) -> list[Column]:
-    """Return the figures of the table, of which there are these lines of results, with their floors."""
+    """Return the columns of the table, with their floors. lines: results by metric."""
     known = metrics.known()
     reads = {name for name in lines if known[name].reads == "features"}
     floors = {name: metrics.split_half(known[name], compared.reference) if name in reads else {} for name in lines}

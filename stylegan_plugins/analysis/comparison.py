@@ -21,11 +21,11 @@ from stylegan_plugins.files.atomic import whole, write_json
 
 TITLES = {"fid": "FID", "kid": "KID", "pr": "F-score of precision and recall", "is": "Inception Score"}
 TITLES |= {f"pr_{name}": name for name in ("precision", "recall")}
-NAME = "compare"  # of the files, with their endings
+NAME = "compare"  # name of the files, before their endings
 
 
 def require_libraries() -> None:
-    """Raise DataError if what makes the page and the figure is not installed."""
+    """Raise DataError if the libraries for the page and the figure are not installed."""
     for package in ("jinja2", "matplotlib"):
         require(package, "metrics")
 
@@ -35,8 +35,8 @@ class Column:
     """A figure that is compared.
 
     name, key   in --metric, and in lines of results
-    higher      more of it is better; None: none is best
-    floor       of one half of the real images against the other; None if there is none"""
+    higher      True if higher is better, False if lower is; None: no value is best
+    floor       figure of one half of the real images against the other; None if there is none"""
 
     name: str
     key: str
@@ -45,7 +45,7 @@ class Column:
 
     @property
     def title(self) -> str:
-        """Return the figure with an arrow to where it is better."""
+        """Return the figure with an arrow in the better direction."""
         arrow = {True: " ↑", False: " ↓", None: ""}[self.higher]
         best, name = self.name.startswith(metrics.BEST), self.name.removeprefix(metrics.BEST)
         return f"{TITLES.get(name, name)}{', best snapshot' if best else ''}{arrow}"
@@ -53,18 +53,18 @@ class Column:
 
 @dataclass(frozen=True)
 class Published:
-    """Figures of a publication for some rows.
+    """Published figures for some rows.
 
-    heads    the names of its columns
-    rows     its name of a row, and the figures by the heads, by our row: plug-ins and the row's own options
-    source   where they stand"""
+    heads    names of the published columns
+    rows     by row of our table, plug-ins and options: the published name of the row, and its figures by column
+    source   publication and table"""
 
     heads: Sequence[str]
     rows: Mapping[Row, tuple[str, Mapping[str, float]]]
     source: str
 
     def of(self, row: Row) -> list[str]:
-        """Return the cells of a row of the table, which may have varied options, too."""
+        """Return the published cells for a row of the table, which may have varied options, too."""
         plugins, varied = row
         matches = [own for names, own in self.rows if names == plugins and varied[: len(own)] == own]
         if not matches:
@@ -75,8 +75,8 @@ class Published:
 
 @dataclass(frozen=True)
 class Measured:
-    """A run and its figures, by the names of their columns. folder: of its cell, by name; ada: `on`, `off`, or the
-    fixed probability of ADA's augmentations."""
+    """A run and its figures by column. folder: name of its cell's folder; ada: `on`, `off`, or the fixed probability of
+    ADA's augmentations."""
 
     cell: Cell
     folder: str
@@ -95,10 +95,10 @@ class TableCell:
 
 @dataclass(frozen=True)
 class Results:
-    """What was measured so far.
+    """Results so far.
 
-    samples, real      numbers of generated and of real images
-    held_out           the real images are others than those of training
+    samples, real      numbers of generated and real images
+    held_out           the real images are not the training images
     planned            all runs of the comparison, in the order of the table"""
 
     columns: Sequence[Column]
@@ -140,7 +140,7 @@ class Results:
         return [run.values[column.name] for run in self.runs if (run.cell.row, run.cell.fraction) == (row, share)]
 
     def caption(self) -> list[str]:
-        """Return what a reader of the table must know, in sentences."""
+        """Return the caption of the table, in sentences."""
         far = "" if len(self.runs) == len(self.planned) else f" {len(self.runs)} of {len(self.planned)} runs so far."
         better = {True: ", higher is better", False: ", lower is better", None: ""}
         compared = "; ".join(f"{column.title} ({column.key}){better[column.higher]}" for column in self.columns)
@@ -189,7 +189,7 @@ class Results:
         return head, rows
 
     def below(self) -> list[str]:
-        """Return what stands below the table, in sentences: the source of published figures."""
+        """Return the text below the table, in sentences: the source of published figures."""
         return (
             [] if self.published is None else [f"Published figures are quoted, and not ours: {self.published.source}"]
         )
@@ -213,7 +213,7 @@ class Results:
 
 
 def as_markdown(results: Results, figure: bool = False) -> str:
-    """Return the table with its caption. figure: name compare.svg beside it."""
+    """Return the table with its caption. figure: link compare.svg, which lies beside it."""
     head, rows = results.table()
     mark = lambda entry: f"**{entry.text}**" if entry.best else f"{entry.text}{' ≈' * entry.tied}"
     table = markdown.table(head, [[mark(entry) for entry in row] for row in rows])
@@ -222,7 +222,7 @@ def as_markdown(results: Results, figure: bool = False) -> str:
 
 
 def as_csv(results: Results) -> str:
-    """Return a line for each run."""
+    """Return the runs as CSV, one line for each."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     head = ["plugins", *results.options, "fraction", "seed", "ada", "kimg", "samples", "real"]
@@ -249,9 +249,9 @@ def as_html(results: Results, figure: bytes | None) -> str:
 
 
 def as_figure(results: Results) -> bytes | None:
-    """Draw each metric over the first varied option whose values are numbers, as SVG: a line for a combination, other
-    option and share of the data, with the deviation over seeds. A combination without the option is a dashed line. None
-    without such an option."""
+    """Draw each metric over the first varied option that has numbers as values, as SVG. Each line is one combination of
+    plug-ins, other options and share of the data, with standard deviations over seeds. A combination without the option
+    is a dashed line. None without such an option."""
     option = next((name for name in results.options if _is_numeric(results, name)), None)
     if option is None:
         return None
@@ -297,7 +297,7 @@ def _draw(results: Results, column: Column, option: str, axes: Any) -> None:
 
 
 def _is_numeric(results: Results, option: str) -> bool:
-    """Tell whether an option has several values, which are finite numbers."""
+    """Return whether an option has several values, all of them finite numbers."""
     texts = {value for cell in results.planned for name, value in cell.varied if name == option}
     try:
         return len({number for text in texts if math.isfinite(number := float(text))}) == len(texts) > 1
@@ -306,8 +306,8 @@ def _is_numeric(results: Results, option: str) -> bool:
 
 
 def write(results: Results, outdir: Path, more: dict[str, Any]) -> str:
-    """Write compare.md, .csv, .html, .json, and .svg if there is a figure. more: what else the JSON has. Returns the
-    Markdown."""
+    """Write compare.md, .csv, .html, .json, and .svg if there is a figure. more: further fields of the JSON. Returns
+    the Markdown."""
     figure = as_figure(results) if results.runs else None
     text = as_markdown(results, figure is not None)
     contents = {"md": f"{text}\n".encode(errors="backslashreplace"), "csv": as_csv(results).encode(errors="replace")}

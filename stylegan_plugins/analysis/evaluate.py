@@ -1,7 +1,7 @@
 """`stylegan-plugins evaluate`: metrics of generators against a reference set, computed by torch-fidelity's functions.
 
-What is done is never done again: features of the reference are kept in the cache, results are lines of
-metric-<name>.jsonl, in the host's format, with what they are of."""
+Nothing is computed twice: features of the reference are kept in the cache. Results are lines of metric-<name>.jsonl, in
+the host's format, each with its identity."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ from stylegan_plugins.vision import extractors
 from stylegan_plugins.vision.extractors import Extractor, Inception, Outputs, extract
 from stylegan_plugins.vision.ranking import real_batches
 
-LOW_SHOT = 5000  # a smaller reference is compared with as many generated images, any other with 50,000
+LOW_SHOT = 5000  # a smaller reference is compared with 5000 generated images, a larger one with 50,000
 VERSION = 1
 
 
 def default_samples(reference: int) -> int:
-    """Return how many images are generated for a reference of so many: 5000 in low-shot papers, 50,000 in others."""
+    """Return the number of generated images for a reference of this size: 5000 as in low-shot papers, or 50,000."""
     return LOW_SHOT if reference < LOW_SHOT else 50_000
 
 
 def metrics_of(text: str, flag: str = "--metrics") -> dict[str, Metric]:
-    """Read `fid,kid` as metrics by name. flag: what errors name. Raises OptionError."""
+    """Read `fid,kid` as metrics by name. flag: option named in errors. Raises OptionError."""
     return _named(text, flag, metrics.known())
 
 
 class Figure(NamedTuple):
-    """A figure of a table: a metric, the end of its name in results, and whether it is of a run's best snapshot."""
+    """A figure of a table: a metric, the end of the figure's name in results, and whether it is the best snapshot's."""
 
     metric: str
     end: str
@@ -53,8 +53,8 @@ class Figure(NamedTuple):
 
 
 def figures_of(text: str, flag: str) -> dict[str, Figure]:
-    """Read `kid,best_kid,pr_recall` as figures by name. A metric alone is the figure that decides; best_ goes before
-    metrics by which snapshots are ranked. flag: what errors name. Raises OptionError."""
+    """Read `kid,best_kid,pr_recall` as figures by name. The name of a metric alone is the figure that ranks snapshots;
+    best_ may precede metrics that rank snapshots. flag: option named in errors. Raises OptionError."""
     known = metrics.known()
     figures = {name: Figure(name, metric.decides) for name, metric in known.items()}
     ends = [(name, end) for name, metric in known.items() for end in metric.ends]
@@ -65,7 +65,7 @@ def figures_of(text: str, flag: str) -> dict[str, Figure]:
 
 
 def _named(text: str, flag: str, known: Mapping[str, Any], listed: Iterable[str] = ()) -> dict[str, Any]:
-    """Return what a text names, with commas. listed: what errors list; nothing: all that is known."""
+    """Return the entries that a text names, with commas. listed: names listed in errors; empty: all that are known."""
     names = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
     unknown = [name for name in names if name not in known]
     if unknown or not names:
@@ -75,25 +75,25 @@ def _named(text: str, flag: str, known: Mapping[str, Any], listed: Iterable[str]
 
 
 def label_of(name: str, metric: Metric, key: str) -> str:
-    """Return a metric's name with its features', fid_clip; it names files. Inception's features are clean-fid's, its
-    logits torch-fidelity's."""
+    """Return a metric's name with that of its features, such as fid_clip; files are named so. Inception's features are
+    clean-fid's, its logits torch-fidelity's."""
     if key == Inception.key and metric.reads == "features":
         key = "clean"
     return f"{name}_{key}"
 
 
 def require_libraries() -> None:
-    """Raise DataError if what computes metrics is not installed."""
+    """Raise DataError if the libraries of metrics are not installed."""
     for package in ("torch_fidelity", "cleanfid"):
         require(package, "metrics")
 
 
 @dataclass(frozen=True)
 class Training:
-    """The images that a run was trained on.
+    """The training images of a run.
 
-    dataset     the host's, without x-flips; mirrored: the run had these, too
-    fingerprint of all images of its data set, of which it may have had a part; identity: of these images"""
+    dataset     the host's, without horizontal flips; mirrored: the run also had the flips
+    fingerprint of all images of the data set, of which the run may have had a part; identity: of the run's images"""
 
     dataset: Any
     mirrored: bool
@@ -105,13 +105,13 @@ class Training:
         return len(self.dataset)
 
     def batches(self, flipped: bool) -> Iterator[torch.Tensor]:
-        """Yield all images, or their x-flips, uint8 [n, C, H, W]."""
+        """Yield all images, or their horizontal flips, uint8 [n, C, H, W]."""
         return (batch.flip(3) if flipped else batch for batch in real_batches(self.dataset, self.count))
 
     @classmethod
     def of(cls, run_dir: Path, flag: str) -> Training:
-        """Return that of a run. Raises DataError, which names the option of a metric, if it is not known or not there
-        any more."""
+        """Return the training images of a run. Raises DataError if they are not known or no longer there. flag: option
+        named in errors."""
         recorded = (run_folders.read_options(run_dir) or {}).get("training_set_kwargs")
         source = find.own_data(run_dir)
         if source is None or not isinstance(recorded, dict):
@@ -128,13 +128,13 @@ class Training:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What generated images are compared with.
+    """The reference of generated images, and the network that gives their features.
 
-    network     what sees images
+    network     the feature network
     dataset     the host's, with labels; fingerprint: of its content
-    count       real images; samples: generated ones
-    quiet       no progress is shown
-    training    what the run was trained on, if a metric reads it"""
+    count       number of real images; samples: number of generated ones
+    quiet       show no progress
+    training    training images of the run; None if no metric reads them"""
 
     network: Extractor
     dataset: Any
@@ -145,8 +145,8 @@ class Comparison:
     training: Training | None = None
 
     def identity(self, pickle: Path, sampler: sample.Sampler | None, metric: Metric | None = None) -> dict[str, Any]:
-        """Return what identifies a result of this pickle. sampler: where labels come from; None: from the data set.
-        metric: one that may read the training images."""
+        """Return the identity of a result of this pickle. sampler: the source of labels; None: the data set. metric: a
+        metric that may read the training images."""
         if sampler is None:
             labels = np.stack([self.dataset.get_label(index) for index in range(len(self.dataset))]).tobytes()
         else:
@@ -160,7 +160,8 @@ class Comparison:
 
     @functools.cached_property
     def reference(self) -> Reference:
-        """Return features of the real images, and of those of training, from the cache if they are there."""
+        """Return features of the real images and, if a metric reads them, of the training images, from the cache if it
+        has them."""
         batches = lambda: real_batches(self.dataset, self.count)
         features, training = self._cached(batches, self.count, self.fingerprint, f"{self.count}", "real"), None
         if (of := self.training) is not None:
@@ -172,7 +173,7 @@ class Comparison:
     def _cached(
         self, batches: Callable[[], Iterable[torch.Tensor]], count: int, images: str, part: str, what: str
     ) -> np.ndarray:
-        """Return features of `count` images, from the cache if they are there. images, part: identify them."""
+        """Return features of `count` images, from the cache if it has them. images, part: identify the images."""
         key = self.network.key
         identity = f"{VERSION}/{images}/{key}/{self.network.weights}/{part}"
         file = downloads.cache_directory() / "evaluate" / f"{key}-{short_hash(identity.encode())}.npy"
@@ -189,7 +190,7 @@ class Comparison:
 
 
 def floor_of(metric: Metric, reference: Reference | None) -> dict[str, float]:
-    """Return the floor for a line of results: nothing for a metric without a reference, or with too small a one."""
+    """Return the floor for a line of results; empty without a reference, or if it is too small."""
     floor = reference.floor if reference is not None and metric.reads == "features" else None
     return {"floor_fid": floor} if floor is not None and records.is_finite(floor) else {}
 
@@ -211,19 +212,19 @@ def results(
     report: Callable[[str], None],
     network: Extractor | None = None,
 ) -> tuple[dict[str, dict[str, Result]], dict[str, Result], float | None, Path]:
-    """Return the results by name of pickle and by metric, the best by metric, the floor, and best.json. All are written
-    beside the pickles or to `outdir`.
+    """Return the results by pickle and metric, the best result by metric, the floor, and the path of best.json. All are
+    written beside the pickles or to `outdir`.
 
-    samples, most   numbers of generated images, and of real ones at most; None: `default_samples`, and all
-    every           of all snapshots of a run; else of the newest one
-    report          is told what goes on
-    network         that of `features`, if it was loaded already
+    samples, most   number of generated images, and the most real images; None: `default_samples`, and all
+    every           evaluate all snapshots of a run, not only the newest one
+    report          called with lines about the progress
+    network         the network of `features`, if it is already loaded; None: load it
 
     Raises DataError or OptionError."""
     chosen = metrics_of(metrics)
     wanted = {metric.reads for metric in chosen.values()}
     require_libraries()
-    # As the hosts' loops do it: figures of training and of this command are the same.
+    # As in the hosts' loops, so that figures in training and in this command are the same.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     pickles = run_folders.snapshots(path) if every else [run_folders.newest_pickle(path)]
     network = network or extractors.load(features, wanted, device)
@@ -293,7 +294,7 @@ def results(
 
 
 def _is_complete(line: Result, label: str, metric: Metric) -> bool:
-    """Tell whether a line has all figures of a metric, and each is finite."""
+    """Return whether a line has all figures of a metric, each of them finite."""
     return line.get("metric") == label and all(
         records.is_finite(line["results"].get(label + end)) for end in metric.ends
     )
@@ -314,14 +315,14 @@ def _finite_score(
 
 
 def run(path: Path, data: str | None, **how: Any) -> str:
-    """Return a table of `results`, whose arguments it takes, for `stylegan-plugins evaluate`."""
+    """Return a table for `stylegan-plugins evaluate`. Arguments as for `results`."""
     rows, best, floor, marked = results(path, data, **how)
     end = [] if floor is None else [f"Floor, FID of two halves of the real images: {floor:.5g}"]
     return "\n".join([as_markdown(rows, best), "", *end, str(marked)])
 
 
 def best_of(path: Path, data: str, figure: Figure, **how: Any) -> float:
-    """Return a figure of the best snapshot of a run by its metric. Arguments as of `results`."""
+    """Return a figure of the run's best snapshot by its metric. Arguments as for `results`."""
     rows, *_ = results(path, data, metrics=figure.metric, most=None, every=True, outdir=None, **how)
     lines = [row[figure.metric] for row in rows.values()]
     best = max if metrics_of(figure.metric)[figure.metric].higher else min
@@ -329,7 +330,7 @@ def best_of(path: Path, data: str, figure: Figure, **how: Any) -> float:
 
 
 def of_newest(path: Path, data: str, **how: Any) -> dict[str, Result]:
-    """Return the results of the newest snapshot by metric. Arguments as of `results`."""
+    """Return the results of the newest snapshot by metric. Arguments as for `results`."""
     rows, *_ = results(path, data, most=None, every=False, outdir=None, **how)
     return next(iter(rows.values()))
 
@@ -346,7 +347,7 @@ def check_numbers(chosen: Mapping[str, Metric], flag: str, real: int, generated:
 
 
 def check_held_out(metric: Metric, flag: str, same: bool) -> None:
-    """Raise OptionError if a metric takes held-out images as reference, and it is the `same` as the training images."""
+    """Raise OptionError if a metric needs held-out images as reference and the reference is the training images."""
     if metric.held_out and same:
         raise OptionError(
             f"{flag} compares with held-out images, and these are the training images. Give others, with --reference "
@@ -355,7 +356,7 @@ def check_held_out(metric: Metric, flag: str, same: bool) -> None:
 
 
 def as_markdown(rows: dict[str, dict[str, Result]], best: dict[str, Result]) -> str:
-    """Return a table of results by pickle and metric; the best of several is bold."""
+    """Return a table of results by pickle and metric. Of several pickles, the best is bold."""
     known = metrics.known()
     first = next(iter(rows.values()))
     keys = [(name, key) for name in known if name in first for key in first[name]["results"]]

@@ -1,4 +1,4 @@
-"""The page of `stylegan-plugins explore`: controls of Gradio, and nothing else; what they do is in explorer.py."""
+"""The page of `stylegan-plugins explore`: controls of Gradio. explorer.py does the work behind them."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ CSS = ".gradio-container {max-width: 1200px !important} footer {display: none !i
 
 def serve(explorer: Explorer, address: str, port: int) -> tuple[Any, str]:
     """Start the page and return it with its address. It sends nothing elsewhere. Raises DataError without Gradio,
-    OptionError for a port that cannot be had."""
+    OptionError for a port that is not available."""
     require("gradio", "explore")
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when it is imported
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when Gradio is imported
     import gradio
 
     page = build(explorer)
@@ -42,7 +42,7 @@ def serve(explorer: Explorer, address: str, port: int) -> tuple[Any, str]:
             enable_monitoring=False,
             mcp_server=False,
             ssr_mode=False,
-            # The default fonts are Google's, which a browser would fetch.
+            # The default fonts are Google's: a browser would download them.
             theme=gradio.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
             css=CSS,
         )
@@ -54,7 +54,7 @@ def serve(explorer: Explorer, address: str, port: int) -> tuple[Any, str]:
 
 
 def _told(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Show an error of ours on the page, as the line that a command would print."""
+    """Show an error of this package on the page, as the line that a command would print."""
 
     @functools.wraps(function)
     def wrapped(*values: Any) -> Any:
@@ -69,7 +69,7 @@ def _told(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class Actions:
-    """What happens when a control is used. Kept samples are a list of (w as array, image, caption)."""
+    """Actions of the controls. Kept samples are a list of (w as array, image, caption)."""
 
     def __init__(self, explorer: Explorer) -> None:
         self.explorer = explorer
@@ -77,9 +77,9 @@ class Actions:
     def show(
         self, seed: float | None, psi: float, label: str | None, like: PIL.Image.Image | None, *rest: float
     ) -> tuple[Any, ...]:
-        """Return the image on the page, w, and the file to download. rest: amounts, first and last layer."""
+        """Return the image for the page, w, and the file to download. rest: amounts, first and last layer."""
         *amounts, first, last = rest
-        if not 0 <= (seed or 0) <= MOST_SEED:  # infinity, too, has no integer
+        if not 0 <= (seed or 0) <= MOST_SEED:  # infinity has no integer, either
             raise OptionError(f"Seed {seed}: expected 0 to {MOST_SEED}.")
         number = int(seed or 0)
         w = self.explorer.latent(number, psi, label or None, like, amounts, (int(first), int(last)))
@@ -90,7 +90,7 @@ class Actions:
         return self.explorer.shown(image), w.cpu().numpy(), str(file)
 
     def keep(self, kept: list[Any], w: np.ndarray | None, file: str | None) -> tuple[Any, ...]:
-        """Return kept samples with one more, and their gallery."""
+        """Return the kept samples with one more, and their gallery."""
         if w is None or file is None:
             return kept, _gallery(kept)
         with PIL.Image.open(file) as image:
@@ -98,7 +98,7 @@ class Actions:
         return [*kept, one], _gallery([*kept, one])
 
     def walk(self, kept: list[Any], frames: float, loop: bool) -> tuple[Any, ...]:
-        """Return the GIF, and all files."""
+        """Return the GIF of a walk through the kept samples, and all of its files."""
         device = next(self.explorer.generator.network.parameters()).device
         ws = [torch.from_numpy(w).to(device) for w, _, _ in kept]
         files = self.explorer.walk(ws, int(frames), loop)
@@ -108,7 +108,7 @@ class Actions:
         return str(shown), [str(file) for file in files if file.suffix != ".png"]
 
     def nearest(self, file: str | None) -> list[tuple[Any, str]]:
-        """Return nearest training images, with captions."""
+        """Return the nearest training images, with captions."""
         if file is None:
             return []
         with PIL.Image.open(file) as image:
@@ -121,7 +121,7 @@ def _gallery(kept: list[Any]) -> list[tuple[Any, str]]:
 
 
 def _enlarged(gif: Path) -> Path:
-    """Write a GIF of small images in a size that a page shows well."""
+    """Write a GIF of small images again, in a size that suits a page."""
     with PIL.Image.open(gif) as opened:
         times, pause = -(-256 // opened.width), opened.info.get("duration", 40)
         size = (opened.width * times, opened.height * times)

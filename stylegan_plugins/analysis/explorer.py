@@ -16,18 +16,18 @@ from stylegan_plugins.analysis.loading import LoadedGenerator
 from stylegan_plugins.analysis.pictures import Near, Video
 from stylegan_plugins.errors import OptionError
 
-DIRECTIONS = 6  # that have a slider
-DRAWN = 2048  # w, whose principal components are the directions
+DIRECTIONS = 6  # directions that have a slider
+DRAWN = 2048  # w drawn to compute the principal components
 FARTHEST = 3.0  # standard deviations along a direction
-BATCH = 64  # z in the mapping network at a time
+BATCH = 64  # z that the mapping network takes at a time
 SMALLEST = 384  # side of a picture on the page
 NEAREST = 4
 
 
 class Explorer:
-    """A generator, and what is known of its latent space.
+    """A generator, and directions in its latent space.
 
-    folder  where pictures are written, removed with the process"""
+    folder  folder of pictures, removed with the process"""
 
     def __init__(self, generator: LoadedGenerator, near: Near | None) -> None:
         self.generator = generator
@@ -37,9 +37,8 @@ class Explorer:
         self._directions: dict[str | None, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def directions(self, label: str | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return principal components of w, [K, w_dim] of length 1, and standard deviations along them, [K]: GANSpace,
-        Haerkoenen et al. 2020, arXiv:2004.02546. The first has the largest deviation. label: a class, if there are any.
-        """
+        """Return principal components of w, [K, w_dim] of length 1, and standard deviations along them, [K], largest
+        first (GANSpace, Haerkoenen et al. 2020, arXiv:2004.02546). label: a class; None without classes."""
         if label not in self._directions:
             G = self.generator
             z = torch.from_numpy(np.random.RandomState(0).randn(DRAWN, G.z_dim))
@@ -54,8 +53,8 @@ class Explorer:
     def moved(
         self, w: torch.Tensor, amounts: Sequence[float], layers: tuple[int, int], label: str | None = None
     ) -> torch.Tensor:
-        """Return w [1, num_ws, w_dim] moved along directions by so many standard deviations, in layers first to last,
-        the coarsest being 0."""
+        """Return w [1, num_ws, w_dim] moved along directions by `amounts` standard deviations. layers: first and last
+        layer to move, from 0, the coarsest."""
         components, deviations = self.directions(label)
         by = torch.tensor([*amounts, *[0.0] * (len(components) - len(amounts))]).to(components)
         step = (by * deviations) @ components
@@ -86,7 +85,7 @@ class Explorer:
         return image.resize((image.width * times, image.height * times), PIL.Image.Resampling.BICUBIC)
 
     def walk(self, ws: Sequence[torch.Tensor], frames: int, loop: bool) -> list[Path]:
-        """Write a walk through w as strip, GIF and, with imageio-ffmpeg, MP4. Raises OptionError for less than two."""
+        """Write a walk through w as strip, GIF and, with imageio-ffmpeg, MP4. Raises OptionError for fewer than 2 w."""
         if len(ws) < 2:
             raise OptionError("Keep 2 or more samples first: a walk goes from one to the next.")
         fps = 24
@@ -96,8 +95,8 @@ class Explorer:
         return pictures.interpolation(draw, ws, folder, video=video, columns=2, near=None)
 
     def nearest(self, image: PIL.Image.Image) -> list[tuple[PIL.Image.Image, float]]:
-        """Return the training images that are nearest to an image, with their distances. Raises OptionError without a
-        data set."""
+        """Return the training images nearest to an image, with their distances. Raises OptionError without a data
+        set."""
         if self.near is None:
             raise OptionError("The data set is not known, or not there any more. Start explore with --data.")
         pixels = np.asarray(image).reshape(image.height, image.width, -1)

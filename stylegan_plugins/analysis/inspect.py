@@ -1,4 +1,4 @@
-"""`stylegan-plugins inspect`: what is in a pickle or a training state."""
+"""`stylegan-plugins inspect`: the contents of a pickle or a training state."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stylegan_plugins.files.run_folders import newest_pickle, read_options
 from stylegan_plugins.files.states import PATTERN, read_state
 from stylegan_plugins.host import limits
 
-LONGEST = 2000  # letters of a line
+LONGEST = 2000  # characters of a line
 
 
 def describe(path: Path) -> Iterator[str]:
@@ -23,7 +23,7 @@ def describe(path: Path) -> Iterator[str]:
         path = newest_pickle(path)
         check_checksum(path)
     for line in (*(_state(path) if is_state else _pickle(path)), *_plugins(path.parent)):
-        line = line.replace("\n", "\\n")  # what a stranger wrote looks like no line of ours
+        line = line.replace("\n", "\\n")  # text of a stranger must not look like a line of this command
         yield line if len(line) <= LONGEST else f"{line[:LONGEST]}... ({len(line)} letters)"
 
 
@@ -87,7 +87,7 @@ def _state(path: Path) -> Iterator[str]:
 
 
 def _plugins(run_dir: Path) -> Iterator[str]:
-    """Yield lines on the plug-ins of a run. A snapshot does not name them; the file beside it does."""
+    """Yield lines on the plug-ins of a run. The file beside a snapshot names them, the snapshot does not."""
     try:
         args = read_options(run_dir)
     except DataError:

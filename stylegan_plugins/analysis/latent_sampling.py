@@ -28,7 +28,7 @@ RANGE = 2.0  # of pixel values
 def classifier_of(
     pickle: Path, D: Any, data: str | None, protocol: Protocol, max_images: int, label: int
 ) -> torch.nn.Linear:
-    """Return a linear classifier of D's features, trained on labelled images, or kept beside the pickle from before.
+    """Return a linear classifier of D's features: the one kept beside the pickle, or one trained on labelled images.
 
     Raises DataError if the images do not have this class, or do not fit D."""
     path, dataset = find.open_dataset(data, pickle)
@@ -48,7 +48,7 @@ def classifier_of(
     try:
         with whole(kept) as out:
             np.savez(out, weight=found.weight.cpu().numpy(), bias=found.bias.cpu().numpy())
-    except DataError as error:  # the run of somebody else: it is trained anew each time
+    except DataError as error:  # the run of somebody else: the classifier is trained again each time
         click.echo(f"The classifier is not kept: {error}", err=True)
     return found
 
@@ -56,9 +56,9 @@ def classifier_of(
 def images(
     G: Any, encoder: Encoder, logits: Logits, seeds: Sequence[int], how: Langevin
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield the image of each seed before the first step and after the last one, uint8 [H, W, C].
+    """Yield the image of each seed before the first step and after the last step, uint8 [H, W, C].
 
-    The numbers that a seed draws are its own; images that are sampled together share D's minibatch-stddev groups."""
+    Each seed draws its own random numbers. Images that are sampled together share D's minibatch-stddev groups."""
     device = next(G.parameters()).device
     for start in range(0, len(seeds), probe.BATCH):
         together = seeds[start : start + probe.BATCH]

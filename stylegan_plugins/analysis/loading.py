@@ -1,4 +1,4 @@
-"""A trained generator, of a run or of any file that one is shared as, for commands, the Python API and `explore`."""
+"""A trained generator, from a run or a shared file, for commands, the Python API and `explore`."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ Label = int | str | None  # a class by number or name
 def load(path: str | Path, host: str | Path | None = None, device: str = "auto") -> LoadedGenerator:
     """Load the generator (G_ema) of a run or of a shared file. Nothing in the file is executed.
 
-    path    run directory (its newest snapshot), snapshot, or what `stylegan-plugins export` wrote: the folder, or its
+    path    run directory (its newest snapshot), snapshot, or an export of `stylegan-plugins export`: the folder, or its
             .pkl, .safetensors or .onnx
-    host    folder of NVIDIA's code; None: the run's own, or the one used last. ONNX needs none
+    host    folder of NVIDIA's code; None: the run's host, or the one used last. ONNX needs none
     device  auto, cpu or cuda; ONNX runs on the CPU
 
     Raises DataError, HostError or OptionError."""
@@ -42,7 +42,7 @@ def load(path: str | Path, host: str | Path | None = None, device: str = "auto")
 
 
 def loaded(path: Path) -> LoadedGenerator:
-    """`load`, with the host and the device that are in use."""
+    """Load a generator with the host and the device that are in use."""
     network, sampler, file = sampling.load_generator(path, devices.device())
     names = network.about.classes if file.suffix == ".onnx" else run_folders.class_names(file)
     return LoadedGenerator(network, sampler, file, names if sampler is None else ())
@@ -53,9 +53,9 @@ class LoadedGenerator:
     """A trained generator.
 
     network  of a host (torch.nn.Module), or run by onnxruntime
-    sampler  where labels come from, if a plug-in gave them (disp); otherwise None
-    file     what it was loaded from
-    names    of its classes, if they have any"""
+    sampler  source of labels, if a plug-in gave them (disp); otherwise None
+    file     file that it was loaded from
+    names    names of its classes, if they have any"""
 
     network: Any
     sampler: Sampler | None
@@ -84,19 +84,19 @@ class LoadedGenerator:
         return self.names if len(self.names) == count else tuple(map(str, range(count)))
 
     def number_of(self, label: Label) -> int | None:
-        """Return the number of a class. Raises DataError for a name that it has not."""
+        """Return the number of a class. Raises DataError for an unknown name."""
         return label if label is None or isinstance(label, int) else run_folders.class_number(self.names, label)
 
     def __call__(self, z: Array, c: Array | Label = None, truncation: float = TRUNCATION) -> torch.Tensor:
-        """Return images [N, C, H, W] in [-1, 1] of z [N, z_dim], with constant noise. Arguments as of `mapping`."""
+        """Return images [N, C, H, W] in [-1, 1] of z [N, z_dim], with constant noise. Arguments as for `mapping`."""
         return self.synthesis(self.mapping(z, c, truncation))
 
     @torch.no_grad()
     def mapping(self, z: Array, c: Array | Label = None, truncation: float = TRUNCATION) -> torch.Tensor:
         """Return w [N, num_ws, w_dim] of z [N, z_dim].
 
-        c           one class for all, by number or name, or labels [N, classes]; None without classes. With labels of
-                    a plug-in: embedded labels [N, E], or None: drawn, the k-th with seed k
+        c           one class for all, by number or name, or labels [N, classes]; None without classes. With labels of a
+                    plug-in: embedded labels [N, E]; None draws them, the k-th with seed k
         truncation  psi: 1 is none, 0 the mean image
 
         Raises OptionError if a shape or a class does not fit."""
@@ -129,7 +129,7 @@ class LoadedGenerator:
     def latents(
         self, seeds: Seeds, *, truncation: float = TRUNCATION, class_: Label = None, like: Any = None
     ) -> Iterator[torch.Tensor]:
-        """Yield w [1, num_ws, w_dim] of each seed. Arguments and errors as of `sample`."""
+        """Yield w [1, num_ws, w_dim] of each seed. Arguments and errors as for `sample`."""
         given = None if like is None else sampling.read_image(like, self.network)
         return sampling.latents(
             self.network,
@@ -151,10 +151,10 @@ class LoadedGenerator:
     ) -> Any:
         """Return the images that `stylegan-plugins sample` makes of these seeds: a list, or one image for one number.
 
-        seeds       a number, numbers, or text as 0-15,20
+        seeds       a number, numbers, or text such as 0-15,20
         truncation  psi: 1 is none, 0 the mean image
         class_      number or name of a class, for a generator with classes
-        like        a picture, or its file: variants of it, for a generator that was trained with disp
+        like        a picture or its file: make variants of it, with a generator that was trained with disp
         as_         pil: PIL images; array: uint8 [H, W, C]; tensor: float [C, H, W] in [-1, 1]; sheet: all in one PIL
                     image
 
@@ -182,11 +182,11 @@ class LoadedGenerator:
         labels_only: bool = False,
         like: Sequence[str | Path | PIL.Image.Image] = (),
     ) -> list[PIL.Image.Image]:
-        """Return images on the way from seed to seed, `frames` from one to the next; loop: back to the first.
+        """Return images on the way from seed to seed, `frames` from one seed to the next. loop: back to the first seed.
 
-        labels_only  for a generator that was trained with disp: z is that of the first seed, and the way goes from the
-                     labels of one seed to those of the next; otherwise in w
-        like         pictures, or their files, whose labels take the place of the seeds': so labels alone change"""
+        labels_only  for a generator that was trained with disp: keep the z of the first seed, and move from the labels
+                     of one seed to the labels of the next; otherwise move in w
+        like         pictures or their files: use their labels instead of the seeds' labels, so only labels change"""
         ends, draw = self.walk(numbers_of(seeds), truncation, class_, labels_only, like)
         if len(ends) < 2:
             what = f"like={like}" if like else f"seeds={seeds}"
@@ -201,7 +201,8 @@ class LoadedGenerator:
         labels_only: bool = False,
         like: Sequence[str | Path | PIL.Image.Image] = (),
     ) -> tuple[list[torch.Tensor], Callable[[torch.Tensor], np.ndarray]]:
-        """Return the ends of a walk, and what draws a point on it, uint8 [H, W, C]. Arguments as of `interpolate`."""
+        """Return the ends of a walk, and a function that draws a point on it, uint8 [H, W, C]. Arguments as for
+        `interpolate`."""
         if labels_only or like:
             given = [sampling.read_image(picture, self.network) for picture in like]
             ends, to_w = sampling.label_walk(self.network, seeds, given, self.sampler, truncation)

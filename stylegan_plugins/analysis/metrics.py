@@ -1,7 +1,7 @@
-"""FID, KID, precision and recall, Inception Score: torch-fidelity's functions, on features of whatever network; and
-distinct, distance, variety, which copies of the training images do not win.
+"""FID, KID, precision and recall, Inception Score: torch-fidelity's functions on features of any network. And distinct,
+distance, variety, by which copies of the training images do not win.
 
-Installed plug-ins may have more (`register_metrics`)."""
+Installed plug-ins may add metrics (`register_metrics`)."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ import torch
 from stylegan_plugins import manager
 from stylegan_plugins.vision.extractors import Outputs
 
-# KID: 100 subsets of up to 1000 images, torch-fidelity's and NVIDIA's numbers. Precision and recall: three neighbours;
-# distances of so many images at a time, which bounds memory and not the result.
+# KID: 100 subsets of up to 1000 images, as in torch-fidelity and NVIDIA's code. Precision and recall: three neighbours;
+# ROWS distances at a time bound the memory and do not change the result.
 SUBSETS, SUBSET, NEIGHBOURS, ROWS = 100, 1000, 3, 5000
-DISTANCES = 1 << 25  # that are held at once
-BEST = "best_"  # before the name of a metric: of the best snapshot of a run
+DISTANCES = 1 << 25  # held at once
+BEST = "best_"  # before the name of a metric: its value for the best snapshot of a run
 
 
 class Reference:
     """Features [M, F] of real images in random order, float32.
 
-    training    [k, T, F]: of the training images; k = 2 with their x-flips, if the run had them. None if no metric
-                reads them"""
+    training    features of the training images, [k, T, F]; k = 2 with their horizontal flips, if the run had them. None
+                if no metric reads them"""
 
     def __init__(self, features: np.ndarray, training: np.ndarray | None = None) -> None:
         self.features = torch.from_numpy(features)
@@ -39,8 +39,8 @@ class Reference:
 
     @functools.cached_property
     def floor(self) -> float | None:
-        """Return the FID of its first half to its second, which a perfect generator of half as many images would get;
-        None for less than four images."""
+        """Return the FID of the first half to the second. A perfect generator of half as many images would get it. None
+        for fewer than four images."""
         half = len(self.features) // 2
         if half < 2:
             return None
@@ -51,15 +51,15 @@ class Reference:
 class Metric:
     """A metric of generated images against real ones.
 
-    compute     (Reference, [N, F] of generated images, on the CPU) -> figures, by the ends of their names. Without
-                random numbers of torch's or NumPy's global generators
-    ends        these: `("_mean", "_std")` makes is_inception_mean and is_inception_std
-    decides     the end of the one that says which snapshot is best
-    higher      more of it is better; None: no snapshot is the best by it
-    real, generated     the fewest images that it takes
-    training    it reads the training images, too: `Reference.training`. Not computed in training
-    held_out    the reference may not be the training images
-    reads       `features`; or `logits` of a network that names classes, and then there is no reference: it is None"""
+    compute     (Reference, [N, F] of generated images, on the CPU) -> figures, by the ends of their names. It must not
+                use torch's or NumPy's global random numbers
+    ends        ends of the names: `("_mean", "_std")` makes is_inception_mean and is_inception_std
+    decides     end of the figure that ranks snapshots
+    higher      True if higher is better, False if lower is; None: the metric does not rank snapshots
+    real, generated     fewest images that it takes
+    training    it also reads the training images, `Reference.training`; it is not computed in training
+    held_out    the reference must not be the training images
+    reads       `features`, or `logits` of a network that classifies images: then the reference is None"""
 
     compute: Callable[[Reference, torch.Tensor], dict[str, float]]
     ends: tuple[str, ...] = ("",)
@@ -114,8 +114,8 @@ def inception_score(reference: None, logits: torch.Tensor) -> dict[str, float]:
 
 
 def nearest(images: torch.Tensor, training: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the Euclidean distances [N] of features [N, F] to the nearest training image, and its number [N], in
-    [0, T). training: [k, T, F]. In double precision, so that a copy has nearly 0."""
+    """Return Euclidean distances [N] of features [N, F] to the nearest training image, and its index [N], in [0, T).
+    training: [k, T, F]. In double precision, so that a copy has a distance of nearly 0."""
     known = training.flatten(0, 1).double()
     found = [torch.cdist(rows.double(), known).min(dim=1) for rows in images.split(max(DISTANCES // len(known), 1))]
     indices = torch.cat([of.indices for of in found])
@@ -123,59 +123,60 @@ def nearest(images: torch.Tensor, training: torch.Tensor) -> tuple[torch.Tensor,
 
 
 def distinct(reference: Reference, generated: torch.Tensor) -> dict[str, float]:
-    """Return how many different training images are the nearest one of some generated image."""
+    """Return the number of different training images that are nearest to some generated image."""
     assert reference.training is not None
     return {"": len(nearest(generated, reference.training)[1].unique())}
 
 
 def distance(reference: Reference, generated: torch.Tensor) -> dict[str, float]:
-    """Return the median distance of generated images to the nearest training image, over that of held-out images."""
+    """Return the median distance of generated images to the nearest training image, divided by the median distance of
+    held-out images."""
     assert reference.training is not None
     ours, theirs = (nearest(images, reference.training)[0].quantile(0.5) for images in (generated, reference.features))
     return {"": (ours / theirs).item()}
 
 
 def variety(reference: Reference, generated: torch.Tensor) -> dict[str, float]:
-    """Return the mean distance between two generated images, over that between two real ones."""
+    """Return the mean distance between two generated images, divided by the mean distance between two real images."""
     return {"": _mean_distance(generated) / _mean_distance(reference.features)}
 
 
 def _mean_distance(images: torch.Tensor) -> float:
-    """Return the mean Euclidean distance of two different ones of [N, F]. In double precision."""
+    """Return the mean Euclidean distance between two different rows of [N, F], in double precision."""
     others = images.double()
     total = sum(torch.cdist(rows, others).sum().item() for rows in others.split(max(DISTANCES // len(images), 1)))
     return total / (len(images) * (len(images) - 1))
 
 
 METRICS = {
-    "fid": Metric(fid, real=4),  # so that there is a floor
+    "fid": Metric(fid, real=4),  # the fewest that have a floor
     "kid": Metric(kid, ("", "_std")),
-    # They look at the third neighbour.
+    # Precision and recall look at the third neighbour.
     "pr": Metric(precision_recall, ("_precision", "_recall", "_f_score"), "_f_score", higher=True, real=4, generated=4),
-    # The mean over ten parts.
+    # Inception Score is the mean over ten parts.
     "is": Metric(inception_score, ("_mean", "_std"), "_mean", True, real=1, generated=10, reads="logits"),  # type: ignore[arg-type]
     "distinct": Metric(distinct, higher=True, real=1, generated=1, training=True),
-    # Copies have a small one, and noise has a large one: neither is best.
+    # Copies have a small distance, and noise has a large one: neither is best.
     "distance": Metric(distance, higher=None, real=1, generated=1, training=True, held_out=True),
     "variety": Metric(variety, higher=None),
 }
 
 
 def known() -> dict[str, Metric]:
-    """Return all metrics by name: these, and those of installed plug-ins."""
+    """Return all metrics by name: the metrics of METRICS, and metrics of installed plug-ins."""
     return {**METRICS, **manager.catalogue().offered("register_metrics", Metric), **METRICS}
 
 
 def score(metric: Metric, label: str, reference: Reference | None, generated: Outputs) -> dict[str, float]:
-    """Return a metric's figures by name: `label`, with an end, as in the host's metrics."""
+    """Return a metric's figures by name, `label` plus an end, as in the host's metrics."""
     found = metric.compute(reference, torch.from_numpy(generated[metric.reads]))  # type: ignore[arg-type]
     return {label + end: found[end] for end in metric.ends}
 
 
 def split_half(metric: Metric, reference: Reference) -> dict[str, float]:
-    """Return the figures, by their ends, of one half of the real images against the other: what a perfect generator
-    would get with so many. Those that are not finite are left out; nothing if there are too few images, or the metric
-    reads training images."""
+    """Return the figures, by their ends, of one half of the real images against the other. A perfect generator would
+    get them with as many images. Figures that are not finite are left out. Empty if there are too few images, or the
+    metric reads training images."""
     half = len(reference.features) // 2
     if metric.training or half < max(metric.real, metric.generated):
         return {}

@@ -1,4 +1,4 @@
-"""README.md of a shared generator: what it is, how it was trained, and how to use each file."""
+"""README.md of a shared generator: a description, its training, and the use of each file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stylegan_plugins.files import run_folders
 from stylegan_plugins.files.portable import Description
 from stylegan_plugins.host.families import HOSTS, STYLEGAN3
 
-MOST_CLASSES = 50  # that are listed
+MOST_CLASSES = 50  # listed by name
 
 
 def text(file: Path, generator: LoadedGenerator, about: Description, drawn: bool, left_out: Mapping[str, str]) -> str:
@@ -21,7 +21,7 @@ def text(file: Path, generator: LoadedGenerator, about: Description, drawn: bool
 
     file       the snapshot, in the directory of its run
     drawn      its classes are drawn labels of a plug-in
-    left_out   why files are not there, by name"""
+    left_out   reasons why files are missing, by name"""
     side, color = generator.resolution, "gray" if generator.channels == 1 else "color"
     run = run_folders.read_options(file.parent) or {}
     kind = "StyleGAN3" if hasattr(generator.network.synthesis, "input") else "StyleGAN2"
@@ -42,7 +42,7 @@ def text(file: Path, generator: LoadedGenerator, about: Description, drawn: bool
 
 
 def _facts(file: Path, run: Mapping[str, Any], about: Description) -> dict[str, str]:
-    """Return what is known of the training by name. Folders are left out: they are of somebody's machine."""
+    """Return known facts about the training by name. Folders are left out: they belong to somebody's machine."""
     of = lambda *keys: _value(run, *keys)
     plugins = of("plugins", "options") if isinstance(of("plugins", "options"), dict) else {}
     match = run_folders.SNAPSHOT.fullmatch(file.name)
@@ -90,7 +90,7 @@ def _classes(generator: LoadedGenerator, drawn: bool) -> list[str]:
 
 
 def _metrics(file: Path) -> list[str]:
-    """Return a table of the metrics of this snapshot, the newest of each figure."""
+    """Return a table of this snapshot's metrics, with the newest value of each figure."""
     rows: dict[str, list[str]] = {}
     for lines in sorted(file.parent.glob("metric-*.jsonl")):
         for line in records.read_lines(lines):

@@ -1,6 +1,6 @@
-"""Generators as ONNX: written from a network of a host, and run by onnxruntime, without a host.
+"""Generators as ONNX: exported from a network of a host, and run by onnxruntime, without a host.
 
-Inputs are z [N, z_dim], truncation [] and, with classes, c [N, classes]; outputs image [N, C, H, W] in [-1, 1] and
+Inputs are z [N, z_dim], truncation [] and, with classes, c [N, classes]. Outputs are image [N, C, H, W] in [-1, 1] and
 w [N, num_ws, w_dim]. Noise is constant, weights are in single precision."""
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SIZES = ("z_dim", "c_dim", "w_dim", "num_ws", "img_resolution", "img_channels")
 
 
 class NotExpressible(DataError):
-    """The exporter cannot express a network as ONNX."""
+    """An error for a network that the exporter cannot express as ONNX."""
 
 
 class WholeGenerator(torch.nn.Module):
@@ -59,8 +59,8 @@ def modulated(
     padding: int | list[int] = 0,
     input_gain: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Modulated convolution of StyleGAN3 (Karras et al. 2021, arXiv:2106.12423): scale the inputs, convolve, scale the
-    outputs. The host's has a group of weights for each image, so that the size of the batch is a constant.
+    """Compute the modulated convolution of StyleGAN3 (Karras et al. 2021, arXiv:2106.12423): scale the inputs,
+    convolve, scale the outputs. The host's version has a group of weights for each image, which fixes the batch size.
 
     x [N, I, H, W], w [O, I, k, k], s [N, I], input_gain broadcast to [N, I]; returns [N, O, H', W']."""
     if demodulate:
@@ -76,7 +76,7 @@ def modulated(
 
 @contextlib.contextmanager
 def _any_batch() -> Iterator[None]:
-    """Let convolutions of the host's networks take any size of a batch: without the fusion of weights and styles."""
+    """Let convolutions of the host's networks take any batch size: do not fuse weights and styles."""
     with contextlib.ExitStack() as undo:
         for name in NETWORKS:
             if importlib.util.find_spec(name) is None:
@@ -121,7 +121,7 @@ def write(G: Any, about: Description) -> bytes:
             cause = cause.__cause__
         why = f"{type(cause).__name__}: {' '.join(str(cause).split())[:200]}"
         raise NotExpressible(f"PyTorch's exporter cannot express this network ({why})") from error
-    assert program is not None  # without a file
+    assert program is not None  # None only if it is written to a file
     sizes = {name: getattr(G, name) for name in SIZES}
     described = {"family": about.family, "classes": list(about.classes), **sizes}
     model = program.model_proto
@@ -129,7 +129,7 @@ def write(G: Any, about: Description) -> bytes:
 
 
 def _stripped(model: Any, described: str) -> Any:
-    """Take out what the exporter notes of this machine: paths of source files, with names of its own. Put ours in."""
+    """Remove the exporter's notes on this machine, such as paths of source files. Add our description."""
     import onnx
 
     del model.metadata_props[:]
@@ -148,7 +148,7 @@ def _stripped(model: Any, described: str) -> Any:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep what the exporter says of itself from the user's terminal."""
+    """Keep the exporter's messages about itself from the user's terminal."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -160,9 +160,10 @@ def _quiet() -> Iterator[None]:
 
 
 class OnnxNetwork(torch.nn.Module):
-    """A generator that onnxruntime runs on the CPU, with those attributes and methods of the hosts' that are used here.
+    """A generator that onnxruntime runs on the CPU, with the attributes and methods of the hosts' networks that this
+    package uses.
 
-    Raises DataError for a file that `write` has not made."""
+    Raises DataError for a file that `write` did not make."""
 
     def __init__(self, file: Path) -> None:
         for package in PACKAGES[:2]:
@@ -200,7 +201,7 @@ class _Called(torch.nn.Module):
 
 
 def _halves_of(file: Path) -> tuple[Description, dict[str, int], tuple[Any, Any]]:
-    """Return description, sizes by name, and sessions of the mapping and the synthesis network of a file."""
+    """Return the description, sizes by name, and sessions of the mapping and the synthesis network of a file."""
     import onnx
     import onnxruntime
     from google.protobuf.message import DecodeError
@@ -215,7 +216,7 @@ def _halves_of(file: Path) -> tuple[Description, dict[str, int], tuple[Any, Any]
         inputs = ["z", "truncation", *(["c"] if sizes["c_dim"] else [])]
         halves = onnx.utils.Extractor(model)
         mapping = run(halves.extract_model(inputs, ["w"]))
-        synthesis = run(halves.extract_model([*inputs, "w"], ["image"]))  # it may take the size of the batch from z
+        synthesis = run(halves.extract_model([*inputs, "w"], ["image"]))  # it may take the batch size from z
     except OSError as error:
         raise DataError(f"{file} cannot be read ({error.strerror}).") from error
     except (DecodeError, ValueError, TypeError, LookupError, AssertionError, RuntimeError, *refused) as error:

@@ -1,5 +1,4 @@
-"""Pictures that show what a generator has learned: interpolations with the training images nearest to them, and sheets
-of samples, the worst first."""
+"""Pictures of a generator: interpolations with the nearest training images, and sheets of samples, the worst first."""
 
 from __future__ import annotations
 
@@ -28,16 +27,16 @@ from stylegan_plugins.vision.networks import from_uint8
 from training_ext.diagnostics import nearest, shrunk
 
 PIXELS = "pixels"
-SMALLEST = 256  # side of a video, which players show in its own size
-FASTEST = 20  # milliseconds of a frame of a GIF; browsers take less for 100
+SMALLEST = 256  # side of a video; players show videos in their own size
+FASTEST = 20  # milliseconds of a frame of a GIF; browsers show shorter frames for 100
 Describe = Callable[[torch.Tensor], torch.Tensor]  # uint8 [n, C, H, W] -> features [n, F]
 
 
 def features_by(name: str, device: torch.device) -> Describe:
-    """Return the features that images are compared by: pooled features of a backbone, NAME or NAME=FILE of its weights,
-    or `pixels`: those of the image at 32x32 or less.
+    """Return the function whose features compare images: pooled features of a backbone, NAME or NAME=FILE of its
+    weights, or `pixels`, the pixel values of the image at 32x32 or less.
 
-    Raises OptionError or DataError as `backbones.load` does."""
+    Raises OptionError or DataError like `backbones.load`."""
     if name == PIXELS:
         return pixels
     name, _, file = map(str.strip, name.partition("="))
@@ -46,13 +45,13 @@ def features_by(name: str, device: torch.device) -> Describe:
 
 
 def pixels(images: torch.Tensor) -> torch.Tensor:
-    """Scaled so that a distance is the root mean square of differences of pixel values in [-1, 1]."""
+    """Return pixel values [n, F], scaled so that a distance is the root mean square difference of values in [-1, 1]."""
     values = shrunk(images.float() / 127.5)
     return values / values.shape[1] ** 0.5
 
 
 class Neighbours:
-    """Nearest images of a data set, by the Euclidean distance of features."""
+    """The nearest images of a data set, by the Euclidean distance of features."""
 
     def __init__(self, data: str, features: Describe, label: str) -> None:
         self.data = data
@@ -66,7 +65,7 @@ class Neighbours:
         return torch.from_numpy(extract(network, batches_of(images), count, label)[""])
 
     def nearest(self, images: Sequence[np.ndarray]) -> tuple[list[np.ndarray], np.ndarray]:
-        """For images uint8 [H, W, C], the nearest of the data set each, and the distances to them [n]."""
+        """Return for each image, uint8 [H, W, C], the nearest image of the data set, and the distances [n]."""
         features = self._of((image.transpose(2, 0, 1) for image in images), len(images))
         means, indices = nearest(features, self.known)
         names = [self.names[int(index)] for index in indices]
@@ -74,7 +73,7 @@ class Neighbours:
         return shown, (means * self.known.shape[1] ** 0.5).numpy()
 
     def closest(self, image: np.ndarray, count: int) -> list[tuple[np.ndarray, float]]:
-        """For one image uint8 [H, W, C], the nearest `count` images of the data set with their distances, nearest
+        """Return the `count` images of the data set nearest to an image, uint8 [H, W, C], with their distances, nearest
         first."""
         features = self._of([image.transpose(2, 0, 1)], 1)
         distances = torch.cdist(features, self.known)[0]
@@ -88,8 +87,8 @@ Near = Neighbours | StreamedNeighbours
 
 
 def between(ends: Sequence[torch.Tensor], steps: int, closed: bool) -> list[torch.Tensor]:
-    """Return `steps` points from each end to the next, evenly spaced and without the next itself; closed: from the last
-    to the first, too, otherwise the last is added."""
+    """Return `steps` evenly spaced points from each end to the next, without the next end. closed: also from the last
+    end to the first; otherwise the last end is added."""
     pairs = itertools.pairwise([*ends, ends[0]] if closed else ends)
     made = [torch.lerp(a, b, k / steps) for a, b in pairs for k in range(steps)]
     return made if closed else [*made, ends[-1]]
@@ -100,9 +99,9 @@ class Video:
     """Settings of interpolation.mp4 and .gif.
 
     fps     frames in a second
-    frames  from one seed to the next
-    loop    back to the first seed at the end
-    side    width and height of the MP4 in pixels, even"""
+    frames  frames from one seed to the next
+    loop    return to the first seed at the end
+    side    width and height of the MP4 in pixels, an even number"""
 
     fps: int
     frames: int
@@ -113,8 +112,8 @@ class Video:
     def of(
         cls, resolution: int, seeds: int, *, fps: int, frames: int, seconds: float | None, loop: bool, size: int | None
     ) -> Video:
-        """Read options of `interpolate`. seconds: length of the whole, None: as `frames` says; size: None: that of the
-        images, enlarged to 256 pixels or more. Raises OptionError."""
+        """Read options of `interpolate`. seconds: length of the whole video; None: `frames` sets it. size: side in
+        pixels; None: the images' side, enlarged to 256 or more. Raises OptionError."""
         if size is not None and size % 2:
             raise OptionError(f"--size={size}: H.264 needs an even number.")
         if seconds is not None:
@@ -131,11 +130,11 @@ def interpolation(
     columns: int,
     near: Near | None,
 ) -> list[Path]:
-    """Write interpolation.mp4 and .gif, which go from end to end, and interpolation.png, a strip of `columns` frames
-    from the first to the last, with the nearest image of the data set under each.
+    """Write interpolation.mp4 and .gif, which go from end to end. Also write interpolation.png, a strip of `columns`
+    frames from the first to the last, with the nearest image of the data set under each.
 
     draw   a point on the way -> its image, uint8 [H, W, C]
-    ends   w of seeds, for example"""
+    ends   points to visit, for example w of seeds"""
     outdir.mkdir(parents=True, exist_ok=True)
     moving = between(ends, video.frames, closed=video.loop)
     with click.progressbar(moving, label="Frames", file=sys.stderr) as bar:
@@ -148,7 +147,7 @@ def interpolation(
         write_video(shown, movie, video)
         written.append(movie)
     pause = max(1000 // video.fps, FASTEST)
-    repeats: dict[str, Any] = {"loop": 0} if video.loop else {}  # without, a GIF is played once
+    repeats: dict[str, Any] = {"loop": 0} if video.loop else {}  # without it, a GIF plays once
     shown[0].save(animation, save_all=True, append_images=shown[1:], duration=pause, **repeats)
     path = between(ends, video.frames, closed=False)
     row = [draw(path[round(k * (len(path) - 1) / (columns - 1))]) for k in range(columns)]
@@ -157,7 +156,7 @@ def interpolation(
 
 
 def write_video(shown: Iterable[PIL.Image.Image], file: Path, video: Video) -> None:
-    """Write images of one size as MP4 that browsers play: H.264, yuv420p, the index in front. Raises DataError."""
+    """Write images of one size as an MP4 that browsers play: H.264, yuv420p, the index in front. Raises DataError."""
     import imageio_ffmpeg
 
     with whole(file) as out:
@@ -181,9 +180,11 @@ def write_video(shown: Iterable[PIL.Image.Image], file: Path, video: Video) -> N
 def sheets(
     made: dict[str, list[np.ndarray]], outdir: Path, *, near: Near | None, pairs: int
 ) -> tuple[list[Path], np.ndarray | None]:
-    """Write sheet-<name>.png for each list of samples and, of the first, sheet-worst.png: the `pairs` samples that are
-    farthest from any image of the data set, farthest first, each above its nearest image; and the other way round
-    sheet-nearest.png, where copies of training images would be. Returns files and the distances of the first list."""
+    """Write sheet-<name>.png for each list of samples, and two sheets of the first list's samples, each above its
+    nearest image of the data set. Return the files and the distances of the first list.
+
+    sheet-worst.png has the `pairs` samples farthest from the data set, farthest first. sheet-nearest.png has the
+    nearest samples first: copies of training images would be there."""
     outdir.mkdir(parents=True, exist_ok=True)
     files = []
     for name, images in made.items():
@@ -205,10 +206,10 @@ def sheets(
 
 
 def neighbours(run_dir: Path, G: Any, device: torch.device, data: str | None, features: str) -> Near | None:
-    """Return the nearest images of `data`, or of the run's own data set; None, with a line that says so, if there is
-    none. features: `l1`, `lpips`, `lpips=FILE`, or as of `features_by`.
+    """Return the nearest images of `data`, or of the run's own data set. If there is no data set, print a line that
+    says so and return None. features: `l1`, `lpips`, `lpips=FILE`, or as for `features_by`.
 
-    Raises DataError if the images do not fit G, OptionError or DataError if the features cannot be had."""
+    Raises DataError if the images do not fit G, OptionError or DataError if the features are not available."""
     path = data or find.own_data(run_dir)
     if path is None:
         click.echo("Without nearest images: the run's data set is not there; name one with --data.", err=True)

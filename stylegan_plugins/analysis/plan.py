@@ -1,4 +1,4 @@
-"""The plan of `stylegan-plugins compare`: its runs, and how long they take, by a short trial of each row."""
+"""The plan of `stylegan-plugins compare`: its runs, and an estimate of their time from a short trial of each row."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from stylegan_plugins.files import json_lines
 from stylegan_plugins.files.atomic import write_json
 
 SPEED = re.compile(rb"progress: [^\r\n]*? ([\d.]+) images/s")
-SPEEDS = "speeds.json"  # of trials, by the arguments of train.py
-OF_ONE_RUN = ("--seed=", "--kimg=", "--outdir=", "--subset=")  # arguments that change no speed
-TRIAL_KIMG = 1  # length of a trial, if it has not told its speed twice before, once in half a minute
+SPEEDS = "speeds.json"  # speeds of trials, by the arguments of train.py
+OF_ONE_RUN = ("--seed=", "--kimg=", "--outdir=", "--subset=")  # arguments that do not change the speed
+TRIAL_KIMG = 1  # length of a trial, unless it prints its speed twice before, which it does every half minute
 
 
 def speed_of(arguments: Sequence[str], outdir: Path) -> float | str:
-    """Train in a folder that is removed, until the run has told its speed twice: the first iterations are slow. Return
-    it in images a second, or why there is none. arguments: of train.py."""
+    """Train in a temporary folder until the run has printed its speed twice: the first iterations are slow. Return the
+    speed in images a second, or the reason why there is none. arguments: of train.py."""
     with tempfile.TemporaryDirectory(dir=outdir, prefix="trial-") as folder:
         log = Path(folder) / "train.log"
         others = [part for part in arguments if not part.startswith(("--outdir=", "--kimg="))]
@@ -41,8 +41,8 @@ def speed_of(arguments: Sequence[str], outdir: Path) -> float | str:
 def speeds_of(
     left: Mapping[Cell, float], command: Callable[[Cell], list[str]], outdir: Path, report: Callable[[str], None]
 ) -> dict[Row, float | str]:
-    """Return the speed of each row with runs that are left, as `speed_of`. A file in `outdir` keeps speeds, so that a
-    command that is given again does not measure them again."""
+    """Return, as `speed_of` does, the speed of each row that has runs left. A file in `outdir` keeps the speeds, so
+    that the same command does not measure them again."""
     first: dict[Row, Cell] = {}
     for cell in left:
         first.setdefault(cell.row, cell)
@@ -61,7 +61,7 @@ def speeds_of(
 
 
 def _kept(file: Path) -> dict[str, float | str]:
-    """Return the speeds in a file; those that could not be measured, and a file that is damaged, are measured again."""
+    """Return the speeds in a file. Failed measurements and a damaged file are left out: they are measured again."""
     try:
         found = json_lines.parse(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -70,14 +70,14 @@ def _kept(file: Path) -> dict[str, float | str]:
 
 
 def named(row: Row) -> str:
-    """Return how a plan calls a row."""
+    """Return the plan's name for a row."""
     return " ".join([row[0].replace(",", "+"), *(f"--{name}={value}" for name, value in row[1])])
 
 
 def estimate(
     left: Mapping[Cell, float], speeds: Mapping[Row, float | str], format_time: Callable[[float], str]
 ) -> list[str]:
-    """Return lines about the time of training that is left: for each row, and for all. left: kimg of each run."""
+    """Return lines about the training time that is left: for each row, and in all. left: kimg of each run."""
     lines, total = [], 0.0
     for row, speed in speeds.items():
         kimg = sum(part for cell, part in left.items() if cell.row == row)
@@ -98,7 +98,7 @@ def described(
     published: Published | None,
     settings: str,
 ) -> str:
-    """Return a plan: what it is, and each row with its published figures and its command for each share of data."""
+    """Return a plan: its description, and each row with published figures and a command for each share of the data."""
     seeds = len({cell.seed for cell in planned})
     lines = [*about, f"{len(planned)} runs: {settings}", ""]
     rows: dict[Row, list[Cell]] = {}

@@ -1,12 +1,12 @@
 """Probes of a discriminator: a logistic regression on its frozen features, or a linear evaluation.
 
 Hou et al. 2023 (arXiv:2205.15677) compare discriminators by the accuracy of a logistic regression that predicts the
-class of an image from D's features. Without classes the same is asked of the augmentation: for each component of omega,
-is it above 1/2? It is predicted from what T changed in the features, phi(T(x; omega)) - phi(x), which is what AugSelf's
-head reads.
+class of an image from D's features. Without classes, the regression predicts the augmentation: for each component of
+omega, whether it is above 1/2. Its input is the change that T makes in the features, phi(T(x; omega)) - phi(x), which
+AugSelf's head also reads.
 
-Images are split into training and test images, several times; the same is done with a discriminator of the same
-architecture at its random start, which says how much of the accuracy is due to training.
+Images are split into training and test images, several times. The same is done with a discriminator of the same
+architecture with random weights: the comparison shows how much of the accuracy is due to training.
 
 Jeong and Shin 2021 (arXiv:2103.09742) evaluate an encoder by a linear classifier that SGD trains on crops and flips:
 training_ext.linear_evaluation."""
@@ -44,9 +44,9 @@ from training_ext.spectral_norm import fold
 TEST_SHARE = 0.25
 SPLITS = 5
 BATCH = 32
-MEMORY = 2 << 30  # bytes of images that are held
-PAIRS = 1000  # with few images, several omega are drawn for each
-# D's last layers: the flattened output of the last convolution, and that of the last hidden layer.
+MEMORY = 2 << 30  # bytes of images held at once
+PAIRS = 1000  # with fewer images, several omega are drawn for each
+# D's last layers: the flattened output of the last convolution, and the output of the last hidden layer.
 LAYERS = {"conv": "b4.conv", "fc": "b4.fc"}
 Images = Callable[[torch.Tensor], torch.Tensor]  # from indices [n] to images [n, C, H, W] in [-1, 1]
 LayerFeatures = dict[str, np.ndarray]  # [M, F] by layer of D
@@ -54,7 +54,7 @@ LayerFeatures = dict[str, np.ndarray]  # [M, F] by layer of D
 
 @dataclass
 class LayerAccuracy:
-    """Accuracy on test images, of one layer and one question: mean and standard deviation over splits, in [0, 1]."""
+    """Accuracy on test images, for one layer and one question: mean and standard deviation over splits, in [0, 1]."""
 
     question: str
     layer: str
@@ -78,15 +78,15 @@ class LabelledImages:
         return self.images[index].float() / 127.5 - 1
 
     def some(self, index: np.ndarray) -> LabelledImages:
-        """Return the images of these indices."""
+        """Return the data set of the images with these indices."""
         classes = None if self.classes is None else self.classes[index]
         return LabelledImages(self.images[index], classes, self.labels[index])
 
 
 def load_images(path: str, dataset: Any, D: Any, max_images: int, flag: str = "--data") -> LabelledImages:
-    """Read images of a data set in random order: minibatch-stddev groups of one class would tell the class.
+    """Read images of a data set in random order: a minibatch-stddev group of one class would reveal the class.
 
-    Raises DataError, naming the flag, if they do not fit D."""
+    Raises DataError, naming the flag, if the images do not fit D."""
     if dataset.image_shape != [D.img_channels, D.img_resolution, D.img_resolution]:
         raise DataError(
             f"{flag}: images in {path} are {dataset.image_shape}, the discriminator takes "
@@ -106,10 +106,10 @@ def load_images(path: str, dataset: Any, D: Any, max_images: int, flag: str = "-
 
 
 def features_of(D: torch.nn.Module, images: Images, labels: torch.Tensor) -> LayerFeatures:
-    """Return the features of as many images as there are labels [M, c_dim]: of D's blocks, averaged over their pixels,
-    the last of which is read twice.
+    """Return features of as many images as there are labels [M, c_dim]. Blocks of D are averaged over their pixels; of
+    the last block, LAYERS are read.
 
-    D sees full groups of minibatch standard deviation alone."""
+    D sees only full groups of minibatch standard deviation."""
     device = next(D.parameters()).device
     blocks = [name for name, _ in D.named_children() if re.fullmatch(r"b\d+", name) and name != "b4"]
     names = {**{name: name for name in blocks}, **LAYERS}
@@ -124,7 +124,7 @@ def features_of(D: torch.nn.Module, images: Images, labels: torch.Tensor) -> Lay
 
 
 def probe_classes(nets: dict[str, torch.nn.Module], data: LabelledImages) -> list[LayerAccuracy]:
-    """Predict the class of an image from its features, without augmentation; all classes are in both parts of a split.
+    """Predict the class of an image from its features, without augmentation. Both parts of a split have all classes.
 
     Raises DataError if there are no classes, or too few images of one."""
     classes = classes_of(data, "--task=classes")
@@ -141,8 +141,8 @@ def classes_of(data: LabelledImages, flag: str) -> np.ndarray:
 
 
 def class_splits(classes: np.ndarray, flag: str) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return indices of training and of test images for each split; both have all classes. Raises DataError for too few
-    classes, or too few images of one."""
+    """Return indices of training and test images for each split. Both parts have all classes. Raises DataError for too
+    few classes, or too few images of one."""
     from sklearn.model_selection import StratifiedShuffleSplit
 
     names, counts = np.unique(classes, return_counts=True)
@@ -156,8 +156,8 @@ def class_splits(classes: np.ndarray, flag: str) -> list[tuple[np.ndarray, np.nd
 
 
 def encoder_of(D: torch.nn.Module) -> Encoder:
-    """Return D's encoder: images [n, C, H, W] in [-1, 1] on its device to the flattened output of the last convolution,
-    [n, F], which no label changes. D sees whole groups of minibatch standard deviation, of images of one call."""
+    """Return D's encoder: images [n, C, H, W] in [-1, 1] on D's device -> flattened output of the last convolution,
+    [n, F], which does not depend on labels. Minibatch-stddev groups are whole, and of images of one call."""
 
     def encode(images: torch.Tensor) -> torch.Tensor:
         labels = images.new_zeros([len(images), int(D.c_dim)])  # type: ignore[arg-type]
@@ -167,8 +167,8 @@ def encoder_of(D: torch.nn.Module) -> Encoder:
 
 
 def linear_classifier(D: torch.nn.Module, data: LabelledImages, protocol: Protocol, seed: int) -> torch.nn.Linear:
-    """Return a linear classifier of the features of D's last convolution, trained on all of the images. The same seed
-    gives the same one; random numbers are left as they were. Raises DataError if there are no classes."""
+    """Return a linear classifier of the features of D's last convolution, trained on all images. The same seed gives
+    the same classifier. Random numbers stay as they are. Raises DataError if there are no classes."""
     targets = torch.from_numpy(classes_of(data, "--protocol=linear"))
     device = next(D.parameters()).device
     images = lambda index: data.clean(index).to(device)
@@ -185,9 +185,10 @@ def linear_classifier(D: torch.nn.Module, data: LabelledImages, protocol: Protoc
 def probe_linear(
     D: torch.nn.Module, train: LabelledImages, test: LabelledImages, protocol: Protocol, runs: int
 ) -> list[LayerAccuracy]:
-    """Return the accuracy on test images of a linear classifier, over so many runs: other starts, orders and views.
+    """Return the accuracy of a linear classifier on test images, over `runs` trainings with other starts, orders and
+    views.
 
-    Raises DataError if there are no classes, or the test images have others."""
+    Raises DataError if there are no classes, or the test images have a class that the training images lack."""
     of_train, of_test = (classes_of(data, "--protocol=linear") for data in (train, test))
     if missing := sorted(map(int, set(of_test.tolist()) - set(of_train.tolist()))):
         raise DataError(f"--test-data: there are images of class {missing[0]}, of which --data has none.")
@@ -204,8 +205,8 @@ def probe_linear(
 def train_and_test(
     data: LabelledImages, D: Any, test_data: str | None, pickle: Path, max_images: int
 ) -> tuple[LabelledImages, LabelledImages]:
-    """Return training and test images: all of the data and those of `test_data`, or without these, a quarter held
-    out."""
+    """Return training and test images: all of the data, and `test_data`. Without `test_data` a quarter of the data is
+    held out."""
     if test_data is not None:
         path, dataset = find.open_dataset(test_data, pickle)
         return data, load_images(path, dataset, D, max_images, "--test-data")
@@ -216,7 +217,7 @@ def train_and_test(
 def probe_omega(nets: dict[str, torch.nn.Module], data: LabelledImages) -> list[LayerAccuracy]:
     """Predict whether each component of omega is above 1/2, from the difference of features.
 
-    Images of the test part are other photographs than those of the training part, not other draws of the same."""
+    Training and test part have different photographs, not different draws of the same photographs."""
     from sklearn.model_selection import GroupShuffleSplit
 
     if len(data.images) < 8:
@@ -246,7 +247,7 @@ def probe_omega(nets: dict[str, torch.nn.Module], data: LabelledImages) -> list[
     for group, values in omega.items():
         components = []
         for component in values.T:
-            decided = component != 0.5  # the middle of a translation is neither
+            decided = component != 0.5  # the middle of a translation is neither above nor below
             kept = [(train[decided[train]], test[decided[test]]) for train, test in splits]
             components.append(list(_rows(group, features, component > 0.5, kept)))
         rows += [_mean(list(parts)) for parts in zip(*components, strict=True)]
@@ -265,10 +266,10 @@ def _rows(
 
 
 def accuracies(values: np.ndarray, target: np.ndarray, splits: list[tuple[np.ndarray, np.ndarray]]) -> list[float]:
-    """Return the share of test items that a logistic regression classifies correctly, for each split. values [M, F],
+    """Return for each split the share of test items that a logistic regression classifies correctly. values [M, F],
     target [M].
 
-    Features are scaled to unit variance on the training part; apart from that it is scikit-learn's default, as in the
+    Features are scaled to unit variance on the training part. Everything else is scikit-learn's default, as in the
     authors' evaluation."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import cross_val_score
@@ -287,14 +288,14 @@ def _mean(rows: list[LayerAccuracy]) -> LayerAccuracy:
 
 
 def untrained_copy(D: Any) -> torch.nn.Module:
-    """Make a network of the same architecture with random weights, always the same ones."""
+    """Return a network of the same architecture with random weights, the same ones each time."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         return type(D)(*D.init_args, **D.init_kwargs).eval().requires_grad_(False)
 
 
 def plot(rows: list[LayerAccuracy], path: Path, title: str) -> None:
-    """Plot accuracy by layer, with a panel for each thing that is predicted."""
+    """Plot accuracy by layer, with a panel for each question."""
     from matplotlib.figure import Figure
 
     questions = list(dict.fromkeys(row.question for row in rows))
@@ -318,9 +319,9 @@ def plot(rows: list[LayerAccuracy], path: Path, title: str) -> None:
 
 
 def trained_discriminator(pickle: Path) -> Any:
-    """Return D of a network snapshot with the weights that it was trained with: its run may have normalised them.
+    """Return D of a network snapshot with the weights of its training: its run may have normalised them.
 
-    Raises DataError if its run did not train it."""
+    Raises DataError if the run did not train D."""
     if plugin := without_D(run_folders.read_options(pickle.parent)):
         raise DataError(
             f"{pickle}: its run did not train the host's D, which has random weights or the weights of --resume: "
@@ -342,9 +343,10 @@ def run(
     runs: int = 1,
     test_data: str | None = None,
 ) -> str:
-    """Probe D of a pickle. Writes a plot and the figures as JSON beside it, or to `outdir`; returns the table.
+    """Probe D of a pickle. Write a plot, and the figures as JSON, beside the pickle or to `outdir`. Return the table.
 
-    linear, runs, test_data: the linear evaluation in the place of the logistic regression"""
+    linear, runs, test_data: options of the linear evaluation, which replaces the logistic regression; linear=None:
+    logistic regression"""
     require("sklearn")
     require("matplotlib")
     path, dataset = find.open_dataset(data, pickle)

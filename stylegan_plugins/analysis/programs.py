@@ -1,4 +1,4 @@
-"""Programs that are run to their end, and end in good order when this process is told to end."""
+"""Programs that run to their end, or end cleanly when this process is told to end."""
 
 from __future__ import annotations
 
@@ -20,16 +20,15 @@ def error_in(lines: Iterable[str]) -> str | None:
 
 
 class Programs:
-    """Programs that go on beside this one, and end in good order, by SIGTERM, when it is told to end. A signal to this
-    process, a closed terminal's among them, is handed on as that, a second one ends all of their processes; when they
-    have ended, this process ends, too. Each has a session of its own.
+    """Programs that run beside this process. When it is told to end, they end cleanly, by SIGTERM, and then it ends.
 
-    To be used as a context, whose end is that of the programs."""
+    A first signal to this process, also from a closed terminal, becomes SIGTERM for the programs. A second one kills
+    all of their processes. Each has a separate session. Use this as a context: at its end the programs are ended."""
 
     def __init__(self) -> None:
         self.running: list[subprocess.Popen] = []
         self._asked: list[int] = []
-        self._waiting = True  # or this process does something of its own, and need not finish it
+        self._waiting = True  # else this process does work that a signal may break off
 
     def __enter__(self) -> Programs:
         self._before = {number: signal.signal(number, self._hand_on) for number in SIGNALS}
@@ -47,16 +46,16 @@ class Programs:
                 signal.signal(number, handler)
 
     def start(self, arguments: Sequence[str], **how: Any) -> subprocess.Popen:
-        """Start a program. how: as of Popen."""
+        """Start a program. how: as for Popen."""
         program = subprocess.Popen(arguments, start_new_session=True, **how)
         self.running.append(program)
-        if self._asked:  # before there was a program
+        if self._asked:  # a signal came before there was a program
             program.terminate()
         return program
 
     def wait(self, watch: Callable[[], bool | None] = lambda: None) -> subprocess.Popen:
-        """Return a program that has ended, when there is one. watch: called every WATCH_SECONDS, and at the end; if it
-        returns True, all programs are ended."""
+        """Wait for a program to end, and return it. watch: called every WATCH_SECONDS and at the end; if it returns
+        True, all programs are ended."""
         while (ended := self._look(watch)) is None:
             pass
         while self._asked and self.running:
@@ -67,7 +66,7 @@ class Programs:
 
     @contextmanager
     def meanwhile(self) -> Iterator[None]:
-        """Within, a signal ends this process at once, after its programs."""
+        """Let a signal end this process at once within this context, after its programs."""
         self._waiting = False
         yield
         self._waiting = True
@@ -106,10 +105,10 @@ def run(
     show: Callable[[str], None] | None = None,
     **how: Any,
 ) -> int:
-    """Run one program, as `Programs` does, to its end. Returns the exit code.
+    """Run one program to its end, as in `Programs`. Return the exit code.
 
-    watch: called every WATCH_SECONDS, and at the end; if it returns True, the program is ended; show: called with each
-    line that it prints; how: as of Popen"""
+    watch: called every WATCH_SECONDS and at the end; if it returns True, the program is ended; show: called with each
+    line that it prints; how: as for Popen"""
     if show is not None:
         how |= dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8", errors="replace")
     with Programs() as programs:

@@ -1,7 +1,7 @@
-"""Recipes of `stylegan-plugins compare`: tables of papers as data, in the files of `recipes/` and in files of a user.
+"""Recipes of `stylegan-plugins compare`: tables of papers as data, in files of `recipes/` and in files of a user.
 
-A recipe says which rows, data and settings a table has, where that stands, and which figures were published for it.
-What a user gives on the command line wins."""
+A recipe has the rows, data and settings of a table, its source, and the published figures. Options on the command line
+override it."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from stylegan_plugins.files import downloads
 
 FOLDER = Path(__file__).with_name("recipes")
 SCALES = ("published", "small")
-# What a recipe leaves open at --scale=small: what two CPU cores do in hours. At 16 pixels and 85 images a second a run
-# of 96 kimg takes 20 minutes, and over-fits 100 images.
+# Defaults of recipes at --scale=small, for some hours on two CPU cores. At 16 pixels and 85 images a second a run of 96
+# kimg takes 20 minutes, and over-fits 100 images.
 SMALL: dict[str, Any] = {
     **{"kimg": 96, "seeds": 3, "features": "efficientnet_lite0", "samples": 1000},
     "metric": "kid,best_kid,pr_precision,pr_recall,distinct,distance,variety",
@@ -38,10 +38,10 @@ Count = Annotated[int, msgspec.Meta(ge=1)]
 class RecipeRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A row of a table.
 
-    plugins     joined by +, or none
+    plugins     names joined by +, or none
     arguments   options of train.py for this row alone, as --name=value
-    name        as the publication calls it
-    published   its figures, by the names of columns"""
+    name        the publication's name of the row
+    published   published figures, by column"""
 
     plugins: str
     arguments: str = ""
@@ -57,12 +57,12 @@ class RecipeRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class RecipeData(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A data set of a table.
 
-    name        that `--data` downloads, or a word for one that a user gives
-    columns     of the published table that are of it
-    supply      where it is from, if it cannot be downloaded by its name
-    reference   what the published figures compare with, if not with the data set itself
-    images      how many it has
-    kimg, arguments     that differ from those of the scale: arguments are added"""
+    name        a name that `--data` downloads, or a word for data that a user gives
+    columns     columns of the published table for this data set
+    supply      where to get it, if its name cannot be downloaded
+    reference   images that the published figures compare with; empty: the data set itself
+    images      number of images
+    kimg, arguments     `kimg` replaces the scale's, `arguments` are added to the scale's"""
 
     name: str
     columns: list[str] = []
@@ -73,12 +73,12 @@ class RecipeData(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     arguments: str = ""
 
     def __post_init__(self) -> None:
-        shlex.split(self.arguments)  # a ValueError, to which msgspec adds the place
+        shlex.split(self.arguments)  # raises a ValueError, to which msgspec adds the place
 
 
 class Scale(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Settings, named as the options of compare. vary: each as `--vary` takes it; needs: what a user has to add to the
-    arguments of train.py, by option, and why."""
+    """Settings, named as the options of compare. vary: each as `--vary` takes it; needs: by option of train.py that a
+    user has to give, the reason."""
 
     kimg: Count
     metric: str
@@ -97,10 +97,10 @@ class Scale(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class TableRecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A table.
 
-    about, source   a line each: what it compares, and where that is published
-    notes           sentences on what differs from the publication
+    about, source   a line each: the comparison, and its publication
+    notes           sentences on differences from the publication
     small           settings at --scale=small that differ from SMALL
-    after           commands for each run when all are done, with RUN in the place of its folder"""
+    after           commands for each run when all are done, with RUN for its folder"""
 
     about: str
     source: str
@@ -112,7 +112,7 @@ class TableRecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     after: list[str] = []
 
     def scale(self, name: str) -> Scale:
-        """Return the settings of a scale. Raises OptionError if there are none."""
+        """Return the settings of a scale. Raises OptionError if the recipe has none."""
         if name == "small":
             return msgspec.convert({**SMALL, **self.small}, Scale)
         if self.published is None:
@@ -127,12 +127,12 @@ class TableRecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def names() -> list[str]:
-    """Return the names of the recipes that are installed."""
+    """Return the names of the installed recipes."""
     return sorted(file.stem for file in FOLDER.glob("*.toml"))
 
 
 def read(name: str) -> TableRecipe:
-    """Read an installed recipe, or a file of one's own. Raises OptionError if there is none, or it is not valid."""
+    """Read an installed recipe, or a file of a user. Raises OptionError if it is missing or not valid."""
     file = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
     if file.parent == FOLDER and name not in names():
         raise OptionError(
@@ -148,7 +148,7 @@ def read(name: str) -> TableRecipe:
                 raise ValueError(f"no data set has the column {sorted(unknown)[0]!r}")
     except OSError as error:
         raise OptionError(f"--recipe={name}: it cannot be read ({error.strerror or error}).") from error
-    except ValueError as error:  # of TOML, of types, of rows
+    except ValueError as error:  # errors of TOML, types and rows
         raise OptionError(f"--recipe={name}: {error}. docs/reference/compare.md has the form of a recipe.") from error
     return found
 
@@ -164,9 +164,10 @@ def listed() -> list[str]:
 def tables_of(
     name: str | None, scale: Literal["published", "small"], given: Mapping[str, Any]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield a folder and the settings of `compare.run` for each table: that of the options, or those of a recipe.
+    """Yield a folder and the settings of `compare.run` for each table: the table of the options, or the tables of a
+    recipe.
 
-    Raises OptionError as `settings_of`, and for what is missing without a recipe."""
+    Raises OptionError as `settings_of` does, and without a recipe for missing options."""
     if name is not None:
         yield from settings_of(name, scale, given)
         return
@@ -182,9 +183,9 @@ def settings_of(
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield a folder, and the settings of `compare.run`, for each data set of a recipe.
 
-    given       options of the command, None where they were not given; these win over the recipe's
+    given       options of the command, None where they were not given; they override the recipe's
 
-    Raises OptionError for rows that are given, and for data or arguments that are missing."""
+    Raises OptionError for given rows, and for missing data or arguments."""
     recipe = read(name)
     if given["plugins"] or given["rows"]:
         raise OptionError(f"--recipe={name} has its own rows. Leave out --plugins and --row, or write a recipe.")
@@ -204,7 +205,7 @@ def settings_of(
 
 
 def _data_of(recipe: TableRecipe, name: str, scale: str, given: Mapping[str, Any]) -> list[RecipeData]:
-    """Return the data sets: that of --data, or those of the recipe."""
+    """Return the data set of --data, or the data sets of the recipe."""
     wanted, known = given["data"], recipe.data
     if scale == "published" and wanted is None:
         missing = next((data for data in known if data.supply), None)
@@ -234,7 +235,7 @@ def _settings(
     is_ours = lambda argument: _flag(argument) not in replaced_by_theirs
     more = list(filter(is_ours, shlex.split(f"{scale.arguments} {data.arguments}")))
     vary = [text for text in scale.vary if is_ours(f"--{text.removeprefix('--')}")]
-    # In rows that have it as an option of their own, theirs takes its place.
+    # In rows that have the option, the user's value replaces the row's value.
     in_rows = {_flag(word) for row in recipe.rows for word in shlex.split(row.arguments)}
     replaced = lambda words: shlex.join(theirs.get(_flag(word), word) for word in shlex.split(words))
     rows = [msgspec.structs.replace(row, arguments=replaced(row.arguments)) for row in recipe.rows]
@@ -252,7 +253,7 @@ def _settings(
 
 
 def _joined(arguments: Sequence[str]) -> tuple[str, ...]:
-    """Return arguments with each value in the word of its option: `--gamma`, `7` become `--gamma=7`."""
+    """Return arguments with each value joined to its option: `--gamma`, `7` become `--gamma=7`."""
     found: list[str] = []
     for argument in arguments:
         if found and re.fullmatch(r"--[^=]+", found[-1]) and not argument.startswith("-"):
@@ -262,19 +263,19 @@ def _joined(arguments: Sequence[str]) -> tuple[str, ...]:
 
 
 def _flag(argument: str) -> str:
-    """Return the option that an argument gives a value."""
+    """Return the option of an argument, without its value."""
     return argument.partition("=")[0]
 
 
 def _is_here(name: str) -> bool:
-    """Whether a data set need not be downloaded or given."""
+    """Return whether a data set is on this machine: it need not be downloaded or given."""
     address = downloads.address_of(name)
     kept = downloads.cache_directory() / "data"
     return os.path.exists(name if address is None else downloads.place_of(address, kept, ".zip"))
 
 
 def _without_held_out(metric: str) -> str:
-    """Return the metrics that need no held-out images, and tell what is left out."""
+    """Return the metrics that need no held-out images, and print which ones are left out."""
     figures = evaluate.figures_of(metric, "--metric")
     known = evaluate.metrics.known()
     kept = [name for name, figure in figures.items() if not known[figure.metric].held_out]

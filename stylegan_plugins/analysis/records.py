@@ -1,7 +1,7 @@
-"""Lines of metric-*.jsonl: results in the host's format, the identity of each, and the best snapshot by them.
+"""Lines of metric-*.jsonl: results in the host's format with their identity, and the best snapshot by them.
 
 The identity of a result is its `of`: reference images, labels, weights of the features, numbers of images, seed, and
-the snapshot. Results compare if all but the snapshot is equal; `key_of` names that, and decides it alone."""
+the snapshot. Results are comparable if all but the snapshot is equal. `key_of` is a hash of all but the snapshot."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from stylegan_plugins.files import json_lines
 from stylegan_plugins.files.atomic import write_json
 
 BEST = "best.json"
-Result = dict[str, Any]  # a result in the host's format, with what it is of
+Result = dict[str, Any]  # a result in the host's format, with its identity
 
 
 def short_hash(content: bytes, letters: int = 16) -> str:
@@ -26,7 +26,7 @@ def short_hash(content: bytes, letters: int = 16) -> str:
 
 
 def key_of(line: Mapping[str, Any]) -> str:
-    """Return a name of the identity of a result without its snapshot, eight letters; "" if the line has no `of`."""
+    """Return a name for the identity of a result without its snapshot: eight letters, or "" if the line has no `of`."""
     of = line.get("of")
     if not isinstance(of, dict):
         return ""
@@ -43,10 +43,10 @@ def described(line: Mapping[str, Any]) -> str:
 
 
 def main_key(lines: Iterable[Mapping[str, Any]]) -> str | None:
-    """Return the key of the results by which a metric ranks snapshots: of the most generated images, then of the most
-    real ones, then of the most results, then the first. None if there are no lines.
+    """Return the key of the results that rank snapshots by a metric: the results with the most generated images, then
+    the most real ones, then the largest number of results, then the first. None if there are no lines.
 
-    So a quick check on a few images never takes the place of the evaluation of a run."""
+    So a quick check on a few images never replaces the evaluation of a run."""
     groups = grouped(lines)
 
     def weight(key: str) -> tuple[float, float, int]:
@@ -58,7 +58,7 @@ def main_key(lines: Iterable[Mapping[str, Any]]) -> str | None:
 
 
 def grouped(lines: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """Return results by their key, in the order of the first of each."""
+    """Return results by their key. Keys are in the order of their first results."""
     groups: dict[str, list[Any]] = {}
     for line in lines:
         groups.setdefault(key_of(line), []).append(line)
@@ -66,7 +66,7 @@ def grouped(lines: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
 
 
 def read_lines(file: Path) -> list[Result]:
-    """Read the results in a metric-*.jsonl, except a line that a kill cut off. Raises DataError."""
+    """Read the results in a metric-*.jsonl, except a cut-off line of a killed process. Raises DataError."""
     return [line for line in json_lines.read(file) if line is not None and isinstance(line.get("results"), dict)]
 
 
@@ -76,7 +76,7 @@ def append_line(file: Path, record: Result) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         with open(file, "a+b") as out:
             out.seek(max(out.seek(0, os.SEEK_END) - 1, 0))
-            if out.read(1) not in (b"\n", b""):  # a line that a kill cut off
+            if out.read(1) not in (b"\n", b""):  # a cut-off line of a killed process
                 out.write(b"\n")
             out.write(json.dumps(record).encode() + b"\n")
     except OSError as error:
@@ -84,13 +84,13 @@ def append_line(file: Path, record: Result) -> None:
 
 
 def best_of(figure: str, higher: bool, lines: Iterable[Result]) -> Result | None:
-    """Return the line that is best by a figure, of lines of one key; None if it is finite in none."""
+    """Return the best line by a figure, of lines of one key; None if the figure is finite in none."""
     finite = [line for line in lines if is_finite(line["results"].get(figure))]
     return (max if higher else min)(finite, key=lambda line: line["results"][figure], default=None)
 
 
 def is_finite(value: Any) -> bool:
-    """Tell whether a figure is a finite number."""
+    """Return whether a figure is a finite number."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     try:
@@ -100,10 +100,10 @@ def is_finite(value: Any) -> bool:
 
 
 def mark_best(folder: Path, label: str, figure: str, higher: bool) -> tuple[str | None, dict[str, Result]]:
-    """Write the best snapshots by a metric to best.json in its folder: that of `main_key` under the metric's label,
-    that of every other key under `label:key`. Entries of other metrics stay as they are.
+    """Write the best snapshots by a metric to best.json in the folder. The metric's label names the best of `main_key`,
+    `label:key` the best of each other key. Entries of other metrics stay as they are.
 
-    Returns the main key, and the best result by key. Raises DataError."""
+    Return the main key, and the best result by key. Raises DataError."""
     lines = read_lines(folder / f"metric-{label}.jsonl")
     tops = {key: best_of(figure, higher, these) for key, these in grouped(lines).items()}
     best = {key: top for key, top in tops.items() if top is not None}

@@ -1,4 +1,4 @@
-"""Images of a trained generator, without its data set: where labels come from then, and pickles for stock tools."""
+"""Images of a trained generator without its data set. Labels then come from a `Sampler`."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from stylegan_plugins.manager import recorded
 from training_ext.labels import map_embedded
 
 MOST_SEEDS = 100_000
-BATCH = 8  # figures of metrics depend on it in their last digits
-SEED = 0  # of the images of metrics
-SMALLEST_SHOWN = 64  # pixels of an image on a sheet, if whole factors reach it
+BATCH = 8  # the last digits of metrics depend on it
+SEED = 0  # seed of the images of metrics
+SMALLEST_SHOWN = 64  # pixels to which small images on a sheet are enlarged, by whole factors
 TRUNCATION = 0.7  # psi, the default of all commands and of the Python API
 
 
 @dataclass(frozen=True)
 class Sampler:
-    """Where labels come from: as G's mapping network has embedded them, before it normalises them, [E].
+    """A source of embedded labels, [E], as G's mapping network has them before it normalises them.
 
-    name     in a word
+    name     one word
     draw     (G, a numpy RandomState) -> [E]
     like     (G, image [1, C, H, W] in [-1, 1]) -> [E]: labels of a given image; raises DataError if it cannot
-    classes  whether labels are one-hot classes, of which one can be asked for by its number
-    of       what draws depend on besides G, if it changes during a run: it identifies results of metrics"""
+    classes  whether labels are one-hot classes, so that a user can ask for a class by number
+    of       identity of the draws besides G, if it changes during a run: a part of the identity of metric results"""
 
     name: str
     draw: Callable[[Any, np.random.RandomState], torch.Tensor]
@@ -48,7 +48,7 @@ class Sampler:
 def sampler_of(run_dir: Path) -> Sampler | None:
     """Return the sampler of the plug-ins that a run was trained with; None if they have none, or there is no run.
 
-    Raises DataError or PluginError if it is damaged, or a plug-in is missing."""
+    Raises DataError or PluginError if the run is damaged, or a plug-in is missing."""
     args = run_folders.read_options(run_dir)
     if args is None:
         return None
@@ -56,7 +56,7 @@ def sampler_of(run_dir: Path) -> Sampler | None:
 
 
 def seeds_of(text: str, fewest: int = 1) -> list[int]:
-    """Read `0-15,20` as [0, ..., 15, 20]. Raises OptionError, also for fewer seeds than that."""
+    """Read `0-15,20` as [0, ..., 15, 20]. Raises OptionError, also for fewer seeds than `fewest`."""
     seeds: list[int] = []
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d{1,9})(?:-(\d{1,9}))?\s*", part)
@@ -72,8 +72,8 @@ def seeds_of(text: str, fewest: int = 1) -> list[int]:
 
 
 def read_image(file: str | Path | PIL.Image.Image, G: Any) -> torch.Tensor:
-    """Read a picture as the data set would have it: its middle square, upright, at G's resolution and colors, what is
-    transparent on white, [1, C, H, W]. Raises DataError."""
+    """Read a picture as an image of the data set, [1, C, H, W]: upright, its middle square, at G's resolution and
+    colors, with white for transparent pixels. Raises DataError."""
     opens = lambda: file.copy() if isinstance(file, PIL.Image.Image) else PIL.Image.open(file, formats=datasets.FORMATS)
     try:
         with opens() as opened:
@@ -94,7 +94,7 @@ def read_image(file: str | Path | PIL.Image.Image, G: Any) -> torch.Tensor:
 
 
 def images(G: Any, seeds: Iterable[int], **how: Any) -> list[np.ndarray]:
-    """Return one image for each seed, uint8 [H, W, C]; arguments and errors as of `latents`."""
+    """Return one image for each seed, uint8 [H, W, C]. Arguments and errors as for `latents`."""
     return [render(G, ws) for ws in latents(G, seeds, **how)]
 
 
@@ -108,9 +108,9 @@ def latents(
     like: torch.Tensor | None = None,
     label: int | None = None,
 ) -> Iterator[torch.Tensor]:
-    """Yield w for each seed, [1, num_ws, w_dim]. z is that of the hosts' scripts; w depends on its seed alone.
+    """Yield w for each seed, [1, num_ws, w_dim]. z is as in the hosts' scripts; w depends on its seed alone.
 
-    like: [1, C, H, W]; label: a class, for a G that has classes. Raises OptionError if G needs another one of them."""
+    like: [1, C, H, W]; label: a class, for a G that has classes. Raises OptionError if one of them does not suit G."""
     if G.c_dim and sampler is not None and not (sampler.classes and label is not None):
         if label is not None:
             raise OptionError(f"--class={label}: this generator has features of images in the place of classes.")
@@ -129,10 +129,10 @@ def latents(
 def label_walk(
     G: Any, seeds: Sequence[int], pictures: Sequence[torch.Tensor], sampler: Sampler | None, truncation: float
 ) -> tuple[list[torch.Tensor], Callable[[torch.Tensor], torch.Tensor]]:
-    """Return the ends of a walk through the labels of a sampler, each [E], and what makes w of a point on it.
+    """Return the ends of a walk through the labels of a sampler, each [E], and a function from a point on it to w.
 
-    z is that of the first seed, from end to end. pictures: [1, C, H, W] each, whose labels are the ends; none: those
-    that are drawn for the seeds. Raises OptionError without a sampler."""
+    z stays that of the first seed. pictures: [1, C, H, W] each; their labels are the ends. Empty: labels drawn for the
+    seeds are the ends. Raises OptionError without a sampler."""
     if not G.c_dim or sampler is None:
         raise without_features("--like" if pictures else "--labels-only")
     z = z_of(G, seeds[0])
@@ -144,7 +144,7 @@ def label_walk(
 
 
 def label_of(sampler: Sampler, G: Any, seed: int) -> torch.Tensor:
-    """Return the embedded label that is drawn for a seed, [E]."""
+    """Return the embedded label drawn for a seed, [E]."""
     return sampler.draw(G, np.random.RandomState([seed, 1]))
 
 
@@ -161,8 +161,8 @@ def without_features(flag: str) -> OptionError:
 
 
 def one_hot(G: Any, label: int | None) -> torch.Tensor:
-    """Return a class as G takes it, [1, c_dim]. Raises OptionError if G has no such class, or has classes and none is
-    given."""
+    """Return a class in the form that G takes, [1, c_dim]. Raises OptionError if G has no such class, or needs a class
+    and `label` is None."""
     if G.c_dim and (label is None or not 0 <= label < G.c_dim):
         raise OptionError(
             f"--class: this generator has {G.c_dim} classes; give one of 0 to {G.c_dim - 1}. If a plug-in gave it "
@@ -183,23 +183,23 @@ def render(G: Any, ws: torch.Tensor) -> np.ndarray:
 
 
 def pixels_of(images: torch.Tensor) -> np.ndarray:
-    """Return images [N, C, H, W] in [-1, 1] as uint8 [N, H, W, C], rounded as the hosts' scripts do it."""
+    """Return images [N, C, H, W] in [-1, 1] as uint8 [N, H, W, C], rounded as in the hosts' scripts."""
     return (images.permute(0, 2, 3, 1) * 127.5 + 128).clamp(0, 255).to(torch.uint8).cpu().numpy()
 
 
 def sheet(made: Sequence[np.ndarray]) -> PIL.Image.Image:
-    """Put all images [H, W, C] on one sheet, about twice as wide as high, small ones enlarged."""
+    """Put all images [H, W, C] on one sheet, about twice as wide as high. Small images are enlarged."""
     return enlarged(made, min(len(made), max(1, round(math.sqrt(2 * len(made))))))
 
 
 def enlarged(made: Sequence[np.ndarray], columns: int) -> PIL.Image.Image:
-    """Put images together as `grid` does, those below 64 pixels enlarged to that or a little less, pixel by pixel."""
+    """Put images together as `grid` does. Images below 64 pixels are enlarged by whole factors to at most 64."""
     times = max(SMALLEST_SHOWN // made[0].shape[1], 1)
     return grid([image.repeat(times, axis=0).repeat(times, axis=1) for image in made], columns)
 
 
 def grid(made: Sequence[np.ndarray], columns: int) -> PIL.Image.Image:
-    """Put images [H, W, C] of one size together, row by row; what is left of the last row is black."""
+    """Put images [H, W, C] of one size together, row by row. Empty places of the last row are black."""
     height, width, channels = made[0].shape
     rows = -(-len(made) // columns)
     places = np.zeros([rows * columns, height, width, channels], dtype=np.uint8)
@@ -213,7 +213,7 @@ def picture_of(image: np.ndarray) -> PIL.Image.Image:
 
 
 def load_generator(path: Path, device: torch.device) -> tuple[Any, Sampler | None, Path]:
-    """Return G_ema of a run or pickle, its sampler, and the pickle; also of a generator that is shared as ONNX."""
+    """Return G_ema of a run or pickle, or of a generator shared as ONNX; its sampler, or None; and the file."""
     file = run_folders.newest_pickle(path)
     if file.suffix == ".onnx":
         return OnnxNetwork(file), None, file
@@ -222,9 +222,9 @@ def load_generator(path: Path, device: torch.device) -> tuple[Any, Sampler | Non
 
 @dataclass(frozen=True)
 class Generator:
-    """G_ema, and what its labels are drawn from: a sampler, or the data set of the host.
+    """G_ema with the source of its labels: a sampler, or the data set of the host.
 
-    Raises DataError if their images differ in size or color, or the data set has not the labels that G needs."""
+    Raises DataError if images of G and the data set differ in size or color, or the data set lacks the labels of G."""
 
     G: Any
     sampler: Sampler | None
@@ -245,10 +245,10 @@ class Generator:
 
     @torch.no_grad()
     def images(self, count: int, share: tuple[int, int] = (0, 1)) -> Iterator[torch.Tensor]:
-        """Yield `count` images in batches, uint8 [n, C, H, W], always the same ones, without truncation, with random
-        noise. Torch's random numbers are left as they were.
+        """Yield `count` images in batches, uint8 [n, C, H, W], the same ones each time, without truncation, with random
+        noise. Torch's random numbers stay as they are.
 
-        share   (k, n): of the batches, k, k + n, k + 2n, ..., the same as they are among all"""
+        share   (k, n): yield only the batches k, k + n, k + 2n, ...; their images do not depend on the share"""
         G, sampler = self.G, self.sampler
         device = next(G.parameters()).device
         random = np.random.RandomState(SEED)

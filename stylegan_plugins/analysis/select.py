@@ -28,9 +28,10 @@ def run(
     device: torch.device,
     report: Callable,
 ) -> str:
-    """Return the table of `stylegan-plugins select`. Plot and JSON are written beside the pickle or to `outdir`.
+    """Return the table of `stylegan-plugins select`. Write plot and JSON beside the pickle or to `outdir`.
 
-    models: None for all of DEFAULT whose weights can be had; report is told of the others."""
+    models: backbones, with commas; None: all of DEFAULT whose weights are available. report: called with a line on each
+    other one."""
     require("matplotlib")
     require("sklearn")
     data, dataset = find.open_dataset(data, path)
@@ -40,7 +41,7 @@ def run(
     found: dict[str, Callable[[], Levels]] = {}
     for model in chosen:
         try:
-            model.load("--models")  # all of them, before any of the long work
+            model.load("--models")  # load all of them before the long work
         except DataError as error:
             if models is not None:
                 raise
@@ -61,7 +62,7 @@ def run(
 
 
 def plot(rows: list[ProbedBackbone], path: Path, title: str) -> None:
-    """Plot a bar for each backbone, the best on top."""
+    """Plot a bar for each backbone, the best one on top."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 1.2 + 0.4 * len(rows)), layout="constrained")

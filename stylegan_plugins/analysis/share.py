@@ -28,21 +28,21 @@ from stylegan_plugins.host import generators, networks
 from stylegan_plugins.host.networks import open_pickle
 from stylegan_plugins.manager import without_D
 
-TOLERANCE = 1e-3  # of ONNX against PyTorch, of values in [-1, 1]: an eighth of a gray level
-CHECKED = 4  # images
+TOLERANCE = 1e-3  # largest difference of ONNX from PyTorch, for values in [-1, 1]: an eighth of a gray level
+CHECKED = 4  # images compared
 PICTURE_SEEDS = range(32)
 
 
 @dataclass(frozen=True)
 class Stock:
-    """Networks that stock tools take.
+    """Networks for stock tools.
 
-    G, D, G_ema  of the host's classes
+    G, D, G_ema  networks of the host's classes
     source       G_ema as data
-    drawn        classes are drawn labels of a plug-in
-    converted    from networks of another program
+    drawn        its classes are drawn labels of a plug-in
+    converted    converted from networks of another program
     file         the pickle that they come from
-    complete     adds the module of a plug-in"""
+    complete     function that adds the module of a plug-in"""
 
     G: Any
     D: Any
@@ -60,8 +60,8 @@ class Stock:
 
 
 def stock_of(path: Path, classes: int, seed: int) -> Stock:
-    """Return the networks of a run or pickle. Labels of a plug-in become classes: class k is what `sample` draws for
-    seed + k, and the layer that embeds labels takes one-hot classes.
+    """Return the networks of a run or pickle. Labels of a plug-in become classes: class k has the label that `sample`
+    draws for seed + k, and the layer that embeds labels takes one-hot classes.
 
     Raises DataError or HostError if they cannot be made."""
     G, sampler, file = sample.load_generator(path, torch.device("cpu"))
@@ -72,7 +72,7 @@ def stock_of(path: Path, classes: int, seed: int) -> Stock:
     if sampler is not None and drawn:
         labels = [sample.label_of(sampler, G, seed + k) for k in range(classes)]
         embedded = torch.stack(labels).float().cpu()  # [K, E]
-        layer = {  # the hosts' is y = W c / sqrt(K) + b
+        layer = {  # the hosts' layer is y = W c / sqrt(K) + b
             "mapping.embed.weight": embedded.T.contiguous() * math.sqrt(classes),
             "mapping.embed.bias": torch.zeros_like(source.tensors["mapping.embed.bias"]),
         }
@@ -87,11 +87,11 @@ def stock_of(path: Path, classes: int, seed: int) -> Stock:
 
 
 def write_file(path: Path, out: Path, classes: int, seed: int = 0) -> None:
-    """Write G_ema and D as safetensors if `out` ends so; otherwise a stock pickle, of a run that a plug-in conditions,
-    or of networks of another program, as they were converted.
+    """Write G_ema and D as safetensors if `out` ends in .safetensors, else as a stock pickle. A pickle needs a run that
+    a plug-in conditions, or converted networks of another program.
 
-    Raises DataError for a pickle that stock tools take as it is, for a generator that safetensors cannot hold, or if it
-    cannot be written."""
+    Raises DataError for a pickle that stock tools take as it is, for a generator that safetensors cannot hold, or if
+    the file cannot be written."""
     if out.suffix.lower() == ".safetensors":
         _write(out, _both(run_folders.newest_pickle(path), out))
         return
@@ -105,7 +105,7 @@ def write_file(path: Path, out: Path, classes: int, seed: int = 0) -> None:
 
 
 def _both(pickle: Path, out: Path) -> bytes:
-    """Return G_ema, and D if it was trained, as they are, as safetensors."""
+    """Return G_ema, and D if it was trained, unchanged, as safetensors."""
     snapshot = open_pickle(pickle)
     G = snapshot.network("G_ema")
     plugin = without_D(run_folders.read_options(pickle.parent))
@@ -125,8 +125,8 @@ def _about(file: Path, classes: int) -> Description:
 def write_folder(path: Path, outdir: Path, classes: int, seed: int, report: Callable[[str], None]) -> None:
     """Write a folder that others can use: network.pkl, G_ema.safetensors, G_ema.onnx, samples.png and README.md.
 
-    It appears when it is complete. report: is told what goes on. Raises DataError, HostError or OptionError, also if
-    images of ONNX differ from those of PyTorch by more than TOLERANCE."""
+    It appears when it is complete. report: called with lines about the progress. Raises DataError, HostError or
+    OptionError, also if images of ONNX and of PyTorch differ by more than TOLERANCE."""
     if outdir.exists() and not (outdir.is_dir() and not any(outdir.iterdir())):
         raise OptionError(f"--outdir={outdir}: is there already. Give a folder that is not there, or an empty one.")
     stock = stock_of(path, classes, seed)
@@ -177,7 +177,8 @@ def _put_in_place(building: Path, outdir: Path) -> None:
 
 
 def _check(G: Any, file: Path) -> str:
-    """Return how far images of an ONNX file are from those of G. Raises DataError if that is more than TOLERANCE."""
+    """Return a line on the largest difference between images of an ONNX file and of G. Raises DataError if it is above
+    TOLERANCE."""
     theirs = OnnxNetwork(file)
     z = torch.from_numpy(np.random.RandomState(0).randn(CHECKED, G.z_dim)).float()
     c = torch.eye(G.c_dim)[torch.arange(CHECKED) % G.c_dim] if G.c_dim else torch.zeros([CHECKED, 0])

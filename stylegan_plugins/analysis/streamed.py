@@ -1,4 +1,4 @@
-"""Nearest images of a data set by distances whose features are too large to be kept: pixel-wise L1, and LPIPS."""
+"""Nearest images of a data set by distances with features too large to keep: pixel-wise L1, and LPIPS."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ from stylegan_plugins.vision.extractors import batches_of, extract
 from stylegan_plugins.vision.perceptual import Perceptual
 
 L1 = "l1"
-MEMORY = 1 << 30  # bytes of features that are held: of samples, not of the data set
-PIECE = 4096  # features of a vector that are summed at once
+MEMORY = 1 << 30  # bytes of features held at once: of samples, not of the data set
+PIECE = 4096  # features of a vector summed at once
 Features = Callable[[torch.Tensor], torch.Tensor]  # uint8 [n, C, H, W] -> [n, F]
 Distances = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # [n, F], [m, F] -> [n, m]
 
 
 def absolute(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    """Return the means of absolute differences."""
+    """Return mean absolute differences [n, m]."""
     return torch.stack([torch.cdist(a, b, p=1) for a, b in _pieces(one, other)]).sum(dim=0) / one.shape[1]
 
 
 def squared(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    """Return squared Euclidean distances. They are not taken from products, so that a copy has 0."""
+    """Return squared Euclidean distances [n, m]. They are not computed from products, so a copy has 0."""
     how = "donot_use_mm_for_euclid_dist"
     return torch.stack([torch.cdist(a, b, compute_mode=how).square() for a, b in _pieces(one, other)]).sum(dim=0)
 
 
 def _pieces(one: torch.Tensor, other: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yield pieces of all vectors: cdist adds up one number after another, and loses digits of long sums."""
+    """Yield pieces of all vectors: cdist adds one number after another, and long sums lose digits."""
     return zip(one.split(PIECE, dim=1), other.split(PIECE, dim=1), strict=True)
 
 
 def by_name(text: str, device: torch.device, flag: str = "--features") -> tuple[Features, Distances] | None:
     """Return features and distances of `l1`, `lpips` or `lpips=FILE`; None for any other name.
 
-    Raises OptionError or DataError, if weights cannot be had."""
+    Raises OptionError or DataError if weights are not available."""
     name, equals, file = (part.strip() for part in text.partition("="))
     if equals and (name == L1 or (name == perceptual.NAME and not file)):
         raise OptionError(f"{flag}={text}: give l1, lpips, or lpips=FILE with AlexNet's weights.")
@@ -50,16 +50,16 @@ def by_name(text: str, device: torch.device, flag: str = "--features") -> tuple[
 
 
 class StreamedNeighbours:
-    """Nearest images of a data set, which is read again for each search, and of which one batch is held.
+    """The nearest images of a data set, which is read again for each search, one batch at a time.
 
     data    path of a folder or zip, as hosts take it
-    label   of progress"""
+    label   label of the progress bar"""
 
     def __init__(self, data: str, features: Features, distances: Distances, label: str) -> None:
         self.data, self.features, self.distances, self.label = data, features, distances, label
 
     def nearest(self, images: Sequence[np.ndarray]) -> tuple[list[np.ndarray], np.ndarray]:
-        """For images uint8 [H, W, C], the nearest of the data set each, and the distances to them [n]."""
+        """Return for each image, uint8 [H, W, C], the nearest image of the data set, and the distances [n]."""
         names, _ = datasets.read_images(self.data)
         least, found = [], []
         start = 0
@@ -75,7 +75,7 @@ class StreamedNeighbours:
         return shown, torch.cat(least).numpy()
 
     def closest(self, image: np.ndarray, count: int) -> list[tuple[np.ndarray, float]]:
-        """For one image uint8 [H, W, C], the nearest `count` images of the data set with their distances, nearest
+        """Return the `count` images of the data set nearest to an image, uint8 [H, W, C], with their distances, nearest
         first."""
         names, images = datasets.read_images(self.data)
         sample = self._of([image])
@@ -91,7 +91,7 @@ class StreamedNeighbours:
             return torch.cat([self.features(batch) for batch in batches])
 
     def _search(self, samples: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the distances of samples [n, F] to the nearest image, and the indices of these, on the CPU."""
+        """Return the distances of samples [n, F] to the nearest images, and the images' indices, on the CPU."""
         _, images = datasets.read_images(self.data)
         best = samples.new_full([len(samples)], math.inf)
         found = torch.zeros([len(samples)], dtype=torch.int64, device=samples.device)

@@ -1,4 +1,4 @@
-"""Runs of train.py for `stylegan-plugins compare`: several at once, each with its log, its progress and its end."""
+"""Runs of train.py for `stylegan-plugins compare`: several at once, each with a log, progress lines and a result."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from stylegan_plugins.files.atomic import write_json
 
 LOG = "train.log"
 CELL = "cell.json"  # beside the run of a cell: its identity
-LINES_SECONDS = 60.0  # between two lines about a run, where they are not rewritten in place
+LINES_SECONDS = 60.0  # between two lines about a run, if lines are not rewritten in place
 GOES_ON = "The same command of compare continues from here."
 Key = TypeVar("Key")
 
 
 def claim(folder: Path, identity: Mapping[str, Any]) -> None:
-    """Write the identity of a cell into its folder, before it is trained. Raises DataError if the folder is there, with
-    another identity or none."""
+    """Write the identity of a cell into its folder before training. Raises DataError if the folder exists with another
+    identity or none."""
     file = folder / CELL
     if not folder.exists():
         write_json(file, identity)
@@ -46,7 +46,7 @@ def claim(folder: Path, identity: Mapping[str, Any]) -> None:
 
 
 def progress_of(folder: Path) -> tuple[Path | None, int]:
-    """Return the run directory in a cell's folder that got farthest and has a state, and the images it has seen."""
+    """Return the run directory in a cell's folder with the most advanced state, and the images that it has seen."""
     newest = [known[0] for run_dir in folder.glob("*") if run_dir.is_dir() and (known := states.states_of(run_dir))]
     found = [(int(state.stem.split("-")[-1]), state.parent) for state in newest]
     seen, run_dir = max(found, default=(0, None))
@@ -55,12 +55,12 @@ def progress_of(folder: Path) -> tuple[Path | None, int]:
 
 @dataclass
 class Relay:
-    """The progress of a run, read from its log and told to the user: on a terminal in one line that is rewritten, else
-    in a line a minute.
+    """The progress of a run, read from its log and printed: on a terminal in one line that is rewritten, else as a line
+    a minute.
 
-    begin    bytes of the log that were there before
-    about    the run, before each line
-    alone    no other run tells its progress at the same time"""
+    begin    bytes that the log had before
+    about    the run's name, before each line
+    alone    no other run prints progress at the same time"""
 
     log: Path
     begin: int
@@ -71,7 +71,7 @@ class Relay:
     _at: float = field(default_factory=time.monotonic)
 
     def __call__(self) -> None:
-        """Tell the newest line of progress, if there is a new one."""
+        """Print the newest line of progress, if it is new."""
         with open(self.log, "rb") as file:
             file.seek(max(self.begin, os.path.getsize(self.log) - 10_000))
             lines = re.findall(rb"progress: ([^\r\n]*)[\r\n]", file.read())
@@ -88,7 +88,7 @@ class Relay:
 
 @dataclass
 class Running:
-    """A train.py that goes on."""
+    """A train.py that runs."""
 
     arguments: Sequence[str]
     relay: Relay
@@ -96,17 +96,17 @@ class Running:
 
     @classmethod
     def start(cls, running: programs.Programs, arguments: Sequence[str], relay: Relay, **how: Any) -> Running:
-        """Start train.py, its output to the log of `relay`. how: as of Popen."""
+        """Start train.py, with its output in the log of `relay`. how: as for Popen."""
         relay.log.parent.mkdir(parents=True, exist_ok=True)
         with open(relay.log, "ab") as out:
             relay.begin = out.seek(0, os.SEEK_END)
             return cls(arguments, relay, running.start(arguments, stdout=out, stderr=subprocess.STDOUT, **how))
 
     def check(self, advice: str) -> None:
-        """Raise DataError, with train.py's own error, and what to do, if it has failed."""
+        """Raise DataError, with train.py's error and with advice, if it failed."""
         code, log = self.program.returncode, self.relay.log
         if self.relay.alone and sys.stderr.isatty():
-            print("\033[K", end="", file=sys.stderr, flush=True)  # the last line of progress
+            print("\033[K", end="", file=sys.stderr, flush=True)  # clears the last line of progress
         if code:
             output = log.read_bytes()[self.relay.begin :].decode(errors="replace")
             why = programs.error_in(output.splitlines()) or f"it ended with {code}"
@@ -114,9 +114,9 @@ class Running:
 
 
 def call(arguments: Sequence[str], log: Path, advice: str) -> None:
-    """Run train.py, its output to a file. Ctrl-C and SIGTERM end it with its state written, and then this process.
+    """Run train.py, with its output in a file. Ctrl-C and SIGTERM end it with its state written, and then this process.
 
-    Raises DataError, with train.py's own error, and what to do, if it fails."""
+    Raises DataError, with train.py's error and with advice, if it fails."""
     with programs.Programs() as running:
         started = Running.start(running, arguments, Relay(log, 0, "", lambda line: None))
         running.wait()
@@ -125,11 +125,11 @@ def call(arguments: Sequence[str], log: Path, advice: str) -> None:
 
 @dataclass(frozen=True)
 class PlannedRun(Generic[Key]):
-    """A run to be trained to `kimg`, or resumed if it has not come so far.
+    """A run to train to `kimg`, or to resume if it has not come so far.
 
-    arguments   of a new run
-    about       before each line about it
-    identity    as of `claim`"""
+    arguments   command line of a new run
+    about       name of the run, before each line about it
+    identity    as for `claim`"""
 
     key: Key
     arguments: Sequence[str]
@@ -139,7 +139,7 @@ class PlannedRun(Generic[Key]):
 
 
 def next_arguments(run: PlannedRun) -> tuple[Sequence[str], int]:
-    """Return the command line that begins a run, or resumes it, and the images that it has seen."""
+    """Return the command line that starts or resumes a run, and the number of images that it has seen."""
     run_dir, seen = progress_of(run.folder)
     return run.arguments if run_dir is None else [*run.arguments[:2], f"--resume-run={run_dir}"], seen
 
@@ -147,9 +147,10 @@ def next_arguments(run: PlannedRun) -> tuple[Sequence[str], int]:
 def trained(
     planned: Sequence[PlannedRun[Key]], kimg: int, jobs: int, report: Callable[[str], None]
 ) -> Iterator[tuple[Key, Path, float]]:
-    """Train, `jobs` runs at once, and yield each as it ends: its key, the snapshot at its end, and seconds of training.
-    What the caller does with one goes on beside the others. With several GPUs each run has one; on a CPU they share
-    the cores.
+    """Train `jobs` runs at once. Yield each as it ends: its key, the snapshot at its end, and seconds of training.
+
+    If `jobs` is more than 1, other runs train while the caller works on one. With several GPUs each run has one; on a
+    CPU they share the cores.
 
     Raises DataError, after the other runs have ended with their states written."""
     waiting, free = deque(planned), list(range(jobs))
@@ -157,7 +158,7 @@ def trained(
     going: dict[int, tuple[PlannedRun[Key], Running, float]] = {}
     with programs.Programs() as running:
         while waiting or going or done:
-            while waiting and free and (jobs > 1 or not done):  # one job alone: nothing trains beside the caller
+            while waiting and free and (jobs > 1 or not done):  # with one job, nothing trains while the caller works
                 one = waiting.popleft()
                 claim(one.folder, one.identity)
                 new, seen = next_arguments(one)
@@ -177,7 +178,7 @@ def trained(
             ended = running.wait(partial(_tell, [started.relay for _, started, _ in going.values()]))
             slot = next(slot for slot, (_, started, _) in going.items() if started.program is ended)
             one, started, begun = going.pop(slot)
-            free.append(slot)  # the next run takes it before the caller has this one
+            free.append(slot)  # the next run takes it before the caller gets this one
             started.check(GOES_ON)
             done.append((one, time.monotonic() - begun))
 
@@ -188,8 +189,8 @@ def _tell(relays: Sequence[Relay]) -> None:
 
 
 def environment(slot: int, jobs: int) -> dict[str, str]:
-    """Return what the run in a slot of `jobs` has beside this process' environment: one of several GPUs, or its share
-    of the cores."""
+    """Return variables that the run in a slot of `jobs` has beside this process's environment: one of several GPUs, or
+    its share of the cores."""
     if jobs == 1:
         return {}
     if (count := torch.cuda.device_count()) > 1:
@@ -201,11 +202,11 @@ def environment(slot: int, jobs: int) -> dict[str, str]:
 
 
 def last_snapshot(folder: Path, kimg: int) -> Path:
-    """Return the snapshot at the end of a run that was trained to `kimg`. Raises DataError if it is not there."""
+    """Return the snapshot at the end of a run that was trained to `kimg`. Raises DataError if it is missing."""
     run_dir, seen = progress_of(folder)
     if run_dir is None or seen < kimg * 1000:
         raise DataError(f"{folder}: the run has left no state. Look at {folder / LOG}.")
     last = run_dir / f"network-snapshot-{seen // 1000:06d}.pkl"
-    if not last.is_file():  # an older one is of a shorter run
+    if not last.is_file():  # an older snapshot is from a shorter run
         raise DataError(f"{last} is missing, the snapshot at the end of the run. Remove {folder}, and start again.")
     return last

@@ -1,4 +1,4 @@
-"""Line charts: what is drawn where. `report.html.jinja` makes SVG of it."""
+"""Line charts: positions of lines and marks. `report.html.jinja` makes SVG of them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 
 WIDTH, HEIGHT = 360, 210  # of the drawing; on a phone it is shown at about this size
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 10, 32
-MOST_POINTS = 240  # in a curve: more than one for every two pixels cannot be seen
-SOURCES = {  # kinds of images of which one thing was measured: one chart, told apart by how lines are dashed
+MOST_POINTS = 240  # points in a curve: a reader cannot see more than one for every two pixels
+SOURCES = {  # kinds of images for one statistic: one chart, with different dashes
     "real": "",
     "train": "",
     "fake": "6 4",
@@ -25,8 +25,8 @@ Point = tuple[float, float | None]
 
 @dataclass(frozen=True)
 class Line:
-    """A curve: `run` is the number of its configuration, `source` a key of SOURCES or "". `dots`: mark every point.
-    `spread`: by kimg the standard deviation of a point that is a mean; a band is as wide on both sides."""
+    """A curve. `run`: number of its configuration; `source`: a key of SOURCES or ""; `dots`: mark every point.
+    `spread`: standard deviation by kimg, where a point is a mean; the band is as wide on both sides."""
 
     run: int
     source: str
@@ -35,7 +35,7 @@ class Line:
     spread: Mapping[float, float] = field(default_factory=dict)
 
     def ends(self) -> Iterator[float]:
-        """Yield all values that are drawn, of line and band."""
+        """Yield all values that are drawn, of the line and the band."""
         for x, y in self.points:
             if y is not None:
                 deviation = self.spread.get(x, 0.0)
@@ -44,8 +44,8 @@ class Line:
 
 @dataclass(frozen=True)
 class Drawn:
-    """A line in the coordinates of the drawing. band: a path around it, "" without one; values: what is drawn, for a
-    pointer: "kimg value;..."; dense: of so many points that a thinner line shows more."""
+    """A line in the coordinates of the drawing. band: a path around it, "" without one; values: text for a pointer,
+    "kimg value;..."; dense: it has so many points that a thinner line shows more."""
 
     run: int
     source: str
@@ -59,7 +59,7 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Chart:
-    """title, key (the name in the files) and text for those who do not see it, then the drawing."""
+    """A chart. key: its name in the files; text: an explanation; alt: a description for those who do not see it."""
 
     title: str
     key: str
@@ -73,9 +73,9 @@ class Chart:
 
 
 def thin(points: Sequence[Point], most: int = MOST_POINTS) -> list[Point]:
-    """Return at most `most` points, in their order: the first and the last, of each stretch the lowest and the highest.
+    """Return at most `most` points, in their order: the first, the last, and the lowest and highest of each stretch.
 
-    A value of None is a gap; in a stretch that has gaps one of them stays. most: 5 or more."""
+    A value of None is a gap; a stretch with gaps keeps one of them. most: 5 or more."""
     assert most >= 5
     if len(points) <= most:
         return list(points)
@@ -91,18 +91,18 @@ def thin(points: Sequence[Point], most: int = MOST_POINTS) -> list[Point]:
 
 
 def ticks(low: float, high: float, most: int) -> list[float]:
-    """Return round numbers between low and high, at most `most` of them, evenly spaced."""
+    """Return at most `most` evenly spaced round numbers from low to high."""
     if not low < high or not math.isfinite(high - low):
         return [low]
-    if (high - low) / most < sys.float_info.min:  # whose digits are lost
+    if (high - low) / most < sys.float_info.min:  # a denormal number has lost digits
         return [low]
     power = 10.0 ** math.floor(math.log10((high - low) / most))
     for step in (power, 2 * power, 2.5 * power, 5 * power, 10 * power, 20 * power):
-        if step <= 0 or low + step == low:  # at the end of what numbers can tell apart
+        if step <= 0 or low + step == low:  # the step is below the precision of numbers
             continue
         first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
         if last - first < most:
-            edge = 1e-6 * (high - low)  # numbers beyond it are rounding errors of their own size
+            edge = 1e-6 * (high - low)  # numbers beyond it are rounding errors as large as themselves
             return [value for i in range(first, last + 1) if low - edge <= (value := i * step) <= high + edge] or [low]
     return [low]
 
@@ -117,15 +117,15 @@ def written(value: float | None) -> str:
 
 
 def is_constant(lines: Iterable[Line]) -> float | None:
-    """Return the value that all lines have everywhere, if there is one and it was measured more than once."""
+    """Return the value of all points of all lines; None if they differ, or if there is only one point."""
     values = [end for line in lines for end in line.ends()]
     return values[0] if len(values) > 1 and min(values) == max(values) else None
 
 
 def chart(title: str, key: str, lines: Sequence[Line], text: str = "") -> Chart | None:
-    """Draw lines, which are thinned first; None if there is not one value.
+    """Draw lines, which are thinned first; None if no point has a value.
 
-    The axis is logarithmic where all values are above 0 and the highest is more than 1000 times the lowest."""
+    The axis is logarithmic if all values are above 0 and the highest is more than 1000 times the lowest."""
     lines = [replace(line, points=thin(line.points)) for line in lines if any(y is not None for _, y in line.points)]
     if not lines:
         return None
@@ -134,12 +134,12 @@ def chart(title: str, key: str, lines: Sequence[Line], text: str = "") -> Chart 
     logarithmic = min(ys) > 0 and max(ys) / 1000 > min(ys)
     scale = math.log10 if logarithmic else float
     x_low, x_high = 0.0 if 0 <= min(xs) <= 0.5 * max(xs) else min(xs), max(xs)
-    if not x_low / 2 < x_high / 2:  # a single tick
+    if not x_low / 2 < x_high / 2:  # there is only one x
         x_low, x_high = min(x_low, 0.0), max(x_high, 0.0)
-    if not x_low / 2 < x_high / 2:  # at 0, or nearer to it than numbers can be halved
+    if not x_low / 2 < x_high / 2:  # it is 0, or so small that half of it is 0
         x_high = 1.0
     y_low, y_high = scale(min(ys)), scale(max(ys))
-    # Halves, and differences of halves: values may be as far apart as numbers go.
+    # Halves, and differences of halves: the difference of the values may be too large for a number.
     room = 0.04 * (y_high / 2 - y_low / 2) * 2 if math.isfinite(y_high - y_low) else 0.0
     room = room or 0.05 * abs(y_high) or 0.5
     largest = sys.float_info.max
@@ -153,7 +153,7 @@ def chart(title: str, key: str, lines: Sequence[Line], text: str = "") -> Chart 
             round(HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM), 1),
         )
 
-    if logarithmic:  # at powers of ten, of those that numbers can tell from 0
+    if logarithmic:  # at powers of ten that are normal numbers or at least above 0
         powers = ticks(max(y_low, -323), min(y_high, 308), 5)
         y_marks = [10.0**power for power in powers if power == round(power)]
     else:
@@ -200,7 +200,7 @@ def _band(points: Sequence[tuple[float, float, float]], place: Callable[[float, 
 
 
 def _described(title: str, lines: Sequence[Line]) -> str:
-    """Describe the chart: where each line starts, ends, and how far it goes."""
+    """Describe a chart: start, end, lowest and highest value of each line."""
     parts = []
     for line in lines:
         measured = [(x, y) for x, y in line.points if y is not None]

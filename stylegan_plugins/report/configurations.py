@@ -1,5 +1,5 @@
-"""Runs that differ in their seed alone, as one: curves of their mean and deviation, and a name that tells them from
-others."""
+"""Runs that differ only in their seed, as one configuration: mean curves with standard deviations, and a name that
+tells it from others."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from stylegan_plugins.report.curves import Curve, Table
 from stylegan_plugins.report.history import Run
 
 SEED = "random_seed"
-# Settings, or the beginnings of their names, that make no difference to what is trained, and the seeds.
+# Settings, or beginnings of their names, that do not change the training, and the seeds.
 IGNORED = (
     *(SEED, "training_set_kwargs.random_seed", "run_dir", "host", "device", "data_loader_kwargs", "metrics"),
     *("kimg_per_tick", "image_snapshot_ticks", "network_snapshot_ticks", "trust_pickle", "plugins.files", "cache"),
     *("state_minutes", "keep_states", "metric_samples", "on_nan", "image_minutes", "no_report"),
 )
-SHORT = {  # settings that are known by short names, those of the options of train.py
+SHORT = {  # short names of well-known settings: the options of train.py
     "loss_kwargs.r1_gamma": "gamma",
     "training_set_kwargs.path": "data",
     "training_set_kwargs.max_size": "images",
@@ -42,18 +42,18 @@ SHORT = {  # settings that are known by short names, those of the options of tra
     "loss_kwargs.g_interval": "steps of D for each of G",
     "D_reg_interval": "D's interval",
 }
-MOST_NAMED = 3  # further settings in a name
-MOST_LETTERS = 80  # of a name
+MOST_NAMED = 3  # further settings in a name, at most
+MOST_LETTERS = 80  # letters of a name, at most
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """One configuration and its runs, which may be a single one.
+    """A configuration and its runs, one or more.
 
     runs            in the order of their seeds
     name            plug-ins, and settings that tell it from the others on the page
-    stats, diagnostics, metrics     means over the runs, of what all have measured: as of `Run`
-    notes           what a reader should know about the means"""
+    stats, diagnostics, metrics     means over the runs where all have a value, in the form of `Run`'s
+    notes           sentences that a reader of the means should know"""
 
     runs: list[Run]
     name: str
@@ -64,12 +64,12 @@ class Configuration:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Return the settings of the first run: the others differ in what makes no difference."""
+        """Return the settings of the first run: the other runs' differ only in seed and settings that do not matter."""
         return self.runs[0].settings
 
     @property
     def kimg(self) -> float | None:
-        """Return how far all runs are."""
+        """Return the kimg that all runs have reached."""
         return min((run.kimg for run in self.runs if run.kimg is not None), default=None)
 
     @property
@@ -78,7 +78,7 @@ class Configuration:
 
     @property
     def seeds(self) -> str:
-        """Return `seed 0`, `seeds 0 to 2`, `seeds 0, 4`; "" if it is not known."""
+        """Return `seed 0`, `seeds 0 to 2`, `seeds 0, 4`; "" if no seed is known."""
         found = [seed for run in self.runs if (seed := seed_of(run)) is not None]
         if len(found) > 2 and found == list(range(found[0], found[0] + len(found))):
             return f"seeds {found[0]} to {found[-1]}"
@@ -86,7 +86,7 @@ class Configuration:
 
     @property
     def label(self) -> str:
-        """Return the name, with seeds."""
+        """Return the name with the seeds."""
         return ", ".join(filter(None, (self.name, self.seeds)))
 
 
@@ -96,15 +96,15 @@ def seed_of(run: Run) -> int | None:
 
 
 def configurations(runs: Sequence[Run]) -> list[Configuration]:
-    """Return runs grouped by their settings, in the order of the first of each."""
+    """Return runs grouped by their settings, in the order of the first run of each group."""
     groups = grouped(runs)
     names = names_of(groups)
     return [_configuration(these, name) for these, name in zip(groups, names, strict=True)]
 
 
 def grouped(runs: Iterable[Run]) -> list[list[Run]]:
-    """Return runs of equal settings together, in the order of seeds. Of runs with one seed, each is in another group:
-    a repetition is no further seed."""
+    """Return runs of equal settings together, in the order of seeds. Runs of one seed are in different groups: a
+    repetition does not count as another seed."""
     found: dict[tuple[str, int], list[Run]] = {}
     for run in runs:
         seed, settings = seed_of(run), json.dumps(_compared(run), sort_keys=True)
@@ -116,14 +116,14 @@ def grouped(runs: Iterable[Run]) -> list[list[Run]]:
 
 
 def _compared(run: Run) -> dict[str, Any]:
-    """Return the settings that make a difference to what is trained."""
+    """Return the settings that change the training."""
     ignored = tuple(f"{name}." for name in IGNORED)
     return {name: value for name, value in run.settings.items() if not f"{name}.".startswith(ignored)}
 
 
 def names_of(groups: Sequence[Sequence[Run]]) -> list[str]:
-    """Return a name for each group of runs: its plug-ins, well-known settings that differ between groups, and, between
-    groups that are alike in these, further ones."""
+    """Return a name for each group of runs: its plug-ins, and well-known settings that differ between groups. Groups
+    that are alike in these get further settings."""
     firsts = [these[0] for these in groups]
     compared = [_compared(run) for run in firsts]
     differ = [name for name in SHORT if len({json.dumps(one.get(name)) for one in compared}) > 1]
@@ -139,7 +139,7 @@ def names_of(groups: Sequence[Sequence[Run]]) -> list[str]:
             more = [f"{key.rsplit('.', 1)[-1]} {_written(key, compared[index].get(key))}" for key in further]
             found[index] = ", ".join([name, *more[:MOST_NAMED], *["..."] * (len(more) > MOST_NAMED)])
     cut = [_shortened(name) for name in found]
-    # What is still alike, such as a run that was done twice, is told apart by its folder.
+    # Names that are still alike, for example of a repeated run, get the folder of the run.
     return [
         name if cut.count(name) == 1 else f"{name} ({run.path.resolve().name})"
         for name, run in zip(cut, firsts, strict=True)
@@ -147,14 +147,14 @@ def names_of(groups: Sequence[Sequence[Run]]) -> list[str]:
 
 
 def _shortened(name: str) -> str:
-    """Cut a long name between two settings: a part of a value would be another value."""
+    """Cut a long name between two settings: half a value would look like another value."""
     if len(name) <= MOST_LETTERS:
         return name
     return f"{name[: MOST_LETTERS + 1].rpartition(', ')[0] or name[:MOST_LETTERS]}, ..."
 
 
 def _named(name: str, value: Any) -> str:
-    """Return a well-known setting as it stands in a name."""
+    """Return a well-known setting as a part of a name."""
     return "no ADA" if name == "ada_target" and value is None else f"{SHORT[name]} {_written(name, value)}"
 
 
@@ -196,8 +196,8 @@ def _diagnostics(run: Run) -> Table:
 
 
 def mean_of(tables: Sequence[Table]) -> Table:
-    """Return means over tables with standard deviations (of a sample), where all have the kimg and a value. A single
-    table is returned as it is."""
+    """Return means over tables, with standard deviations of a sample, where all tables have the kimg and a value. A
+    single table is returned as it is."""
     if len(tables) == 1:
         return tables[0]
     shared = sorted(set.intersection(*(set(table.kimg) for table in tables)))

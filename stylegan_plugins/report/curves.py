@@ -1,4 +1,4 @@
-"""Statistics over kimg, from files that a run appends to; only lines that are new are read."""
+"""Statistics over kimg, from files that a run appends to. Only new lines are read."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Any
 from stylegan_plugins.files import json_lines
 
 KIMG = "Progress/kimg"
-MOST_NAMES = 1000  # of statistics, and of settings: a page of more is of no use, and a file from elsewhere may have any
+MOST_NAMES = 1000  # of statistics, and of settings: a page of more is useless, and a file may have any number
 MOST_VALUES = 5_000_000  # in a table; 25,000 kimg of the hosts are 500,000
-TAIL = 64  # bytes by which a file is known to be the one that was read: times differ in each line
+TAIL = 64  # bytes that identify the file that was read: times differ in each line
 Curve = list[float | None]  # None: not measured
 
 
@@ -23,9 +23,9 @@ class Table:
     """Curves with a common axis.
 
     kimg            [N], rising
-    values          by name N values, None where there is none
-    deviations      of a mean over runs: by name N standard deviations, of what `values` are means of
-    not_finite      names whose last values are NaN or infinite, and the kimg of the first of these"""
+    values          N values by name; None where nothing was measured
+    deviations      if `values` are means over runs: N standard deviations by name
+    not_finite      names whose last values are NaN or infinite, with the kimg of the first of these values"""
 
     kimg: list[float] = field(default_factory=list)
     values: dict[str, Curve] = field(default_factory=dict)
@@ -33,7 +33,7 @@ class Table:
     not_finite: dict[str, float] = field(default_factory=dict)
 
     def add(self, kimg: float, row: dict[str, float | None]) -> None:
-        """Append a row. What was there from this place on is dropped: the run went back, and did it again."""
+        """Append a row. Rows from this kimg on are removed first: the run has resumed from an earlier state."""
         while self.kimg and self.kimg[-1] >= kimg:
             self.kimg.pop()
             for values in self.values.values():
@@ -60,7 +60,7 @@ class Table:
 
 
 class Log:
-    """A file of statistics: a JSON object a line, in the host's format or of plain, nested numbers."""
+    """A file of statistics: one JSON object a line, in the host's format or of plain, nested numbers."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -76,7 +76,7 @@ class Log:
         self._broken, self._last_is_broken, self._nowhere = 0, False, 0
 
     def read(self) -> bool:
-        """Read what is new in the file, and return whether anything is. Raises DataError if it cannot be read."""
+        """Read the new lines of the file, and return whether it has changed. Raises DataError if it cannot be read."""
         try:
             stat = self.path.stat()
             now: tuple[int, int] | None = (stat.st_size, stat.st_mtime_ns)
@@ -100,7 +100,7 @@ class Log:
         return True
 
     def _goes_on(self) -> bool:
-        """Return whether what was read is still there, and ended with a whole line. (A resumed run may have cut it.)"""
+        """Return whether the lines read so far are still there and were whole. A resumed run may have cut the file."""
         return not self._is_cut and (not self._start or self._bytes_before() == self._before)
 
     def _bytes_before(self) -> bytes:
@@ -110,7 +110,7 @@ class Log:
                     file.seek(max(self._start - TAIL, 0))
                     return file.read(min(self._start, TAIL))
         except OSError:
-            pass  # it is read again, which says what the matter is
+            pass  # it is read again, which raises the error
         return b""
 
     def _add(self, line: dict[str, Any]) -> None:
@@ -141,7 +141,7 @@ class Log:
 
     @property
     def notes(self) -> list[str]:
-        """Return what a reader should know about the file, in whole sentences."""
+        """Return sentences that a reader of the curves should know about the file."""
         name, found = self.path.name, []
         broken = self._broken - (self._last_is_broken and not self._is_cut)
         if self._last_is_broken:
@@ -162,7 +162,7 @@ class Log:
 
 
 def number(value: Any) -> float | None:
-    """Return a finite number, of a statistic of the host ({"num", "mean", "std"}) the mean; None for all else."""
+    """Return a finite number, or the mean of a statistic of the host ({"num", "mean", "std"}); None for all else."""
     if isinstance(value, dict):
         value = value.get("mean")
     if isinstance(value, bool) or not isinstance(value, (int, float)):

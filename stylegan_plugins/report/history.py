@@ -1,6 +1,6 @@
-"""What a run directory tells about a run: its settings, statistics over time, metrics, and sheets of samples.
+"""The content of a run directory: settings, statistics over time, metrics, and sheets of samples.
 
-Files are read as they are found: a run may be going on while it is read, may have been killed, or have diverged."""
+Files are read as they are: the run may still train, may have been killed, or may have diverged."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from stylegan_plugins.report.curves import MOST_NAMES, Log, Table, flattened, nu
 MOST_RESULTS = 100_000  # of metrics
 REALS = "reals.png"  # the host's sheet of training images
 METRIC = re.compile(r"metric-.*\.jsonl", re.DOTALL)
-TICKS = 10  # the last ones, by which the speed of a run is judged
+TICKS = 10  # number of last ticks that give the speed of a run
 SHEET = re.compile(r"fakes(\d+|_init)\.(?:png|jpg)")
-# Words in names of metrics of which more is better; `f` and `score` are precision and recall in one.
+# Words in names of metrics that are better when higher; `f` and `score` are precision and recall in one.
 OTHER_WAY = {"precision", "recall", "density", "coverage", "accuracy", "score"}
-# First words of names: Inception Score, and equivariance in stylegan3, a PSNR; distances and path lengths.
+# First words of names. HIGHER: Inception Score, and equivariance in stylegan3, a PSNR. LOWER: distances, path lengths.
 HIGHER, LOWER = r"is(\d+k)?|inception|eq[tr](\d+k)?", r"(fid|kid|ppl)(\d.*)?"
 
 
@@ -36,11 +36,11 @@ HIGHER, LOWER = r"is(\d+k)?|inception|eq[tr](\d+k)?", r"(fid|kid|ppl)(\d.*)?"
 class Run:
     """One run directory.
 
-    settings    names with dots to values, from training_options.json
+    settings    values of training_options.json, by names with dots
     stats       means of stats.jsonl; diagnostics: of diagnostics.jsonl
     results     lines of metric-*.jsonl, each with its kimg
-    sheets      (kimg, file), in order; kimg is None for the one from before training
-    notes       what a reader should know about these files, in whole sentences
+    sheets      (kimg, file), in order; kimg is None for the sheet from before training
+    notes       sentences that a reader should know about these files
     last_time   when the last tick ended, in seconds since 1970
     photographs the host's sheet of training images"""
 
@@ -56,30 +56,30 @@ class Run:
 
     @property
     def kimg(self) -> float | None:
-        """Return how far the run has come, in thousands of images."""
+        """Return the kimg trained so far, in thousands of images."""
         return self.stats.kimg[-1] if self.stats.kimg else None
 
     @property
     def total_kimg(self) -> float | None:
-        """Return how far the run is to come, in thousands of images."""
+        """Return the length of the whole run, in thousands of images."""
         return number(self.settings.get("total_kimg"))
 
     @property
     def is_complete(self) -> bool:
-        """Tell whether the run has come to its end. Statistics are in float32, so that 6.4 kimg may be 6.3999999."""
+        """Return whether the run is complete. Statistics are in float32, so that 6.4 kimg may be 6.3999999."""
         return self.kimg is not None and self.total_kimg is not None and self.kimg >= self.total_kimg * (1 - 1e-6)
 
     @property
     def seconds_left(self) -> float | None:
-        """Return for how long the run goes on after its last tick, at the median speed of its last ticks, with what it
-        does between them; None if it is complete, or one tick is all that is known: the first takes longer."""
+        """Return the seconds that the run needs after its last tick, at the median speed of its last ticks, with all
+        work between them. None if it is complete, or if it has only one tick: the first takes longer."""
         if self.is_complete or self.kimg is None or self.total_kimg is None or self.total_kimg <= 0:
             return None
         kimg, seconds = self.stats.kimg[-TICKS - 1 :], self.stats.values.get("Timing/total_sec", [])[-TICKS - 1 :]
         steps = [
             (end - begin) / (after - before)
             for (before, begin), (after, end) in itertools.pairwise(zip(kimg, seconds, strict=False))
-            if begin is not None and end is not None and end > begin  # less after a resume
+            if begin is not None and end is not None and end > begin  # after a resume the time may be less
         ]
         return statistics.median(steps) * (self.total_kimg - self.kimg) if steps else None
 
@@ -95,7 +95,7 @@ class Run:
 
 
 class Folder:
-    """A run directory that may be read again and again, while the run goes on."""
+    """A run directory that may be read again and again while the run trains."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -104,9 +104,9 @@ class Folder:
         self._run: Run | None = None
 
     def read(self) -> Run:
-        """Read what is new. Returns the same object as before if nothing is.
+        """Read new lines and files. Return the same object as before if nothing has changed.
 
-        Raises DataError if this is no run directory, or nothing is known about the run yet."""
+        Raises DataError if this is not a run directory, or the run has nothing to show yet."""
         path = self.path
         if not path.is_dir():
             raise DataError(f"{path} is not a folder; give a run directory, such as runs/00000-faces-auto1.")
@@ -145,24 +145,24 @@ class Folder:
 
 
 def _stamp(file: Path) -> tuple[int, int]:
-    """Return size and time of a file, by which a change is seen."""
+    """Return size and time of a file, to notice a change."""
     try:
         stat = file.stat()
-    except OSError:  # a link to nothing, or a file that is gone since
+    except OSError:  # a link to nothing, or a file that was removed
         return (-1, -1)
     return (stat.st_size, stat.st_mtime_ns)
 
 
 def is_read(name: str) -> bool:
-    """Tell whether a file of a run directory is part of a report."""
+    """Return whether a file of a run directory is part of a report."""
     return name in ("stats.jsonl", "diagnostics.jsonl", OPTIONS, REALS) or bool(
         METRIC.fullmatch(name) or SHEET.fullmatch(name)
     )
 
 
 def runs_in(path: Path) -> list[Path]:
-    """Return the run directories in an --outdir, or in the cells of one of `compare`, in the order of their names; none
-    if the path is a run directory itself, or no folder."""
+    """Return the run directories in an --outdir, or in the cells of an --outdir of `compare`, in the order of their
+    names. Empty if the path is a run directory or not a folder."""
     folders = _folders_in(path) if path.is_dir() and not _is_run(path) else []
     return [
         run for folder in folders for run in ([folder] if _is_run(folder) else filter(_is_run, _folders_in(folder)))
@@ -176,18 +176,18 @@ def _is_run(folder: Path) -> bool:
 def _folders_in(folder: Path) -> list[Path]:
     try:
         return sorted(inner for inner in folder.iterdir() if inner.is_dir())
-    except OSError:  # one that may not be looked into
+    except OSError:  # a folder without permission to read
         return []
 
 
 def read(path: Path) -> Run:
-    """Read a run directory once. Raises DataError as `Folder.read`."""
+    """Read a run directory once. Raises DataError like `Folder.read`."""
     return Folder(path).read()
 
 
 def is_higher_better(metric: str) -> bool | None:
-    """Tell by its name whether more of a metric's figure is better; None for figures that are not ranked, such as
-    deviations, and for unknown ones."""
+    """Return, by its name, whether a figure of a metric is better when higher. None for unknown figures, and for those
+    that do not rank, such as deviations."""
     words = metric.lower().split("_")
     if "std" in words:
         return None
@@ -202,8 +202,8 @@ def is_higher_better(metric: str) -> bool | None:
 
 
 def lines(path: Path, notes: list[str]) -> Iterator[dict[str, Any]]:
-    """Yield the objects of a file of JSON lines; none if there is no file. What cannot be read is left out, with a
-    note. Raises DataError if the file cannot be read."""
+    """Yield the objects of a file of JSON lines, none if the file is missing. Broken lines are left out, with a note.
+    Raises DataError if the file cannot be read."""
     broken, last = 0, True
     for found in json_lines.read(path):
         last = found is not None
@@ -221,13 +221,13 @@ def lines(path: Path, notes: list[str]) -> Iterator[dict[str, Any]]:
 
 
 def _sheets(files: list[Path]) -> list[tuple[int | None, Path]]:
-    """Return the host's sheets of samples in the order of time; the one from before training comes first."""
+    """Return the host's sheets of samples in the order of time. The sheet from before training comes first."""
     found = {match[1]: file for file in files if (match := SHEET.fullmatch(file.name))}
     first = found.pop("_init", None)
     sheets: list[tuple[int | None, Path]] = sorted((int(kimg), file) for kimg, file in found.items())
     if first is None:
         return sheets
-    # The one of 0 kimg was made after the first tick, of some dozen images: it looks the same.
+    # The sheet of 0 kimg was made after the first tick, of some dozen images: it looks the same as the first one.
     return [(None, first), *((kimg, file) for kimg, file in sheets if kimg)]
 
 
@@ -249,7 +249,7 @@ def _settings(path: Path, notes: list[str]) -> dict[str, Any]:
 
 
 def _results(files: list[Path], notes: list[str]) -> list[dict[str, Any]]:
-    """Read the results of all metrics that name a snapshot of a run; `kimg` is added to each."""
+    """Return the results of all metrics that name a snapshot of a run, each with its `kimg`."""
     found: list[dict[str, Any]] = []
     for file in files:
         if not METRIC.fullmatch(file.name):
@@ -258,7 +258,7 @@ def _results(files: list[Path], notes: list[str]) -> list[dict[str, Any]]:
         for line in lines(file, notes):
             snapshot = line.get("snapshot_pkl")
             match = SNAPSHOT.fullmatch(re.split(r"[/\\]", snapshot)[-1]) if isinstance(snapshot, str) else None
-            kimg = float(match[1]) if match else math.inf  # so many digits may be more than a number has
+            kimg = float(match[1]) if match else math.inf  # more digits than a number can have give infinity
             if len(found) >= MOST_RESULTS:
                 notes.append(f"There are more than {MOST_RESULTS} results of metrics; the others are left out.")
                 return found
@@ -272,8 +272,8 @@ def _results(files: list[Path], notes: list[str]) -> list[dict[str, Any]]:
 
 
 def series(results: list[dict[str, Any]]) -> dict[str, dict[str, Table]]:
-    """Return curves of metrics by name and `records.key_of`: only results of the same images, samples, weights and
-    seed are in one curve. Two results of one snapshot: the last."""
+    """Return curves of metrics by name and `records.key_of`: one curve has only results of the same images, samples,
+    weights and seed. If a snapshot has two results, the last counts."""
     found: dict[str, dict[str, dict[float, float]]] = {}
     for line in results:
         for name, value in line["results"].items():

@@ -1,4 +1,4 @@
-"""What is new in a run directory at a tick, for programs that show runs: statistics, results, image grids."""
+"""New files and lines in a run directory at a tick, for programs that show runs: statistics, results, image grids."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from stylegan_plugins.report.history import Folder
 
 @dataclass(frozen=True)
 class Tick:
-    """What came with a tick.
+    """The news of a tick.
 
     figures     means of statistics by name, and results of metrics as `Metrics/NAME`, as the hosts name them for
                 TensorBoard
-    images      grids of images of up to 8x4, by name: `samples`, and once `photographs`"""
+    images      grids of up to 8x4 images by name: `samples`, and once `photographs`"""
 
     figures: dict[str, float]
     images: dict[str, PIL.Image.Image]
 
 
 class News:
-    """The news of a run, from its files. A grid that cannot be read is left out."""
+    """The news of a run, from its files. Unreadable grids are left out."""
 
     def __init__(self, run_dir: Path) -> None:
         self._folder = Folder(run_dir)
-        self.kimg = -1  # of the last tick; files of the host have no fractions of a kimg in their names
+        self.kimg = -1  # kimg of the last tick, an integer as in the names of the host's files
 
     def state_dict(self) -> dict[str, Any]:
         return {"kimg": self.kimg}
@@ -40,18 +40,18 @@ class News:
         self.kimg = state["kimg"]
 
     def at(self, nimg: int) -> Tick:
-        """Return what came since the last call. nimg: real images shown so far."""
+        """Return the news since the last call. nimg: real images shown so far."""
         last, self.kimg = self.kimg, nimg // 1000
         try:
             run = self._folder.read()
-        except DataError:  # of a host that writes no statistics
+        except DataError:  # a host that writes no statistics
             return Tick({}, {})
         figures = {name: values[-1] for name, values in run.stats.values.items() if values}
         for line in run.results:
             if last < line["kimg"] <= self.kimg:
                 figures |= {f"Metrics/{name}": value for name, value in line["results"].items()}
         images = {}
-        # None: the one from before training.
+        # None is the sheet from before training.
         files = {"samples": [file for kimg, file in run.sheets if last < (kimg or 0) <= self.kimg]}
         if last < 0 and run.photographs is not None:
             files["photographs"] = [run.photographs]

@@ -1,8 +1,8 @@
-"""One HTML file about one or several runs: it holds all that it shows, opens from disk, and loads nothing.
+"""One HTML file about one or several runs: it contains all that it shows, opens from disk, and loads nothing.
 
-history.py reads the runs, configurations.py joins seeds, verdict.py judges, tables.py and charts.py say what is written
-and drawn where, thumbnails.py makes pictures small, report.html.jinja lays the page out. The template escapes whatever
-comes from files, and is complete without report.js, which only shows values under a pointer."""
+history.py reads the runs, configurations.py joins seeds, verdict.py judges, tables.py and charts.py prepare text and
+drawings, thumbnails.py makes pictures small, report.html.jinja is the layout. The template escapes all text from files.
+It is complete without report.js, which only shows values under a pointer."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from stylegan_plugins.report.thumbnails import Picture
 from stylegan_plugins.report.verdict import Sentence, verdict
 
 HERE = Path(__file__).parent
-COLORS = [  # on light and on dark ground, and a mark at the end of lines: no line is told apart by color alone
+COLORS = [  # on light and dark background, and a mark at the end of lines: no two lines differ by color alone
     ("#0067b1", "#5aa9f0", "M-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0z"),
     ("#c94f00", "#ff9350", "M-3.5-3.5h7v7h-7z"),
     ("#00805c", "#3ecf9f", "M0-4.6L4.4 3.4H-4.4z"),
@@ -39,15 +39,15 @@ COLORS = [  # on light and on dark ground, and a mark at the end of lines: no li
     ("#5b5b5b", "#c0c0c0", "M-4.5-2.5h9v5h-9z"),
     ("#7b2d12", "#e0a090", "M-2.5-4.5h5v9h-5z"),
 ]
-EARLY = 200  # kimg; statistics.json has other texts for runs that have not come so far
-RELOAD = 30  # seconds, after which a page of a run that goes on loads itself anew
-PAGE = "report.html"  # of a run, in its directory
+EARLY = 200  # kimg; statistics.json has other texts for shorter runs
+RELOAD = 30  # seconds after which the page of a training run loads itself again
+PAGE = "report.html"  # file name in the directory of a run
 
-# By name a heading, what it says, and what may be said of an early run: of what the hosts write, and of diagnostics.
+# By name: a heading, an explanation, and one for an early run. Statistics of the hosts, and of diagnostics.
 STATISTICS: dict[str, dict[str, list[str]]] = json.loads((HERE / "statistics.json").read_text(encoding="utf-8"))
-HEADINGS: dict[str, str | None] = {  # of groups of statistics, by how names begin, the first that fits; None: not drawn
+HEADINGS: dict[str, str | None] = {  # by beginnings of statistics' names, the first that fits; None: not drawn
     **dict.fromkeys(("Loss/scores/", "Loss/signs/", "Progress/augment"), "Scores of D"),
-    **dict.fromkeys(("Progress/", "Timing/total"), None),  # rise with kimg, whatever a run does: in the table alone
+    **dict.fromkeys(("Progress/", "Timing/total"), None),  # always rise with kimg: only in the table
     "Loss/": "Losses",
     **dict.fromkeys(("Timing/", "Resources/"), "Time and memory"),
 }
@@ -55,7 +55,7 @@ HEADINGS: dict[str, str | None] = {  # of groups of statistics, by how names beg
 
 @dataclass(frozen=True)
 class Group:
-    """Charts under a heading. further: those that few want to see. constant: statistics that never changed."""
+    """Charts under a heading. further: charts that few readers want. constant: statistics that never changed."""
 
     title: str
     charts: list[Chart]
@@ -65,7 +65,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Stage:
-    """How far a run is. name: of its folder; done: in [0, 1], None if it is not known; text: in words."""
+    """The progress of a run. name: of its folder; done: share in [0, 1], None if it is not known; text: in words."""
 
     name: str
     done: float | None
@@ -77,9 +77,9 @@ class Entry:
     """A configuration on the page.
 
     letter      its short name
-    name        of the folder of its only run; of several runs, the name of the configuration
+    name        name of the folder of its only run; of several runs, the name of the configuration
     label       plug-ins, settings that differ, seeds
-    made        pictures made with its generator, if that was asked for"""
+    made        pictures made with its generator; empty if not asked for"""
 
     letter: str
     name: str
@@ -93,17 +93,17 @@ class Entry:
 
 
 def refresh(run_dir: Path) -> None:
-    """Write report.html into a run directory. Meant to be called at each tick of training: only what is new is read, no
-    random numbers are drawn, and no host is needed.
+    """Write report.html into a run directory. Meant for each tick of training: it reads only new lines, draws no random
+    numbers, and needs no host.
 
-    Raises DataError if it cannot be written, or nothing is known about the run yet."""
+    Raises DataError if it cannot be written, or the run has nothing to show yet."""
     try:
         write([run_dir], run_dir / PAGE, live=True, known=_KNOWN)
     except OSError as error:
         raise DataError(f"{run_dir / PAGE} cannot be written ({error.strerror or error}).") from error
 
 
-_KNOWN: dict[Path, history.Folder] = {}  # of the run that this process trains
+_KNOWN: dict[Path, history.Folder] = {}  # the folder of the run that this process trains
 
 
 def write(
@@ -115,12 +115,12 @@ def write(
 ) -> int:
     """Write the report of `stylegan-plugins report`, and return its number of bytes.
 
-    paths           run directories, or folders that runs are in
-    with_generator  a host is in use, from which generators can be made
-    live            the page is written again and again, so it loads itself anew while a run goes on
-    known           what earlier calls have read, by folder; this call adds to it
+    paths           run directories, or folders with runs in them
+    with_generator  make pictures with the generators; a host is in use
+    live            the page is written repeatedly, so it loads itself again while a run trains
+    known           run folders that earlier calls have read, by path; this call adds to it. None: start without
 
-    Raises DataError if a path is no run or `out` cannot be written, OptionError for too many runs."""
+    Raises DataError if a path is not a run or `out` cannot be written, OptionError for too many runs."""
     require("jinja2", "report")
     if out.is_dir():
         raise DataError(f"--out: {out} is a folder; give the name of a file.")
@@ -129,9 +129,9 @@ def write(
 
 
 def read(paths: Sequence[Path], known: dict[Path, history.Folder]) -> tuple[list[Run], list[str]]:
-    """Return the runs that paths stand for, and notes on those that were left out: of a folder, runs without a tick.
+    """Return the runs of these paths, and notes on runs of a folder that were left out, such as runs without a tick.
 
-    Raises DataError if a path is no run, NotYetError if it is a folder of runs of which none can be read."""
+    Raises DataError if a path is not a run, NotYetError for a folder of which no run can be read yet."""
     runs: dict[Path, Run] = {}
     notes = []
     for path in paths:
@@ -152,16 +152,16 @@ def read(paths: Sequence[Path], known: dict[Path, history.Folder]) -> tuple[list
 
 
 def save(runs: Sequence[Run], notes: Sequence[str], out: Path, with_generator: bool, live: bool) -> int:
-    """Write the page of runs that were read, and return its number of bytes. Arguments and errors as of `write`."""
+    """Write the page of given runs, and return its number of bytes. Arguments and errors as for `write`."""
     page = render(runs, with_generator, live, notes)
-    content = page.encode(errors="replace")  # "?" for lone surrogates, which no page may have
+    content = page.encode(errors="replace")  # "?" for lone surrogates, which are not allowed in a page
     with whole(out) as file:
         file.write(content)
     return len(content)
 
 
 def render(runs: Sequence[Run], with_generator: bool = False, live: bool = False, notes: Sequence[str] = ()) -> str:
-    """Return the page. Raises OptionError if there are more configurations than colors. Arguments as of `write`."""
+    """Return the page. Raises OptionError for more configurations than colors. Arguments as for `write`."""
     shown = configurations(runs)
     if len(shown) > len(COLORS):
         raise OptionError(
@@ -193,7 +193,7 @@ def render(runs: Sequence[Run], with_generator: bool = False, live: bool = False
         made=f"{datetime.datetime.now():%Y-%m-%d %H:%M}",
         version=__version__,
         script=script,
-        # The page may run this script and no other, whatever gets into it.
+        # The page may run this script and no other, whatever text gets into it.
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
 
@@ -209,8 +209,8 @@ def _layout() -> tuple[Any, str]:
 
 
 def _stat_groups(of: Sequence[Configuration]) -> list[Group]:
-    """Return charts of stats.jsonl: the host's losses, D's judgement, then what plug-ins wrote, by the first word of
-    its name, and time and memory at the end."""
+    """Return charts of stats.jsonl: the host's losses, scores of D, then statistics of plug-ins, by the first word of
+    their names, and time and memory at the end."""
     names: dict[str, list[str]] = {"Losses": [], "Scores of D": []}
     for name in sorted({name for one in of for name in one.stats.values}):
         heading = next((HEADINGS[start] for start in HEADINGS if name.startswith(start)), name.split("/")[0])
@@ -223,7 +223,7 @@ def _stat_groups(of: Sequence[Configuration]) -> list[Group]:
 
 
 def _group(title: str, logs: Sequence[Table], names: Iterable[str], known: dict[str, list[str]]) -> Group:
-    """Draw one chart for each statistic; what was measured on several kinds of images shares one."""
+    """Draw one chart for each statistic. Statistics of several kinds of images share a chart."""
     lines: dict[str, list[Line]] = {}
     for index, table in enumerate(logs):
         for name in names:
@@ -262,7 +262,7 @@ def _entry(index: int, of: Sequence[Configuration], main: Mapping[str, str], wit
     for run, folder in zip(mine.runs, names, strict=True):
         before = f"{folder}: " if len(names) > 1 else ""
         found = list(run.notes)
-        is_first = run is mine.runs[0]  # the others show their newest samples alone
+        is_first = run is mine.runs[0]  # of the other runs, only the newest samples are shown
         pictures += thumbnails.sheets(run, folder, found, None if is_first else f"Seed {seed_of(run)}")
         if with_generator and is_first:
             try:
@@ -277,7 +277,7 @@ def _entry(index: int, of: Sequence[Configuration], main: Mapping[str, str], wit
 
 
 def _progress(run: Run, name: str) -> Stage:
-    """Say how far a run is, for how long it goes on after its last tick, and when that was."""
+    """Return the progress of a run: how far it is, the time left after its last tick, and when that tick was."""
     total, kimg = run.total_kimg, run.kimg or 0.0
     if total is None or total <= 0:
         return Stage(name, None, f"{kimg:.6g} kimg")
@@ -295,5 +295,5 @@ def _progress(run: Run, name: str) -> Stage:
 def _clock(seconds: float | None) -> str | None:
     try:
         return None if seconds is None else f"{datetime.datetime.fromtimestamp(seconds):%Y-%m-%d at %H:%M}"
-    except (ValueError, OverflowError, OSError):  # a number that is no time
+    except (ValueError, OverflowError, OSError):  # a number that is not a time
         return None

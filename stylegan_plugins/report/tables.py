@@ -1,4 +1,4 @@
-"""The tables of a report. A value of a configuration with several runs is their mean ± standard deviation."""
+"""The tables of a report. If a configuration has several runs, a value is their mean ± standard deviation."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from stylegan_plugins.report.configurations import Configuration
 from stylegan_plugins.report.curves import Table
 from stylegan_plugins.report.history import Run
 
-MOST_ROWS = 12  # of a configuration in a table of metrics
+MOST_ROWS = 12  # rows of a configuration in a table of metrics
 MOST_METRICS = 200
-MOST_LETTERS = 300  # of a setting
-Facts = dict[str, tuple[str, str]]  # by heading a value, and a remark on it
+MOST_LETTERS = 300  # letters of a setting
+Facts = dict[str, tuple[str, str]]  # by heading, a value and a remark on it
 
 
 def mean(values: Iterable[float | None]) -> str:
-    """Write the mean of measured values, with the standard deviation of a sample if there are two or more."""
+    """Return the mean of measured values as text, with the standard deviation of a sample if there are two or more."""
     found = [value for value in values if value is not None]
     if len(found) < 2:
         return charts.written(found[0] if found else None)
     try:
         return with_deviation(statistics.fmean(found), statistics.stdev(found))
-    except OverflowError:  # of values near the largest number
+    except OverflowError:  # values near the largest number
         return "–"
 
 
 def with_deviation(value: float | None, deviation: float | None) -> str:
-    """Write a value and its standard deviation, if it has one."""
+    """Return a value and its standard deviation, if it has one, as text."""
     return charts.written(value) if deviation is None else f"{charts.written(value)} ± {deviation:.2g}"
 
 
 def facts(of: Configuration, main: Mapping[str, str]) -> Facts:
-    """Return the table at the top. main: keys of the results that rank."""
+    """Return the table at the top. main: by figure, the key of the results that rank snapshots."""
     last = lambda name: mean(run.stats.last(name) for run in of.runs)
     setting = lambda name: shown(of.settings[name]) if name in of.settings else "–"
     done = [run.kimg for run in of.runs]
@@ -77,8 +77,8 @@ def best_of_run(run: Run, name: str, key: str) -> tuple[float, float] | None:
 
 
 def best_of(points: Iterable[charts.Point], metric: str) -> tuple[float, float] | None:
-    """Return (kimg, value) of the best; None if there are no values or the metric is not ranked. Of equals, the
-    earliest."""
+    """Return (kimg, value) of the best point, the earliest of equal ones. None if there are no values or the metric
+    does not rank."""
     higher = history.is_higher_better(metric)
     measured = [(kimg, value) for kimg, value in points if value is not None]
     if higher is None or not measured:
@@ -100,7 +100,7 @@ def duration(seconds: float) -> str:
 
 
 def main_keys(runs: Sequence[Run]) -> dict[str, str]:
-    """Return by the name of a figure the key of the results that rank snapshots, the same for all runs."""
+    """Return, by figure, the key of the results that rank snapshots, the same key for all runs."""
     by_name: dict[str, list[dict[str, Any]]] = {}
     for run in runs:
         for line in run.results:
@@ -110,8 +110,8 @@ def main_keys(runs: Sequence[Run]) -> dict[str, str]:
 
 
 def metrics(of: Sequence[Configuration], main: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Return a chart and a table of snapshots and configurations for each metric, and for each key of its results. The
-    best of each configuration is marked where the key ranks snapshots."""
+    """Return a chart and a table, snapshots by configurations, for each metric and each key of its results. If the key
+    ranks snapshots, the best of each configuration is marked."""
     runs = [run for one in of for run in one.runs]
     described = {records.key_of(line): records.described(line) for run in runs for line in run.results}
     keys = {(name, key): key != main[name] for one in of for name, these in one.metrics.items() for key in these}
@@ -142,7 +142,7 @@ def metrics(of: Sequence[Configuration], main: Mapping[str, str]) -> list[dict[s
 
 
 def _rows(tables: Mapping[int, Table], name: str, ranked: bool) -> list[tuple[str, list[tuple[str, bool, bool]]]]:
-    """Return (kimg, cells) of a metric's table; a cell is a value, whether it is the best of its column, and of all."""
+    """Return (kimg, cells) of a metric's table. A cell is a value, whether it is best of its column, and of all."""
     points = {index: table.points(name) for index, table in tables.items()}
     best = {index: best_of(these, name) if ranked else None for index, these in points.items()}
     best_of_all = best_of([point for point in best.values() if point], name)
@@ -161,13 +161,13 @@ def _rows(tables: Mapping[int, Table], name: str, ranked: bool) -> list[tuple[st
 
 
 def shown(value: Any) -> str:
-    """Write a setting as text, cut if it is long."""
+    """Return a setting as text, cut if it is long."""
     text = value if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= MOST_LETTERS else f"{text[:MOST_LETTERS]} ..."
 
 
 def settings(of: Sequence[Configuration]) -> list[tuple[str, list[str]]]:
-    """Return each setting, and its value in each configuration; what its runs have different ones of, all of them."""
+    """Return each setting with its value in each configuration. If values differ between its runs, all are given."""
 
     def value_of(one: Configuration, name: str) -> str:
         texts = dict.fromkeys(shown(run.settings[name]) if name in run.settings else "–" for run in one.runs)
@@ -178,12 +178,12 @@ def settings(of: Sequence[Configuration]) -> list[tuple[str, list[str]]]:
 
 
 def differing(of: Sequence[Configuration]) -> list[tuple[str, list[str]]]:
-    """Return the settings that are not the same everywhere, but for the folder of a run, which never is."""
+    """Return the settings that differ between configurations, except the folder of a run, which always differs."""
     return [(name, values) for name, values in settings(of) if len(set(values)) > 1 and name != "run_dir"]
 
 
 def last_values(of: Sequence[Configuration]) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Return every statistic of stats.jsonl and diagnostics.jsonl: the last value and the range, by configuration."""
+    """Return every statistic of stats.jsonl and diagnostics.jsonl: its last value and its range, by configuration."""
 
     def cell_of(tables: Sequence[Table], name: str) -> tuple[str, str]:
         values = [value for table in tables for value in table.measured(name)]

@@ -18,17 +18,17 @@ from stylegan_plugins.host import devices
 from stylegan_plugins.report.curves import number
 from stylegan_plugins.report.history import Run
 
-MOST_PICTURES = 6  # sheets of samples of a run
-MOST_BYTES = 80_000  # of a picture: with them all, a run stays under 1 MB
-SHOWN = (8, 4)  # images of a sheet, across and down
-SIDE = 128  # pixels of an image in it, at most
-LEAST_SIDE, MOST_SIDE = 4, 4096  # pixels of an image, as hosts make them; another recorded side is not believed
-MOST_PIXELS = 7 * 4 * 2048**2  # of a sheet: that of images of 2048 pixels
+MOST_PICTURES = 6  # sheets of samples of a run, at most
+MOST_BYTES = 80_000  # bytes of a picture, at most: a run stays under 1 MB
+SHOWN = (8, 4)  # images shown of a sheet, across and down
+SIDE = 128  # pixels of an image in a picture, at most
+LEAST_SIDE, MOST_SIDE = 4, 4096  # pixels of an image that hosts make; another recorded side is ignored
+MOST_PIXELS = 7 * 4 * 2048**2  # pixels of a sheet, at most: a sheet of images of 2048 pixels
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """An image within the page. pixelated: so small that its pixels should be seen."""
+    """An encoded image in the page. pixelated: it is so small that its pixels should be visible."""
 
     src: str
     width: int
@@ -44,12 +44,12 @@ class Picture:
 
 
 def sheets(run: Run, name: str, notes: list[str], newest: str | None = None) -> list[Picture]:
-    """Return excerpts of a run's sheets: of photographs, then of samples. One that cannot be read becomes a note.
+    """Return excerpts of a run's sheets: of photographs, then of samples. An unreadable sheet becomes a note.
 
-    newest: show the newest samples alone, with this before their caption"""
+    newest: text before the caption; only the newest samples are then shown. None: all"""
     count = min(len(run.sheets), MOST_PICTURES if newest is None else 1)
     last = len(run.sheets) - 1
-    # Evenly spread, the newest first, beside the photographs.
+    # Evenly spaced in time, the newest first, after the photographs.
     chosen = [run.sheets[round(last - index * last / max(count - 1, 1))] for index in range(count)]
     side = side_in(run)
     captions = [(file, "before training" if kimg is None else f"{kimg} kimg") for kimg, file in chosen]
@@ -71,23 +71,23 @@ def sheets(run: Run, name: str, notes: list[str], newest: str | None = None) -> 
 
 
 def side_in(run: Run) -> int | None:
-    """Return the pixels of one image as a run records them."""
+    """Return the recorded side of one image of a run, in pixels; None if it is not recorded."""
     recorded = number(run.settings.get("training_set_kwargs.resolution"))
     return None if recorded is None else int(recorded)
 
 
-@functools.lru_cache(maxsize=256)  # of up to 107 KB each: a page is written at each tick, and sheets stay as they are
+@functools.lru_cache(maxsize=256)  # of up to 107 KB each: a page is written at each tick, and sheets do not change
 def _read(file: Path, size: int, mtime: int, side: int | None) -> Encoded:
-    """Return `opened` of a file of this size and time, encoded. Raises one of BROKEN."""
+    """Return `opened` of a file, encoded, cached by size and time of the file. Raises one of BROKEN."""
     return _encoded(*opened(file, side))
 
 
 def opened(file: Path, side: int | None) -> tuple[PIL.Image.Image, bool]:
-    """Return `excerpt` of a file. side: pixels of one image in it, None if it is not known. Raises one of BROKEN."""
+    """Return `excerpt` of a file. side: recorded pixels of one image, None if not known. Raises one of BROKEN."""
     if not file.is_file():
         raise OSError("it is not a regular file")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)  # this is stricter
+        warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)  # the check below is stricter
         with PIL.Image.open(file, formats=FORMATS) as sheet:
             if sheet.width * sheet.height > MOST_PIXELS:
                 raise ValueError(f"{sheet.width}x{sheet.height} pixels are more than a sheet has")
@@ -96,8 +96,10 @@ def opened(file: Path, side: int | None) -> tuple[PIL.Image.Image, bool]:
 
 def side_of(size: tuple[int, int], recorded: int | None) -> int | None:
     """Return the side in pixels of one image in a sheet of the host; None if neither the recorded side nor the size of
-    the sheet tells it. A sheet is as many images as fit in 7680x4320, 7x4 to 32x32 of them. (Sheets of images of 256
-    and of 512 pixels have one size, for which this returns 256: the excerpt has 4x2 images of 512, none cut.)"""
+    the sheet gives it.
+
+    A sheet has as many images as fit in 7680x4320, 7x4 to 32x32 of them. Sheets of images of 256 and of 512 pixels have
+    the same size. For it this returns 256: the excerpt then has 4x2 images of 512, none of them cut."""
     if recorded is not None and not LEAST_SIDE <= recorded <= MOST_SIDE:
         recorded = None
     for side in [recorded] if recorded else [8 << power for power in range(9)]:
@@ -110,13 +112,13 @@ def side_of(size: tuple[int, int], recorded: int | None) -> int | None:
 def excerpt(sheet: PIL.Image.Image, recorded: int | None) -> tuple[PIL.Image.Image, bool]:
     """Return the upper left part of a sheet, and whether its images are so small that their pixels should be seen."""
     side = side_of(sheet.size, recorded)
-    if side is None:  # of another shape than the hosts make: all of it, smaller
+    if side is None:  # not a shape that hosts make: show all of it, smaller
         sheet.thumbnail((SHOWN[0] * SIDE, SHOWN[1] * SIDE))
         return _plain(sheet), False
     columns, rows = min(SHOWN[0], sheet.width // side), min(SHOWN[1], sheet.height // side)
     image = _plain(sheet.crop((0, 0, columns * side, rows * side)))
     if side > SIDE:
-        image = image.resize((columns * SIDE, rows * SIDE), PIL.Image.Resampling.BOX)  # no image runs into the next
+        image = image.resize((columns * SIDE, rows * SIDE), PIL.Image.Resampling.BOX)  # images do not mix
     return image, side <= 64
 
 
@@ -125,7 +127,7 @@ def _plain(image: PIL.Image.Image) -> PIL.Image.Image:
 
 
 def _encoded(image: PIL.Image.Image, pixelated: bool) -> Encoded:
-    """Encode as WebP: without loss if it is small, else at a lower quality, then smaller."""
+    """Encode as WebP: lossless if it is small, else at a lower quality, and then at a smaller size."""
     ways: list[dict[str, Any]] = [{"quality": 90}, {"quality": 75}, {"quality": 50}]
     if image.width * image.height * len(image.getbands()) <= 2 * MOST_BYTES:
         ways.insert(0, {"lossless": True})
@@ -139,8 +141,8 @@ def _encoded(image: PIL.Image.Image, pixelated: bool) -> Encoded:
 
 
 def generated(run: Run, name: str) -> list[Picture]:
-    """Return samples of the newest snapshot, and walks between some of them in w. Raises UserError if that fails."""
-    from stylegan_plugins.analysis import pictures, sample  # and backbones, which no page without a generator needs
+    """Return samples of the newest snapshot, and walks between some of them in w. Raises UserError if it cannot."""
+    from stylegan_plugins.analysis import pictures, sample  # and backbones; only a page with a generator needs them
 
     G, sampler, file = sample.load_generator(run.path, devices.device())
     columns, rows = SHOWN

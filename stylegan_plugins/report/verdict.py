@@ -1,8 +1,8 @@
-"""Conclusions about runs in words, each sentence by a rule with a threshold.
+"""Conclusions about runs in words. Each sentence follows from a rule with a threshold.
 docs/reference/report.md explains them.
 
-Nothing is said without measured figures: a rule whose figures are missing, too few or in between is silent, and whoever
-reads nothing about memorising knows nothing about it."""
+Each sentence needs measured figures. A rule whose figures are missing, too few or in between says nothing: a page
+without a sentence on memorising does not rule it out."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from stylegan_plugins.report.configurations import Configuration
 from stylegan_plugins.report.curves import Table, number
 from stylegan_plugins.report.history import is_higher_better
 
-# A rule about memorising needs all of these: before, D and G change too fast for it.
+# A rule about memorising needs all of these: before, D and G change too fast.
 LEAST_KIMG = 10  # kimg
 LEAST_SHOWN = 50  # times that D was shown each training image
 LEAST_HELD_OUT = 16  # images
-IN_A_ROW = 3  # measurements, the last ones, that say the same
-TOLD_APART = 0.6  # of training images, and of samples, that D takes for what they are; less, and its scores are noise
+IN_A_ROW = 3  # last measurements that must agree
+TOLD_APART = 0.6  # least share of training images, and of samples, that D scores correctly; below, its scores are noise
 
 OVER_FITS = 0.5  # r_v: D scores held-out images more like samples than like training images
 FITS = 0.25  # r_v: D scores held-out images like training images
-COPIES_KIMG = 200  # kimg: before, samples are blurred, and blurred images are near to all
-COPIES = 0.5  # distance of samples to the nearest training image, by that of held-out images
+COPIES_KIMG = 200  # kimg: before, samples are blurred, and blurred images are near to all images
+COPIES = 0.5  # distance of samples to the nearest training image, divided by that of held-out images
 NO_COPIES = 0.8
-FEWEST_SNAPSHOTS = 2  # that were measured, of which one can be the best
-LATER = 3  # snapshots after the best one, that are all worse
-WORSE = 1.1  # times as high as the best one, of a metric that is better when lower
-LEAKS = 0.8  # ADA's p; above, augmentations can get into the samples (Karras et al. 2020, arXiv:2006.06676)
-FIRST = ("fid", "kid")  # metrics that decide, the first that was measured; else any, by name
+FEWEST_SNAPSHOTS = 2  # measured snapshots, to name the best one
+LATER = 3  # snapshots after the best one, all of them worse
+WORSE = 1.1  # ratio to the best one, of a metric that is better when lower
+LEAKS = 0.8  # ADA's p; above it, augmentations can get into the samples (Karras et al. 2020, arXiv:2006.06676)
+FIRST = ("fid", "kid")  # metrics that decide, the first one measured; otherwise any, by name
 
 GOOD, BAD, NEUTRAL = "good", "bad", "neutral"
 
 
 @dataclass(frozen=True)
 class Sentence:
-    """kind: of GOOD, BAD and NEUTRAL. about: the rule that says it."""
+    """A conclusion. kind: GOOD, BAD or NEUTRAL. about: name of its rule."""
 
     kind: str
     about: str
@@ -47,9 +47,9 @@ class Sentence:
 
 
 def verdict(of: Configuration, main: Mapping[str, str]) -> list[Sentence]:
-    """Return what the figures of a configuration support, the most urgent first.
+    """Return the conclusions from the figures of a configuration, the most urgent first.
 
-    main: by the name of a figure the key of the results that rank snapshots"""
+    main: by figure, the key of the results that rank snapshots"""
     rules = (*_not_finite(of.stats), *_memorising(of), *_leaking(of), *_best(of, main))
     return sorted(rules, key=lambda sentence: sentence.kind != BAD)
 
@@ -64,7 +64,7 @@ def _not_finite(stats: Table) -> list[Sentence]:
 
 
 def _best(of: Configuration, main: Mapping[str, str]) -> list[Sentence]:
-    """Say which snapshot is the best by one metric, and whether it has become worse since."""
+    """Return the best snapshot by one metric, and whether later ones are worse."""
     ranked = {
         name: [point for point in by_key[main[name]].points(name) if point[1] is not None]
         for name, by_key in of.metrics.items()
@@ -105,7 +105,7 @@ def _figure(name: str, value: float) -> str:
 
 
 def _leaking(of: Configuration) -> list[Sentence]:
-    """Say that ADA's p is high. ADA is in use where its target is among the settings."""
+    """Return a warning if ADA's p is high. ADA is in use if its target is among the settings."""
     p = of.stats.last("Progress/augment")
     if p is None or p < LEAKS or number(of.settings.get("ada_target")) is None:
         return []
@@ -114,7 +114,7 @@ def _leaking(of: Configuration) -> list[Sentence]:
 
 
 def _memorising(of: Configuration) -> list[Sentence]:
-    """Say whether D over-fits and G copies, from diagnostics.jsonl, or that there is no sign of either."""
+    """Return whether D over-fits and G copies, from diagnostics.jsonl, or that there is no sign of either."""
     r_v, copies = _told_apart(of.diagnostics), _ratios(of.diagnostics)
     held_out = number(of.settings.get("plugins.options.diagnostics.holdout"))
     if not of.diagnostics.kimg or held_out is None or held_out < LEAST_HELD_OUT:
@@ -150,7 +150,7 @@ def _memorising(of: Configuration) -> list[Sentence]:
 
 
 def _told_apart(table: Table) -> list[tuple[float, float]]:
-    """Return (kimg, r_v) where D tells training images from samples, of the last measurements without a gap."""
+    """Return (kimg, r_v) of the last measurements, without a gap, in which D tells training images from samples."""
     found: list[tuple[float, float]] = []
     for kimg, r_v, *right in _rows(table, "r_v", "accuracy/train", "accuracy/generated"):
         if r_v is None or any(share is None or share < TOLD_APART for share in right):
@@ -161,7 +161,7 @@ def _told_apart(table: Table) -> list[tuple[float, float]]:
 
 
 def _ratios(table: Table) -> list[tuple[float, float]]:
-    """Return (kimg, distance of samples by that of held-out images), of the last measurements without a gap."""
+    """Return (kimg, distance of samples divided by that of held-out images) of the last measurements without a gap."""
     found: list[tuple[float, float]] = []
     for kimg, samples, held_out in _rows(table, "nearest/samples", "nearest/held_out"):
         if samples is None or held_out is None or held_out <= 0:
@@ -172,13 +172,12 @@ def _ratios(table: Table) -> list[tuple[float, float]]:
 
 
 def _rows(table: Table, *names: str) -> Iterator[tuple[Any, ...]]:
-    """Yield kimg and the values of statistics at it."""
+    """Yield each kimg with the values of statistics at it."""
     missing: list[float | None] = [None] * len(table.kimg)
     return zip(table.kimg, *(table.values.get(name, missing) for name in names), strict=True)
 
 
 def _streak(points: Sequence[tuple[float, float]], holds: Callable[[float], bool]) -> list[tuple[float, float]]:
-    """Return the last points, as far back as something holds for their values; none if these are less than
-    IN_A_ROW."""
+    """Return the longest series of last points whose values all satisfy `holds`; empty if shorter than IN_A_ROW."""
     found = list(itertools.takewhile(lambda point: holds(point[1]), reversed(points)))[::-1]
     return found if len(found) >= IN_A_ROW else []

@@ -1,4 +1,4 @@
-"""`stylegan-plugins report --watch`: the page is written again whenever the files of its runs have changed."""
+"""`stylegan-plugins report --watch`: write the page again when files of its runs change."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from stylegan_plugins.errors import NotYetError
 from stylegan_plugins.report import history, page
 from stylegan_plugins.report.history import Run
 
-SECONDS = 10.0  # between looks at the files
-CELL, TABLE = "cell.json", "compare.json"  # of `compare`: in the folder of each run, and when all are done
+SECONDS = 10.0  # between two looks at the files
+CELL, TABLE = "cell.json", "compare.json"  # of `compare`: in each run's folder, and when all runs are done
 
 
 def watch(
     paths: Sequence[Path], out: Path, with_generator: bool, report: Callable[[str], None], seconds: float = SECONDS
 ) -> None:
-    """Write the page, and again when files of its runs change, until all runs are complete or Ctrl-C is pressed. Runs
-    without a tick are waited for.
+    """Write the page, and again when files of its runs change, until all runs are complete or Ctrl-C is pressed. Wait
+    for runs without a tick.
 
-    seconds     between looks
-    report      gets a line at the beginning and at the end
+    seconds     time between two looks at the files
+    report      called with a line at the beginning and at the end
 
-    Raises DataError or OptionError, as `page.write`."""
+    Raises DataError or OptionError like `page.write`."""
     known: dict[Path, history.Folder] = {}
     shown: tuple[list[Run], list[str]] | None = None
     waits = False
@@ -54,5 +54,5 @@ def watch(
 
 
 def goes_on(folder: Path) -> bool:
-    """Return whether a folder is that of a `compare` which has not written its table: more runs will come."""
+    """Return whether a folder belongs to a `compare` without a table yet: more runs will come."""
     return any(folder.glob(f"*/{CELL}")) and not (folder / TABLE).exists()

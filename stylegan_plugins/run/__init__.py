@@ -1,1 +1,1 @@
-"""One training run: arguments, session, states, resume, fine-tuning, signals, progress."""
+"""One training run: arguments, session, training states, resume, fine-tuning, signals, progress."""

@@ -1,5 +1,4 @@
-"""`stylegan-plugins advise`: the command to start with for pictures, a pickle and this machine, by the rules of
-rules.py."""
+"""`stylegan-plugins advise`: a command to start with, for given pictures, pickle and machine, by rules.py."""
 
 from __future__ import annotations
 
@@ -27,7 +26,7 @@ from stylegan_plugins.manager import without_D
 from stylegan_plugins.run import defaults, finetune
 from stylegan_plugins.run.rules import ADDITIONS, METHODS, Facts, Rule
 
-COMPARED = 2000  # pictures that are compared with each other, at most
+COMPARED = 2000  # pictures compared with each other, at most
 OUTDIR = "runs"
 COLORS = {1: "gray", 3: "rgb"}  # by channels
 
@@ -36,11 +35,11 @@ COLORS = {1: "gray", 3: "rgb"}  # by channels
 class Advice:
     """A command to start with.
 
-    command   its words
+    command   words of the command line
     seen      lines on pictures, pickle and machine
     why       sentences on the choice
     evidence  figures with their sources
-    then      what to compare with next"""
+    then      a next comparison"""
 
     command: tuple[str, ...]
     seen: tuple[str, ...]
@@ -60,26 +59,26 @@ class Advice:
 
 
 def chosen(facts: Facts) -> list[Rule]:
-    """Return the rules for a case: one of METHODS, and those of ADDITIONS that fit."""
+    """Return the rules for a case: the first of METHODS that fits, and all of ADDITIONS that fit."""
     return [next(rule for rule in METHODS if rule.fits(facts)), *(rule for rule in ADDITIONS if rule.fits(facts))]
 
 
 def options_of(rules: list[Rule]) -> list[str]:
-    """Return the options of train.py that rules ask for, each once."""
+    """Return the options of train.py that rules give, each once."""
     found = dict(itertools.chain.from_iterable(rule.options.items() for rule in rules))
     return [f"--{name}={value}" for name, value in found.items()]
 
 
 def run(data: str, resume: str | None, fixed: bool, device: str, host: Path) -> Advice:
-    """Look at pictures, a pickle and this machine, and return the command to start with, tried with --dry-run.
+    """Return the command to start with for pictures, a pickle and this machine. It is tried with --dry-run.
 
     data, resume  as for train.py
-    fixed         pictures may not be mirrored, moved or recolored
+    fixed         pictures must not be mirrored, moved or recolored
     device        as for train.py
     host          a patched host that is in use
 
-    Raises DataError for pictures or a pickle that cannot be used, HostError for a host that is not patched, RunError
-    if train.py refuses the command."""
+    Raises DataError for unusable pictures or an unusable pickle, HostError for a host that is not patched, RunError if
+    train.py refuses the command."""
     if patch.state(host, "train.py") != "patched":
         raise HostError(f"{host} is not patched, so its train.py knows no plug-ins. Run: stylegan-plugins patch {host}")
     start = None if resume is None else _Start.of(_address(host, resume))
@@ -119,7 +118,7 @@ def run(data: str, resume: str | None, fixed: bool, device: str, host: Path) -> 
 class _Start:
     """A pickle to start from.
 
-    without_D  why it has no trained D; None if it has one"""
+    without_D  reason why it has no trained D; None if it has one"""
 
     name: str
     side: int
@@ -129,7 +128,7 @@ class _Start:
 
     @classmethod
     def of(cls, address: str) -> _Start:
-        """Read a pickle, and run nothing in it. Raises DataError for one that no rule is for."""
+        """Read a pickle, and run nothing in it. Raises DataError for a pickle that the rules do not cover."""
         path = finetune.local_pickle(address)
         snapshot = networks.open_pickle(path)
         G = finetune.network_for(snapshot, "G") or snapshot.network("G")
@@ -148,7 +147,7 @@ class _Start:
 
     @property
     def how(self) -> prepare.How:
-        """How pictures become like the images of the pickle."""
+        """Settings that make pictures like the images of the pickle."""
         return prepare.How(size=self.side, colors="gray" if self.channels == 1 else "rgb")  # type: ignore[arg-type]
 
     def __str__(self) -> str:
@@ -163,8 +162,7 @@ def _number(network: Network, name: str) -> int:
 
 
 def _address(host: Path, resume: str) -> str:
-    """Return the file or address that a name stands for, of ours or of the host's own train.py (`people32`, `ffhq256`),
-    or else what was given."""
+    """Return the file or address of a name, ours or the host's (`people32`, `ffhq256`). Return other text as it is."""
     resume = demo.network_of(resume)
     for node in ast.walk(ast.parse((host / "train.py").read_text(encoding="utf-8"))):
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "resume_specs":
@@ -183,7 +181,7 @@ def _classes(path: Path, how: prepare.How) -> tuple[list[int], str]:
 
 
 def _alike(path: Path) -> str:
-    """Say how many pictures are near-duplicates of others, by perceptual hashes."""
+    """Return a phrase on the number of pictures that are near-duplicates of others, by perceptual hashes."""
     names, pixels = datasets.read_images(path)
     digests: dict[str, np.ndarray] = {}
     for name, image in itertools.islice(zip(names, pixels, strict=True), COMPARED):
@@ -196,13 +194,13 @@ def _alike(path: Path) -> str:
 
 
 def _python() -> str:
-    """Return the Python of this process as it is called on the command line."""
+    """Return the name of this process's Python on the command line."""
     found = shutil.which("python")
     return "python" if found and Path(found).parent == Path(sys.executable).parent else sys.executable
 
 
 def _try(words: list[str]) -> None:
-    """Run a command of train.py with --dry-run. Raises RunError if it is refused."""
+    """Run a command of train.py with --dry-run. Raises RunError if train.py refuses it."""
     lines: list[str] = []
     environment = {name: value for name, value in os.environ.items() if name != devices.VARIABLE}
     tell("Trying the command with --dry-run.", err=True)

@@ -1,5 +1,5 @@
-"""A schema for the arguments of a training loop: names, types and ranges. A run's own arguments are checked before
-its folder is made, and those of a folder from elsewhere before anything is built of its training_options.json."""
+"""A schema for the arguments of a training loop: names, types and ranges. It checks the arguments of a new run before
+the run's folder is made, and a training_options.json from elsewhere before anything is built from it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from stylegan_plugins.manager import Plugins
 from training_ext.gan_losses import GAN_LOSSES
 
 Count = Annotated[int, Meta(ge=1, le=2**31)]
-# No larger than what pickles are read with: a snapshot of the run must be readable.
+# The limit of the pickle reader, which must be able to read a snapshot of the run.
 Width = Annotated[int, Meta(ge=1, le=LARGEST["z_dim"])]
 Positive = Annotated[float, Meta(gt=0, le=1e9)]
 NotNegative = Annotated[float, Meta(ge=0, le=1e9)]
@@ -116,8 +116,8 @@ class PicturesArguments(Struct):
 
 
 class Arguments(Struct, kw_only=True):
-    """Those of both host families, and those of ours that `bridge.run` takes. Further ones of a host, or of a fork, are
-    known by its training loop's parameters; of them every number is finite."""
+    """Arguments of both host families, and our arguments of `bridge.run`. A host or a fork may have more: its training
+    loop's parameters name them, and every number in them must be finite."""
 
     run_dir: Text = "."
     training_set_kwargs: DataArguments = field(default_factory=DataArguments)
@@ -164,11 +164,11 @@ class Arguments(Struct, kw_only=True):
 
 
 GENERATOR = "stylegan_plugins.bridge.generator"  # the host's G with a module of a plug-in
-DEPTH = 12  # of nested arguments
-# What every run has; the first ones name a class.
+DEPTH = 12  # levels of nested arguments
+# Arguments that every run has. Those in CLASSES name a class.
 CLASSES = ("training_set_kwargs", "G_kwargs", "D_kwargs", "G_opt_kwargs", "D_opt_kwargs", "loss_kwargs")
 REQUIRED = (*CLASSES, "data_loader_kwargs", "batch_size", "batch_gpu", "total_kimg")
-# Where a user gave what.
+# The option of each argument, to name in errors.
 FLAGS = {
     "loss_kwargs.r1_gamma": "--gamma",
     "loss_kwargs.r2_gamma": "--r2",
@@ -195,12 +195,12 @@ FLAGS = {
 
 
 def check(args: Mapping[str, Any], where: str = "") -> None:
-    """Raise OptionError, in one line, if the arguments of a training loop are not what they may be.
+    """Raise OptionError, in one line, if arguments of a training loop are not valid.
 
-    where: what the message begins with; nothing for arguments of this command line, which are named by flag"""
+    where: beginning of the message; empty for arguments of this command line, which are named by option"""
     try:
         for path, number in _numbers(args):
-            if not -(2**53) <= number <= 2**53:  # NaN is neither
+            if not -(2**53) <= number <= 2**53:  # false for NaN, too
                 raise msgspec.ValidationError(f"Expected a finite number - at `$.{path}`")
         msgspec.convert(args, Arguments)
     except msgspec.ValidationError as error:
@@ -217,7 +217,7 @@ def check(args: Mapping[str, Any], where: str = "") -> None:
 
 def check_names(args: Mapping[str, Any], plugins: Plugins, where: str) -> None:
     """Raise OptionError for an argument that neither the host's training loop nor `bridge.run` has, and for a class
-    that is neither the host's, nor ours, nor of an active plug-in, nor an optimiser of torch: it would be called."""
+    from elsewhere than the host, this package, an active plug-in or torch's optimisers: the run would call it."""
     training_loop = host_module("training.training_loop").training_loop
     for name in REQUIRED:
         if args.get(name) is None or (name in CLASSES and not args[name].get("class_name")):
@@ -243,7 +243,7 @@ def _is_known_class(name: str, plugins: Plugins) -> bool:
     of_plugins = {getattr(module, "__name__", type(module).__module__).split(".")[0] for module in modules}
     if module_name.split(".")[0] in (of_plugins | {"training_ext"}) - {"stylegan_plugins"}:
         found = getattr(sys.modules.get(module_name) or _imported(module_name), class_name, None)
-        return callable(found) and found.__module__ == module_name  # not what it imports, such as os.system
+        return callable(found) and found.__module__ == module_name  # defined there, not imported, as os.system may be
     if module_name == "torch.optim":
         cls = getattr(torch.optim, class_name, None)
         return inspect.isclass(cls) and issubclass(cls, torch.optim.Optimizer)
@@ -251,7 +251,8 @@ def _is_known_class(name: str, plugins: Plugins) -> bool:
     if not all(part.isidentifier() for part in name.split(".")) or "." not in module_name or not file.is_file():
         return False
     found = getattr(host_module(module_name), class_name, None)
-    # Not one that the module imports. The hosts' persistent classes are made elsewhere, of a class that stands there.
+    # Defined in the module, not imported. The hosts' persistent classes are made elsewhere; their bases are in the
+    # module.
     return inspect.isclass(found) and any(base.__module__ == module_name for base in found.__mro__)
 
 
@@ -263,7 +264,7 @@ def _imported(module_name: str) -> Any:
 
 
 def _numbers(value: Any, path: str = "", depth: int = 0) -> Iterator[tuple[str, float]]:
-    """Yield all numbers, nested or not, with where they stand."""
+    """Yield all numbers, nested or not, with their paths."""
     if depth > DEPTH:
         raise msgspec.ValidationError(f"Expected at most {DEPTH} levels - at `$.{path.split('.')[0]}`")
     if isinstance(value, int | float) and not isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""From the command line of train.py to the arguments of the host's training loop."""
+"""The way from the command line of train.py to the arguments of the host's training loop."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ OF_LOSS = {
     "g_interval": "g_interval",
 }
 PLUGIN_LOSS = "training_ext.loss.PluginLoss"
-# Options of ours that are arguments of `bridge.run` and may change when a run goes on.
+# Our options that are arguments of `bridge.run` and may change when a run is resumed.
 KEPT = ("state_minutes", "keep_states", "metric_samples", "on_nan", "image_minutes", "no_report", "cache")
 
 
@@ -45,15 +45,15 @@ class Request:
     """The user's options beyond the host's own.
 
     plugins   the active plug-ins with their options
-    given     values of options of plug-ins that were given, by plug-in and field
-    explicit  names of all options of the command line that were given, the host's and ours
-    loss      those of OF_LOSS that were given
+    given     given values of options of plug-ins, by plug-in and field
+    explicit  names of all given options, the host's and ours
+    loss      given options of OF_LOSS, by name
     d_reg_interval  iterations between two regularisations of D, 0 in every step; None: the host's
     extra     options of the other host family, by name
-    kept      those of KEPT that were given
-    data      of --data, None without
-    timed     the length of the run is chosen so that it takes about an hour; length: what is told of it
-    resumes   the folder of runs in which one of the same arguments is looked for, to go on with; None: a new run"""
+    kept      given options of KEPT, by name
+    data      pictures of --data; None without
+    timed     the length of the run is set to about an hour; length: the line that says so
+    resumes   folder of runs, to resume one with the same arguments if there is one; None: a new run"""
 
     plugins: Plugins = field(default_factory=Plugins)
     given: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -75,7 +75,7 @@ class Request:
         """Sort the values of our options. Raises PluginError or OptionError before anything else happens."""
         given = values.pop("plugin")
         names = split_names(given)
-        if given and not names and "none" not in ",".join(given).lower():  # as from a variable that is not set
+        if given and not names and "none" not in ",".join(given).lower():  # for example, a variable that is not set
             tell(f"--plugin={','.join(given)} names no plug-in: training without.", err=True)
         request = cls(explicit=explicit, d_reg_interval=values.pop("d_reg_interval", None))
         request.loss = {name: value for name in OF_LOSS if (value := values.pop(name, None)) is not None}
@@ -105,7 +105,7 @@ class Request:
 
 
 def take_files(command: click.Command) -> None:
-    """Let a command take --plugin=FILE.py: the options of a file become known before the command line is parsed."""
+    """Let a command take --plugin=FILE.py: add the options of the file before the command line is parsed."""
     parse_args = command.parse_args
 
     def parse_with_files(context: click.Context, args: list[str]) -> list[str]:
@@ -124,7 +124,7 @@ def take_files(command: click.Command) -> None:
     command.parse_args = parse_with_files  # type: ignore[method-assign, assignment]
 
 
-AUTO = "auto"  # as --resume and --resume-run: go on with the run of this very command, or begin it
+AUTO = "auto"  # for --resume and --resume-run: resume the run of this same command, or start it
 
 
 class _RunFolder(click.Path):
@@ -141,7 +141,7 @@ METRIC_SAMPLES_OPTION = option("--metric-samples", _SAMPLES_HELP, click.IntRange
 
 
 def options_for(command: click.Command) -> list[click.Option]:
-    """Return our options for a host's training command; those that it has itself are left to it. --workers may be 0."""
+    """Return our options for a host's training command, except those that it has itself. --workers may be 0."""
     existing = {name for parameter in command.params for name in parameter.opts}
     for parameter in command.params:
         if parameter.name == "workers":
@@ -199,8 +199,8 @@ def _loss_options() -> list[click.Option]:
 
 
 def take_r1(values: dict[str, Any], given: dict[str, Any]) -> None:
-    """Replace --r1 by --gamma, the hosts' name, among all options and those that were given. Raises OptionError if both
-    were given and differ."""
+    """Replace --r1 by --gamma, the hosts' name, in all options and in given ones. Raises OptionError if both were given
+    and differ."""
     r1 = values.pop("r1")
     if given.pop("r1", None) is None:
         return
@@ -210,7 +210,7 @@ def take_r1(values: dict[str, Any], given: dict[str, Any]) -> None:
 
 
 def _nothing_else_required(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
-    """A resumed run has its options in its directory."""
+    """Make all options optional for a resumed run: the run directory has them."""
     if value not in (None, AUTO):
         for parameter in context.command.params:
             parameter.required = False
@@ -218,7 +218,7 @@ def _nothing_else_required(context: click.Context, option: click.Parameter, valu
 
 
 def configure(desc: str, args: Any, request: Request) -> tuple[str, Any]:
-    """Apply a request to the host's complete arguments. Returns the description of the run directory and the arguments.
+    """Apply a request to the host's complete arguments. Return the description of the run directory and the arguments.
 
     Without plug-ins and without --device no key is added."""
     loop_options.apply(args, request.extra)
@@ -252,7 +252,7 @@ def configure(desc: str, args: Any, request: Request) -> tuple[str, Any]:
     if plugins:
         _configure_plugins(args, recorded(args["plugins"]), request.explicit)
         desc += "-" + "-".join(plugins.names)
-    if "ema_kimg" in request.extra:  # it wins over presets of plug-ins
+    if "ema_kimg" in request.extra:  # it overrides presets of plug-ins
         args["ema_kimg"] = request.extra["ema_kimg"]
     finetune.check_frozen(args, lacking)
     _check_groups(args, request.explicit)
@@ -263,8 +263,8 @@ def configure(desc: str, args: Any, request: Request) -> tuple[str, Any]:
 
 
 def _configure_plugins(args: Any, plugins: Plugins, explicit: frozenset[str]) -> None:
-    """Let each plug-in change the arguments, those that change data set or batch first, else in order; what it has as
-    options then is what the run has."""
+    """Let each plug-in change the arguments, first those that change data set or batch, then the others in order. A
+    plug-in that returns options replaces its options in the run."""
     later = lambda name: not getattr(plugins.catalogue.load(name), "changes_data", False)
     for name in sorted(plugins.names, key=later):
         _set_ada(args, name, getattr(plugins.catalogue.load(name), "ada", "keep"), explicit)
@@ -278,9 +278,10 @@ def _configure_plugins(args: Any, plugins: Plugins, explicit: frozenset[str]) ->
 
 
 def _set_ada(args: Any, who: str, ada: str, explicit: frozenset[str], why: str = "the authors' setting") -> None:
-    """Switch the hosts' default ADA off for a plug-in whose authors do, or a loss, unless the user asked for ADA: with
-    --aug, or with an option that means something with it alone. Raises OptionError if it was asked for and is
-    refused."""
+    """Switch off the hosts' default ADA for a loss, or for a plug-in whose authors train without it.
+
+    ADA stays if the user asked for it by --aug, or by an option that needs ADA. Raises OptionError if ADA was asked for
+    and is refused."""
     asked = explicit & {"aug", "target", "augpipe"}
     if ada == "keep" or "augment_kwargs" not in args or (ada == "off" and asked):
         return
@@ -294,8 +295,8 @@ def _set_ada(args: Any, who: str, ada: str, explicit: frozenset[str], why: str =
 
 
 def use_labels(args: Any, plugins: Plugins) -> Labels | None:
-    """Let the data set have the labels of a plug-in, if one has any, in this process. Raises PluginError if two have
-    labels."""
+    """Let the data set have a plug-in's labels, if a plug-in has any, in this process. Raises PluginError if two
+    plug-ins have labels."""
     found = plugins.only("register_labels", args=args)
     if found is not None:
         data = args["training_set_kwargs"]
@@ -305,7 +306,7 @@ def use_labels(args: Any, plugins: Plugins) -> Labels | None:
 
 
 def _set_loss(args: Any, request: Request) -> None:
-    """Give the loss its options. Raises PluginError if it has to be ours and the host's is not NVIDIA's."""
+    """Set the loss and its options. Raises PluginError if our loss is needed and the host's is not NVIDIA's."""
     loss, given = args["loss_kwargs"], request.loss
     if request.d_reg_interval is not None:
         args["D_reg_interval"] = request.d_reg_interval or None
@@ -323,9 +324,9 @@ def _set_loss(args: Any, request: Request) -> None:
 
 
 def _check_groups(args: Any, explicit: frozenset[str]) -> None:
-    """Raise OptionError if D's minibatch-stddev layer cannot split the images of a GPU into its groups."""
+    """Raise OptionError if D's minibatch-stddev layer cannot split a GPU's images into its groups."""
     count = args.get("batch_gpu", 0)
-    group = args.get("D_kwargs", {}).get("epilogue_kwargs", {}).get("mbstd_group_size", 4)  # 4 is the hosts' default
+    group = args.get("D_kwargs", {}).get("epilogue_kwargs", {}).get("mbstd_group_size", 4)  # the hosts' default is 4
     if group and count and count % min(group, count):
         given = f"--batch-gpu={count}" if "batch_gpu" in explicit else f"--batch={args['batch_size']}"
         raise OptionError(
@@ -335,11 +336,11 @@ def _check_groups(args: Any, explicit: frozenset[str]) -> None:
 
 
 def adapt(args: dict[str, Any], device: torch.device, of_plugin: Labels | None = None) -> None:
-    """Last changes of the training loop's arguments, in the process that runs it; they are not saved.
+    """Change the training loop's arguments last, in the process that runs it. These changes are not saved.
 
-    of_plugin: labels that `use_labels` gave, which the data loader's workers need, too."""
+    of_plugin: labels from `use_labels`, for the data loader's workers; None: labels of the data set"""
     for name in ("G_opt_kwargs", "D_opt_kwargs"):
-        if "betas" in args.get(name, {}):  # Adam refuses an int, which is what lazy regularisation off leaves here
+        if "betas" in args.get(name, {}):  # Adam refuses an int, which remains here without lazy regularisation
             args[name] = type(args[name])(args[name], betas=[float(beta) for beta in args[name]["betas"]])
     loader = args["data_loader_kwargs"] = dict(args.get("data_loader_kwargs", {}))
     if loader.get("num_workers"):

@@ -1,4 +1,4 @@
-"""Exact resume: everything that a run's next iteration depends on, taken between two iterations and put back."""
+"""Exact resume: save everything that the next iteration of a run depends on, between two iterations, and restore it."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ POSITION = ("cur_nimg", "cur_tick", "tick_start_nimg", "batch_idx")
 
 @dataclass(eq=False)
 class Checkpoints:
-    """What a patched training loop tells of its position, and what it is told when it goes on from a state.
+    """The training states of a run. The patched training loop calls it at each step; it writes states and restores one.
 
-    session    None: nothing is ever written (a loop that was not started by our train.py)
-    resumed    the state to go on from
+    session    None: nothing is written, because our train.py did not start the loop
+    resumed    the training state to resume from; None: a new run
     batch      real images of an iteration, of all processes together
-    minutes    between two states; keep: so many states are kept
+    minutes    between two states; keep: number of states that are kept
     cache      how images of the data set are kept in memory: `mode` of `decoded.use`
-    identity   what a resumed run must have again: data, arguments and versions, as in `states.Info`
-    previews   what is to be seen of the run"""
+    identity   data, arguments and versions, which a resumed run must share, as in `states.Info`
+    previews   image grids and page of the run"""
 
     session: Session | None = None
     resumed: Mapping[str, Any] | None = None
@@ -55,16 +55,16 @@ class Checkpoints:
     previews: Previews = field(default_factory=Previews)
 
     def __post_init__(self) -> None:
-        self._written = 0.0  # when the loop began, then when the newest state was written
+        self._written = 0.0  # time when the loop began, then when the newest state was written
         self._stopped = False  # by a signal, on all processes
-        self._loop: dict[str, Any] | None = None  # what is needed of the loop, at the last iteration that began
+        self._loop: dict[str, Any] | None = None  # needed variables of the loop, at the last iteration that began
         self._ends_tick = self._writes = False  # of the iteration that began last
         self._told_p = False
 
     # --- Before the first iteration. ---
 
     def sampler(self, sampler: Any) -> Iterable:
-        """Return the loop's sampler, without the items that were used before; the session is told what it draws."""
+        """Return the loop's sampler without the items that were used before. The session gets each index it draws."""
         if self.session is None:
             return sampler
         done = 0 if self.resumed is None else self.resumed["position"]["batch_idx"]
@@ -74,21 +74,21 @@ class Checkpoints:
         return _observed(sampler, done * (self.batch // self.session.num_gpus), self.session.drawn.append)
 
     def unless_resumed(self, function: Callable, *args: Any, **kwargs: Any) -> None:
-        """Call a function that writes a file of a run's beginning."""
+        """Call a function that writes a file at the beginning of a run."""
         if self.resumed is None:
             function(*args, **kwargs)
 
     def open_log(self, path: str, mode: str = "wt", **kwargs: Any) -> Any:
-        """Open stats.jsonl: a resumed run goes on in it."""
+        """Open stats.jsonl; a resumed run appends to it."""
         return open(path, mode if self.resumed is None else "at", **kwargs)
 
     @property
     def purge_step(self) -> int | None:
-        """For tensorboard: what it shows from here on is replaced."""
+        """The step for tensorboard from which it replaces events; None: a new run."""
         return None if self.resumed is None else self.resumed["position"]["cur_nimg"] // 1000 + 1
 
     def position(self, *fresh: int) -> tuple[int, ...]:
-        """The loop's counters, in the order of POSITION: `fresh` ones, or those of the state."""
+        """Return the loop's counters in the order of POSITION: `fresh`, or the counters of the state."""
         if self.resumed is None:
             return fresh
         return tuple(self.resumed["position"][name] for name in POSITION)
@@ -96,10 +96,10 @@ class Checkpoints:
     # --- In the loop. ---
 
     def next_batch(self, loop: Mapping[str, Any]) -> bool:
-        """The next thing that the loop does is to fetch a batch. Returns whether the run ends here instead.
+        """Prepare for the next batch, and return whether the run ends here instead.
 
-        loop: the loop's local variables. A state is written when it is time, when a signal came, and before an
-        iteration whose end takes long (pictures, a snapshot, metrics): a run that ends there goes on from before it."""
+        loop: the loop's local variables. A state is written when it is due, when a signal came, and before an iteration
+        with a long end (pictures, a snapshot, metrics): a run that ends there resumes from before the iteration."""
         if self.session is None:
             return False
         signals.hold()
@@ -108,13 +108,13 @@ class Checkpoints:
                 restore(self.session, loop, self.resumed)
                 self.resumed = None  # it is large
             self._written = time.monotonic()
-        # Not all of the loop: its data loader must end with it.
+        # Not all of the loop's variables: its data loader must end with it.
         self._loop = {name: loop.get(name) for name in ("grid_z", *POSITION, *COLLECTORS)}
         self._ends_tick, self._writes = _end_of_iteration(loop, self.batch)
         due = self.session.rank == 0 and time.monotonic() - self._written >= self.minutes * 60
         due, stop = agree([due, signals.asked() is not None], self.session.num_gpus, self.session.device)
         if due or stop or self._writes:
-            self._check_finite()  # or the last good state would go
+            self._check_finite()  # before a bad state replaces the last good one
             try:
                 self._write(self._loop)
             except StateError as error:
@@ -129,8 +129,7 @@ class Checkpoints:
         return stop
 
     def fetch(self, iterator: Iterator) -> Any:
-        """Return the next batch. Raises RunError, with a state written, if it cannot be read on one of the
-        processes."""
+        """Return the next batch. Raises RunError, with a state written, if a process cannot read its batch."""
         if self.session is None:
             return next(iterator)
         failed, batch = None, None
@@ -147,7 +146,7 @@ class Checkpoints:
         return batch
 
     def batch_end(self, nimg: int, batch_idx: int) -> None:
-        """An iteration is done. Raises RunError if values are not finite at the end of a tick."""
+        """Note the end of an iteration. Raises RunError if values are not finite at the end of a tick."""
         if self.session is None:
             return
         self.session.batch_end(nimg, batch_idx)
@@ -158,13 +157,13 @@ class Checkpoints:
             signals.release()
 
     def tick(self, cur_kimg: int, total_kimg: int) -> None:
-        """The host's progress_fn: called after each tick, and once before training, which is ignored."""
+        """Note a tick, as the host's progress_fn. The host also calls it once before training: that is ignored."""
         if self.session is not None and self.session.batch_idx:
             self.session.tick()
             self.previews.page(end=self.session.nimg >= self.session.total_nimg)
 
     def finish(self) -> None:
-        """The loop came to its end: a longer run may go on from here."""
+        """Write the state at the end of the loop: a longer run may resume from it."""
         if self.session is None or self._loop is None or not self.session.batch_idx or self._stopped:
             return
         signals.hold()
@@ -175,16 +174,16 @@ class Checkpoints:
 
     @property
     def inside(self) -> bool:
-        """Whether an error would be one of training itself: in an iteration, or before the first one."""
+        """Whether an error would belong to training itself: in an iteration, or before the first one."""
         return signals.held() or self._loop is None
 
     @property
     def not_restored(self) -> bool:
-        """Whether a run that goes on from a state has not come to its first iteration."""
+        """Whether a resumed run has not come to its first iteration."""
         return self.resumed is not None
 
     def does_not_fit(self, error: BaseException) -> StateError:
-        """Return the error, in one line, for one in building a run that goes on from a state."""
+        """Return an error, in one line, for a resumed run that cannot be built."""
         assert self.session is not None
         return StateError(
             f"--resume-run: the options or the newest state of {self.session.run_dir} do not fit this host "
@@ -197,7 +196,7 @@ class Checkpoints:
             print(f"\nThe run ended at {nimg / 1000:.1f} kimg. {self._goes_on()}\n", flush=True)
 
     def ended_by(self, error: BaseException, where: str) -> RunError:
-        """Return the error, in one line, for one that is not of our making."""
+        """Return an error, in one line, for an error from outside this package."""
         assert self.session is not None
         what = f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(". ")
         goes_on = self._goes_on().replace("\n ", "")  # one line
@@ -225,7 +224,7 @@ class Checkpoints:
             print(f"{message}Training goes on.", flush=True)
 
     def _tell_p(self) -> None:
-        """Say once that ADA can do no more: p is a probability, and the hosts let it grow beyond 1."""
+        """Print once that ADA can do no more: p is a probability, and the hosts let it grow beyond 1."""
         assert self.session is not None
         pipe = self.session.augment_pipe
         if not self._told_p and self.session.rank == 0 and pipe is not None and float(pipe.p) > 1:
@@ -253,8 +252,8 @@ class Checkpoints:
 
 
 def _end_of_iteration(loop: Mapping[str, Any], batch: int) -> tuple[bool, bool]:
-    """Return whether the coming iteration ends a tick, and whether pictures or a snapshot are made then, as the hosts'
-    loops decide it."""
+    """Return whether the coming iteration ends a tick, and whether it then makes pictures or a snapshot, by the rules
+    of the hosts' loops."""
     nimg, tick = loop["cur_nimg"] + batch, loop["cur_tick"]
     done = nimg >= loop["total_kimg"] * 1000
     ends = done or tick == 0 or nimg >= loop["tick_start_nimg"] + loop["kimg_per_tick"] * 1000
@@ -263,15 +262,15 @@ def _end_of_iteration(loop: Mapping[str, Any], batch: int) -> tuple[bool, bool]:
 
 
 def _observed(sampler: Iterable, start: int, drawn: Callable[[int], None]) -> Iterator:
-    """Yield a sampler's items from number `start` on, and tell `drawn` each: loaders ask for them in the main process,
-    ahead of the loop."""
+    """Yield a sampler's items from number `start` on, and call `drawn` with each. Loaders ask for items in the main
+    process, ahead of the loop."""
     for item in itertools.islice(sampler, start, None):
         drawn(int(item))
         yield item
 
 
 def capture(session: Session, loop: Mapping[str, Any], position: Mapping[str, int]) -> dict[str, Any]:
-    """The state of a run, complete on the first process: tensors, numbers, strings, lists and dictionaries alone."""
+    """Return the state of a run, complete on the first process: tensors, numbers, strings, lists and dictionaries."""
     ranks = gather_objects(_of_this_process(session, loop), session.num_gpus, session.device)
     if session.rank != 0:
         return {}
@@ -288,7 +287,7 @@ def capture(session: Session, loop: Mapping[str, Any], position: Mapping[str, in
 
 
 def restore(session: Session, loop: Mapping[str, Any], state: Mapping[str, Any]) -> None:
-    """Put a state back into a loop that is set up and has not begun; its counters are `Checkpoints.position`."""
+    """Restore a state in a loop that is set up and has not begun. `Checkpoints.position` restores its counters."""
     for name, network in _networks(session).items():
         network.load_state_dict(state["networks"][name])
     for name, opt in _optimizers(session).items():
@@ -306,16 +305,16 @@ def _networks(session: Session) -> dict[str, torch.nn.Module]:
 
 
 def _optimizers(session: Session) -> dict[str, torch.optim.Optimizer]:
-    """By the network that they train; the phases of lazy regularisation share one."""
+    """Return the optimisers by the network that they train; phases of lazy regularisation share one."""
     return {"G" if phase.module is session.G else "D": phase.opt for phase in session.phases}
 
 
 def _of_this_process(session: Session, loop: Mapping[str, Any]) -> dict[str, Any]:
-    """What differs between processes: random states, running averages, statistics that are not yet collected."""
+    """Return state that differs between processes: random states, running averages, statistics not yet collected."""
     stats = host_module("torch_utils.training_stats")
     name, keys, *rest = np.random.get_state()
     version, words, gauss = random.getstate()
-    networks = _networks(session) if session.rank else {}  # those of the first process are saved whole
+    networks = _networks(session) if session.rank else {}  # the first process saves all of its networks
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state(session.device) if session.device.type == "cuda" else None,
@@ -345,7 +344,7 @@ def _restore_process(session: Session, loop: Mapping[str, Any], saved: Mapping[s
     stats._counters.clear()
     for name, found in saved["counters"].items():
         stats._counters[name] = {}
-        for device, value in found.items():  # a device that is not here any more counts as this one
+        for device, value in found.items():  # a device that is no longer there counts as this one
             here = torch.device(device) if device in ("cpu", str(session.device)) else session.device
             stats._counters[name][here] = stats._counters[name].get(here, 0) + value.to(here)
     stats._cumulative.clear()

@@ -1,7 +1,7 @@
-"""Settings that a host's train.py does not have: for a machine without a GPU, on which hosts do not train by
-themselves, and for options that stylegan3 requires.
+"""Defaults that a host's train.py does not have: for a machine without a GPU, on which hosts alone cannot train, and
+for options that stylegan3 requires.
 
-Without --cfg, a CPU gets small networks, small pictures, and a run of about an hour. Whatever is given is taken."""
+Without --cfg, a CPU gets small networks, small pictures, and a run of about an hour. Given options are kept."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from stylegan_plugins.host.modules import construct
 from stylegan_plugins.run import estimate
 from stylegan_plugins.run.progress import duration
 
-# Networks of about a million parameters, and rates by which these learn in minutes, as in ./run.sh
+# Networks of about a million parameters, and settings by which they learn in minutes, as in ./run.sh
 # (docs/inside/results.md).
 SMALL = {"cbase": 512, "cmax": 32}
 FAST = {"batch": 16, "gamma": 0.05, "glr": 0.006, "dlr": 0.006, "pl_weight": 0, "no_noise_inputs": True}
-CPU_SIDE = 32  # of pictures, at most
-SECONDS = 3600.0  # of a run whose length is not given
-TICKS, SNAPSHOT_TICKS = 30, 5  # in it, and between two snapshots
-REQUIRED = ("cfg", "gpus", "batch", "gamma")  # by stylegan3's train.py, beside --data and --outdir
+CPU_SIDE = 32  # side of pictures, at most
+SECONDS = 3600.0  # time of a run without a given length
+TICKS, SNAPSHOT_TICKS = 30, 5  # ticks in such a run, and ticks between two snapshots
+REQUIRED = ("cfg", "gpus", "batch", "gamma")  # required by stylegan3's train.py, beside --data and --outdir
 
 
 def relax(command: click.Command) -> bool:
-    """Let a command that requires --cfg do without it, and without what else it requires then. Returns whether it
-    does."""
+    """Let a command that requires --cfg work without it, and without the other options of REQUIRED. Return whether the
+    command requires --cfg."""
     parameters = {parameter.name: parameter for parameter in command.params}
     if "cfg" not in parameters or not parameters["cfg"].required:
         return False
@@ -40,14 +40,14 @@ def relax(command: click.Command) -> bool:
 def complete(
     command: click.Command, values: Mapping[str, Any], side: int, options: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return the options of a host that requires --cfg, with those of a StyleGAN2 like that of --cfg=auto in
-    stylegan2-ada-pytorch, if none is given.
+    """Return the options for a host that requires --cfg. Without --cfg they make a StyleGAN2 like that of
+    --cfg=auto in stylegan2-ada-pytorch.
 
-    values    those that are given, and what `for_cpu` chose, as they were given
-    side      of the pictures, in pixels
-    options   all of them, as the host gets them
+    values    given options, and those that `for_cpu` chose, in the form of the command line
+    side      side of the pictures in pixels
+    options   all options in the form that the host gets
 
-    Raises click.MissingParameter if --cfg is given, and something that the host requires is not."""
+    Raises click.MissingParameter if --cfg is given, and another required option is not."""
     if "cfg" in values:
         for parameter in command.params:
             if parameter.name in REQUIRED and parameter.name not in values:
@@ -71,17 +71,17 @@ def complete(
 
 
 def for_cpu(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return values of options for a machine without a GPU, and say so. values: by option, those that are given.
+    """Return values of options for a machine without a GPU, and print them. values: given options, by name.
 
-    Empty with --cfg. Networks that are fine-tuned have their own size. They, and those of a size that is given, have
-    the host's rates."""
+    Empty with --cfg. Networks that are fine-tuned keep their size. They, and networks of a given size, train
+    with the host's settings instead of FAST."""
     if "cfg" in values:
         return {}
     networks: dict[str, Any] = {} if values.get("resume") else dict(SMALL)
     if networks and not networks.keys() & values.keys():
         networks |= FAST
     if "batch_gpu" in values or values.get("gpus", 1) > 1:
-        networks.pop("batch", None)  # it may be no multiple of them
+        networks.pop("batch", None)  # it may not be a multiple of them
     chosen = {name: value for name, value in ({"workers": 0} | networks).items() if name not in values}
     flag = lambda name: f"--{name.replace('_', '-')}"
     told = [flag(name) if value is True else f"{flag(name)}={value}" for name, value in chosen.items()]
@@ -95,11 +95,11 @@ def for_cpu(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def set_length(args: Any, given: Collection[str]) -> str:
-    """Set the length of a run to what trains in about an hour here, and ticks and snapshots to fit it. Returns a line
-    that says so.
+    """Set the length of a run to about an hour on this machine, with ticks and snapshots to fit. Return a line that
+    says so.
 
     args    of the training loop, before plug-ins change them
-    given   names of options that are given"""
+    given   names of given options"""
     dataset = construct(args["training_set_kwargs"])
     shape = dict(c_dim=dataset.label_dim, img_resolution=dataset.resolution, img_channels=dataset.num_channels)
     G, D = (
@@ -119,7 +119,7 @@ def set_length(args: Any, given: Collection[str]) -> str:
 
 
 def in_single_precision(kwargs: Any) -> Any:
-    """Switch half precision off in the arguments of a network, in place: it is slow and inexact on a CPU."""
+    """Switch off half precision in the arguments of a network, in place: it is slow and inexact on a CPU."""
     for these in (kwargs, kwargs.get("synthesis_kwargs", {})):
         if "num_fp16_res" in these:
             these["num_fp16_res"] = 0

@@ -1,4 +1,4 @@
-"""How long training takes, measured on copies of its networks, and how much work an image is."""
+"""An estimate of training time, measured on copies of the networks, and of the work for one image."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import torch
 
 from stylegan_plugins.host.randomness import own_random
 
-REGULARISATION = 1.3  # how much longer an iteration takes with its share of R1 and path lengths
-FORWARDS = 10.0  # passes of G that the main phases take, about
-STEPS, LONG = 5, 6.0  # that are timed, if they do not take longer than so many seconds
-LONGEST = 60.0  # seconds of a step; images are timed alone if it would take longer
+REGULARISATION = 1.3  # factor for the share of R1 and path lengths in an iteration
+FORWARDS = 10.0  # approximate number of G's passes that take as long as the main phases
+STEPS, LONG = 5, 6.0  # number of timed steps; fewer if they take more than 6 seconds
+LONGEST = 60.0  # seconds of a step; if it would take longer, one image is timed alone
 
 
 def seconds_per_image(G: Any, D: Any, batch: int) -> float:
-    """Return the time that training takes for one real image, in seconds, without what plug-ins and ADA add.
+    """Return the seconds that training takes for one real image, without the time of plug-ins and ADA.
 
-    G, D    networks of the host on their device; they and random numbers are left as they are
+    G, D    networks of the host on their device; they and random numbers stay as they are
     batch   images at a time"""
     device = next(D.parameters()).device
     latent, label = torch.zeros([1, G.z_dim], device=device), torch.zeros([1, G.c_dim], device=device)
@@ -50,7 +50,7 @@ def _step(G: Any, D: Any, count: int) -> None:
 
 
 def _timed(step: Callable[[], None], device: torch.device, steps: int = STEPS) -> float:
-    """Return the seconds of the shortest of some steps; the first one also prepares what the others use."""
+    """Return the seconds of the fastest of some steps. The first step also prepares the others."""
     times: list[float] = []
     while len(times) < steps:
         begin = time.perf_counter()
@@ -65,7 +65,7 @@ def _timed(step: Callable[[], None], device: torch.device, steps: int = STEPS) -
 
 @torch.no_grad()
 def multiplications(G: Any) -> int:
-    """Return the number of multiplications in G's convolutions for one image, about."""
+    """Return the approximate number of multiplications in G's convolutions for one image."""
     found = 0
 
     def count(module: torch.nn.Module, inputs: Any, output: Any) -> None:

@@ -1,4 +1,4 @@
-"""`--resume=PKL`: the architecture comes from the pickle, nothing in it is executed, and what was copied is told."""
+"""`--resume=PKL`: take the architecture from the pickle, execute nothing in it, and print which tensors were copied."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from stylegan_plugins.host.modules import host_module
 from stylegan_plugins.host.networks import layers_above, open_pickle
 from stylegan_plugins.manager import Plugins, without_D
 
-# Arguments of networks that decide how fast or by how much they train, not what their tensors are: this run's count.
+# Arguments of networks that change how they train, and not their tensors: this run's values count.
 OF_THE_RUN = frozenset({"num_fp16_res", "conv_clamp", "fp16_channels_last", "fused_modconv_default", "freeze_layers"})
 OF_THE_RUN |= {"mbstd_group_size", "magnitude_ema_beta"}
 OF_THE_DATA = ("c_dim", "img_resolution", "img_channels")
@@ -48,19 +48,19 @@ def local_pickle(address: str) -> Path:
 
 
 def _check_pickle(path: Path) -> None:
-    """Raise DataError for what is no network; one that is not trusted is kept, and refused when it is opened."""
+    """Raise DataError if a file is not a network. An untrusted one is kept; opening it raises an error."""
     with contextlib.suppress(UntrustedPickle):
         read_pickle(path)
 
 
 def like_pickle(how: prepare.How, address: str, trust: bool) -> prepare.How:
-    """Return how pictures are prepared for a run that starts from a pickle: with its size and colors, if none are
-    given.
+    """Return how to prepare pictures for a run that starts from a pickle: with the pickle's size and colors, unless
+    they are given.
 
     address   of --resume: a path, an http(s) address, or a name of the host, which ends in the side (ffhq256)
     trust     --trust-pickle
 
-    Raises DataError if there is no such pickle, or it cannot be read."""
+    Raises DataError if the pickle is missing or cannot be read."""
     side, channels = None, None
     if address.lower().startswith(ADDRESSES) or Path(address).exists():
         network = network_for(open_pickle(local_pickle(address), trust, keys=()), "G")
@@ -79,12 +79,12 @@ def like_pickle(how: prepare.How, address: str, trust: bool) -> prepare.How:
 
 
 def configure(args: Any, given: frozenset[str], trust: bool, labels_of_plugin: bool, plugins: Plugins) -> set[str]:
-    """Give this run's G and D the architecture of the pickle that it starts from; args are the training loop's.
+    """Give this run's G and D the architecture of its starting pickle. args: of the training loop. Return the names of
+    the networks that the pickle lacks.
 
-    given: names of the options on the command line; trust: --trust-pickle; labels_of_plugin: labels are not the data
-    set's own, so that a pickle without labels may be conditioned by them. Returns the names of the networks that the
-    pickle lacks. Raises OptionError for a flag that contradicts the pickle, DataError if its networks do not fit the
-    data set."""
+    given: names of given options; trust: --trust-pickle; labels_of_plugin: labels come from a plug-in and not from the
+    data set, so they may condition a pickle without labels. Raises OptionError for an option that contradicts the
+    pickle, DataError if the pickle's networks do not fit the data set."""
     dataset = host_module("dnnlib").util.construct_class_by_name(**args["training_set_kwargs"])
     path = local_pickle(args["resume_pkl"])
     snapshot = open_pickle(path, trust)
@@ -92,7 +92,7 @@ def configure(args: Any, given: frozenset[str], trust: bool, labels_of_plugin: b
     if trust:
         args["trust_pickle"] = True
     if not snapshot.networks:
-        snapshot.network("G")  # its error says what the file has
+        snapshot.network("G")  # its error names the contents of the file
     lacking = set()
     for key, other in OTHER_G.items():
         if key not in snapshot.networks and other in snapshot.networks:
@@ -132,7 +132,7 @@ def configure(args: Any, given: frozenset[str], trust: bool, labels_of_plugin: b
 
 
 def check_frozen(args: Mapping[str, Any], lacking: set[str]) -> None:
-    """Raise OptionError if layers of a D are to be frozen that are not in the pickle, or more than D has."""
+    """Raise OptionError if layers of a D that the pickle lacks are to be frozen, or more layers than D has."""
     layers = (args.get("D_kwargs", {}).get("block_kwargs") or {}).get("freeze_layers") or 0
     if not layers:
         return
@@ -150,14 +150,14 @@ def check_frozen(args: Mapping[str, Any], lacking: set[str]) -> None:
 
 
 def network_for(snapshot: Snapshot, key: str) -> Network | None:
-    """Return what a network of this run starts from: the one of the same name; G and G_ema also from each other. None
-    if there is none, or it is of a class that the host has not."""
+    """Return the network of a pickle that a network of this run starts from: the one of the same name, or for G and
+    G_ema the other one. None if there is none, or if the host lacks its class."""
     found = snapshot.networks.get(key) or snapshot.networks.get(OTHER_G.get(key, ""))
     return found if found is not None and networks.has_class(found) else None
 
 
 def adopt(current: Mapping[str, Any], network: Network) -> Any:
-    """Return a network's arguments for this run: the pickle's, except for what belongs to the run or its data set."""
+    """Return a network's arguments for this run: the pickle's, except those that belong to the run or its data set."""
     cls = host_module("dnnlib").util.get_obj_by_name(current["class_name"])
     old = {key: value for key, value in network.init_kwargs.items() if key not in OF_THE_DATA}
     result = _with_settings_of(current, networks.in_the_shape_of(cls, old), host_module("dnnlib").EasyDict)
@@ -166,7 +166,7 @@ def adopt(current: Mapping[str, Any], network: Network) -> Any:
 
 
 def _with_settings_of(current: Mapping[str, Any], pickled: Mapping[str, Any], easy: type) -> Any:
-    """Return the arguments of a pickle, with those of OF_THE_RUN as they are now, at every level."""
+    """Return the arguments of a pickle, with this run's values for OF_THE_RUN, at every level."""
     result = easy({key: copy.deepcopy(value) for key, value in pickled.items() if key not in OF_THE_RUN})
     result.update({key: value for key, value in current.items() if key in OF_THE_RUN})
     for key, value in {**current, **pickled}.items():
@@ -199,7 +199,8 @@ def _check_data(path: Path, network: Network, side: int, channels: int, labels: 
 
 
 def _check_flags(current: Mapping[str, Any], network: Network, given: frozenset[str]) -> None:
-    """Refuse a flag that names another architecture than the pickle's; --cfg and defaults give way to it."""
+    """Raise OptionError for an option that names another architecture than the pickle's. The pickle overrides --cfg and
+    defaults."""
     for flag, key in ARCHITECTURE_FLAGS.items():
         asked, recorded = _find(current, key), _find(network.init_kwargs, key)
         if flag in given and None not in (asked, recorded) and asked != recorded:
@@ -213,7 +214,7 @@ def _check_flags(current: Mapping[str, Any], network: Network, given: frozenset[
 
 
 def _find(kwargs: Mapping[str, Any], key: str) -> Any:
-    """Return the value of an argument, wherever it is nested."""
+    """Return the value of an argument at any level; None if it is missing."""
     if key in kwargs:
         return kwargs[key]
     nested = [_find(value, key) for value in kwargs.values() if isinstance(value, Mapping)]
@@ -221,7 +222,7 @@ def _find(kwargs: Mapping[str, Any], key: str) -> Any:
 
 
 def _check_fit(path: Path, key: str, kwargs: Mapping[str, Any], network: Network, plugins: Plugins) -> None:
-    """Make the network once, to see whether the tensors fit: --cfg may name another kind of generator."""
+    """Build the network once. Raises DataError if the tensors do not fit: --cfg may name another kind of generator."""
     has_module = generators.has_module_before(network)
     if has_module and not any(
         "register_generator_module" in plugins.catalogue.hooks_of(name) for name in plugins.names
@@ -257,16 +258,16 @@ def _described(kwargs: Mapping[str, Any]) -> str:
 
 
 def copy_tensors(network: Network | None, module: torch.nn.Module) -> dict[str, str]:
-    """Copy what has the same name and shape. Returns what stayed at random: {name of a parameter: why}.
+    """Copy tensors of the same name and shape. Return the parameters that stay random: {name: reason}.
 
-    A mapping network that has labels and comes from one without starts neutral: labels change nothing at first."""
+    A mapping network with labels may start from one without: at first its labels change nothing."""
     left = {}
     tensors = {} if network is None else network.tensors
     parameters = dict(module.named_parameters())
     starts_with_labels = "mapping.embed.weight" in parameters.keys() - tensors.keys()
     for name, target in [*parameters.items(), *module.named_buffers()]:
-        source = tensors.get(name) if name != f"mapping.{generators.TEMPERATURE}" else None  # this run's counts
-        if source is not None and starts_with_labels and name == "mapping.fc0.weight":  # it takes them beside z
+        source = tensors.get(name) if name != f"mapping.{generators.TEMPERATURE}" else None  # the run's value counts
+        if source is not None and starts_with_labels and name == "mapping.fc0.weight":  # labels are inputs beside z
             source = _widened(source, target.shape[1])
         if source is not None and source.shape == target.shape:
             with torch.no_grad():
@@ -279,17 +280,16 @@ def copy_tensors(network: Network | None, module: torch.nn.Module) -> dict[str, 
 
 
 def _widened(weight: torch.Tensor, width: int) -> torch.Tensor:
-    """Widen a layer [K, F] to [K, width], so that it ignores the further inputs. The hosts multiply by 1 /
-    sqrt(inputs)."""
+    """Widen a layer [K, F] to [K, width] so that it ignores added inputs. The hosts multiply by 1 / sqrt(inputs)."""
     wide = weight.new_zeros([weight.shape[0], width])
     wide[:, : weight.shape[1]] = weight * (width / weight.shape[1]) ** 0.5
     return wide
 
 
 def table(module_name: str, module: torch.nn.Module, left: Mapping[str, str]) -> str:
-    """Describe what was copied in a line, and what was not in a line for each of the first few."""
+    """Return a line on the copied tensors, and a line for each of the first few that stay random."""
     parameters, buffers = (sum(1 for _ in tensors) for tensors in (module.parameters(), module.buffers()))
-    count = parameters + buffers if len(left) < parameters else len(left)  # buffers of a network that starts at random
+    count = parameters + buffers if len(left) < parameters else len(left)  # all random: buffers do not count
     lines = [f"  {module_name:<6} {count - len(left):>4} tensors copied, {len(left)} at random"]
     lines += [f"         at random: {name} ({why})" for name, why in list(left.items())[:8]]
     return "\n".join([*lines, f"         and {len(left) - 8} more"] if len(left) > 8 else lines)

@@ -1,4 +1,4 @@
-"""Values that are not finite: in weights, in heads, in the statistics of a tick."""
+"""A check for values that are not finite: in weights, in heads, in the statistics of a tick."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NETWORKS = ("G", "D", "G_ema")
 
 
 def not_finite(session: Session) -> list[str]:
-    """Return the names of tensors of networks and heads, then of statistics, that are not finite in this process."""
+    """Return the names of values that are not finite in this process: of networks and heads, then statistics."""
     networks = {name: getattr(session, name) for name in NETWORKS} | {"heads": session.heads}
     named = [(f"{name}.{key}", tensor) for name, network in networks.items() for key, tensor in _tensors(network)]
     counters = host_module("torch_utils.training_stats")._counters  # number, sum and sum of squares, by device

@@ -1,8 +1,8 @@
-"""The metrics of `evaluate` by name in the host's --metrics (`fid_clean`, `kid_efficientnet_lite0`, ...), and the best
-snapshot of a run, by these and by the host's own.
+"""The metrics of `evaluate` in the host's --metrics (`fid_clean`, `kid_efficientnet_lite0`, ...), and the best snapshot
+of a run, by these and by the host's metrics.
 
-The host calls a metric on each process of a run: each makes its share of the images, the first one judges them. Random
-numbers of the run are left as they were."""
+The host calls a metric on each process of a run. Each process makes its share of the images, and the first one computes
+the metric. The run's random numbers stay as they are."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ from stylegan_plugins.vision.extractors import Outputs
 from training_ext.distributed import broadcast_value, gather_objects, merged
 
 FLAG = "--metrics"
-ADDRESS = re.compile(r"""^[^#\n]*["'](https?://[^"']+)["']""", re.MULTILINE)  # in a line of code
-SECONDS = 10.0  # after which a host's download that does not answer is given up
-# In the environment, for processes that a script starts.
+ADDRESS = re.compile(r"""^[^#\n]*["'](https?://[^"']+)["']""", re.MULTILINE)  # an address in a line of code
+SECONDS = 10.0  # timeout of a host's download
+# Environment variables, for processes that a script starts.
 SAMPLES = "STYLEGAN_PLUGINS_METRIC_SAMPLES"
-RUN = "STYLEGAN_PLUGINS_METRIC_RUN"  # the directory of the run, whose plug-ins may have a sampler
+RUN = "STYLEGAN_PLUGINS_METRIC_RUN"  # directory of the run, whose plug-ins may have a sampler
 
 
 @dataclass(frozen=True)
 class Named:
-    """One of our metrics, which the host calls by its label."""
+    """A metric of this package, which the host calls by its label."""
 
     label: str
     metric: Metric
@@ -58,7 +58,7 @@ class Named:
         return extractors.load(self.features, {self.metric.reads}, device, f"{FLAG}={self.label}: features")
 
     def check(self, data: str | None, samples: int | None) -> None:
-        """Raise DataError or OptionError if it could not be computed. data: the reference, if known."""
+        """Raise DataError or OptionError if the metric cannot be computed. data: the reference; None: not known."""
         evaluate.require_libraries()
         self.network(torch.device("cpu"))
         if data is not None:
@@ -67,8 +67,8 @@ class Named:
 
 
 def named() -> dict[str, Named]:
-    """Return all of our metrics by label: each on Inception and on each backbone whose weights need no file. Those that
-    read training images are left out: the reference is the whole data set here."""
+    """Return our metrics by label: each on Inception and on each backbone whose weights need no file. Metrics that read
+    training images are left out: here the reference is the whole data set."""
     found = {}
     with_weights = (name for name, recipe in backbones.known().items() if not recipe.source)
     known = (extractors.Inception.key, *with_weights)
@@ -80,14 +80,14 @@ def named() -> dict[str, Named]:
 
 
 class Judge:
-    """Our metrics in this process. What they compare with is kept, and what a network has seen of a generator until
-    there is another."""
+    """Our metrics in this process. It keeps the references, and a network's outputs for a generator until the next
+    generator comes."""
 
     def __init__(self) -> None:
         self.comparisons: dict[tuple[str, str], evaluate.Comparison] = {}
         self.seen: tuple[Callable[[], Any], dict[tuple[str, str], Outputs]] = (lambda: None, {})
         self.details: dict[str, Callable[[Path], dict[str, Any]]] = {}
-        self.reference: dict[str, Any] = {}  # the arguments of the data set that the host's own metrics compare with
+        self.reference: dict[str, Any] = {}  # data set arguments of the host's own metrics
 
     def measure(self, this: Named, options: Any) -> dict[str, float]:
         """Return the figures of a metric. options: the host's MetricOptions. Called on all processes."""
@@ -120,12 +120,12 @@ class Judge:
     def _see(
         self, this: Named, options: Any, comparison: evaluate.Comparison, sampler: sample.Sampler | None
     ) -> Outputs:
-        """Return the outputs of a network for the images of all processes; nothing except on the first one."""
+        """Return a network's outputs for the images of all processes; empty except on the first process."""
         if self.seen[0]() is not options.G:
             self.seen = (weakref.ref(options.G), {})
         key = (this.features, this.metric.reads)
         if key not in self.seen[1]:
-            G = copy.deepcopy(options.G).to(options.device)  # the hosts' loops hand on one that lies on the CPU
+            G = copy.deepcopy(options.G).to(options.device)  # the hosts' loops give one on the CPU
             generator = sample.Generator(G, sampler, comparison.dataset)
             share = (options.rank, options.num_gpus)
             with torch.no_grad():
@@ -136,7 +136,8 @@ class Judge:
         return self.seen[1][key]
 
     def report(self, theirs: Callable[..., None], result: Any, run_dir: str | None, snapshot: str | None) -> None:
-        """Report as the host's report_metric, `theirs`; add what our results are of, and mark the best snapshot."""
+        """Report a result by the host's report_metric, `theirs`. Add the identity of our result, and mark the best
+        snapshot."""
         label = result["metric"]
         if label in self.details and snapshot is not None and os.path.isfile(snapshot):  # it may be an address
             result = type(result)({**result, **self.details[label](Path(snapshot))})
@@ -151,8 +152,8 @@ class Judge:
                 print(f"Best by {decides[0]}: {top.get('snapshot_pkl')} ({top['results'][decides[0]]:.5g})")
 
     def _of_hosts(self, label: str) -> dict[str, Any]:
-        """Return what identifies a result of the host's own metric, whose name says all but the data set; nothing if
-        that is unknown."""
+        """Return the identity of a result of the host's own metric: its name says all but the data set. Empty if the
+        data set is not known."""
         path = self.reference.get("path")
         if not isinstance(path, str) or not os.path.exists(path):
             return {}
@@ -161,7 +162,7 @@ class Judge:
 
 
 def _decides(label: str, keys: list[str]) -> tuple[str, bool] | None:
-    """Return the figure that says which snapshot is best, and whether more is better; None if none or several could."""
+    """Return the figure that ranks snapshots, and whether higher is better; None if none does or several might."""
     ours = host_module("metrics.metric_main")._metric_dict.get(label)
     if isinstance(ours, Named):
         higher = ours.metric.higher
@@ -171,7 +172,7 @@ def _decides(label: str, keys: list[str]) -> tuple[str, bool] | None:
 
 
 def mark_best_again(run_dir: Path, label: str) -> None:
-    """Let best.json of a run quote no result of a metric that its log has no more. Raises DataError."""
+    """Remove results from best.json of a run that are no longer in a metric's log. Raises DataError."""
     lines = records.read_lines(run_dir / f"metric-{label}.jsonl")
     decides = _decides(label, list(lines[0]["results"])) if lines else (label, True)
     if decides is not None:
@@ -182,8 +183,8 @@ _JUDGE = Judge()
 
 
 def register() -> None:
-    """Make our metrics known to the host's metric_main, and let it mark the best snapshot. Call it again when a plug-in
-    was added; a host without metrics, or with a metric of the same name, keeps what it has."""
+    """Add our metrics to the host's metric_main, and let it mark the best snapshot. Call it again after adding a
+    plug-in. A host without metrics stays as it is; a metric of the same name is not replaced."""
     try:
         metric_main: Any = host_module("metrics.metric_main")
     except ModuleNotFoundError:
@@ -191,7 +192,7 @@ def register() -> None:
     for label, this in named().items():
         metric_main._metric_dict.setdefault(label, this)
     theirs = metric_main.report_metric
-    if hasattr(theirs, "__wrapped__"):  # by us, before
+    if hasattr(theirs, "__wrapped__"):  # wrapped by an earlier call
         return
 
     @functools.wraps(theirs)
@@ -211,8 +212,8 @@ def register() -> None:
 
 
 def begin(run_dir: Path | None, samples: int | None) -> None:
-    """Note the run whose networks are measured in this process and in those that it starts; None: there is none.
-    samples: generated images; None: `evaluate.default_samples`."""
+    """Record the run whose networks are measured, for this process and those that it starts; None: no run. samples:
+    number of generated images; None: `evaluate.default_samples`."""
     os.environ[RUN], os.environ[SAMPLES] = str(run_dir or ""), str(samples or 0)
 
 
@@ -222,11 +223,11 @@ def _sampler() -> sample.Sampler | None:
 
 @contextlib.contextmanager
 def _labels_of_samples(options: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Let a metric of the host judge the images that `sample` makes: give its arguments with a G whose labels come from
-    the sampler of the run's plug-in, if it has one.
+    """Let a metric of the host judge the images that `sample` makes: yield its arguments with a G whose labels come
+    from the sampler of the run's plug-in, if it has one.
 
-    The host takes labels of generated images from the data set, one by one, and may use one for several images. So the
-    data set gives numbers meanwhile, and G's mapping network embeds the k-th as the sampler's k-th draw."""
+    The host takes labels of generated images from the data set, one by one, and may use one label for several images.
+    So the data set gives numbers meanwhile, and G's mapping network embeds number k as the sampler's k-th draw."""
     G, sampler, rank = options.get("G"), _sampler(), options.get("rank", 0)
     if G is None or not G.c_dim or sampler is None:
         yield options
@@ -241,7 +242,7 @@ def _labels_of_samples(options: dict[str, Any]) -> Iterator[dict[str, Any]]:
         draws = [np.random.RandomState([int(k), rank]) for k in inputs[0][:, 0].tolist()]
         return torch.stack([sampler.draw(G, random) for random in draws]).to(output)
 
-    judged = copy.deepcopy(G)  # the sampler embeds with the one that it is given
+    judged = copy.deepcopy(G)  # a copy: the sampler embeds with the G that it gets
     judged.mapping.embed.register_forward_hook(drawn)
     theirs, cls.get_label = cls.get_label, get_label
     try:
@@ -250,11 +251,11 @@ def _labels_of_samples(options: dict[str, Any]) -> Iterator[dict[str, Any]]:
         cls.get_label = theirs
 
 
-# What metrics download. ---------------------------------------------------------------------------
+# Downloads of metrics. ----------------------------------------------------------------------------
 
 
 def check_samples(samples: int | None, names: Sequence[str] | None) -> None:
-    """Raise OptionError for a number of images that was given and no metric of `names` generates."""
+    """Raise OptionError if a number of images is given and no metric of `names` uses it."""
     known = host_module("metrics.metric_main")._metric_dict if names else {}
     if samples is not None and not any(isinstance(known.get(name), Named) for name in names or ()):
         theirs = ",".join(names or ()) or "none"
@@ -265,10 +266,10 @@ def check_samples(samples: int | None, names: Sequence[str] | None) -> None:
 
 
 def check_metrics(names: Sequence[str], data: str | None, samples: int | None = None) -> None:
-    """Fetch what metrics of these names need, before training starts: the host's detectors into the host's own cache,
-    backbones into ours.
+    """Download the files of these metrics before training starts: the host's detectors into the host's cache, backbones
+    into ours.
 
-    data, samples: of our metrics. Raises OptionError or DataError if it cannot be had."""
+    data, samples: for our metrics. Raises OptionError or DataError if a file is not available."""
     if not names:
         return
     metric_main = host_module("metrics.metric_main")
@@ -276,7 +277,7 @@ def check_metrics(names: Sequence[str], data: str | None, samples: int | None = 
     for name in names:
         function = metric_main._metric_dict.get(name)
         if function is None:
-            continue  # the host says so
+            continue  # the host reports it
         if isinstance(function, Named):
             function.check(data, samples)
             continue
@@ -293,7 +294,7 @@ def check_metrics(names: Sequence[str], data: str | None, samples: int | None = 
 
 @contextlib.contextmanager
 def _not_waiting_forever(util: Any) -> Iterator[None]:
-    """Let the host's downloads time out: in a network that drops packets it would wait for ever."""
+    """Let the host's downloads time out: they would wait for ever in a network that drops packets."""
 
     class Session(requests.Session):
         request = functools.partialmethod(requests.Session.request, timeout=SECONDS)  # type: ignore[assignment]
@@ -306,7 +307,7 @@ def _not_waiting_forever(util: Any) -> Iterator[None]:
 
 
 def detector_urls(metric: types.FunctionType) -> list[str]:
-    """Return the addresses in the source of the host's modules that a metric names."""
+    """Return the addresses in the source of those modules of the host that a metric uses."""
     modules = [metric.__globals__.get(name) for name in metric.__code__.co_names]
     sources = [
         inspect.getsource(module)

@@ -15,7 +15,7 @@ from stylegan_plugins.files import datasets
 from stylegan_plugins.files.states import Info
 from stylegan_plugins.run.arguments import KEPT
 
-# Arguments that make no difference to the next iteration, or that a resumed run may be given anew.
+# Arguments that do not change the next iteration, or that a resumed run may change.
 FREE = (
     *("run_dir", "resume_pkl", "total_kimg", "kimg_per_tick", "image_snapshot_ticks", "network_snapshot_ticks"),
     *("metrics", "device", "data_loader_kwargs", "trust_pickle", "training_set_kwargs.path", "plugins.files"),
@@ -37,7 +37,7 @@ def identity_of(args: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_identity(info: Info, args: Mapping[str, Any], accept: bool, report: Callable[[str], None]) -> None:
-    """Raise StateError if data or arguments are not those of a state, unless the user accepts it; tell of other
+    """Raise StateError if data or arguments differ from the state's, unless the user accepts the change. Report other
     versions."""
     now = identity_of(args)
     path = args["training_set_kwargs"]["path"]
@@ -66,10 +66,10 @@ def check_identity(info: Info, args: Mapping[str, Any], accept: bool, report: Ca
 
 
 def _leaves(value: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield all values of nested dictionaries, by their path."""
+    """Yield all values of nested dictionaries with their paths."""
     for key, item in value.items():
         where = f"{path}.{key}" if path else key
         if isinstance(item, dict) and item:
             yield from _leaves(item, where)
-        elif item is not None:  # None is what an argument that is not there is
+        elif item is not None:  # None counts as a missing argument
             yield where, item

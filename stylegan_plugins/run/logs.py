@@ -1,6 +1,7 @@
 """Files that a run appends to. A resumed run truncates them to their length in its training state.
 
-Other files in the folder, and results of `evaluate` of snapshots that the state knows, stay. No link is followed."""
+Other files in the folder stay, and so do results of `evaluate` for snapshots that the state knows. No link is
+followed."""
 
 from __future__ import annotations
 
@@ -19,15 +20,15 @@ METRICS = "metric-*.jsonl"
 
 
 def lengths(run_dir: Path, of_plugins: Iterable[str]) -> dict[str, int]:
-    """Return the bytes of all logs of a run, by file name; 0 for one that is not there yet."""
+    """Return the bytes of all logs of a run, by file name; 0 for a log that does not exist yet."""
     names = {*OF_THE_LOOP, *of_plugins, *(file.name for file in run_dir.glob(METRICS))}
     return {name: file.stat().st_size if (file := run_dir / name).is_file() else 0 for name in sorted(names)}
 
 
 def cut(run_dir: Path, info: Info) -> list[str]:
-    """Cut the logs of a run to what they were when a state was written. Of later results of metrics, those of snapshots
-    that the run will write anew are left out. Returns the names of these metrics. Raises DataError if a log cannot be
-    written."""
+    """Cut the logs of a run to their length when a state was written. Later results of metrics stay, except for
+    snapshots that the run will write again. Return the names of metrics that lost lines. Raises DataError if a log
+    cannot be written."""
     fewer = []
     recorded = recorded_checksums(run_dir)
     known = {name for name, digest in info.snapshots.items() if recorded.get(name) == digest}
@@ -41,7 +42,7 @@ def cut(run_dir: Path, info: Info) -> list[str]:
             continue
         data = file.read_bytes()
         kept = [line for line in data[length:].splitlines(True) if name in metrics and _stays(line, known)]
-        with whole(file) as out:  # in place of a link, too
+        with whole(file) as out:  # replaces a link, too
             out.write(data[:length] + b"".join(kept))
         if name in metrics:
             fewer.append(name.removeprefix("metric-").removesuffix(".jsonl"))
@@ -49,16 +50,16 @@ def cut(run_dir: Path, info: Info) -> list[str]:
 
 
 def _stays(line: bytes, known: set[str]) -> bool:
-    """Return whether a result of a metric is not of a snapshot that the resumed run writes anew.
+    """Return whether a metric's result stays: the resumed run does not write its snapshot again.
 
-    known: names of snapshots that are as they were when the state was written"""
+    known: names of snapshots that have not changed since the state was written"""
     try:
         name = Path(json.loads(line)["snapshot_pkl"]).name
     except (ValueError, LookupError, TypeError, RecursionError):
-        return False  # cut off by a kill
+        return False  # a cut-off line of a killed process
     return name in known or not SNAPSHOT.fullmatch(name)
 
 
 def snapshots(run_dir: Path) -> dict[str, str]:
-    """Return the SHA-256 of all snapshots that a run has written, by file name."""
+    """Return the SHA-256 of all snapshots of a run, by file name."""
     return {name: digest for name, digest in recorded_checksums(run_dir).items() if (run_dir / name).is_file()}

@@ -11,7 +11,7 @@ from stylegan_plugins.errors import OptionError
 from stylegan_plugins.files import datasets, decoded
 
 COUNT = click.IntRange(min=1)
-# Where the value of an option belongs.
+# Nested arguments of the loop that an option sets.
 NESTED = {"glr": ("G_opt_kwargs", "lr"), "dlr": ("D_opt_kwargs", "lr"), "pl_weight": ("loss_kwargs", "pl_weight")}
 
 
@@ -44,7 +44,7 @@ def options() -> list[click.Option]:
 
 
 def apply(args: Any, extra: Mapping[str, float]) -> None:
-    """Set the arguments of options that were given. Raises OptionError for a value that does not fit the others."""
+    """Set the arguments of given options. Raises OptionError for a value that does not fit the others."""
     networks = args.get("G_kwargs", {})
     generator = networks.get("synthesis_kwargs", networks)
     for name, key in (("cbase", "channel_base"), ("cmax", "channel_max")):

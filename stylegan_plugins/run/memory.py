@@ -1,4 +1,4 @@
-"""Memory of a run: a GPU that has not enough, and a CPU whose C library gives freed memory back too early."""
+"""Memory of a run: an error for a full GPU, and a setting for a C library that returns freed memory too early."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from typing import Any
 from stylegan_plugins.errors import RunError
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # names of mallopt's parameters in glibc's malloc.h
-KEPT = 2**31 - 1  # freed bytes that stay, and ...
-MAPPED = 32 << 20  # ... size from which on a block is mapped alone: both the largest that glibc takes
+KEPT = 2**31 - 1  # freed bytes that are kept, and ...
+MAPPED = 32 << 20  # ... size from which a block is mapped alone: the largest values that glibc takes
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep the memory of freed tensors for the next ones, in this process. Other C libraries are left alone.
+    """Let glibc keep the memory of freed tensors for the next ones, in this process. Other C libraries stay as they
+    are.
 
-    By default it gives the end of its heap back to the system after each large tensor, which the next one gets again,
-    page by page: 15% to 30% of the time of training on a CPU (docs/inside/cost.md), and a third of the time of loading
-    images of 1024x1024 from memory without workers (docs/inside/loader.md)."""
+    By default it returns the end of its heap to the system after each large tensor, and the next tensor gets it back
+    page by page. That takes 15% to 30% of the time of training on a CPU (docs/inside/cost.md), and a third of the time
+    to load images of 1024x1024 from memory without workers (docs/inside/loader.md)."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt is not None:
         mallopt(MMAP_THRESHOLD, MAPPED)
@@ -27,8 +28,7 @@ def keep_freed_memory() -> None:
 
 
 def out_of_memory(args: Mapping[str, Any]) -> RunError:
-    """Return the error for a run that a GPU has not enough memory for, which says what to try. args: of the training
-    loop."""
+    """Return the error for a run that needs more memory than a GPU has, with advice. args: of the training loop."""
     count = args["batch_gpu"]
     group = args["D_kwargs"].get("epilogue_kwargs", {}).get("mbstd_group_size") or 1
     fitting = [n for n in range(1, count) if count % n == 0 and n % min(group, n) == 0]

@@ -1,4 +1,4 @@
-"""A method in one run: what a plug-in's `setup` returned, checked once; then the loop calls its bound methods."""
+"""A method in one run: the object that a plug-in's `setup` returned. It is checked once; the loop calls its hooks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stylegan_plugins.errors import PluginError
 from stylegan_plugins.manager import call_line, write_trace
 from training_ext.parts import PARTS, Augmentation, Average, ContractError, Critic, Head, Term, View
 
-_MARK = "stylegan_plugins_impl"  # what `hookimpl` leaves on a function
+_MARK = "stylegan_plugins_impl"  # attribute that `hookimpl` sets on a function
 HOOKS = {
     name: list(inspect.signature(spec).parameters)[1:]
     for name, spec in vars(hookspecs.MethodHooks).items()
@@ -43,11 +43,11 @@ Hook = Callable[..., Any]
 class Method:
     """The parts and the hooks of a method.
 
-    name    of its plug-in
-    made    what `setup` returned: parts under the names of PARTS, methods marked as hooks, and its own state
-    traced  calls of its hooks are printed
+    name    name of its plug-in
+    made    object that `setup` returned: parts under the names of PARTS, methods marked as hooks, and its own state
+    traced  print calls of its hooks
 
-    Raises PluginError for what is against the contract."""
+    Raises PluginError if the object breaks the contract."""
 
     def __init__(self, name: str, made: Any, traced: bool = False) -> None:
         self.name = name
@@ -77,7 +77,7 @@ class Method:
         return list(value)
 
     def _check_fields(self, part: Any) -> None:
-        """Fields that name one of a few things, and those that hold several."""
+        """Raise PluginError for a field with an unknown choice, or for a list with items of another type."""
         for name, allowed in CHOICES.items():
             value = getattr(part, name, allowed[0])
             if value not in allowed:
@@ -107,7 +107,8 @@ class Method:
         return value
 
     def _check_names(self) -> None:
-        """Parts are only found under the names of PARTS, hooks only where they are marked."""
+        """Raise PluginError for parts under other names than PARTS, and for hooks with a wrong name or without a
+        mark."""
         for attribute, value in _attributes(self.made).items():
             held = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else [value]
             if attribute not in PARTS and held and all(isinstance(part, PART) for part in held):
@@ -119,7 +120,7 @@ class Method:
                 raise self.fault(f"{attribute}() is not a hook of a method. Known: {', '.join(HOOKS)}.")
 
     def _hooks(self) -> Iterator[tuple[str, Hook]]:
-        """Bound methods, as functions of all arguments of the hook by name."""
+        """Yield the bound methods that are hooks, as functions of all arguments of the hook by name."""
         for attribute in _attributes(self.made):
             if attribute in HOOKS:
                 function = getattr(self.made, attribute)
@@ -134,8 +135,8 @@ class Method:
                 yield attribute, self._guarded(attribute, function, names)
 
     def _guarded(self, hook: str, function: Hook, names: list[str]) -> Hook:
-        """Return a hook as a function of all its arguments by name, which raises PluginError for a value of another
-        shape and for what is against the contract."""
+        """Return a hook as a function of all its arguments by name. It raises PluginError for a value of another shape,
+        and if the contract is broken."""
 
         def guarded(**arguments: Any) -> Any:
             if self.traced:
@@ -158,7 +159,7 @@ class Method:
     # State.
 
     def _check_state(self) -> bool:
-        """Return whether the method has a state. One that could not be saved is found now, not at the first save."""
+        """Return whether the method has a state. A state that cannot be saved is an error here already."""
         pair = [hasattr(self.made, name) for name in ("state_dict", "load_state_dict")]
         if any(pair) and not all(pair):
             raise self.fault("it has one of state_dict() and load_state_dict(); give both or neither.")
@@ -174,12 +175,12 @@ class Method:
         return state
 
     def load_state_dict(self, state: Any, device: torch.device) -> None:
-        """Hand a saved state back, each tensor on the device of its counterpart, or on this one if it has none."""
+        """Restore a saved state: each tensor on the device of its counterpart, or on `device` if it has none."""
         self.made.load_state_dict(_on_devices_of(self.made.state_dict(), state, device))
 
 
 def _unsaveable(value: Any, where: str) -> str | None:
-    """Return where a state holds something that a training state cannot hold, and what; None if nowhere."""
+    """Return place and type of a value that a training state cannot hold; None if there is none."""
     if type(value) in (dict, OrderedDict):
         keys = next((f"{where} has the key {key!r}" for key in value if not isinstance(key, str | int)), None)
         return keys or next((f for k, v in value.items() if (f := _unsaveable(v, f"{where}[{k!r}]"))), None)
@@ -190,7 +191,7 @@ def _unsaveable(value: Any, where: str) -> str | None:
 
 
 def _attributes(made: Any) -> dict[str, Any]:
-    """Return the attributes of an object, of its class and bases too, without calling any property."""
+    """Return the attributes of an object, its class and bases, without calling a property."""
     of_class = {name: value for base in reversed(type(made).__mro__) for name, value in vars(base).items()}
     return of_class | getattr(made, "__dict__", {})
 
@@ -213,12 +214,12 @@ def _on_devices_of(current: Any, saved: Any, device: torch.device) -> Any:
     return saved
 
 
-# What a session checks once. ----------------------------------------------------------------------
+# Checks that a session makes once. ----------------------------------------------------------------
 
 
 def check_terms(method: Method, D: torch.nn.Module, synthesis: torch.nn.Module, without_D: str | None = None) -> None:
-    """Raise PluginError for layers that the networks do not have, for terms that could never be computed, and for parts
-    that read a D that is not trained. without_D: the plug-in with which it is not."""
+    """Raise PluginError for layers that the networks lack, for terms that can never be computed, and for parts that
+    read a D that is not trained. without_D: the plug-in that trains without D."""
     for part in method.readers:
         seen = (view for view in getattr(part, "views", ()) if not (view.judged or view.gradient))
         reads_D = part.layers or any(view.groups != "none" for view in seen)
@@ -246,7 +247,7 @@ def check_terms(method: Method, D: torch.nn.Module, synthesis: torch.nn.Module, 
 
 
 def check_names(methods: Iterable[Method]) -> None:
-    """Raise PluginError for two parts of one kind and name."""
+    """Raise PluginError if two parts of one kind have the same name."""
     terms = [term for method in methods for term in method.terms]
     kinds: dict[str, list[Any]] = {
         "augmentations": [part for method in methods for part in method.augmentations],
@@ -262,8 +263,8 @@ def check_names(methods: Iterable[Method]) -> None:
 
 
 def refuse_readers(owner: Method, methods: Iterable[Method], without_D: str | None) -> None:
-    """Raise PluginError for a method that needs D or its logits. owner: of the critic, which has no logits; without_D:
-    the plug-in that says so of D."""
+    """Raise PluginError for a method that needs D or its logits. owner: method of the critic, which has no logits;
+    without_D: the plug-in that trains without D; None is an error, too."""
     if without_D is None:
         raise owner.fault("its critic has no logits, so that D is not trained: give the plug-in trains_D = False.")
     for method in methods:
@@ -282,13 +283,13 @@ def _reads_D(term: Term) -> bool:
 
 
 def other_layers(network: torch.nn.Module, layer: str) -> str:
-    """Return the names of the larger layers of a network that has no layer of this name, else nothing."""
+    """Return names of the larger layers of a network if it lacks this layer, else ""."""
     known = {name for name, _ in network.named_modules() if name}
     return "" if layer in known else ", ".join(sorted(name for name in known if name.count(".") <= 1))
 
 
 def check_value(method: Method, term: Term, value: Any, sizes: set[int]) -> None:
-    """Raise PluginError if a term's value is neither [N] nor [M] of one of its views. sizes: N, and every M."""
+    """Raise PluginError unless a term's value is [N], or [M] of one of its views. sizes: N, and every M."""
     expected = " or ".join(f"[{size}]" for size in sorted(sizes))
     came = f"of shape {list(value.shape)}" if isinstance(value, torch.Tensor) else _described(value)
     if not isinstance(value, torch.Tensor) or value.ndim != 1 or len(value) not in sizes:

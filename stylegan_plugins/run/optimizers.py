@@ -1,4 +1,4 @@
-"""Optimisers of a run: without torch's compiler, put back from a state that may be crafted, and how often they step."""
+"""Optimisers of a run: without torch's compiler, restored from a state that may be crafted, and how often they step."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-# What optimisers of torch keep as one number of each parameter.
+# Values that torch's optimisers keep as one number for each parameter.
 SCALARS = ("step", "mu_product", "eta", "ax")
 
 
@@ -50,8 +50,8 @@ def _with_gradients_as_told(step: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
-    """Put a saved state back. Raises ValueError, LookupError, TypeError or AttributeError if it is not one of this
-    optimiser: torch itself would take it, and fail in the first step."""
+    """Restore a saved state. Raises ValueError, LookupError, TypeError or AttributeError if it does not belong to this
+    optimiser: torch would accept it, and fail in the first step."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for index, values in saved["state"].items():
         for name, value in values.items():
@@ -72,7 +72,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -
 def fuse_on_cpu(optimizers: Iterable[torch.optim.Optimizer]) -> None:
     """Let Adam update all parameters in one call on a CPU, unless it was made with `fused` or `foreach`.
 
-    Results differ by rounding. A training state has the setting, so a resumed run keeps its own."""
+    Results differ by rounding. A training state has the setting, so a resumed run keeps it."""
     for group in (group for optimizer in optimizers if _fusible(optimizer) for group in optimizer.param_groups):
         on_cpu = all(parameter.device.type == "cpu" for parameter in group["params"])
         if on_cpu and group["fused"] is None and group["foreach"] is None and not group["differentiable"]:
@@ -80,26 +80,26 @@ def fuse_on_cpu(optimizers: Iterable[torch.optim.Optimizer]) -> None:
 
 
 def _fusible(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether one call may update all parameters: it takes a parameter and its moments as they lie in memory, and a
-    training state has contiguous moments."""
+    """Return whether one call may update all parameters. The call takes a parameter and its moments as they lie in
+    memory, and a training state has contiguous moments."""
     parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
     return type(optimizer) is torch.optim.Adam and all(parameter.is_contiguous() for parameter in parameters)
 
 
 def _fits(optimizer: torch.optim.Optimizer, kept: Any) -> bool:
-    """Whether an optimiser may step as `fused` of a state says: a run keeps its own way."""
+    """Return whether an optimiser can step by a saved `fused`: a resumed run keeps its setting."""
     return kept is None or (isinstance(kept, bool) and kept <= _fusible(optimizer))
 
 
 def spread(phases: Iterable[Any], interval: int) -> None:
-    """Let phases of the hosts' loop, which are done in every `phase.interval`-th iteration, be done less often."""
+    """Let phases of the hosts' loop run less often: every (`phase.interval` * `interval`)-th iteration."""
     if interval > 1:
         for phase in phases:
             phase.interval *= interval
 
 
 def _alike(value: Any, kept: Any) -> bool:
-    """Whether both are numbers in [0, 1e9], or sequences of them, or the same."""
+    """Return whether both are numbers, the saved one in [0, 1e9], or sequences of such numbers, or equal."""
     if isinstance(value, list | tuple):
         return isinstance(kept, list | tuple) and len(kept) == len(value) and all(map(_alike, value, kept))
     if isinstance(value, int | float) and not isinstance(value, bool):

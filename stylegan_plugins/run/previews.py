@@ -1,5 +1,5 @@
-"""What is to be seen of a run while it goes on: image grids by time beside those of the host's ticks, of a size that
-takes seconds, and the page of the run. None of it draws a random number."""
+"""Previews of a run while it trains: image grids by time, beside the grids at the host's ticks, small enough to take
+seconds, and the page of the run. They draw no random numbers."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from stylegan_plugins.run.progress import duration
 from stylegan_plugins.run.session import Session
 
 EARLY_MINUTES, MINUTES, EARLY = 2.0, 10.0, 30.0  # between two grids in the first EARLY minutes, and later
-PAGE_SECONDS = 15.0  # between two pages, at least
-MOST_IMAGES, LEAST_IMAGES = 256, 16  # of a grid that is drawn on a CPU
+PAGE_SECONDS = 15.0  # between two versions of the page, at least
+MOST_IMAGES, LEAST_IMAGES = 256, 16  # images of a grid that is drawn on a CPU
 WORK = 1.5e11  # multiplications of such a grid: some seconds on two cores
 
 
@@ -29,9 +29,9 @@ WORK = 1.5e11  # multiplications of such a grid: some seconds on two cores
 class Previews:
     """The image grids and the page of a run, on its first process.
 
-    minutes   between two image grids; 0: only the host's; None: EARLY_MINUTES at first, MINUTES later
-    pages     keep report.html of the run directory fresh
-    kept      images in the grid of the run that is resumed, 0 for a new one
+    minutes   between two image grids; 0: only the host's grids; None: EARLY_MINUTES at first, MINUTES later
+    pages     keep report.html in the run directory up to date
+    kept      images in the grid of the resumed run; 0 for a new run
     begun     images that the run has seen before it is resumed
     clock     seconds, for tests"""
 
@@ -45,15 +45,15 @@ class Previews:
     def __post_init__(self) -> None:
         self._begin = self._drawn = self.clock()
         self._paged = -math.inf
-        self._latents: tuple[int, list[int]] | None = None  # of the host's grid: how many, and those that are drawn
+        self._latents: tuple[int, list[int]] | None = None  # size of the host's grid, and places of the drawn images
 
     # --- Before training. ---
 
     def grid(self, size: tuple[int, int], images: Any, labels: Any, G_ema: Any, D: Any, batch_gpu: int) -> Any:
-        """Return size (columns, rows), real images [N, C, H, W] and labels [N, ...] of the run's image grid, made of
-        those of the host's. Prints how long the run takes, about.
+        """Return size (columns, rows), real images [N, C, H, W] and labels [N, ...] of the run's image grid, and print
+        how long the run takes, about.
 
-        On a CPU it is smaller: the upper left part of the host's."""
+        On a CPU the grid is the upper left part of the host's."""
         if self.session is None:
             return size, images, labels
         speed = self.session.num_gpus / estimate.seconds_per_image(G_ema, D, batch_gpu)
@@ -71,8 +71,8 @@ class Previews:
         return size, images[places], labels[places]
 
     def latents(self, shape: Any, **how: Any) -> torch.Tensor:
-        """Draw latents [N, z_dim] of the image grid: those that the host would draw, so that training sees the same
-        random numbers whatever the size of the grid."""
+        """Draw latents [N, z_dim] of the image grid: a part of the host's latents, so that the size of the grid does
+        not change random numbers of training."""
         if self._latents is None:
             return torch.randn(shape, **how)
         count, places = self._latents
@@ -92,10 +92,10 @@ class Previews:
             self._drawn = self.clock()
 
     def draw(self, loop: Mapping[str, Any]) -> None:
-        """Write the image grid of this moment, under the host's name for it."""
+        """Write the current image grid, under the host's file name."""
         assert self.session is not None
         save = getattr(host_module("training.training_loop"), "save_image_grid", None)
-        if save is None or loop.get("grid_size") is None:  # a fork has another grid
+        if save is None or loop.get("grid_size") is None:  # a fork may have another grid
             return
         G, parts = self.session.G_ema, zip(loop["grid_z"], loop["grid_c"], strict=True)
         with torch.no_grad():
@@ -105,7 +105,7 @@ class Previews:
         self.page()
 
     def page(self, end: bool = False) -> None:
-        """Write report.html of the run, if the last one is not of this moment. end: of training."""
+        """Write report.html of the run if the last version is old enough, or at the end of training (`end`)."""
         if self.session is None or not self.pages or self.session.rank != 0:
             return
         if end or self.clock() - self._paged >= PAGE_SECONDS:

@@ -1,7 +1,7 @@
-"""Several processes of one run: an error of one ends all, and it is the error that the user sees.
+"""Several processes of one run: an error in one of them ends all, and the user sees this error.
 
-torch.multiprocessing.spawn, by which the hosts start processes, reports the process that ends first. It sends SIGTERM
-to the others, and SIGKILL after 30 seconds."""
+The hosts start processes by torch.multiprocessing.spawn, which reports the process that ends first. It sends SIGTERM to
+the others, and SIGKILL after 30 seconds."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 from stylegan_plugins.errors import RunError, StateError, UserError
 from stylegan_plugins.run import signals
 
-SECONDS = 20.0  # less than the 30 after which spawn kills
-# Backends raise plain RuntimeErrors, too.
+SECONDS = 20.0  # less than the 30 seconds after which spawn kills
+# Backends also raise plain RuntimeErrors.
 LOST = re.compile(r"gloo|nccl|connection (closed|reset|refused)|broken pipe|socket", re.IGNORECASE)
 
 
 def cause_first(run: Callable[..., None]) -> Callable[..., None]:
-    """Let a process that lost another one wait, so that it does not end before the one that has the cause. If a signal
-    has come or comes meanwhile, it is no error: this process ends, too."""
+    """Let a process that lost another one wait, so that the process with the cause ends first. If a signal asks the run
+    to end, this process ends without an error."""
 
     @wraps(run)
     def waiting(*args: object, **kwargs: object) -> None:
@@ -42,13 +42,13 @@ def cause_first(run: Callable[..., None]) -> Callable[..., None]:
 
 
 def lost_another(error: BaseException) -> bool:
-    """Return whether an error is that of a collective in which another process has ended."""
+    """Return whether an error comes from a collective in which another process has ended."""
     return torch.distributed.is_initialized() and LOST.search(str(error)) is not None
 
 
 def error_of(error: ProcessRaisedException | ProcessExitedException) -> UserError | None:
-    """Return the error of a process that ended all others; None if it is not one that a user can mend."""
-    if isinstance(error, ProcessRaisedException):  # it is text by now
+    """Return the error of the process that ended all others; None if a user cannot mend it."""
+    if isinstance(error, ProcessRaisedException):  # only its text is left
         message = re.search(r"^stylegan_plugins\.errors\.\w+: (.*)", str(error), re.MULTILINE)
         return None if message is None else UserError(message.group(1))
     how = f"exit code {error.exit_code}" if error.signal_name is None else error.signal_name

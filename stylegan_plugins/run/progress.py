@@ -1,4 +1,4 @@
-"""One line of progress: images per second and the time that is left."""
+"""A line of progress: images per second and the time left."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import TextIO
 
 @dataclass(eq=False)
 class Progress:
-    """A line twice a minute, which the host's logger also writes to log.txt; on a terminal it is rewritten in place
-    between.
+    """A line twice a minute, which the host's logger also writes to log.txt. On a terminal it is also rewritten in
+    place between.
 
     total_kimg   length of the run in thousands of real images
     log          where lines go; None: standard output, which the host's logger copies
@@ -27,7 +27,7 @@ class Progress:
 
     LOG_SECONDS = 30.0
     TERMINAL_SECONDS = 0.5
-    WINDOW = 50  # iterations that the speed is measured over
+    WINDOW = 50  # iterations that give the speed
 
     def __post_init__(self) -> None:
         self.total = int(self.total_kimg * 1000)
@@ -37,7 +37,7 @@ class Progress:
         self._logged = self._shown = self.clock()
 
     def update(self, cur_nimg: int) -> None:
-        """Count an iteration that is done; cur_nimg: real images shown so far."""
+        """Count a completed iteration. cur_nimg: real images shown so far."""
         now = self.clock()
         self._seen.append((now, cur_nimg))
         if now - self._logged >= self.LOG_SECONDS or cur_nimg >= self.total:
@@ -51,7 +51,7 @@ class Progress:
     def line(self, cur_nimg: int) -> str:
         """Return the line, for example `progress: 1.2 of 25.0 kimg (4%)  57.3 images/s  6m 55s left`."""
         (start, first), (now, last) = self._seen[0], self._seen[-1]
-        share = min(100 * cur_nimg // max(self.total, 1), 100)  # the last batch may go beyond
+        share = min(100 * cur_nimg // max(self.total, 1), 100)  # the last batch may exceed it
         text = f"progress: {cur_nimg / 1000:.1f} of {self.total / 1000:.1f} kimg ({share}%)"
         if now <= start or last <= first:
             return text

@@ -21,7 +21,7 @@ from stylegan_plugins.manager import recorded
 from stylegan_plugins.run import argument_schema, arguments, host_metrics, logs, signals, torchrun
 from stylegan_plugins.run.identity import check_identity, identity_of
 
-# Options that may be given anew, and what numbers from 1 on are called among the arguments of the loop.
+# Options that may change, with values from 1 on, and the arguments of the loop that they set.
 COUNTS = {
     "kimg": ["total_kimg"],
     "snap": ["image_snapshot_ticks", "network_snapshot_ticks"],
@@ -32,11 +32,11 @@ CHANGEABLE = (*COUNTS, *arguments.KEPT, "data", "metrics", "workers", "device")
 
 
 class CompleteError(StateError):
-    """A run has come to its end."""
+    """An error for a run that is already complete."""
 
 
 class Begun(Exception):
-    """The run of a command is there already. run_dir: its directory"""
+    """An exception for a command whose run already exists. run_dir: its directory"""
 
     def __init__(self, run_dir: Path) -> None:
         super().__init__(run_dir)
@@ -44,14 +44,14 @@ class Begun(Exception):
 
 
 def begun(outdir: Path, args: Mapping[str, Any]) -> Path | None:
-    """Return the newest run in a folder of runs that has the data and arguments of `args` and a state to go on from;
+    """Return the newest run in a folder of runs that has the data and arguments of `args`, and a state to resume from;
     None if there is none."""
     identity = identity_of(args)
     mine = (identity["arguments"], identity["data"], identity["labels"], args.get("resume_pkl"))
     for run_dir in reversed(run_folders.runs(outdir)):
         options = run_folders.read_options(run_dir) or {}
         for path in states.states_of(run_dir):
-            with contextlib.suppress(StateError):  # a damaged one
+            with contextlib.suppress(StateError):  # a damaged state
                 info = states.read_info(path)
                 if (info.arguments, info.data, info.labels, options.get("resume_pkl")) == mine:
                     return run_dir
@@ -59,10 +59,10 @@ def begun(outdir: Path, args: Mapping[str, Any]) -> Path | None:
 
 
 def resume(command: click.Command, run_dir: Path, given: Mapping[str, Any]) -> None:
-    """Resume a run, as the host's train.py trains. The run is locked from the first check to its end.
+    """Resume a run and train it as the host's train.py does. The run is locked from the first check to its end.
 
-    given: the options of this call. Raises OptionError for one that cannot change in the middle of a run, and
-    StateError if there is nothing to go on from."""
+    given: the options of this call. Raises OptionError for an option that cannot change in the middle of a run,
+    StateError if there is no state to resume from."""
     with states.locked(run_dir):
         source = (run_folders.read_options(run_dir) or {}).get("resume_pkl")
         args, path, info, state = _prepared(run_dir, given)
@@ -71,7 +71,7 @@ def resume(command: click.Command, run_dir: Path, given: Mapping[str, Any]) -> N
             states.set_aside_newer(path)
             for label in logs.cut(run_dir, info):
                 host_metrics.mark_best_again(run_dir, label)
-            if given.keys() & {*CHANGEABLE}:  # what a run was last told is what it goes on with
+            if given.keys() & {*CHANGEABLE}:  # later resumes use the options given last
                 write_json(run_dir / run_folders.OPTIONS, {**args, "resume_pkl": source})
             _launch(command, args, path, state)
 
@@ -91,12 +91,12 @@ def _prepared(run_dir: Path, given: Mapping[str, Any]) -> tuple[dict[str, Any], 
     where = f"--resume-run: {run_dir / run_folders.OPTIONS}: "
     argument_schema.check(args, where)
     args["run_dir"] = str(run_dir)  # it may have been moved
-    args["resume_pkl"] = None  # the state has what came from it
+    args["resume_pkl"] = None  # the state already has its tensors
     plugins = recorded(args.get("plugins", {}))
     argument_schema.check_names(args, plugins, where)
-    host_metrics.register()  # those of plug-ins that are files
+    host_metrics.register()  # also metrics of plug-ins that are files
     _change(args, given)
-    argument_schema.check(args)  # what is given now is named by its flag
+    argument_schema.check(args)  # options of this call are named by flag
     data = args["training_set_kwargs"]
     if not Path(data["path"]).exists() and args.get("pictures"):  # the cache was emptied
         data["path"] = prepare.usable(args["pictures"]["source"], prepare.How.of_run(run_dir))
@@ -143,7 +143,7 @@ def _prepared(run_dir: Path, given: Mapping[str, Any]) -> tuple[dict[str, Any], 
 
 
 def _launch(command: click.Command, args: dict[str, Any], path: Path, state: dict[str, Any]) -> None:
-    """Train as the host's train.py does: its subprocess_fn, in this process or in one for each GPU."""
+    """Train by the host's subprocess_fn, as its train.py does: in this process, or in one process for each GPU."""
     easy = _easy(args)
     callback = inspect.unwrap(command.callback)  # type: ignore[arg-type]
     subprocess_fn = callback.__globals__["subprocess_fn"]
@@ -186,7 +186,7 @@ def _change(args: dict[str, Any], new: Mapping[str, Any]) -> None:
 
 
 def _easy(value: Any) -> Any:
-    """Dictionaries as the host has them, whose keys are attributes."""
+    """Return dictionaries as the host's type, whose keys are attributes."""
     if isinstance(value, dict):
         return host_module("dnnlib").EasyDict({key: _easy(item) for key, item in value.items()})
     return value

@@ -1,6 +1,6 @@
 """The rules of `stylegan-plugins advise`: published figures, and a table from data to options.
 
-A new result changes a row here, and docs/make_reference.py writes it to which_method.md and transfer.md in
+A new result changes a row here. docs/make_reference.py writes the rows to which_method.md and transfer.md in
 docs/methods."""
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Figures:
-    """A published table, FID, lower is better.
+    """A published table of FID; lower is better.
 
     title    data, networks and protocol in words
     source   paper and table
@@ -101,7 +101,7 @@ FIGURES = {
 
 @dataclass(frozen=True)
 class Quote:
-    """Figures of a table of FIGURES. columns: all of them if empty."""
+    """Figures of a table of FIGURES. columns: those to quote; empty: all."""
 
     table: str
     rows: tuple[str, ...]
@@ -117,9 +117,9 @@ class Quote:
 
 @dataclass(frozen=True)
 class Known:
-    """Anything else that is known, or that nothing is.
+    """Anything else that is known, or a statement that nothing is known.
 
-    source    a page of this repository, or what was read elsewhere; empty if nothing is known"""
+    source    a page of this repository, or a source elsewhere; empty if nothing is known"""
 
     text: str
     source: str = ""
@@ -133,12 +133,12 @@ class Known:
 
 @dataclass(frozen=True)
 class Facts:
-    """Facts of a case, of which rules have ranges.
+    """Facts of a case. Rules give ranges of them.
 
-    images, side      number of pictures, and their side in pixels as they are trained on
-    classes           classes of the pictures, 0 without; per_class: pictures of the smallest
-    fixed             the pictures may not be mirrored, moved or recolored
-    pickle            a network to start from is given; trained_D: it has a D that was trained
+    images, side      number of pictures, and their side in pixels in training
+    classes           classes of the pictures, 0 without; per_class: pictures of the smallest class
+    fixed             pictures must not be mirrored, moved or recolored
+    pickle            there is a network to start from; trained_D: it has a trained D
     pickle_classes    classes of that network
     gpu               memory of the GPU in GiB, 0 without a GPU"""
 
@@ -153,7 +153,7 @@ class Facts:
     gpu: float = 0.0
 
 
-Range = tuple[float, float]  # both ends belong to it
+Range = tuple[float, float]  # both ends included
 MANY = float("inf")
 YES: Range = (1, 1)
 NO: Range = (0, 0)
@@ -163,12 +163,12 @@ NO: Range = (0, 0)
 class Rule:
     """A row of the table.
 
-    data      for which data, in words
+    data      the case in words
     when      ranges of Facts
     why       two or three sentences
-    evidence  a figure with its source, or that none is known
+    evidence  a figure with its source, or a statement that none is known
     options   of train.py
-    then      what to compare with next"""
+    then      a next comparison"""
 
     data: str
     when: Mapping[str, Range]
@@ -183,7 +183,7 @@ class Rule:
 
 
 ADA_README = "README of NVlabs/stylegan2-ada-pytorch"
-FREEZABLE: Range = (32, MANY)  # freezed keeps the blocks above 16x16
+FREEZABLE: Range = (32, MANY)  # freezed keeps the blocks above 16x16 fixed
 
 METHODS = (  # the first that fits counts
     Rule(

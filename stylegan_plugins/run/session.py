@@ -28,8 +28,8 @@ from training_ext.passes import augmented, layer_shape
 
 @dataclass(eq=False)
 class Session:
-    """The state of a run: the patched host files call it, and `setup` gets it. Without active plug-ins it prints
-    progress and does nothing else.
+    """The state of a run: the patched host files call it, and `setup` gets it. Without active plug-ins it only prints
+    progress.
 
     For methods, after `attach`:
     G, D, G_ema    the host's networks
@@ -54,7 +54,7 @@ class Session:
     rounds: int = 1
     run_dir: Path = Path()
     progress: Progress | None = None
-    on_nan: str = "stop"  # or "warn": a run goes on although values are not finite
+    on_nan: str = "stop"  # or "warn": a run continues although values are not finite
 
     def __post_init__(self) -> None:
         self.nimg = self.batch_idx = self.round = 0
@@ -62,8 +62,8 @@ class Session:
         self.heads = torch.nn.ModuleDict()
         self.dataset: Any = None
         self.drawn: deque[int] = deque()  # places of the images that the loop has fetched and not yet trained on
-        self._labels: torch.Tensor | None = None  # that took the place of the data set's
-        self._trained: dict[str, list[torch.nn.Parameter]] = {}  # of heads; what an author has frozen stays frozen
+        self._labels: torch.Tensor | None = None  # labels that replace the data set's
+        self._trained: dict[str, list[torch.nn.Parameter]] = {}  # of heads; parameters frozen by an author stay frozen
         self._head_optimizers: dict[str, torch.optim.Optimizer] = {}
         self._silent = False
         self.logs: list[str] = []
@@ -71,8 +71,8 @@ class Session:
     # --- For methods. ---
 
     def log(self, name: str) -> Path:
-        """Return the path of a file of this name in the run directory to which a method appends lines; to be asked for
-        in `setup`. A resumed run cuts it to what it was when its state was written."""
+        """Return the path of a log file of this name in the run directory, to which a method appends lines. Call it in
+        `setup`. A resumed run cuts the log to its length when its state was written."""
         self.logs.append(name)
         return self.run_dir / name
 
@@ -81,34 +81,34 @@ class Session:
         return self.plugins.options[plugin]
 
     def report(self, name: str, value: Any) -> None:
-        """Report values of a statistic, which `stats.jsonl` has as mean and standard deviation over a tick. All
-        processes must report the same names in the same order."""
+        """Report values of a statistic: `stats.jsonl` has their mean and standard deviation over a tick. All processes
+        must report the same names in the same order."""
         if not self._silent:
             host_module("torch_utils.training_stats").report(name, value)
 
     def generate(self, z: torch.Tensor, c: torch.Tensor, mixing: bool = True) -> torch.Tensor:
-        """Return images of G for latents [N, z_dim] and labels [N, c_dim], with a graph, and with style mixing as in
-        training unless `mixing` is False; G's moving averages stay as they are."""
+        """Return images of G for latents [N, z_dim] and labels [N, c_dim], with a graph. Style mixing is as in training
+        unless `mixing` is False. G's moving averages stay as they are."""
         return self.loss.generate(z, c, mixing)
 
     def variant(self, images: Images, z: torch.Tensor, mixing: bool = True, shown: bool = False) -> torch.Tensor:
-        """Return images of G for other latents [N, z_dim] with the labels and random draws of these generated images:
-        their noise, their style mixing unless `mixing` is False, and, with `shown`, their ADA and augmentations, as D
-        would see them. With a graph; for views and terms, while their pass is made."""
+        """Return images of G for other latents [N, z_dim], with a graph, with the labels and random draws of these
+        generated images: their noise, and their style mixing unless `mixing` is False. With `shown` also their ADA and
+        augmentations, as D would see them. For views and terms, while their pass is made."""
         with drawn_again(self.loss.before_G, self.device):
             raw = self.generate(z, images.labels, mixing)
             return self.augment(replace(images, raw=raw)) if shown else raw
 
     def augment(self, images: Images, ada: bool = True) -> torch.Tensor:
-        """Return images after another draw of all that D's input passes through: of the raw images, or, without
-        `ada`, of the clean ones, [N, C, H, W], with a graph."""
+        """Return images [N, C, H, W] after another draw of all steps before D, with a graph. The steps start from
+        the raw images, or from the clean images if `ada` is False."""
         clean = self.loss.clean(images.raw, images.labels)[0] if ada else images.clean
         return augmented(self.augmentations, clean, images.source, images.phase)[0]
 
     def see(self, images: Images) -> Pass:
-        """Return the pass of D and the critic for `images.raw`, after another draw of all that D's input passes
-        through, with a graph: for images that a term has made, `dataclasses.replace(step.one.images, raw=...)`. It has
-        logits, and no layers; no statistic is reported."""
+        """Return the pass of D and the critic for `images.raw`, after another draw of all steps before D, with a graph.
+        For images that a term has made: `dataclasses.replace(step.one.images, raw=...)`. The pass has logits and no
+        layers; no statistic is reported."""
         with self.silent():
             return self.loss.see(images)
 
@@ -119,25 +119,25 @@ class Session:
         return layer_shape(self.D, layer, self.device)
 
     def judge(self, images: torch.Tensor, labels: torch.Tensor, source: Source = "real") -> torch.Tensor:
-        """Return the critic's logits [N, K] of images [N, C, H, W] in [-1, 1], without ADA and augmentations, but with
-        stylegan3's blur, which fades out. Without gradient; no statistic is reported."""
+        """Return the critic's logits [N, K] of images [N, C, H, W] in [-1, 1], without gradient, ADA and augmentations,
+        but with stylegan3's blur, which fades out. No statistic is reported."""
         with self.silent():
             return self.loss.judge(images, labels, source)
 
     def average(self, values: torch.Tensor) -> torch.Tensor:
-        """Return the mean of values of all processes, [], without gradient. All processes must call it, equally often
+        """Return the mean of values over all processes, [], without gradient. All processes must call it equally often
         and in the same order."""
         return mean_over_ranks(values, self.num_gpus)
 
     def relabel(self, labels: torch.Tensor) -> None:
         """Let the images of the host's data set have these labels [M, c_dim] from the next round on, in the order of
-        the data set. `register_labels` gives placeholders of the same shape. All processes must do it."""
+        the data set. All processes must call it. `register_labels` gives placeholders of the same shape."""
         if self.dataset is None or len(labels) != len(self.dataset):
             count = "no data set here" if self.dataset is None else f"{len(self.dataset)} images"
             raise ContractError(f"relabel() has {len(labels)} labels and {count}")
         self._labels = labels.to(self.device)
         values = labels.cpu().numpy()
-        self.dataset.get_label = lambda index: values[index].copy()  # for generated images; workers have theirs
+        self.dataset.get_label = lambda index: values[index].copy()  # for generated images; workers have copies
 
     @property
     def optimizers(self) -> list[torch.optim.Optimizer]:
@@ -148,7 +148,7 @@ class Session:
 
     @contextmanager
     def silent(self) -> Iterator[None]:
-        """Report no statistic meanwhile."""
+        """Report no statistics within this context."""
         self._silent = True
         try:
             yield
@@ -156,7 +156,7 @@ class Session:
             self._silent = False
 
     def begin(self, phase: str) -> bool:
-        """Switch on what this phase trains. Returns whether there is anything."""
+        """Let this phase's parameters have gradients. Return whether there are any."""
         if phase[0] == "D" and self.critic.logits is None:
             return False
         for head in self._heads:
@@ -171,11 +171,11 @@ class Session:
         return trained or any(head.network == phase[0] for head in self._heads)
 
     def regularises_G(self) -> bool:
-        """Return whether path lengths have a gradient: not while the whole mapping network is frozen."""
+        """Return whether path lengths have a gradient: they have none while the whole mapping network is frozen."""
         return any(parameter.requires_grad for parameter in self.G.mapping.parameters())
 
     def terms(self, network: str, phase: str, main: bool, reg: bool) -> list[Term]:
-        """Return the terms of a network that are computed now, by name: the order of plug-ins decides no sum."""
+        """Return the terms of a network to compute now, sorted by name: the order of plug-ins changes no sum."""
         wanted = {"main": main, "reg": reg}
         return [
             term
@@ -184,25 +184,25 @@ class Session:
         ]
 
     def labels(self, given: torch.Tensor) -> torch.Tensor:
-        """Return the labels of this round's real images, [N, c_dim]: those of `relabel`, or the given ones."""
+        """Return the labels of this round's real images, [N, c_dim]: labels from `relabel`, or `given`."""
         return given if self._labels is None else self._labels[self.index(len(given))]
 
     def paired_latents(self, z: torch.Tensor, labels: torch.Tensor) -> Any:
-        """Return latents [N, z_dim] and labels of G's images in its main phase if a method gives them, else None. z: of
-        the loop; labels: of the real images of this round."""
+        """Return latents [N, z_dim] and labels of G's images in its main phase if a method gives them, else None. z:
+        the loop's latents; labels: labels of this round's real images."""
         hooks = self._hooks("paired_latents")
         for give in hooks:
             z, labels = give(z=z, labels=labels, index=self.index(len(labels)))
         return (z, labels) if hooks else None
 
     def real_images(self, images: torch.Tensor, labels: torch.Tensor, phase: str) -> Any:
-        """Return what is shown to D as real, [N, C, H, W], with its labels [N, c_dim]."""
+        """Return the images that D sees as real, [N, C, H, W], with their labels [N, c_dim]."""
         for change in self._hooks("real_images"):
             images, labels = change(images=images, labels=labels, phase=phase)
         return images, labels
 
     def index(self, count: int) -> torch.Tensor | None:
-        """Return the places of the real images of this round in the host's data set, [count]."""
+        """Return the places of this round's real images in the host's data set, [count]; None if they are not known."""
         if len(self.drawn) < (self.round + 1) * count:
             return None
         start = self.round * count
@@ -218,8 +218,8 @@ class Session:
                 hook(step=step)
 
     def compute(self, term: Term, step: Step) -> torch.Tensor:
-        """Return the value of a term, [N], or [M] of one of its views. Raises PluginError for another one, and, at the
-        end of an iteration, for one that is not finite."""
+        """Return the value of a term, [N], or [M] of one of its views. Raises PluginError for another shape. A value
+        that is not finite raises it at the end of an iteration."""
         method = self._owners[id(term)]
         with self.naming([term]):
             value = term.compute(step)
@@ -232,8 +232,8 @@ class Session:
 
     @contextmanager
     def naming(self, terms: Sequence[Term]) -> Iterator[None]:
-        """Give an error of the contract the names of the parts at fault, and of their plug-ins: the critic, the terms
-        that read the view, or else these terms."""
+        """Add the names of the parts at fault, and of their plug-ins, to an error of the contract. The parts are the
+        critic, the terms that read the view, or else these terms."""
         try:
             yield
         except ContractError as error:
@@ -250,10 +250,10 @@ class Session:
         self.G, self.D, self.G_ema, self.loss, self.phases = G, D, G_ema, loss, phases
         self.augment_pipe, self.spectral_norm = augment_pipe, getattr(loss, "spectral_norm", None)
         spread([phase for phase in phases if phase.name[0] == "G"], getattr(loss, "g_interval", 1))
-        self._trained_weights = getattr(loss, "normalised_D", nullcontext)  # of D, in this context
+        self._trained_weights = getattr(loss, "normalised_D", nullcontext)  # D has its trained weights in this context
         self.device = next(D.parameters()).device
         for name in self.plugins.names:
-            with own_random(name, self.random_seed, self.device), self._trained_weights():  # copies of D have them, too
+            with own_random(name, self.random_seed, self.device), self._trained_weights():  # for copies of D, too
                 try:
                     made = self.plugins.call(name, "setup", session=self)
                 except ContractError as error:
@@ -269,14 +269,14 @@ class Session:
         self._call("attached")
 
     def step_end(self, phase: Any) -> None:
-        """An optimiser stepped; those of the heads of its network follow. Heads without gradient stay as they are."""
+        """Step the optimisers of a network's heads after its own. Heads without gradient stay as they are."""
         self.round = 0
         network = phase.name[0]
         heads = [head for head in self._heads if head.network == network and head.name in self._head_optimizers]
         modules = torch.nn.ModuleList(head.module for head in heads).requires_grad_(False)
         average_gradients(modules, self.num_gpus)
         for parameter in modules.parameters():
-            if parameter.grad is not None:  # as the host does it for its networks
+            if parameter.grad is not None:  # as the host does for its networks
                 torch.nan_to_num(parameter.grad, nan=0, posinf=1e5, neginf=-1e5, out=parameter.grad)
         for head in heads:
             self._head_optimizers[head.name].step()
@@ -302,11 +302,11 @@ class Session:
         self._call("batch_end", nimg=nimg, batch_idx=batch_idx)
 
     def tick(self) -> None:
-        """A tick of training is over."""
+        """Call the methods' hooks at the end of a tick."""
         self._call("tick", nimg=self.nimg)
 
     def snapshot(self, path: str | None, nimg: int) -> None:
-        """Called in each tick, before its statistics are collected. path: of a network snapshot, if one was written."""
+        """Call the hooks of a tick before its statistics are collected. path: of a new network snapshot, or None."""
         if path is not None and self.rank == 0:
             record_checksum(Path(path))
             self._call("snapshot", path=path, nimg=nimg)
@@ -315,7 +315,7 @@ class Session:
     # --- State. ---
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a run must remember and is the same on all processes: heads, their optimisers, averages."""
+        """Return the state that is the same on all processes: heads, their optimisers, averages, labels."""
         return {
             "heads": self.heads.state_dict(),
             "optimizers": {name: opt.state_dict() for name, opt in self._head_optimizers.items()},
@@ -336,7 +336,7 @@ class Session:
             self.relabel(state["labels"])
 
     def process_state(self) -> dict[str, Any]:
-        """Return what differs between processes: states of methods, and buffers of heads."""
+        """Return the state that differs between processes: states of methods, and buffers of heads."""
         return {
             "methods": {name: method.state_dict() for name, method in self.methods.items() if method.has_state},
             "buffers": dict(self.heads.named_buffers()),
@@ -351,7 +351,7 @@ class Session:
     # --- Set-up. ---
 
     def _wire(self) -> None:
-        """Collect the parts of all methods. Raises PluginError for what cannot be together."""
+        """Collect the parts of all methods. Raises PluginError for parts that exclude each other."""
         methods = self.methods.values()
         self.augmentations = [part for method in methods for part in method.augmentations]
         self.averages = [part for method in methods for part in method.averages]
@@ -370,7 +370,7 @@ class Session:
             refuse_readers(self._owners[id(self.critic)], self.methods.values(), self.plugins.without_D)
 
     def _make_optimizers(self) -> None:
-        """Heads are float32, start equal on all processes, and have optimisers of the kind of their network's."""
+        """Prepare heads: in float32, equal on all processes, each with an optimiser of its network's kind."""
         of_host = {id(parameter) for network in (self.G, self.D) for parameter in network.parameters()}
         for head in self._heads:
             if any(id(parameter) in of_host for parameter in head.module.parameters()):

@@ -1,9 +1,10 @@
-"""SIGTERM and SIGINT (Ctrl-C) end a run within `SECONDS`, wherever it is.
+"""SIGTERM and SIGINT (Ctrl-C) end a run within `SECONDS`, whatever it does.
 
-Between two iterations it ends with a state written. In set-up, and in what a tick does at its end (pictures, snapshots,
-metrics), it ends at once: a state was written before. In an iteration the signal waits for the iteration's end. Python
-runs its handlers between two steps of the main thread, which a long operator or a collective keeps busy; so a second
-thread, which the interpreter tells of each signal, ends the process when the time is over."""
+Between two iterations the run ends with a state written. In set-up, and at the end of a tick (pictures, snapshots,
+metrics), it ends at once: a state was written before. In an iteration the signal waits for the iteration's end.
+
+Python runs its handlers between two steps of the main thread, which a long operator or a collective may block. So a
+second thread, which the interpreter informs of each signal, ends the process when the time is over."""
 
 from __future__ import annotations
 
@@ -25,16 +26,16 @@ _held = False
 
 
 class Ended(SystemExit):
-    """A signal ended the run outside of an iteration."""
+    """The exit of a run by a signal outside of an iteration."""
 
 
 def asked() -> int | None:
-    """Return the number of the signal that asked this process to end its run; None so far."""
+    """Return the number of the signal that asked this process to end its run; None before."""
     return _asked
 
 
 def install() -> None:
-    """Heed signals, in a process that trains. A second Ctrl-C ends the process at once, as usual."""
+    """Handle signals in a process that trains. A second Ctrl-C ends the process at once, as usual."""
     if _handle(_remember):
         reader, writer = socket.socketpair()
         writer.setblocking(False)
@@ -62,26 +63,26 @@ def release() -> None:
 
 
 def forward() -> None:
-    """Hand signals on to the processes that train, in one that waits for them. (A terminal sends Ctrl-C to all, a
-    job scheduler or `kill` often to the first one alone.)"""
+    """Send signals on to the processes that train, in a process that waits for them. (A terminal sends Ctrl-C to all, a
+    job scheduler or `kill` often only to the first one.)"""
     _handle(_hand_on)
 
 
 def outlast(_worker: int = 0) -> None:
-    """Ignore Ctrl-C and the first SIGTERM in a data-loader worker, as worker_init_fn: it is needed until its trainer
-    has ended. The second SIGTERM ends it."""
+    """Ignore Ctrl-C and the first SIGTERM in a data-loader worker, as worker_init_fn: its trainer needs it to the end.
+    The second SIGTERM ends it."""
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(signal.SIGTERM, signal.SIG_DFL))
 
 
 def end_workers() -> None:
-    """End the workers when the training loop is over, perhaps by an error: none may keep the process from ending."""
+    """End the workers when the training loop is over, perhaps by an error: they must not keep the process running."""
     children = multiprocessing.active_children()
     if children and threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD"):
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would call each a crash, after the error
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would report each as a crash, after the error
     for child in children:
-        child.kill()  # a worker has nothing to save, and outlasts the first SIGTERM
+        child.kill()  # a worker has nothing to save, and ignores the first SIGTERM
 
 
 def _handle(handler: Callable[[int, Any], None]) -> bool:
@@ -105,8 +106,7 @@ def _remember(number: int, frame: Any) -> None:
 
 
 def _end_in_time(reader: socket.socket, writer: socket.socket) -> None:
-    """End this process if it still runs `SECONDS` after a signal that asks it to. (The writer is kept open by being an
-    argument here.)"""
+    """End this process if it still runs `SECONDS` after a signal. (As an argument here, the writer stays open.)"""
     number = 0
     while number not in (signal.SIGTERM, signal.SIGINT):
         number = reader.recv(1)[0]
@@ -123,7 +123,7 @@ def _end_in_time(reader: socket.socket, writer: socket.socket) -> None:
 def _hand_on(number: int, frame: Any) -> None:
     global _asked
     children = multiprocessing.active_children()
-    if not children:  # training has not begun
+    if not children:  # training has not started
         signal.default_int_handler(number, frame) if number == signal.SIGINT else sys.exit(128 + number)
     _asked = number
     for child in children:

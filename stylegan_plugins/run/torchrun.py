@@ -1,8 +1,9 @@
-"""Processes that torchrun has started, on one machine or several: the first sets the run up, as train.py does for
+"""Processes started by torchrun, on one machine or several. The first one sets the run up, as train.py does for
 `--gpus`, and the others wait for its arguments.
 
-They meet at torchrun's own store (env://), and in the place of torch.multiprocessing.spawn the first process hands the
-arguments out and trains, too. Where all see the same folders, the run is that of `--gpus=WORLD_SIZE` on one machine."""
+They meet at torchrun's store (env://). The first process replaces torch.multiprocessing.spawn: it sends the arguments
+to the others and trains, too. If all see the same folders, the run equals that of `--gpus=WORLD_SIZE` on one
+machine."""
 
 from __future__ import annotations
 
@@ -30,16 +31,16 @@ LOOK_SECONDS = 0.1  # between two looks for a process that is still starting
 
 @dataclass(frozen=True)
 class World:
-    """The processes of a run. rank: of this one; restarts: torchrun starts all of them again if one is lost. How often
-    it has done so is not the same on all machines, so the first process cannot tell a restart from a start."""
+    """The processes of a run. rank: of this process; restarts: torchrun starts all of them again if one is lost. The
+    number of restarts differs between machines, so the first process cannot tell a restart from a start."""
 
     rank: int
     size: int
     restarts: bool = False
 
     @functools.cached_property
-    def store(self) -> Any:  # torch types it for text alone
-        """The store that all processes share. torchrun may keep it over restarts, with all that is in it."""
+    def store(self) -> Any:  # torch's types allow only text
+        """The store that all processes share. torchrun may keep it, with its contents, over restarts."""
         host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
         listens = self.rank == 0 and os.environ.get(AGENT_STORE) != str(True)
         shared = torch.distributed.TCPStore(
@@ -50,14 +51,14 @@ class World:
 
 @functools.cache
 def world() -> World | None:
-    """Return the processes that this one belongs to; None if torchrun has not started it."""
+    """Return the processes that this one belongs to; None if torchrun did not start it."""
     if not devices.by_torchrun():
         return None
     return World(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), os.environ.get(RESTARTS, "0") != "0")
 
 
 def take_gpus(command: click.Command, size: int) -> None:
-    """Let --gpus of a command be the number of processes. Another number is one line."""
+    """Set --gpus of a command to the number of processes. Any other number is an OptionError."""
 
     def check(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
         if value not in (None, size):
@@ -70,8 +71,8 @@ def take_gpus(command: click.Command, size: int) -> None:
 
 
 def leading(mine: World, callback: Callable) -> Callable:
-    """Return the first process's train.py: where the host would start processes, the others get the arguments. They end
-    if it comes to its end without training."""
+    """Return the first process's train.py. Where the host would start processes, it sends the arguments to the others.
+    They end if it ends without training."""
 
     @functools.wraps(callback)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
@@ -92,12 +93,12 @@ def leading(mine: World, callback: Callable) -> Callable:
 
 
 def follow(mine: World, subprocess_fn: Callable[..., None]) -> None:
-    """In another process: train with the arguments of the first one, if it trains. Raises DataError for a data set that
-    this machine does not have."""
+    """Train with the arguments of the first process, if it trains, in another process. Raises DataError if this machine
+    lacks the data set."""
     start, message = _receive(mine)
     if not message:
         return
-    args, device = pickle.loads(message)  # of our own first process
+    args, device = pickle.loads(message)  # from this run's first process
     if device is not None:
         devices.choose(device)
     data = args[0]["training_set_kwargs"]["path"]
@@ -111,9 +112,9 @@ def follow(mine: World, subprocess_fn: Callable[..., None]) -> None:
 
 
 def _hand_out(mine: World, message: bytes) -> str:
-    """Give all others a message. Returns the name of this start.
+    """Send a message to all other processes. Return the name of this start.
 
-    What processes of an earlier start left in the store looks like that of this one, but only a living process
+    Entries of an earlier start's processes may remain in the store and look current, but only a living process
     answers."""
     start = uuid.uuid4().hex
     for rank in range(1, mine.size):
@@ -125,7 +126,7 @@ def _hand_out(mine: World, message: bytes) -> str:
 
 
 def _receive(mine: World) -> tuple[str, bytes]:
-    """Wait for the first process. Returns the name of this start, and the message."""
+    """Wait for the first process. Return the name of this start, and the message."""
     me = uuid.uuid4().hex
     mine.store.set(f"here/{mine.rank}", me)
     start = mine.store.get(f"ask/{me}").decode()
@@ -134,7 +135,7 @@ def _receive(mine: World) -> tuple[str, bytes]:
 
 
 def _join(mine: World, start: str) -> None:
-    """Let the hosts' process group meet at the store, and not at a file of one machine."""
+    """Let the hosts' process group meet at the store, not at a file of one machine."""
     init = torch.distributed.init_process_group
     store = torch.distributed.PrefixStore(f"group/{start}", mine.store)
 
