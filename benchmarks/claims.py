@@ -151,7 +151,7 @@ def omega(folder: Path) -> None:
 
 
 def omega_table() -> str:
-    """Return accuracies of predicting the augmentation from features of D, by method, with those of an untrained D."""
+    """Return accuracies of predicting the augmentation from features of D, by method, and from an untrained D."""
     probes = json.loads((HERE / "results" / "omega.json").read_text())
     accuracies: dict[tuple[str, str, str], list[float]] = {}
     for probe in probes:
