@@ -72,7 +72,7 @@ setup(
         "share": ["onnx", "onnxruntime", "onnxscript", "imageio[ffmpeg]"],  # export, and videos of interpolate
         "cluster": ["submitit>=1.5"],  # compare --executor
         "explore": ["gradio>=5", "scikit-learn"],
-        # tqdm, imageio and matplotlib are what scripts of the hosts import beside training.
+        # The hosts' scripts beside train.py import tqdm, imageio and matplotlib.
         "demo": ["scikit-image", "tensorboard", "tqdm", "imageio[ffmpeg]", "matplotlib"],
         "docs": ["mkdocs-material~=9.7", "codespell~=2.4"],  # the site, and spelling in tests/test_text.py
         "test": [

@@ -6,7 +6,7 @@
 For each patched host and each case: weights and buffers of G, D and G_ema, heads, moments of all optimisers, ADA's p,
 the running path length, the states of the random number generators and every statistic. A refactoring that changes
 none of these changes no numbers. Records depend on the processor and on the version of PyTorch, so both come from one
-machine. OUT gets a file for each host and case; what is there is not recorded again."""
+machine. OUT gets a file for each host and case; a case that has a file is skipped."""
 
 from __future__ import annotations
 

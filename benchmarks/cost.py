@@ -1,14 +1,14 @@
-"""What plug-ins cost: the 16-iteration cycle of lazy regularisation, the host's own loss and others alternating.
+"""Measure the time of plug-ins in a 16-iteration cycle of lazy regularisation, against the host's own loss.
 
     python benchmarks/cost.py --host HOST [--plugin diffaugment] [--authors DIR] [--pairs 12] [--markdown FILE]
     python benchmarks/cost.py --host HOST --plugin contrad --plugin contrad:mbstd=joint
 
-32x32 images, batch 16. Each contestant is a process of its own, since the authors' modules have the host's names; one
-works while the others wait. For each contestant: the median over rounds of (its seconds / stock's), with its 95%
-interval by bootstrap, and its operations (those of convolutions and matrix products, forward and backward, as torch
-counts them) relative to stock's. The order within a round rotates, so that a slow minute of the machine hits all.
+Images of 32x32, batch 16. Each contestant has its own process, since the authors' modules have the host's names; one
+works while the others wait. Prints for each contestant the median over rounds of (its seconds / stock's) with the 95%
+interval by bootstrap, and its operations relative to stock's. Operations are convolutions and matrix products, forward
+and backward, as torch counts them. The order within a round rotates, so that a slow minute of the machine hits all.
 
---authors DIR is a checkout of liang-hou/augself-gan: its augself-stylegan2 joins, with all three groups predicted."""
+--authors DIR is a checkout of liang-hou/augself-gan. Its augself-stylegan2 joins and predicts all three groups."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class Trainer:
             self.session.attach(self.G, self.D, self.G, None, self.loss, self.phases)
 
     def cycle(self) -> float:
-        """Seconds of 16 iterations."""
+        """Return seconds of 16 iterations."""
         import torch
 
         label = torch.randn([BATCH, self.labels])
@@ -149,7 +149,7 @@ def host_trainer(host: str, plugins: list[str] | None, channels: dict[str, int])
 
 
 def authors_trainer(checkout: str, channels: dict[str, int]) -> Trainer:
-    """The authors' loss as their train.py sets it up. Their modules run on a CPU and a current PyTorch as they are."""
+    """Return the authors' loss as in their train.py. Their modules run unchanged on a CPU with current PyTorch."""
     sys.path.insert(0, str(Path(checkout, "augself-stylegan2")))
     from training import loss, networks  # type: ignore[import-not-found]
 
@@ -161,7 +161,7 @@ def authors_trainer(checkout: str, channels: dict[str, int]) -> Trainer:
 
 
 def serve(make: Any, arguments: tuple, threads: int, pipe: Any) -> None:
-    """A contestant's process: answers 'cycle' and 'operations' with a number."""
+    """Serve a contestant's process: answer 'cycle' and 'operations' with a number."""
     import torch
 
     from stylegan_plugins.run.memory import keep_freed_memory
@@ -175,7 +175,7 @@ def serve(make: Any, arguments: tuple, threads: int, pipe: Any) -> None:
 
 
 def interval(ratios: np.ndarray) -> tuple[float, float, float]:
-    """Median and the 95% interval of the median, by bootstrap."""
+    """Return the median and the 95% interval of the median, by bootstrap."""
     draws = np.random.RandomState(0).choice(ratios, [10000, len(ratios)])
     low, high = np.percentile(np.median(draws, axis=1), [2.5, 97.5])
     return float(np.median(ratios)), float(low), float(high)

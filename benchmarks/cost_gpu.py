@@ -1,12 +1,12 @@
-"""What plug-ins cost on a GPU: time of the 16 iterations of a cycle of lazy regularisation, and memory.
+"""Measure time and memory of plug-ins on a GPU in a 16-iteration cycle of lazy regularisation.
 
     python benchmarks/cost_gpu.py --host HOST [--side 256] [--batch 16] [--rounds 4] [CONTESTANT...]
 
 A contestant is a list of plug-ins with commas, then options: vision-aided:models=dino:precision=float16. The
-host's own loss is always one, `host`. All take turns in one process, in an order that rotates; the figure is the median
-over rounds of (seconds / the host's in that round), with its range. Memory is what PyTorch held at its peak in a cycle,
-beyond the host's own. Networks are ada's --cfg=auto for the side, with half precision. Backbones have random weights,
-which do not change the cost. Without a GPU it runs, too, on small networks and one thread, to be tried out."""
+host's own loss always takes part, as `host`. All take turns in one process, in an order that rotates. The figure is the
+median over rounds of (seconds / the host's in that round), with its range. Memory is PyTorch's peak in a cycle, beyond
+the host's own. Networks are ada's --cfg=auto for the side, with half precision. Backbones have random weights, which do
+not change the cost. Without a GPU, the script tries itself out on small networks with one thread."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Trainer:
             self.session.attach(self.G, self.D, self.G, None, self.loss, self.phases)
 
     def cycle(self, iterations: int = CYCLE) -> tuple[float, float]:
-        """Seconds and, on a GPU, MiB at the peak."""
+        """Return seconds and, on a GPU, MiB at the peak."""
         import torch
 
         gpu = self.device.type == "cuda"

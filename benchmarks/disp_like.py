@@ -3,11 +3,11 @@
     python benchmarks/disp_like.py --host HOST [--side 16] [--kimg 10] [--seeds 3] [--outdir DIR] [--markdown FILE]
 
 Trains disp on 64 color crops of photographs with small networks, makes variants of each training image, as
-`stylegan-plugins sample --like` does, and takes the mean of their features C. For each image: is it nearer to them
-than the median of the other images is? A permutation test: the share of 100,000 random assignments of images to
-variants in which as many are. Two distances: between features as they are, and the angle between them after the mean
-over all variants, or all images, was taken away: what generated images have in common, blur for example, moves all of
-them in feature space alike."""
+`stylegan-plugins sample --like` does, and takes the mean of their features C. For each image: is it nearer to its
+variants than the median of the other images? A permutation test gives the share of 100,000 random assignments of images
+to variants in which at least as many images are nearer. There are two distances. The first is between the features. The
+second is the angle between them after subtraction of the mean over all variants, or all images: common properties of
+generated images, blur for example, move all of them alike in feature space."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def train(host: str, data: Path, outdir: Path, kimg: int, seed: int) -> None:
 
 
 def wins(run: Path, data: Path, variants: int) -> dict[str, tuple[int, float]]:
-    """Images that win, and the share of random assignments of images to variants in which as many do; by distance."""
+    """Return, by distance, how many images win, and the share of random assignments in which as many do."""
     from stylegan_plugins.analysis import sample
     from stylegan_plugins.files import datasets
     from stylegan_plugins.vision import backbones

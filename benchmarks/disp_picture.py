@@ -1,9 +1,9 @@
-"""The pictures of docs/methods/disp.md: samples of a run, and variants of some of its training images.
+"""Draw the pictures of docs/methods/disp.md: samples of a run, and variants of some of its training images.
 
     python benchmarks/disp_picture.py RUN --data=ZIP --host=HOST --out=docs/pictures/disp.png
 
-Each row of the left block: a training image, then eight images
-that `stylegan-plugins sample --like` makes of it. The right block: what `sample` makes with seeds 0 to 63."""
+A row of the left block is a training image, then eight variants of it from `stylegan-plugins sample --like`. The right
+block has the images of `stylegan-plugins sample` for seeds 0 to 63."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class Page:
         return [found for found in self.browser.find_elements(By.CSS_SELECTOR, selector) if found.is_displayed()]
 
     def sources(self, selector: str) -> list[str]:
-        """The pictures that are shown, by their addresses."""
+        """Return the pictures that are shown, by their addresses."""
         shown = "[...document.querySelectorAll(arguments[0])].filter(i => i.complete && i.naturalWidth)"
         read = f"return {shown}.map(i => i.src)"
         return self.browser.execute_script(read, selector)
@@ -84,7 +84,7 @@ class Page:
         (self.folder / f"{name}.png").write_bytes(base64.b64decode(shot["data"]))
 
     def elsewhere(self) -> list[str]:
-        """Addresses of other machines that were asked for."""
+        """Return addresses of other machines that were asked for."""
         messages = [json.loads(entry["message"])["message"] for entry in self.browser.get_log("performance")]
         asked = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
         return [url for url in asked if not url.startswith((self.url, "data:", "blob:", "chrome"))]

@@ -7,10 +7,10 @@ The package has the pictures as JSON, a file for each class. They are Zalando's,
 
     shoes.zip, shoes_held.zip     1,000 pictures each: sandals, sneakers and boots, classes 0, 1 and 2
     low_shoes.zip                 2,000 sandals and sneakers, for a network that is fine-tuned
-    boots.zip, boots_held.zip     1,000 boots each, what it is fine-tuned on and compared with
+    boots.zip, boots_held.zip     1,000 boots each, to fine-tune it and to compare it with
     clothes.zip, clothes_held.zip 2,000 pictures each of all ten classes, for encoders
 
-No picture is in two files, but those of clothes may be in others."""
+No picture is in two files, except that pictures of clothes may be in others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Measurements that need a GPU, in pieces of at most nine minutes, each with a result file of its own.
+"""Take measurements that need a GPU, in pieces of at most nine minutes, each with its own result file.
 
     python benchmarks/gpu_hour.py cost --host HOST --out DIR [--share 1/4] [--minutes 8]
     python benchmarks/gpu_hour.py methods --host HOST --out DIR [--share 1/2] [--minutes 8]
@@ -8,16 +8,16 @@
 
 cost     seconds and memory of a cycle of 16 iterations at 256x256 in half precision: the host's own loss, the same
          with the reference implementations of its ops, and each method, taking turns for ten rounds
-methods  each method is trained by train.py at 256x256 in half precision, fine-tuning a pickle that a first run leaves:
-         it is killed (`kill -9`) after its first state, and resumed to its end, some 60 iterations. A value that is
-         not finite ends a run. Before it, a batch that no GPU has the memory for, which ends in one line
+methods  train.py fine-tunes the pickle of a first run with each method, at 256x256 in half precision. Each run is
+         killed (`kill -9`) after its first state and resumed to its end, some 60 iterations. A value that is not
+         finite ends a run. Before it, a batch that fits into no GPU's memory must end in one line
 study    three rows of DiffAugment's ablation at 64x64, all at once, then KID, precision and recall on
          EfficientNet-Lite0 against held-out pictures
 
-HOST is a patched stylegan2-ada-pytorch. Nothing is installed. Methods are those of the catalogue, and VARIANTS of them;
---share K/N takes every Nth of them from the Kth on, for a piece that does not fit into its minutes. A piece begins
-nothing new after its minutes, and says what it left out. Its file, DIR/PIECE.json or DIR/PIECE-K-of-N.json, has the
-card's name. TRAIN.zip and HELD.zip are made by benchmarks/noto_faces.py."""
+HOST is a patched stylegan2-ada-pytorch. Nothing is installed. Methods are all methods of the catalogue, and VARIANTS of
+them; --share K/N takes every Nth of them from the Kth on, for a piece that does not fit into its minutes. A piece
+begins nothing new after its minutes, and says what it left out. Its file, DIR/PIECE.json or DIR/PIECE-K-of-N.json, has
+the card's name. benchmarks/noto_faces.py makes TRAIN.zip and HELD.zip."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ VARIANTS: dict[str, tuple[list[str], str, dict[str, Any]]] = {
         {"gan_loss": "wgan", "gradient_penalty": 10.0, "g_interval": 5, "r1_gamma": 0},
     ),
 }
-SHORT = {  # what would outlast a short run, and backbones whose weights are in an installed package
+SHORT = {  # schedules that fit a short run, and backbones whose weights are in an installed package
     "contrad": ["--contrad-warmup=0"],
     "disp": ["--disp-features=efficientnet_lite0"],
     "minegan": ["--minegan-stage1-kimg=0.3"],
@@ -73,7 +73,7 @@ STUDY = {
 
 
 class Piece:
-    """A result file that is written anew after each result, and the time that is left."""
+    """A result file, rewritten after each result, and the time that is left."""
 
     def __init__(self, name: str, out: Path, minutes: float) -> None:
         import torch
@@ -108,7 +108,7 @@ def methods(given: str | None, share: str) -> list[str]:
 
 @contextlib.contextmanager
 def reference_ops() -> Iterator[None]:
-    """The host's custom ops stay unused: their reference implementations take their place."""
+    """Replace the host's custom ops by their reference implementations."""
     from stylegan_plugins.host.modules import host_module
 
     modules = [host_module(f"torch_utils.ops.{name}") for name in ("bias_act", "upfirdn2d")]
@@ -297,7 +297,7 @@ def _noise(path: Path, side: int, count: int) -> None:
 
 
 def study(piece: Piece, host: Path, tiny: bool, out: Path, data: Path, heldout: Path, images: int) -> None:
-    """All rows train at once on the one GPU until the time is up. Compared are snapshots after as many images."""
+    """Train all rows at once on the one GPU until the time is up, and compare snapshots after equally many images."""
     size = (
         ["--batch=8", "--cbase=256", "--cmax=16", "--kimg=1"] if tiny else ["--batch=32", "--cbase=8192", "--cmax=256"]
     )

@@ -1,8 +1,8 @@
-"""Kill a run at random moments, resume it each time, and compare its end with that of a run that was left alone.
+"""Kill a run at random moments, resume it each time, and compare its end with an uninterrupted run.
 
     python benchmarks/kills.py --host HOST --data ZIP [--kills 20] [--gpus 1] [--where anywhere] [--seed 0] [--work DIR]
 
-diffaugment, augself and ADA are on, a state is written after each iteration, so that kills also fall into writing.
+diffaugment, augself and ADA are on. A state is written after each iteration, so that kills also fall into writing.
 `--where` says where kills fall:
 
     anywhere    up to 1.5 seconds after a state
@@ -11,8 +11,8 @@ diffaugment, augself and ADA are on, a state is written after each iteration, so
     disk        while the disk is full; most runs end by themselves then. A small file system (300 MB) as --work
 
 Prints a line for each kill, and at the end every difference: of states (networks, heads, optimizers, random states,
-statistics), of stats.jsonl, of metrics, and of pictures; `Timing/*`, `Resources/*` and time stamps are no part of it.
-On a CPU."""
+statistics), of stats.jsonl, of metrics, and of pictures. `Timing/*`, `Resources/*` and time stamps are not compared.
+Runs on a CPU."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Killed:
         self.go_on()
 
     def go_on(self) -> None:
-        """Resume, or begin anew while there is no state yet."""
+        """Resume the run, or start it again if it has no state yet."""
         for left in self.run_dir.parent.glob("filler"):
             left.unlink()
         resumed = self.states() != []
@@ -87,7 +87,7 @@ class Killed:
             return file.read()
 
     def wait_for(self, condition: Callable[[], bool]) -> bool:
-        """Wait until the condition holds or the run ends; return whether the run goes on."""
+        """Wait until the condition holds or the run ends; return whether it still runs."""
         while self.process.poll() is None and not condition():
             time.sleep(0.02)
         return self.process.poll() is None
@@ -132,7 +132,7 @@ def disk(run: Killed, moments: random.Random) -> bool:
 
 
 def metrics_of(run_dir: Path) -> dict[str, list[Any]]:
-    """Snapshots and results by file: of each line, and of best.json. (Times and hashes of pickles differ.)"""
+    """Return snapshots and results by file: of each line, and of best.json. (Times and hashes of pickles differ.)"""
     found: dict[str, list[Any]] = {}
     for file in sorted(run_dir.glob("metric-*.jsonl")):
         found[file.name] = list(map(json.loads, file.read_text().splitlines()))

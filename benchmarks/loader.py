@@ -1,13 +1,13 @@
-"""Images a second of the data loader: decoded in each epoch, as the host does it, against --cache.
+"""Measure images a second of the data loader: decoded in each epoch, as the host does it, against --cache.
 
     python benchmarks/loader.py --host HOST [--rounds 6] [--seconds 4] [--markdown FILE]
 
-Synthetic data: crops of photographs of scikit-image with noise, which makes PNG files as large as those of photographs.
-PNG as Pillow writes it, which is what train.py prepares, and at 1024 pixels also without compression, as the hosts'
+The data are synthetic: crops of photographs of scikit-image with noise, which makes PNG files as large as photographs.
+Pillow writes the PNG files, as train.py does; at 1024 pixels there is also PNG without compression, as the hosts'
 dataset_tool.py writes it. The loader is the host's: its data set with horizontal flips, its sampler, and batches of the
-size that stylegan2-ada-pytorch's --cfg=auto takes. Workers are forks, which start at once; hosts spawn theirs. In
-each round each contestant is timed once, in turns, with its workers started and warm. Beside images a second there is
-the processor's time for an image, of all processes together, which depends less on what else runs on a machine."""
+size that stylegan2-ada-pytorch's --cfg=auto takes. Workers are forks, which start at once; hosts spawn theirs. Each
+round times each contestant once, in turns, with its workers started and warm. Beside images a second there is the
+processor's time for an image, of all processes together, which depends less on other programs on the machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mutants of valid snapshots, each given to a command in a process of its own with limits.
+"""Give mutants of valid snapshots to commands, each in its own process with limits.
 
     python benchmarks/mutants_of_pickles.py HOST [--count=1000] [--seed=0] [--snapshot=PKL] > mutants_of_pickles.md
 

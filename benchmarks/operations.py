@@ -1,10 +1,10 @@
-"""Operations of each method in a cycle of 16 iterations, counted, against those that its equations need.
+"""Count the operations of each method in a cycle of 16 iterations, and compare them with its equations.
 
     python benchmarks/operations.py --host HOST [METHOD...]
 
-Operations are those of convolutions and matrix products, forward and backward, as torch counts them. What the equations
-need is a sum of passes of G and D, each counted alone in the same networks; see NEEDS. Small networks, 32x32, batch 16,
-on a CPU. Exit code 1 if a method has more than 10% beyond what it needs."""
+Operations are convolutions and matrix products, forward and backward, as torch counts them. The equations need a sum of
+passes of G and D, each counted alone in the same networks; see NEEDS. Small networks, 32x32, batch 16, on a CPU. Exit
+code 1 if a method has over 10% more operations than its equations need."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def counted(function: Any) -> int:
 
 
 def passes(trainer: Any) -> dict[str, int]:
-    """Operations of one pass of each kind, for one batch."""
+    """Return operations of one pass of each kind, for one batch."""
     G, D = trainer.G, trainer.D
     no_weight_gradients = host_module("torch_utils.ops.conv2d_gradfix").no_weight_gradients
     z, c = torch.randn([BATCH, G.z_dim]), torch.zeros([BATCH, G.c_dim])

@@ -1,4 +1,4 @@
-"""Records what the authors' AdvAug computes, as tests/golden/advaug.npz.
+"""Record results of the authors' AdvAug as tests/golden/advaug.npz.
 
     python benchmarks/record_advaug.py --repo DIR --out tests/golden
 

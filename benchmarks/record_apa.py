@@ -1,4 +1,4 @@
-"""Records what the authors' APA computes, as tests/golden/apa.npz.
+"""Record results of the authors' APA as tests/golden/apa.npz.
 
     python benchmarks/record_apa.py --repo DIR --out tests/golden
 
@@ -52,7 +52,7 @@ def main():
     keep = lambda deceive: lambda images: shown.append(deceive(images)) or shown[-1]
     c, z = torch.zeros([N, 0]), torch.zeros([N, 1])
     for seed, phase in enumerate(("Gmain", "Dmain", "Dreg")):
-        if phase == "Dmain":  # the images of D's step are others than those of G's
+        if phase == "Dmain":  # D's step has other generated images than G's step
             synthesis.images.data = generated
         D.requires_grad_(phase != "Gmain").zero_grad(set_to_none=True)
         torch.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""Records what PyTorch-StudioGAN's augmentations compute, as tests/golden/augment_family.npz.
+"""Record results of PyTorch-StudioGAN's augmentations as tests/golden/augment_family.npz.
 
     python benchmarks/record_augment_family.py --repo DIR --out tests/golden
 

@@ -1,4 +1,4 @@
-"""Records what published code of CR and bCR computes, as tests/golden/consistency.npz.
+"""Record results of published code of CR and bCR as tests/golden/consistency.npz.
 
     python benchmarks/record_consistency.py --contrad-repo DIR --studiogan-repo DIR --out tests/golden
 

@@ -1,11 +1,11 @@
-"""Records what the authors' ContraD computes, as tests/golden/contrad.npz.
+"""Record results of the authors' ContraD as tests/golden/contrad.npz.
 
     pip install kornia gin-config tensorboardX six tqdm
     python benchmarks/record_contrad.py --repo DIR --out tests/golden
 
 The directory is a checkout of jh-jeong/ContraD at the commit below. As in record_golden.py, their code runs where it
-lies and only numbers are written. What they import of kornia and gin has other names and shapes today; it is put back
-in memory. Draws are recorded where they are made: the matrix of a crop, the factors of a jitter."""
+lies and only numbers are written. Their imports from kornia and gin have other names and shapes today; the old ones are
+restored in memory. Draws are recorded where they are made: the matrix of a crop, the factors of a jitter."""
 
 import argparse
 import pathlib
@@ -38,7 +38,7 @@ def old_names():
 
 
 def record_losses():
-    """Both contrastive losses of unit vectors, and their gradients, in double precision."""
+    """Record both contrastive losses of unit vectors, and their gradients, in double precision."""
     from training.criterion import nt_xent
     from training.gan.contrad import supcon_fake
 
@@ -58,7 +58,7 @@ def record_losses():
 
 
 def record_discriminator():
-    """L_D of the authors for given features of two views and of generated images; gradients of features and heads."""
+    """Record the authors' L_D for given features of two views and of generated images, and its gradients."""
     from models.gan.base import BaseDiscriminator
     from training.gan.contrad import loss_D_fn, loss_G_fn
 
@@ -85,7 +85,7 @@ def record_discriminator():
 
 
 def record_joint():
-    """L_D of the authors for a D with minibatch standard deviation: two views and generated images in one batch."""
+    """Record the authors' L_D for a D with minibatch-stddev: two views and generated images in one batch."""
     from models.gan.base import BaseDiscriminator
     from training.gan.contrad import loss_D_fn
 
@@ -118,7 +118,7 @@ def record_joint():
 
 
 def record_cddls():
-    """Their sampler, after one step and after several, with the numbers that it drew."""
+    """Record their sampler, after one step and after several, with the numbers that it drew."""
     from models.gan.base import BaseDiscriminator, LinearWrapper
     from test_gan_sample_cddls import _sample_cddls
 
@@ -156,7 +156,7 @@ def record_cddls():
 
 
 def record_augmentation():
-    """Each transformation with its draws, and the gradient of a weighted sum of its output."""
+    """Record each transformation with its draws, and the gradient of a weighted sum of its output."""
     import augment
     from augment import color_jitter, spatial
 

@@ -1,11 +1,11 @@
-"""Records what the authors' DigGAN computes, as tests/golden/diggan.npz.
+"""Record results of the authors' DigGAN as tests/golden/diggan.npz.
 
     python benchmarks/record_diggan.py --repo DIR --out tests/golden
 
 The directory is a checkout of AilsaF/DigGAN at the commit below. As in record_golden.py, their code runs where it lies
-and only numbers are written. Two iterations of their training function, in double precision, with fixed images in the
-place of G's and with a small smooth D; the gradients of the term are those with it less those without it. What only
-loads data is replaced in memory, and so is `.cuda()`."""
+and only numbers are written: two iterations of their training function, in double precision, with fixed images in the
+place of G's and with a small smooth D. The gradients of the term are the difference of gradients with and without it.
+Code that only loads data is replaced in memory, and so is `.cuda()`."""
 
 import argparse
 import pathlib
@@ -32,7 +32,7 @@ class SmallD(torch.nn.Module):
 
 
 def gradients(train_fns, weights, real, generated, on):
-    """D's gradients in each iteration, with the term or without it."""
+    """Return D's gradients in each iteration, with the term or without it."""
     D, seen = SmallD(weights), []
 
     def keep():

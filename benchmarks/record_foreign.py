@@ -1,4 +1,4 @@
-"""Records small networks of other programs and what their authors' code makes of them, as tests/golden/foreign_*.
+"""Record small networks of other programs, and the results of their authors' code, as tests/golden/foreign_*.
 
     python benchmarks/record_foreign.py --rosinality DIR --lucidrains DIR --projected-gan DIR --out tests/golden
 

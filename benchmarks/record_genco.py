@@ -1,4 +1,4 @@
-"""Records what the authors' GenCo computes, as tests/golden/genco.npz.
+"""Record results of the authors' GenCo as tests/golden/genco.npz.
 
     python benchmarks/record_genco.py --repo DIR --out tests/golden
 

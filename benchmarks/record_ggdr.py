@@ -1,4 +1,4 @@
-"""Records what the authors' GGDR computes, as tests/golden/ggdr.npz.
+"""Record results of the authors' GGDR as tests/golden/ggdr.npz.
 
     python benchmarks/record_ggdr.py --repo DIR --out tests/golden
 

@@ -1,4 +1,4 @@
-"""Records what the authors' own code computes, as the golden files that tests/ compare with.
+"""Record results of the authors' own code as the golden files that tests/ compare with.
 
     python benchmarks/record_golden.py --diffaugment-repo DIR --augself-repo DIR --out tests/golden
 
@@ -37,7 +37,7 @@ D_WEIGHT, G_WEIGHT, R1_GAMMA = 1.0, 0.2, 10.0
 
 
 def check_checkout(repo, commit, paths):
-    """Raises SystemExit unless every path in the checkout is, bit for bit, the one of the commit."""
+    """Raise SystemExit unless every path in the checkout is, bit for bit, the one of the commit."""
 
     def git(*args):
         return subprocess.run(["git", "-C", str(repo), *args], stdout=subprocess.PIPE, text=True, check=True).stdout
@@ -58,7 +58,7 @@ def load_file(path):
 
 
 def record_diffaugment(diffaugment_repo, augself_repo):
-    """Inputs, seeds and outputs of both versions of DiffAugment_pytorch.py, and AugSelf's omega."""
+    """Record inputs, seeds and outputs of both versions of DiffAugment_pytorch.py, and AugSelf's omega."""
     check_checkout(diffaugment_repo, DIFFAUGMENT_COMMIT, ["DiffAugment_pytorch.py"])
     check_checkout(augself_repo, AUGSELF_COMMIT, ["augself-stylegan2/DiffAugment_pytorch.py"])
     plain = load_file(diffaugment_repo / "DiffAugment_pytorch.py").DiffAugment
@@ -115,7 +115,7 @@ def patched(owner, name, make):
 
 
 def small_images(n, seed, contrast):
-    """Smooth images as a data set holds them, [n, 3, 32, 32] uint8."""
+    """Return smooth images as a data set holds them, [n, 3, 32, 32] uint8."""
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.randn([n, 3, 4, 4], generator=generator) * contrast
     smooth = torch.nn.functional.interpolate(coarse, size=[32, 32], mode="bilinear", align_corners=False)
@@ -123,7 +123,7 @@ def small_images(n, seed, contrast):
 
 
 def record_augself(repo):
-    """One Gmain, one Dmain and one Dreg of the authors' StyleGAN2 loss, with a small D and fixed generated images."""
+    """Record a Gmain, a Dmain and a Dreg of the authors' StyleGAN2 loss, with a small D and fixed generated images."""
     root = repo / "augself-stylegan2"
     check_checkout(
         repo,
@@ -152,7 +152,7 @@ def record_augself(repo):
     torch.manual_seed(0)
     discriminator = networks.Discriminator(**config, augself=GROUPS, epilogue_kwargs=dict(mbstd_group_size=4))
     with torch.no_grad():
-        # Biases start at 0, where a wrong bias would go unseen; D needs some of its own for a useful comparison.
+        # Biases start at 0, where a wrong bias would not show; random ones make the comparison useful.
         for name, parameter in discriminator.named_parameters():
             if name.endswith(".bias"):
                 parameter.normal_(std=0.1)
@@ -190,7 +190,7 @@ def record_augself(repo):
 
 
 def run_phase(stylegan2_loss, phase, passes, real):
-    """Runs one phase of the authors' loss and returns {key: value}, keys per pass (one pass = one backward)."""
+    """Run one phase of the authors' loss, and return {key: value}, keys per pass (one pass = one backward)."""
     discriminator, synthesis = stylegan2_loss.D, stylegan2_loss.G_synthesis
     record, pending, fc_outputs, mse = {}, list(passes), [], []
 

@@ -1,4 +1,4 @@
-"""Records what the authors' InsGen computes, as tests/golden/insgen.npz.
+"""Record results of the authors' InsGen as tests/golden/insgen.npz.
 
     python benchmarks/record_insgen.py --repo DIR --out tests/golden
 
@@ -28,7 +28,7 @@ BATCH, SIDE, Z, CHANNELS, LONG_QUEUE = 8, 16, 4, 8, 12
 
 
 def record_head(head_module):
-    """Some calls of their head, with weights that change between them: losses, gradients, the queue."""
+    """Record some calls of their head, with weights that change between them: losses, gradients, the queue."""
     torch.manual_seed(0)
     head = head_module.CLHead(inplanes=WIDTH, queue_size=QUEUE)
     record = {f"head/{name}": value.clone() for name, value in head.mlp.named_parameters()}
@@ -63,7 +63,7 @@ class FirstW(torch.nn.Module):
 
 
 def record_step(head_module):
-    """One Gmain and one Dmain of their loss: gradients of G, D and both heads."""
+    """Record one Gmain and one Dmain of their loss: gradients of G, D and both heads."""
     networks, loss_module = (importlib.import_module(f"training.{name}") for name in ("networks", "contrastive_loss"))
     torch.manual_seed(1)
     config = dict(c_dim=0, img_resolution=SIDE, img_channels=3, channel_base=128, channel_max=CHANNELS)

@@ -1,4 +1,4 @@
-"""Records what the authors' LeCam computes, as tests/golden/lecam.npz.
+"""Record results of the authors' LeCam as tests/golden/lecam.npz.
 
     python benchmarks/record_lecam.py --repo DIR --out tests/golden
 
@@ -21,7 +21,7 @@ STEPS, N = 5, 6
 
 
 def tensorflow():
-    """Stand-ins for the modules that the file imports. A variable is made once, as in a graph."""
+    """Put stand-ins for the modules that the file imports into sys.modules. A variable is made once, as in a graph."""
     variables = {}
     tf = types.ModuleType("tensorflow")
     tf.Variable = lambda value, name, **kwargs: variables.setdefault(name, {"a": torch.tensor(value).double(), "t": 0})
@@ -33,7 +33,7 @@ def tensorflow():
     tf.name_scope = lambda name: contextlib.nullcontext()
 
     def assign_moving_average(variable, value, decay, zero_debias):
-        """As TensorFlow documents it: the biased average over 1 - decay^t."""
+        """Update an average as TensorFlow documents it: the biased average over 1 - decay^t."""
         assert zero_debias
         variable["t"] += 1
         variable["a"] = decay * variable["a"] + (1 - decay) * value
@@ -48,7 +48,7 @@ def tensorflow():
 
 
 def record_stylegan2(repo):
-    """The penalty, and its gradients, of given logits in several iterations."""
+    """Record the penalty, and its gradients, of given logits in several iterations."""
     tensorflow()
     module = types.ModuleType("lecam_loss")
     source = (repo / STYLEGAN2).read_text(encoding="utf-8").replace("\ufeff", "")
@@ -67,7 +67,7 @@ def record_stylegan2(repo):
 
 
 def record_biggan(repo):
-    """The penalty of the BigGAN code for given averages, and its gradients."""
+    """Record the penalty of the BigGAN code for given averages, and its gradients."""
     penalty = load_file(repo / BIGGAN).lecam_reg
     torch.manual_seed(1)
     logits = torch.randn([2, N, 1], dtype=torch.float64, requires_grad=True)

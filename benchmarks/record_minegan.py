@@ -1,4 +1,4 @@
-"""Records what the authors' miner computes, as tests/golden/minegan.npz.
+"""Record results of the authors' miner as tests/golden/minegan.npz.
 
     python benchmarks/record_minegan.py --repo DIR --out tests/golden
 

@@ -1,4 +1,4 @@
-"""Records what the authors' mode-seeking loss is, as tests/golden/mode_seeking.npz.
+"""Record results of the authors' mode-seeking loss as tests/golden/mode_seeking.npz.
 
     python benchmarks/record_mode_seeking.py --repo DIR --out tests/golden
 

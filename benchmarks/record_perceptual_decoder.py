@@ -1,4 +1,4 @@
-"""Records what the authors' perceptual discriminator computes, as tests/golden/perceptual_decoder.npz.
+"""Record results of the authors' perceptual discriminator as tests/golden/perceptual_decoder.npz.
 
     python benchmarks/record_perceptual_decoder.py --repo DIR --out tests/golden
 

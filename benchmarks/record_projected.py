@@ -1,4 +1,4 @@
-"""Records what the authors' Projected GAN computes, as tests/golden/projected.npz.
+"""Record results of the authors' Projected GAN as tests/golden/projected.npz.
 
     python benchmarks/record_projected.py --repo DIR --out tests/golden
 
@@ -34,7 +34,7 @@ CONFIGS = {"stylegan2": dict(separable=True, cond=False), "fastgan": dict(separa
 
 
 def drawn(name, shape):
-    """A weight of this name: normal numbers with the deviation 1 / sqrt(inputs), 1 + 0.1 x for batch norm's factors."""
+    """Draw a weight of this name: normal numbers of deviation 1 / sqrt(inputs), 1 + 0.1 x for batch norm's factors."""
     values = np.random.RandomState(zlib.crc32(name.encode())).randn(*shape)
     if len(shape) > 1:
         return values / np.sqrt(np.prod(shape[1:]))

@@ -1,4 +1,4 @@
-"""Records what the authors' batch statistics adaptation computes, as tests/golden/scale_shift.npz.
+"""Record results of the authors' batch statistics adaptation as tests/golden/scale_shift.npz.
 
     python benchmarks/record_scale_shift.py --repo DIR --out tests/golden
 
@@ -29,7 +29,7 @@ CASES = {  # perceptual_type, normalize_l1_loss, l_per
 
 
 def chainer():
-    """Stand-ins for the modules that the file imports, of what Chainer documents, in float64."""
+    """Put stand-ins for the modules that the file imports into sys.modules, as Chainer documents them, in float64."""
     F = types.SimpleNamespace(
         mean_absolute_error=lambda a, b: (a - b).abs().mean(),
         mean_squared_error=lambda a, b: (a - b).square().mean(),
@@ -71,7 +71,7 @@ XP = types.SimpleNamespace(
 
 
 def record(repo):
-    """Losses and gradients of one step, by case."""
+    """Record losses and gradients of one step, by case."""
     chainer()
     sys.path.insert(0, str(repo))
     theirs = importlib.import_module("gen_models.ada_generator")

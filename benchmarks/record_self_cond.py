@@ -1,4 +1,4 @@
-"""Records what the authors' clusterer computes, as tests/golden/self_cond.npz.
+"""Record results of the authors' clusterer as tests/golden/self_cond.npz.
 
     python benchmarks/record_self_cond.py --repo DIR --out tests/golden
 
@@ -23,7 +23,7 @@ M, F, K, SEED = 90, 6, 5, 3
 
 
 class Features(torch.nn.Module):
-    """In place of D: gives a linear function of what it gets."""
+    """A stand-in for D that returns a linear function of its input."""
 
     def __init__(self, weight):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Records what the decoders and losses of the package vision-aided-loss compute, as tests/golden/spectral_decoder.npz.
+"""Record results of the decoders and losses of the package vision-aided-loss as tests/golden/spectral_decoder.npz.
 
     python benchmarks/record_spectral_decoder.py --repo DIR --out tests/golden
 
@@ -32,7 +32,7 @@ def drawn(name, shape):
 
 
 def record_case(case, decoder, losses_list):
-    """Logits, losses and gradients of two steps of training: each improves the spectral norms by one iteration."""
+    """Record logits, losses and gradients of two training steps: each improves the spectral norms by one iteration."""
     decoder.train()
     for name, value in decoder.state_dict().items():
         if not name.endswith("filt"):

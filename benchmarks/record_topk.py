@@ -1,4 +1,4 @@
-"""Records what StudioGAN computes of top-k training, as tests/golden/topk.npz.
+"""Record results of StudioGAN's top-k training as tests/golden/topk.npz.
 
     python benchmarks/record_topk.py --repo DIR --out tests/golden
 
@@ -19,7 +19,7 @@ BATCH, GAMMA, NU, EPOCHS = 32, 0.97, 0.5, 30
 
 
 def functions(path, *names):
-    """These functions of a file."""
+    """Return these functions of a file."""
     tree = ast.parse(path.read_text())
     wanted = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name in names]
     scope = {"torch": torch, "F": torch.nn.functional}

@@ -1,4 +1,4 @@
-"""Records what the authors' decoders and losses of vision-aided training compute, as tests/golden/vision_aided.npz.
+"""Record results of the authors' decoders and losses of vision-aided training as tests/golden/vision_aided.npz.
 
     python benchmarks/record_vision_aided.py --repo DIR --out tests/golden
 
@@ -32,12 +32,12 @@ LEVELS = {
 
 
 def drawn(name, shape):
-    """Numbers that a name and a shape stand for, so that large weights need not be in the file."""
+    """Draw the numbers of a name and a shape, so that the file does not need large weights."""
     return torch.from_numpy(np.random.RandomState(zlib.crc32(name.encode())).randn(*shape)).float()
 
 
 def record_case(case, decoder, names):
-    """Logits, losses, and gradients of features and weights as one number each: their product with `drawn`."""
+    """Record logits, losses, and gradients of features and weights as one number each: their product with `drawn`."""
     from vision_module.cv_losses import losses_list
 
     for name, parameter in decoder.named_parameters():

@@ -1,4 +1,4 @@
-"""Records names, shapes and features of published image networks, as tests/golden/vision_layouts.npz.
+"""Record names, shapes and features of published image networks, as tests/golden/vision_layouts.npz.
 
     python benchmarks/record_vision_layouts.py --vision-aided DIR --transformer-ssl DIR --swin DIR --antialiased DIR \
         --mmdetection DIR --out tests/golden
@@ -43,7 +43,7 @@ SMALL = dict(depths=[2, 2, 2, 2], num_heads=[1, 2, 3, 4])
 
 
 def drawn(name, shape):
-    """Numbers of about the size that weights of this name and shape have, float64."""
+    """Return numbers of about the size that weights of this name and shape have, float64."""
     values = torch.from_numpy(np.random.RandomState(zlib.crc32(name.encode())).randn(*shape))
     if name.endswith("running_var"):
         return 0.5 + values.abs()
@@ -69,7 +69,7 @@ def load_file(name, path):
 
 
 def mmdetection_swin(folder):
-    """The class of mmdetection, without its compiled operators and the packages that only its configurations need."""
+    """Return mmdetection's class, without its compiled operators and the packages that only its configurations need."""
     sys.path.append(str(folder))
     for name in ("yapf", "yapf.yapflib"):
         module(name)
@@ -84,7 +84,7 @@ def mmdetection_swin(folder):
 
 
 def record_layout(layout, full, small, features, side):
-    """Names and shapes of a network at its full size, and features of a small one with drawn weights."""
+    """Record names and shapes of a network at its full size, and features of a small one with drawn weights."""
     small.double().eval()
     known = set()
     for name, value in small.state_dict().items():

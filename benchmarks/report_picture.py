@@ -1,10 +1,10 @@
-"""A screenshot of a report: docs/pictures/report.png.
+"""Take a screenshot of a report: docs/pictures/report.png.
 
     python benchmarks/report_picture.py RUNS OUT      # needs a Chromium, and pip install -e '.[report]'
 
-RUNS is a folder of finished runs with two configurations: here those of `none --aug=noaug` and `diffaugment` of the
-comparison `where-t` in claims.sh. The page is shortened: some sections stay, among them none that has paths, without
-tables, and of the runs, samples and metrics the first."""
+RUNS is a folder of finished runs with two configurations: here `none --aug=noaug` and `diffaugment` of the comparison
+`where-t` in claims.sh. The picture is shorter than the page: it has a few sections without paths, no tables, and only
+the first runs, samples and metrics."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from PIL import Image
 
 from stylegan_plugins.report import page
 
-WIDTH, HEIGHT, MARGIN = 900, 4000, 16  # of the window, in pixels; what is empty below is cut off
+WIDTH, HEIGHT, MARGIN = 900, 4000, 16  # of the window, in pixels; the empty space below is cut off
 SHOWN = "#verdict, #samples, #metrics, #group2"  # the last one: Scores of D
 SHORTER = f"""<style>
 main > section:not({SHOWN}), footer, details, .stage:nth-of-type(n+2), .picture:nth-of-type(n+3),

@@ -1,5 +1,5 @@
-"""What writing a training state costs: seconds for the networks of a published configuration, as a share of the time
-between two states.
+"""Measure the seconds that a training state of a published configuration takes to write, as a share of the time between
+two states.
 
     python benchmarks/state_cost.py --host HOST [--resolution 256] [--work DIR]
 

@@ -136,7 +136,7 @@ def _section(cls: type) -> str:
 
 
 def _table(text: str, kind: str) -> str:
-    """Return a Markdown table of lines `name  what it is`, which may go on in indented lines."""
+    """Return a Markdown table of lines `name  what it is`, which may continue in indented lines."""
     rows: list[list[str]] = []
     for line in text.splitlines():
         name, gap, rest = line.partition("  ")

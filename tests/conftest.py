@@ -51,7 +51,7 @@ def shared_top(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def shared(shared_top):
-    """shared(name, fill): a folder that the first test process to ask for it fills, with `fill(folder)`."""
+    """shared(name, fill): a folder that all test processes share. The first one to ask for it calls `fill(folder)`."""
 
     def folder(name: str, fill: Callable[[Path], object]) -> Path:
         with open(shared_top / f"{name}.lock", "a") as lock:
@@ -71,7 +71,7 @@ def shared(shared_top):
 
 @pytest.fixture(scope="session")
 def wheels(shared):
-    """What hosts are assembled from, downloaded from the package index."""
+    """The wheels that hosts are assembled from, downloaded from the package index."""
     return shared("wheels", fetching.download_wheels)
 
 

@@ -21,14 +21,14 @@ N = 8
 
 
 def made(**values):
-    """The method with these options, and its session, which keeps what is reported."""
+    """Return the method with these options, and its session, which keeps what is reported."""
     reported = {}
     session = SimpleNamespace(device=torch.device("cpu"), num_gpus=1, round=0, report=reported.__setitem__)
     return session, plugin.setup(session=session, options=plugin.APAOptions(**{"kimg": 500.0, **values})), reported
 
 
 def picture(value):
-    """N images of 2x2 whose pixels tell them apart: value, value + 1, ..."""
+    """Return N images of 2x2 whose pixels tell them apart: value, value + 1, ..."""
     return (value + torch.arange(N, dtype=torch.float32)).reshape(-1, 1, 1, 1).expand(-1, 3, 2, 2)
 
 

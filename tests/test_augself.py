@@ -20,7 +20,7 @@ GOLDEN = Path(__file__).parent / "golden" / "augself.npz"
 
 
 def resolved(names: list[str], given: dict | None = None) -> dict:
-    """Options objects of active plug-ins, presets applied."""
+    """Return options objects of active plug-ins, presets applied."""
     return dict(catalogue().activate(names, given or {}).options)
 
 

@@ -30,7 +30,7 @@ def golden():
 
 
 def random_groups(n, groups, seed):
-    """(predictions of any sign, omega in [0, 1]), each {group: [n, K]}, double precision."""
+    """Return (predictions of any sign, omega in [0, 1]), each {group: [n, K]}, double precision."""
     generator = torch.Generator().manual_seed(seed)
     preds = {group: torch.randn([n, GROUPS[group]], generator=generator, dtype=torch.float64) for group in groups}
     omegas = {group: torch.rand([n, GROUPS[group]], generator=generator, dtype=torch.float64) for group in GROUPS}
@@ -201,7 +201,7 @@ def divergence(p, q):
 
 
 def population(counts, omegas, head):
-    """All pairs of an image and an omega, as often as they occur. Returns ({group: pred}, {group: omega})."""
+    """Return all pairs of an image and an omega, as often as they occur: ({group: pred}, {group: omega})."""
     pairs = [(x, w) for x, count in enumerate(counts) for _ in range(count) for w in range(len(omegas))]
     omega = torch.stack([omegas[w] for _, w in pairs])
     pred = torch.stack([head(x, w) for x, w in pairs])
@@ -214,7 +214,7 @@ def optimal_head(omegas):
 
 
 def lower_bound(real, generated):
-    """Step 3 of docs/methods/augself.md: 1 - (D's terms) / (2 E|omega|^2), for any head."""
+    """Return the bound of step 3 of docs/methods/augself.md: 1 - (D's terms) / (2 E|omega|^2), for any head."""
     terms = 0
     for (preds, omegas), sign in ((real, +1), (generated, -1)):
         scale = torch.cat([omegas[group] for group in sorted(preds)], dim=1).square().sum(dim=1).mean()

@@ -23,7 +23,7 @@ def lite0():
 
 
 def photograph(name: str) -> torch.Tensor:
-    """The middle square, [1, 3, 224, 224] in [-1, 1]."""
+    """Return the middle square, [1, 3, 224, 224] in [-1, 1]."""
     image = PIL.Image.fromarray(getattr(skimage.data, name)()).convert("RGB")
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
@@ -68,7 +68,7 @@ def test_a_backbone_is_frozen_and_stays_in_evaluation_mode(lite0):
 
 @pytest.mark.parametrize("name", sorted(name for name, recipe in backbones.BACKBONES.items() if not recipe.source))
 def test_every_backbones_architecture_makes_features(name):
-    """Random weights, small images: what timm calls the model, and that its features are vectors."""
+    """timm knows the model's name, and its features are vectors, on random weights and small images."""
     import timm
 
     architecture = backbones.BACKBONES[name].timm.split(".")[0]

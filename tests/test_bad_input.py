@@ -1,4 +1,4 @@
-"""What a user can get wrong: one line that says what, exit code 2, and nothing is left behind.
+"""Mistakes of users: each ends in one line that names it, with exit code 2, and leaves nothing behind.
 
 All command lines of a host run in one process (drivers/run_many.py), a few of them also as a user starts them."""
 
@@ -164,7 +164,7 @@ def arguments(family: str, args: list[str], out: Path, good: Path, bad: Path) ->
 
 @pytest.fixture(scope="module")
 def answers(patched, bad_data, plugins, color_zip, tmp_path_factory):
-    """What each case ended with, by family and name, and where it would have written."""
+    """Return the result of each case and its output folder, by family and name."""
     found = {}
     for family in FAMILIES:
         top = tmp_path_factory.mktemp("out")
@@ -180,7 +180,7 @@ def answers(patched, bad_data, plugins, color_zip, tmp_path_factory):
 
 
 def said(stderr: str) -> list[str]:
-    """Lines of standard error; torch's own warning that there is a compiler but no GPU is none of ours."""
+    """Return lines of standard error without torch's own warning about a compiler without a GPU."""
     return [line for line in stderr.splitlines() if line.strip() and "No CUDA runtime is found" not in line]
 
 

@@ -1,4 +1,4 @@
-"""Batches that share a pass of D keep the minibatch-stddev groups of passes of their own."""
+"""Batches that share a pass of D keep the minibatch-stddev groups that separate passes have."""
 
 import math
 
@@ -15,7 +15,7 @@ PROPERTY = settings(max_examples=50, deadline=None)
 
 
 def batch_deviation(x, group_size):
-    """Minibatch standard deviation as a layer of D sees it, [N] -> [N]: one number per group, image by image."""
+    """Return the minibatch standard deviation in a layer of D, [N] -> [N]: one number per group, image by image."""
     n = len(x)
     size = n if group_size is None else min(group_size, n)
     stride = n // size
@@ -29,7 +29,7 @@ def batch_deviation(x, group_size):
 
 @st.composite
 def joinable(draw):
-    """(sizes of one to four batches, a group size that divides them all)."""
+    """Draw (sizes of one to four batches, a group size that divides them all)."""
     group_size = draw(st.integers(1, 6))
     return [group_size * n for n in draw(st.lists(st.integers(1, 4), min_size=1, max_size=4))], group_size
 

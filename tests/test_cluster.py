@@ -71,7 +71,7 @@ def planned(tmp_path: Path, *names: str) -> list[trainings.PlannedRun]:
 
 
 def turns(folder: Path) -> list[int]:
-    """The images with which the turns of a run began."""
+    """Return the images with which the turns of a run began."""
     file = folder / "turns"
     return [*map(int, file.read_text().split())] if file.exists() else []
 
@@ -259,7 +259,7 @@ def test_options_of_submitit_that_do_not_exist_are_refused_before_anything_is_tr
 
 @pytest.mark.run
 def test_jobs_of_a_comparison_that_was_killed_are_gathered_by_the_same_command(ada_host, small_zip, tmp_path):
-    """The job is queued again meanwhile. What it trains equals a run without interruption bit for bit."""
+    """The job is queued again meanwhile. Its result equals an uninterrupted run bit for bit."""
     tiny = [flag for flag in TINY[ADA] if not flag.startswith(("--kimg", "--snap"))]
     command = [str(Path(sys.executable).with_name("stylegan-plugins")), "compare", "--plugins=none"]
     command += [f"--data={small_zip}"]

@@ -1,4 +1,4 @@
-"""`compare`: what it trains, that it goes on where it was, its table, and what it refuses."""
+"""`compare`: its runs, its continuation after an interruption, its table, and its refusals."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def test_a_variation_that_cannot_be_is_one_line(vary, more, message):
         cells.check_arguments([("none", ()), ("augself", ())], more, cells.variations_of(vary))
 
 
-# What is written. ---------------------------------------------------------------------------------
+# The files. ---------------------------------------------------------------------------------------
 
 
 FID = Column("fid", "fid_clean", False, 7.25)
@@ -177,7 +177,7 @@ KID, DISTANCE = Column("kid", "kid_clip", False, 0.5), Column("distance", "dista
 
 
 def results(values: dict[Cell, Any], planned: list[Cell] | None = None, **how) -> Results:
-    """What a comparison measured. Runs of the plug-in `b` have no ADA."""
+    """Return the results of a comparison. Runs of the plug-in `b` have no ADA."""
     columns = how.pop("columns", [FID])
     known = dict(features="inception", kimg=1000, samples=50, real=100, planned=planned or list(values))
     of = lambda value: value if isinstance(value, dict) else {column.name: value for column in columns}
@@ -367,7 +367,7 @@ def test_progress_of_a_run_is_told_once_a_minute_if_it_is_new(tmp_path):
 
 @pytest.mark.run
 def test_combinations_are_trained_and_after_ctrl_c_the_same_command_goes_on(ada_host, small_zip, tmp_path):
-    """The run that it ends has its state written; what is done is not done again. The folder is not the host's."""
+    """The interrupted run writes its state; finished runs are not repeated. The folder is not the host's."""
     tiny = [flag for flag in TINY[ADA] if not flag.startswith(("--kimg", "--snap"))]
     out = tmp_path / "out"
     flags = ["--plugins=none,diffaugment", f"--data={small_zip}", "--kimg=1", "--fraction=0.5", f"--outdir={out}"]
@@ -534,7 +534,7 @@ def test_a_cell_is_its_arguments_its_data_its_files_and_the_versions(tmp_path, m
 
 @pytest.mark.unit
 def test_a_comparison_without_varied_options_keeps_its_folders(tmp_path, monkeypatch):
-    """Names and identities are those of versions without --vary."""
+    """Names and identities are the same as in versions without --vary."""
     monkeypatch.setattr(cells, "code_of", lambda host: "c")
     monkeypatch.setattr(cells, "versions_of", lambda cell: {})
     monkeypatch.setattr(cells.stylegan_plugins, "__version__", "1")
@@ -598,7 +598,7 @@ def test_a_signal_is_handed_on_and_a_second_one_ends_all_processes(first, tmp_pa
 
 @pytest.mark.run
 def test_what_cannot_be_trained_is_said_before_anything_is(ada_host, small_zip, tmp_path):
-    """The folder is not the host's, train.py is a process of its own, and the command that is said can be pasted."""
+    """The folder is not the host's, train.py has its own process, and the printed command can be pasted."""
     flags = ["--plugins=freezed", f"--data={small_zip}", "--kimg=1", f"--outdir={tmp_path / 'out'}"]
     flags += [f"--host={ada_host}", "--features=efficientnet_lite0", "--", *TINY[ADA][:2], "--device=cpu"]
     done = invoke(tmp_path, "compare", *flags)

@@ -1,7 +1,7 @@
-"""Repairs of host modules: each breakage is seen on the host as it comes, and is gone once compat has repaired it.
+"""Repairs of host modules: each breakage occurs on an unchanged host, and is gone after the repair by compat.
 
 A process per host runs every probe of `PROBES` twice, before and after `compat.install()`. A probe is a function whose
-return value, or error, is compared here. To cover another breakage, add a probe and a test of what it said."""
+return value, or error, is compared here. To cover another breakage, add a probe and a test of its value."""
 
 from __future__ import annotations
 
@@ -328,7 +328,7 @@ def test_no_weight_gradients_takes_both_signatures(report):
 
 @pytest.mark.host
 def test_r1_through_the_ada_pipe_works_where_torch_has_no_second_derivative_of_grid_sample(report):
-    if report["family"] == ADA:  # stylegan3 brings a second derivative of its own
+    if report["family"] == ADA:  # stylegan3 brings its own second derivative
         assert "differentiate twice" in report["before"]["r1_where_torch_lacks_the_second_derivative"]
     expected = report["after"]["r1_through_ada"]
     # The same sums in float32, in another order.

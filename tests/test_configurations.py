@@ -18,7 +18,7 @@ pytestmark = pytest.mark.unit
 
 
 def seeds(top, name="run", numbers=(0, 1, 2), **settings):
-    """Runs of some seeds; the loss is 1, 2, 3, ... by their order, twice as much at 4 kimg."""
+    """Return runs of some seeds; the loss is 1, 2, 3, ... by their order, twice as much at 4 kimg."""
     folders = []
     for index, seed in enumerate(numbers):
         folder = make_run(top / f"{name}{seed}", ticks=0, sheets=1, side=16, random_seed=seed, **settings)
@@ -47,7 +47,7 @@ def test_runs_that_differ_in_seed_folder_and_machine_are_one(tmp_path):
 
 
 def test_what_makes_no_difference_to_a_resumed_run_makes_none_here():
-    """But for what a run is of: its data, its length, and the pickle that it began with."""
+    """The exceptions identify a run: its data, its length, and the pickle that it began with."""
     of_a_run = {"resume_pkl", "total_kimg", "training_set_kwargs.path", "pictures", "class_names"}
     assert set(identity.FREE) - of_a_run <= set(configurations.IGNORED)
 

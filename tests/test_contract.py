@@ -1,5 +1,5 @@
-"""What is against the contract of a method ends in one line that names plug-in and part, what was expected and what
-came."""
+"""A violation of the contract of a method ends in one line that names plug-in and part, the expected and the given
+value."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def value(step: Step) -> torch.Tensor:
 
 
 def refused(**attributes) -> str:
-    """The message for a method with these attributes."""
+    """Return the message for a method with these attributes."""
     with pytest.raises(PluginError) as error:
         Method("mine", SimpleNamespace(**attributes))
     assert "\n" not in str(error.value)

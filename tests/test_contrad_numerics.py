@@ -104,7 +104,7 @@ def images_of(n=4, channels=3, height=24, width=24, seed=0):
 
 
 def compare(golden, name, function):
-    """Output and gradient, with the authors' float32."""
+    """Compare output and gradient with the authors' float32."""
     leaf = golden["augment/images"].clone().requires_grad_(True)
     output = function(leaf)
     (gradient,) = torch.autograd.grad((output * golden["augment/weights"]).sum(), [leaf])

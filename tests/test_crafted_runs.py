@@ -52,7 +52,7 @@ def paths_of(value: object, path: tuple = ()) -> list[tuple]:
 
 
 def with_(path: tuple | str, value: object) -> dict:
-    """The arguments with another value in one place."""
+    """Return the arguments with another value in one place."""
     changed = copy.deepcopy(ARGUMENTS)
     *parents, last = path.split(".") if isinstance(path, str) else path
     place = changed
@@ -168,7 +168,7 @@ def test_the_newest_whole_snapshot_and_the_newest_run_are_taken(tmp_path, capsys
 
 @pytest.fixture(scope="module")
 def unfinished(ada_host, small_zip, tmp_path_factory):
-    """A run of two iterations that goes on for one more."""
+    """A run of two iterations that continues for one more."""
     top = tmp_path_factory.mktemp("unfinished")
     args = options(ada_host, ADA, small_zip, top, "--plugin=diffaugment,augself", "--aug=ada", "--device=cpu")
     args |= {"total_kimg": 2 * args["batch_size"] / 1000, "kimg_per_tick": 9, "state_minutes": 10.0}

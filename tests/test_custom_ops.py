@@ -1,5 +1,5 @@
-"""Building and loading custom ops. Most tests build an extension of ten lines, C++ alone, through the very same loader;
-what compiles NVIDIA's CUDA sources takes a minute and runs if STYLEGAN_PLUGINS_BUILD_OPS=1 and nvcc is found."""
+"""Building and loading custom ops. Most tests build an extension of ten lines, C++ alone, through the same loader. A
+test that compiles NVIDIA's CUDA sources takes a minute and runs if STYLEGAN_PLUGINS_BUILD_OPS=1 and nvcc is found."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ LOAD = cpp_extension.load
 
 @pytest.fixture
 def sources(tmp_path, monkeypatch):
-    """A folder with tiny.cpp and tiny.h; a build folder of its own; and no op built or failed so far."""
+    """A folder with tiny.cpp and tiny.h and a separate build folder; no op is built or failed so far."""
     folder = tmp_path / "sources"
     folder.mkdir()
     (folder / "tiny.cpp").write_text(SOURCE)
@@ -80,7 +80,7 @@ def build(folder: Path, *sources: str, **kwargs: object):
 
 
 def forget(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a new process has it."""
+    """Forget built and failed ops, as in a new process."""
     monkeypatch.setattr(custom_ops, "_loaded", {})
 
 
@@ -272,7 +272,7 @@ def _no_architecture(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_a_build_that_fails_says_once_why_and_what_to_do(sources, monkeypatch, capsys, cause, reason, advice):
-    monkeypatch.setattr(torch.version, "cuda", "13.0")  # on a PyTorch without CUDA, that is what it says
+    monkeypatch.setattr(torch.version, "cuda", "13.0")  # a PyTorch without CUDA would give that as the reason
     cause(sources, monkeypatch)
     file = "tiny.cu" if (sources / "tiny.cu").is_file() else "tiny.cpp"
     with pytest.raises(custom_ops.BuildError) as error:

@@ -1,5 +1,5 @@
-"""What the check of a data set accepts, it accepts for the host, too: over generated folders and archives, whole, cut
-short and damaged."""
+"""The host can read every data set that the check accepts: over generated folders and archives, whole, cut short and
+damaged."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def encoded(size: tuple[int, int], mode: str, format: str = "png", seed: int = 0
 
 
 def write(path: Path, files: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> Path:
-    """A zip, or a folder if the path has no suffix."""
+    """Write a zip, or a folder if the path has no suffix."""
     if path.suffix:
         with zipfile.ZipFile(path, "w", method) as archive:
             for name, data in files.items():
@@ -52,7 +52,7 @@ def write(path: Path, files: dict[str, bytes], method: int = zipfile.ZIP_STORED)
 
 
 def read_by_host(path: Path) -> None:
-    """Reads every image as ImageFolderDataset does: raises what the host would die of."""
+    """Read every image as ImageFolderDataset does. Raises the error that would end the host."""
     PIL.Image.init()
     with zipfile.ZipFile(path) as archive:
         for name in archive.namelist():
@@ -237,7 +237,7 @@ def bytes_read(monkeypatch):
 
 
 def settled(path: Path) -> Path:
-    """A data set that is older than the resolution of times; a test cannot set the time of a change of status."""
+    """Wait until a data set is older than the resolution of times; a test cannot set st_ctime."""
     time.sleep(0.01)
     return path
 

@@ -1,4 +1,4 @@
-"""The diagnostics plug-in: its numbers, what is held out, that it changes nothing in training, runs."""
+"""The diagnostics plug-in: its numbers, the held-out set, unchanged training, and runs."""
 
 from __future__ import annotations
 
@@ -109,12 +109,12 @@ def test_logits_are_those_that_train_and_nothing_else_changes(fetched):
     assert len(holds) == 18 and [claim for claim, true in holds.items() if not true] == []
 
 
-# What is held out. --------------------------------------------------------------------------------
+# The held-out set. --------------------------------------------------------------------------------
 
 
 @pytest.mark.host
 def test_no_image_is_both_trained_on_and_held_out_whatever_the_sizes(fetched):
-    """Any data set, subset, seed, with and without x-flips and labels, by the host's own choice of images."""
+    """Any data set, subset, seed, with and without horizontal flips and labels, by the host's own choice of images."""
     assert report_of(fetched[ADA], "diagnostics_split.py")["cases"] >= 200
 
 
@@ -172,7 +172,7 @@ def lines_of(run_dir: Path) -> list[dict]:
 
 @pytest.fixture(scope="session")
 def run(shared, ada_host, small_zip):
-    """(arguments, run directory) of 11 iterations and 3 ticks: 48 images with x-flips, 16 held out, ADA on."""
+    """(arguments, run directory) of 11 iterations and 3 ticks: 48 images with horizontal flips, 16 held out, ADA on."""
     flags = ["--plugin=diffaugment,diagnostics", "--diagnostics-holdout=16", "--diagnostics-images=64", "--mirror=1"]
 
     def fill(top: Path) -> None:

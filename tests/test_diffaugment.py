@@ -50,7 +50,7 @@ def random_images(shape, seed=0, dtype=torch.float64):
 
 
 def reference(images, omega, augment):
-    """T(images; omega) from the definitions, as nested lists [N][C][H][W]."""
+    """Return T(images; omega) from the definitions, as nested lists [N][C][H][W]."""
     step = {"color": reference_color, "translation": reference_translation, "cutout": reference_cutout}
     result = []
     for n, image in enumerate(images.tolist()):

@@ -25,7 +25,7 @@ def seeded():
 
 
 def slopes(D: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
-    """||grad D|| of each image [N] of the small D, by hand: W^T (v (1 - tanh^2 W x))."""
+    """Return ||grad D|| of each image [N] of the small D, by hand: W^T (v (1 - tanh^2 W x))."""
     layer, last = D.b4.fc[1], D.b4.out
     hidden = torch.tanh(images.flatten(1) @ layer.weight.T + layer.bias)
     return ((last.weight * (1 - hidden**2)) @ layer.weight).square().sum(dim=1).sqrt()

@@ -63,7 +63,7 @@ def crops(shared):
 
 @pytest.fixture(scope="module")
 def large_crops(tmp_path_factory):
-    """The same of 32x32, for what starts from a pickle of that size."""
+    """The same of 32x32, for runs that start from a pickle of that size."""
     return write_zip(tmp_path_factory.mktemp("disp") / "large.zip", color_crops(24))
 
 
@@ -163,7 +163,7 @@ def test_two_processes_of_stylegan3_with_workers_have_the_priors(cache, stylegan
     assert read_pickle(max(run_dir.glob("*.pkl"))).network("G_ema").init_kwargs["c_dim"] == 1280
 
 
-# What is refused. ---------------------------------------------------------------------------------
+# Refusals. ----------------------------------------------------------------------------------------
 
 
 def refused(args: dict, **options) -> None:

@@ -31,7 +31,7 @@ BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def test_generated_pages_and_tables_are_made_from_the_code():
-    """Hooks, parts, session, commands, options and the tables of rules are those of the code."""
+    """Hooks, parts, session, commands, options and the tables of rules on the pages equal the code's."""
     command = [sys.executable, ROOT / "docs/make_reference.py", "--check"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -121,7 +121,7 @@ def plugin_of(flag: str) -> str:
 
 
 def refusal(*argv: str) -> str | None:
-    """The error about an option without effect, None if there is none."""
+    """Return the error about an option without effect, None if there is none."""
     try:
         parse(*argv)
     except OptionError as error:
@@ -131,7 +131,7 @@ def refusal(*argv: str) -> str | None:
 
 
 def advised(error: str, argv: list[str]) -> list[str]:
-    """The command line after the error's second piece of advice."""
+    """Return the command line after the error's second piece of advice."""
     found = re.search("or give (.*), for example", error)
     assert found is not None, error
     flags = found[1].split()
@@ -181,7 +181,7 @@ def test_a_target_and_a_certainty_that_are_both_given_both_count():
 
 
 def settled(request: arguments.Request) -> dict[str, Any]:
-    """Options of vision-aided after its `configure`, without looking for weights."""
+    """Return options of vision-aided after its `configure`, without looking for weights."""
     args = {"total_kimg": 9000, "training_set_kwargs": {}}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("stylegan_plugins.vision.backbones.Model.load", lambda self, *args, **how: None)
@@ -203,7 +203,7 @@ def test_components_of_a_mixture_are_refused_if_the_number_of_images_makes_it_mi
         call(["disp_components"])
 
 
-# What the errors say. -----------------------------------------------------------------------------
+# The text of errors. ------------------------------------------------------------------------------
 
 subsets = st.lists(st.sampled_from(["color", "translation", "cutout"]), unique=True).map(",".join)
 STRENGTHS = ("brightness", "saturation", "contrast", "translation", "cutout")
@@ -253,7 +253,7 @@ def test_what_an_error_says_is_true(line):
     options = catalogue().activate([plugin], {plugin: given}).options[plugin]
     reasons = re.findall(r"with (--\S*?)=(\S*?)(?= and |\. Leave)", error)
     assert reasons
-    for flag, value in reasons:  # the values that it names are those of the run
+    for flag, value in reasons:  # it names the values of the run
         field = flag.removeprefix(f"--{plugin}-").replace("-", "_")
         assert value == plugin_options.written(getattr(options, field))
     for better in (rest, advised(error, argv)):  # no advice leads to the same error again
@@ -368,7 +368,7 @@ PRESETS = {(name, key): preset for name in builtin() for key, preset in catalogu
 
 
 def flags_in(preset: Preset) -> list[str]:
-    """The options of train.py that the source of a preset names with values."""
+    """Return the options of train.py that the source of a preset names with values."""
     return re.findall(r"--[a-z]+=[\w.]*\w", preset.source)
 
 

@@ -303,7 +303,7 @@ def evaluate(host: Path, *args: object, check: bool = True):
 
 
 def made(done) -> list[str]:
-    """Pickles that images were made of."""
+    """Return pickles that images were made of."""
     return re.findall(r": (network-snapshot-\S+)$", done.stderr, re.MULTILINE)
 
 
@@ -336,7 +336,7 @@ def test_what_is_done_is_not_done_again_and_the_best_is_marked(cache, two, ada_h
     assert f"**{min(values):.5g}**" in again.stdout and f"**{max(values):.5g}**" not in again.stdout
     assert f"Floor, FID of two halves of the real images: {lines[0]['floor_fid']:.5g}" in again.stdout
 
-    # A quick check has an entry of its own, and changes no other.
+    # A quick check has a separate entry, and changes no other.
     quick = evaluate(ada_host, *args, "--metrics=fid", "--samples=8")
     (line,) = [line for line in records.read_lines(run / "metric-fid_test_resnet_weights.jsonl") if line not in lines]
     key = f"fid_test_resnet_weights:{records.key_of(line)}"
@@ -351,7 +351,7 @@ def test_what_is_done_is_not_done_again_and_the_best_is_marked(cache, two, ada_h
 
 @pytest.mark.run
 def test_the_training_images_of_a_run_are_those_that_it_had(cache, two, ada_host, network, small_zip, tmp_path):
-    """A part of its data set, and their x-flips; the reference is held out."""
+    """They are a part of its data set with horizontal flips; the reference is held out."""
     run, held = (
         shutil.copytree(two, tmp_path / "run"),
         write_zip(tmp_path / "held.zip", color_crops(9, side=16, seed=5)),

@@ -1,4 +1,4 @@
-"""`explore`: what is behind its controls, and the page that is served, by Gradio's own client.
+"""`explore`: the functions behind its controls, and the served page by Gradio's own client.
 
 A real browser clicks through all controls in benchmarks/explore_click.py, which needs a Chromium."""
 
@@ -134,7 +134,7 @@ def test_any_values_of_controls_are_drawn_or_refused_in_one_line(seed, psi, labe
 
 @contextlib.contextmanager
 def served(one: Explorer):
-    """The page on a free port, and Gradio's client of it."""
+    """Serve the page on a free port; yield its address and Gradio's client."""
     import gradio_client
 
     port = free_port()

@@ -46,7 +46,7 @@ else:
 
 
 def modules_of_extras() -> dict[str, set[str]]:
-    """The top-level modules that each extra brings."""
+    """Return the top-level modules that each extra brings."""
     modules: dict[str, set[str]] = {}
     for name, packages in importlib.metadata.packages_distributions().items():
         for package in packages:

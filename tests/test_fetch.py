@@ -1,7 +1,7 @@
 """Fetching a host: the wheels are downloaded for real, once a session, and assembled for both families.
 
-What needs NVIDIA's own code runs where STYLEGAN_HOST (stylegan2-ada-pytorch) or STYLEGAN3_HOST names an unpatched
-checkout, and is skipped elsewhere: above all, that the training options of our train.py are NVIDIA's to the letter.
+Tests that need NVIDIA's own code run where STYLEGAN_HOST (stylegan2-ada-pytorch) or STYLEGAN3_HOST names an unpatched
+checkout, and are skipped elsewhere. They check above all that our train.py makes exactly NVIDIA's training options.
 """
 
 import ast
@@ -43,7 +43,7 @@ sys.modules['tqdm'] = types.SimpleNamespace(tqdm=lambda items, **_: items)
 
 @pytest.fixture
 def no_download(monkeypatch, wheels):
-    """pip's part of the work, done by a copy of what it downloaded."""
+    """Replace pip's download by a copy of the downloaded wheels."""
     monkeypatch.setattr(
         fetching,
         "_run",
@@ -75,7 +75,7 @@ def run_python(code, cwd, *arguments):
 
 
 def find_pristine(family):
-    """(an unpatched checkout of NVIDIA's code, None), or (None, what is missing)."""
+    """Return (an unpatched checkout of NVIDIA's code, None), or (None, the missing part)."""
     variable = PRISTINE[family]
     if not os.environ.get(variable):
         return None, f"{variable} names no pristine checkout of {family}"
@@ -102,7 +102,7 @@ def modules(host):
 
 
 def module_names(host):
-    """Without two scripts that need imageio and matplotlib, which training does not."""
+    """Return names of modules without two scripts that need imageio and matplotlib, which training does not need."""
     names = [".".join(path.with_suffix("").parts).removesuffix(".__init__") for path in modules(host)]
     return [name for name in names if name not in ("gen_video", "avg_spectra")]
 
@@ -251,7 +251,7 @@ SG3_REQUIRED = {
 
 
 def command_lines(family, data, outdir):
-    """Each option alone with each value; then 60 random mixtures of a few options, the same in each session."""
+    """Return each option alone with each value, then 60 random mixtures of a few options, the same in each session."""
     choices = ADA_CHOICES if family == "stylegan2-ada-pytorch" else SG3_CHOICES
     required = {} if family == "stylegan2-ada-pytorch" else SG3_REQUIRED
     rng = random.Random(0)
@@ -289,9 +289,9 @@ json.dump(dict(imported=imported, embedded=len(embedded), answers=answers), open
 
 @pytest.fixture(scope="session")
 def probes(hosts, tmp_path_factory):
-    """What a host says about itself, as a function of its folder and family.
+    """A function of a host's folder and family that returns the host's answers about itself.
 
-    Importing torch takes seconds: so one process per host does it all, and the processes run side by side."""
+    Importing torch takes seconds, so one process per host answers everything, and the processes run in parallel."""
     work = tmp_path_factory.mktemp("probes")
     data = [str(image_folder(work / f"set{size}", size, count=4, labels=size == 32)) for size in (32, 512, 1024)]
     (work / "runs/00007-earlier").mkdir(parents=True)
@@ -319,7 +319,7 @@ def probes(hosts, tmp_path_factory):
 
 
 def read_dry_run(status, output):
-    """(options as JSON, folder of the run), or the exit status where the command line was refused."""
+    """Return (options as JSON, folder of the run), or the exit status where the command line was refused."""
     if status:
         return status
     options = re.search(r"Training options:\n(\{.*?\n\})\n", output, re.DOTALL)
@@ -455,7 +455,7 @@ NAMES = st.sampled_from(["dnnlib", "torch_utils", "training", "metrics", "legacy
 
 @st.composite
 def import_lines(draw, folders):
-    """An import that does not lead out of a host, for a file in `folders` of the package `stylegan2`."""
+    """Draw an import that does not lead out of a host, for a file in `folders` of the package `stylegan2`."""
     level = draw(st.integers(0, len(folders) + 1))
     module = ".".join(draw(st.lists(NAMES, max_size=2)))
     if level == 0:
@@ -475,7 +475,7 @@ def sources(draw):
 
 
 def bindings(code, package):
-    """What each import binds: pairs of local name and the full name of what it stands for, in order."""
+    """Return pairs of local name and full name for each import, in order."""
     found = []
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Import):

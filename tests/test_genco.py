@@ -19,7 +19,7 @@ GOLDEN = Path(__file__).parent / "golden" / "genco.npz"
 
 
 def rings(height: int, width: int, bands: int) -> np.ndarray:
-    """The band of each frequency: the first whose square corners hold it, of all bands up to it; `bands`: of none."""
+    """Return the first band whose square corners hold each frequency, or `bands` if none does."""
     found = np.full([height, width], bands)
     for band in reversed(range(bands)):
         rows, columns = (math.floor(side * (band + 1) / bands / 2) for side in (height, width))

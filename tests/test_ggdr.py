@@ -19,7 +19,7 @@ GOLDEN = Path(__file__).parent / "golden" / "ggdr.npz"
 
 
 def enlarged(image: np.ndarray) -> np.ndarray:
-    """U of one map [h, w]: a zero after each value, then [1, 3, 3, 1] / 4 along both axes, zeros beyond the edge."""
+    """Return U of a map [h, w]: a zero after each value, then [1, 3, 3, 1] / 4 along both axes, zeros beyond edges."""
     for _ in range(2):
         line = np.zeros([2 * image.shape[0] + 3, image.shape[1]])
         line[2 : 2 + 2 * image.shape[0] : 2] = image

@@ -33,12 +33,12 @@ def text(value: str) -> bytes:
 
 
 def entry(value: bytes, key: str = "x") -> bytes:
-    """A pickle of a dictionary with one entry."""
+    """Return a pickle of a dictionary with one entry."""
     return b"\x80\x04}" + text(key) + value + b"s."
 
 
 def doubled(start: bytes, step: bytes, times: int = 40) -> bytes:
-    """Each step puts what the one before made, twice, into another object."""
+    """Return a pickle in which each step puts the last step's object twice into another one."""
     value = start
     for number in range(times):
         value += b"q" + bytes([number]) + b"0" + step.replace(b"?", b"h" + bytes([number]))
@@ -61,7 +61,7 @@ def in_storage(content: bytes) -> bytes:
 
 
 def tensor(size: bytes, stride: bytes) -> bytes:
-    """Four zeros."""
+    """Return four zeros."""
     dumped = pickletools.genops(pickle.dumps(torch.zeros([4])))
     (numbers,) = (argument for _, argument, _ in dumped if isinstance(argument, bytes))
     call = b"ctorch._utils\n_rebuild_tensor_v2\n(" + in_storage(numbers)
@@ -133,7 +133,7 @@ GREEDY = {
 def torch_zip(
     method: int = zipfile.ZIP_STORED, change: Callable[[zipfile.ZipInfo], None] = lambda info: None, **members: bytes
 ) -> bytes:
-    """A file of torch.save of four numbers with other members, whose entries in its directory are changed."""
+    """Return a file of torch.save of four numbers with other members, whose entries in its directory are changed."""
     source, out = io.BytesIO(), io.BytesIO()
     torch.save({"x": torch.zeros([4])}, source)
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(out, "w", method) as new:
@@ -157,7 +157,7 @@ def declared(member: str = "data/0", **fields: int) -> Callable[[zipfile.ZipInfo
 
 
 def inflating(mib: int, start: bytes = b"") -> bytes:
-    """Bytes that inflate to these, and zeros."""
+    """Return bytes that inflate to these, and zeros."""
     deflate = zlib.compressobj(wbits=-15)
     return (
         deflate.compress(start)
@@ -167,7 +167,7 @@ def inflating(mib: int, start: bytes = b"") -> bytes:
 
 
 def referring(count: int, keys: bytes = b"X\x01\x00\x00\x000") -> bytes:
-    """The pickle of a tensor of four numbers in a storage of `count`."""
+    """Return the pickle of a tensor of four numbers in a storage of `count`."""
     storage = b"(" + text("storage") + b"ctorch\nFloatStorage\n" + keys + text("cpu") + pickle.dumps(count, 2)[2:-1]
     call = b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + b"tQK\x00(K\x04t(K\x01t\x89}tR"
     return b"\x80\x02}" + text("x") + call + b"s."
@@ -311,7 +311,7 @@ def test_a_network_takes_no_more_memory_than_its_weights_need(family, fetched, p
     run_script(fetched[family], "-c", LARGE, str(pickles[family]))
 
 
-# --- Weights that are not finite, and names that are no names. ---
+# --- Weights that are not finite, and invalid names. ---
 
 BROKEN = """
 import pickle, sys; sys.path.insert(0, '.')

@@ -1,6 +1,6 @@
-"""Hosts: what a folder is taken for, and what the commands that take one say and return.
+"""Hosts: recognition of a folder, and output and exit codes of the commands that take one.
 
-What needs NVIDIA's own checkouts is skipped unless STYLEGAN_HOST and STYLEGAN3_HOST name them."""
+Tests of NVIDIA's own checkouts are skipped unless STYLEGAN_HOST and STYLEGAN3_HOST name them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The layout of the tests: what a test module may import, and that every test has one tier."""
+"""The layout of the tests and of the package: allowed imports, one tier for every test, and lengths of files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TESTS = Path(__file__).parent
 
 
 def imports_of_tests(source: str) -> list[str]:
-    """Imports of test modules or of conftest, anywhere in a file."""
+    """Return imports of test modules or of conftest, anywhere in a file."""
     found = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -77,20 +77,20 @@ ORDER = [  # a module imports modules that stand before its own, or beside it in
     ),
     *("report", "plugins", "run", "bridge", "testing", "drawing_commands", "commands", "api", "cli"),
 ]
-PATCHING = "host/patch.py"  # it applies the edits, which are made of what the rest of `host` defines
+PATCHING = "host/patch.py"  # it applies the edits, which use definitions of the rest of `host`
 SOURCES = [*ROOT.glob("stylegan_plugins/**/*.py"), *ROOT.glob("training_ext/*.py"), *ROOT.glob("patches/*.py")]
 MODULES = sorted(file for file in SOURCES if "host/files" not in file.as_posix())
 
 
 def layer_of(file: Path) -> str:
-    """The name in ORDER of a module."""
+    """Return the name in ORDER of a module."""
     top, *rest = file.relative_to(ROOT).with_suffix("").parts
     return rest[0] if top == "stylegan_plugins" else top
 
 
 def imported_layers(source: str) -> set[str]:
-    """The layers that a module imports at run time. `from stylegan_plugins import Head` is the contract, which is
-    free."""
+    """Return the layers that a module imports at run time. `from stylegan_plugins import Head` is the contract, which
+    every module may import."""
     tree = ast.parse(source)
     typing = {
         id(node)
@@ -139,7 +139,7 @@ def test_no_module_is_longer_than_400_lines_without_saying_why():
             assert "400 lines" in (ast.get_docstring(ast.parse(source)) or ""), file
 
 
-# What one name may mean twice: a method's mathematics and its wiring; a folder's own kind of thing.
+# Names that may occur twice: a method's mathematics and its wiring; modules that several folders have.
 BOTH = {"networks", "metrics", "train", "training_loop", "scripts", "common"}
 
 

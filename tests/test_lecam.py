@@ -80,6 +80,6 @@ def test_it_trains_D_alone_without_a_pass_of_its_own_and_its_averages_span_proce
     assert found["trained"] == {"Gmain": [], "Greg": [], "Dmain": ["D"], "Dreg": []}
     assert all(with_it == without for with_it, without in found["passes"].values())
     assert max(found["ranks"].values()) < 1e-6
-    # After the last round averages are those of one round; its penalty has seen more than that of the first.
+    # Averages after two rounds equal one round's. The penalty differs: the second round's averages have seen more.
     averages = {key: value for key, value in found["rounds"].items() if "main" not in key}
     assert len(averages) == 4 and max(averages.values()) < 1e-6 and found["rounds"]["Dmain"] > 1e-4

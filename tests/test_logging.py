@@ -1,4 +1,4 @@
-"""The plug-ins `wandb` and `tensorboard`: what they write, that a resumed run goes on, that training stays as it is.
+"""The plug-ins `wandb` and `tensorboard`: their files, resumed runs, and unchanged training.
 
 wandb is tried in its offline mode, which needs no network."""
 
@@ -34,7 +34,7 @@ BLOCK, HEADER = 32768, 7  # bytes: records of wandb's file do not cross blocks
 
 
 def records(file: Path) -> Iterator[Any]:
-    """The records in a file that wandb writes offline: a log in LevelDB's format of protocol buffers."""
+    """Return the records in a file that wandb writes offline: a log in LevelDB's format of protocol buffers."""
     data, at, whole = file.read_bytes(), HEADER, b""
     while at + HEADER <= len(data):
         if (left := BLOCK - at % BLOCK) < HEADER:
@@ -70,7 +70,7 @@ def _history(run_dir: Path) -> dict[str, list[dict]]:
 
 
 def images_of(run_dir: Path) -> dict[str, list[tuple[int, int, int]]]:
-    """(kimg, width, height) of images in TensorBoard's files, by name."""
+    """Return (kimg, width, height) of images in TensorBoard's files, by name."""
     read = EventAccumulator(str(run_dir / "images"), size_guidance={"images": 0})
     read.Reload()
     return {name: [(i.step, i.width, i.height) for i in read.Images(name)] for name in read.Tags()["images"]}
@@ -107,7 +107,7 @@ def test_a_run_that_is_logged_killed_and_resumed_trains_as_one_without_both(ada_
 
     runs = history(tmp_path / "logged")
     identity = methods["wandb"]["id"]
-    assert runs and all(name.endswith(f"-{identity}") for name in runs)  # of what was killed, and of its end
+    assert runs and all(name.endswith(f"-{identity}") for name in runs)  # of the killed run, and of the resumed one
     calls = [call for lines in runs.values() for call in lines]
     # SIGKILL takes wandb's own process along, with what it has not written yet.
     assert {0.048, 0.088} <= {call["kimg"] for call in calls} <= {0.008, 0.048, 0.088}

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.unit
 
 
 def plugin(name: str, *, attributes: dict | None = None, **hooks: Callable) -> types.ModuleType:
-    """A plug-in as a module: `hooks` are its functions."""
+    """Return a plug-in as a module: `hooks` are its functions."""
     module = types.ModuleType(name)
     for hook, function in hooks.items():
         function.__name__ = hook

@@ -118,7 +118,7 @@ def source(shared, fetched):
 
 
 def settings(host: Path, data: Path, source: Path, outdir: Path) -> dict:
-    """The arguments of 20 iterations."""
+    """Return the arguments of 20 iterations."""
     args = arguments(host, ADA, data, outdir, "--plugin=minegan", f"--resume={source}", "--minegan-stage1-kimg=0.08")
     return args | {"total_kimg": 0.16, "kimg_per_tick": 0.08, "image_snapshot_ticks": 50}
 
@@ -202,7 +202,7 @@ def test_a_snapshot_of_minegan_makes_the_same_images_in_an_unpatched_host(traine
 
 @pytest.fixture(scope="module")
 def stock_pictures(trained, fetched, tmp_path_factory):
-    """The folder of what the stock generate.py makes of a snapshot of minegan: seeds 0 to 2, without truncation."""
+    """The folder of images that the stock generate.py makes of a minegan snapshot: seeds 0 to 2, no truncation."""
     _, run = trained
     pickle, top = max(run.glob("network-snapshot-*.pkl")), tmp_path_factory.mktemp("stock")
     script = ["generate.py", f"--network={pickle}", "--seeds=0-2", "--trunc=1", f"--outdir={top}"]

@@ -57,7 +57,7 @@ def test_metrics_leave_no_trace_in_a_run_and_are_those_of_evaluate(cache, ada_ho
     assert best[KID] == min(lines, key=lambda line: line["results"][KID])
     assert best[IS] == max(lines_of(run, IS), key=lambda line: line["results"][f"{IS}_mean"])
     assert f"Best by {KID}: {best[KID]['snapshot_pkl']} (" in output
-    # What is there is not made again, and what is made elsewhere is the same.
+    # Existing results are not computed again, and results in another folder are the same.
     flags = ["--features=efficientnet_lite0", "--samples=20", "--all"]
     again = evaluated(ada_host, run, small_zip, "kid,is", *flags)
     assert not re.search(r": network-snapshot-", again.stderr) and lines_of(run, KID) == lines

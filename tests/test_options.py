@@ -1,6 +1,6 @@
-"""Options of plug-ins: dataclass <-> command line <-> training_options.json, and what they do to the host's arguments.
+"""Options of plug-ins: dataclass <-> command line <-> training_options.json, and their effect on the host's arguments.
 
-What a host's train.py makes of many command lines is asked in one process for each host (drivers/run_many.py)."""
+One process for each host gives many command lines to its train.py (drivers/run_many.py)."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ everything = st.fixed_dictionaries(
 
 
 def parse(plugin: str, cls: type, args: list[str]) -> dict:
-    """What click makes of a command line, by field; options that are not given left out."""
+    """Return the values that click parses from a command line, by field, without options that are not given."""
     command = click.Command(
         "train", params=plugin_options.click_options(plugin, cls, {}), callback=lambda **values: values
     )
@@ -242,7 +242,7 @@ def dry_run(family, color_zip, *args: str) -> list[str]:
 
 
 def options_of(result: dict) -> dict:
-    """The training options that a dry run printed."""
+    """Return the training options that a dry run printed."""
     assert result["code"] == 0, result["stderr"]
     text = result["stdout"]
     return json.JSONDecoder().raw_decode(text[text.index("{") :])[0]
@@ -296,7 +296,7 @@ FAMILY = pytest.mark.parametrize("family", FAMILIES)
 
 
 def difference(ours: dict, plain: dict) -> dict:
-    """What the options of a run have that those of another have not, nested."""
+    """Return the options of a run that another run lacks or has with other values, nested."""
     return {
         key: difference(value, plain[key]) if isinstance(value, dict) and isinstance(plain.get(key), dict) else value
         for key, value in ours.items()

@@ -1,4 +1,4 @@
-"""What `pip install .` puts where, and what run.sh accepts."""
+"""The files that `pip install .` installs, and the options that run.sh accepts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
-    """The package, installed into a folder of its own from the wheel that the source archive makes."""
+    """The package, installed into a separate folder from the wheel that the source archive makes."""
     top = tmp_path_factory.mktemp("install")
     ignored = shutil.ignore_patterns(
         ".git", ".venv", "hosts", "runs", "data", "build", "site", "*.egg-info", "__pycache__"

@@ -1,4 +1,4 @@
-"""Patching: of what a host may look like, what comes out, and what is left behind when something goes wrong.
+"""Patching: differences that a host may have, the result, and the files that a failure leaves.
 
 Every host here is a copy. Hosts assembled from the package index stand for both families; where STYLEGAN_HOST and
 STYLEGAN3_HOST name NVIDIA's own checkouts, those are patched and restored, too."""
@@ -56,12 +56,12 @@ def _edited(data: bytes, edits: tuple[Edit, ...], file: str) -> bytes:
 
 @pytest.fixture
 def plans(fetched):
-    """What patching writes into the unchanged hosts, by family."""
+    """The edits that patching makes in the unchanged hosts, by family."""
     return {family: host_patch.plan(directory) for family, directory in fetched.items()}
 
 
 def tree(directory: Path) -> dict[str, tuple[int, bytes | None]]:
-    """Everything in a folder: mode and content by path."""
+    """Return everything in a folder: mode and content by path."""
     return {
         str(path.relative_to(directory)): (path.stat().st_mode, path.read_bytes() if path.is_file() else None)
         for path in directory.rglob("*")
@@ -179,7 +179,7 @@ def test_a_host_behind_a_symbolic_link_is_patched_and_restored(host, tmp_path):
 
 
 def meaning(data: bytes) -> str:
-    """The syntax tree without docstrings, whose blanks formatters change."""
+    """Return the syntax tree without docstrings, whose blanks formatters change."""
     module = ast.parse(data)
     for node in ast.walk(module):
         body = getattr(node, "body", None)
@@ -194,7 +194,7 @@ def meaning(data: bytes) -> str:
 
 
 def formatted(data: bytes) -> bytes:
-    """By ruff, with short lines, so that nearly every call is broken."""
+    """Return the source formatted by ruff with short lines, so that nearly every call is broken."""
     command = [sys.executable, "-m", "ruff", "format", "--isolated", "--no-cache", "--line-length=50", "-"]
     text = data.removeprefix(BOM).replace(b"\r\n", b"\n")
     return subprocess.run(command, input=text, capture_output=True, check=True).stdout
@@ -478,7 +478,7 @@ def test_a_read_only_host_is_refused_and_left_as_it_was(host):
 
 
 def changed_lines(before: bytes, after: bytes) -> int:
-    """Lines that were inserted or changed, as a diff counts them."""
+    """Return lines that were inserted or changed, as a diff counts them."""
     texts = [data.decode("utf-8-sig").splitlines() for data in (before, after)]
     return sum(line.startswith("+ ") for line in difflib.ndiff(*texts))
 
@@ -572,7 +572,7 @@ EDITS = [
 
 
 def reflow(draw, source: str) -> str:
-    """The same program with blanks, comments, empty lines and, within brackets, line breaks where they may be."""
+    """Return the same program with blanks, comments, empty lines and, within brackets, line breaks where allowed."""
     comments = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]), max_size=8).map(lambda t: f"#{t}\n")
     blanks = st.sampled_from(["", "", " ", "   "])
     breaks = st.one_of(blanks, st.just("\n"), comments.map(lambda comment: "  " + comment))
@@ -664,7 +664,7 @@ def _tokens(data: bytes) -> list[tokenize.TokenInfo]:
 
 
 def _comments_inside_replaced_calls(data: bytes) -> int:
-    """A comment between the brackets of a call that is replaced may go with it."""
+    """A comment between the brackets of a replaced call may be lost."""
     depth = count = 0
     for token in _tokens(data):
         if token.type == tokenize.OP:

@@ -37,7 +37,7 @@ def test_penalties_equal_their_equations():
 
 
 def configured(explicit: tuple[str, ...] = (), **given: object) -> dict:
-    """The arguments of a training loop with options of the loss."""
+    """Return the arguments of a training loop with options of the loss."""
     args = {"loss_kwargs": dict(HOST), "augment_kwargs": {}, "ada_target": 0.6}
     arguments._set_loss(args, arguments.Request.parse({"plugin": (), **given}, frozenset(explicit)))
     return args

@@ -25,7 +25,7 @@ def drawn(name: str, shape) -> torch.Tensor:
 
 
 def theirs(name: str) -> str:
-    """The authors' name of a parameter of ours."""
+    """Return the authors' name of our parameter."""
     part, _, rest = name.partition(".")
     place, _, kind = rest.partition(".")
     numbers = {"enter": {"128": 0, "64": 1, "32": 2, "16": 3}, "out": {"8": 0, "4": 1}}

@@ -1,4 +1,4 @@
-"""From a folder of photographs with every trouble in it to a run that goes on, by one command."""
+"""From a folder of photographs with every trouble in it to a run that resumes, by one command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading network pickles: what honest ones hold comes out exactly, and nothing in a malicious one runs."""
+"""Reading network pickles: tensors of valid ones are exact, and nothing in a malicious one runs."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ def named(value: object) -> bytes:
 
 
 def persistent(source: str, state: object) -> Calls:
-    """An object as the hosts write it, with source code of its own."""
+    """Return an object as the hosts write it, with its own source code."""
     meta = dict(type="class", version=6, module_src=source, class_name="G", state=state)
     return Calls(Named("torch_utils.persistence", "_reconstruct_persistent_obj"), meta)
 
@@ -199,7 +199,7 @@ TOUCH = "open({path!r}, 'w').close()"
 
 
 def malicious(path: str) -> dict[str, object]:
-    """By name: objects whose pickle would make the file `path`, were it loaded as pickles are."""
+    """Return objects by name whose pickle would make the file `path` if it were loaded as pickles are."""
     code, shell = TOUCH.format(path=path), f"touch {path}"
     evil = Calls(exec, code)
     return {
@@ -293,7 +293,7 @@ def test_a_tensor_beyond_its_storage_is_refused(bad, tmp_path):
 
 
 def _legacy_storage(count: int) -> bytes:
-    """The bytes within the pickle of a float tensor."""
+    """Return the bytes within the pickle of a float tensor."""
     found = [
         arg
         for opcode, arg, _ in pickletools.genops(pickle.dumps(torch.zeros([count])))
@@ -413,7 +413,7 @@ def test_a_pickle_of_tensorflow_is_converted_by_the_host(family, fetched, pickle
 
 
 def build(module: str, name: str, args: object, state: object) -> bytes:
-    """The pickle of an object that is called with `args` and then given `state`, in a dictionary."""
+    """Return the pickle of an object that is called with `args` and then given `state`, in a dictionary."""
     out = io.BytesIO()
     pickler = NamedPickler(out, protocol=2)
     out.write(b"\x80\x02}X\x01\x00\x00\x00x")

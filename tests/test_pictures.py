@@ -193,7 +193,7 @@ def picture(path) -> np.ndarray:
 
 
 def read_video(file) -> tuple[dict, list[np.ndarray]]:
-    """What a video says of itself, and its frames, uint8 [H, W, 3]."""
+    """Return the metadata of a video, and its frames, uint8 [H, W, 3]."""
     import imageio_ffmpeg
 
     assert b"moov" in file.read_bytes()[:200]  # the index is in front, so that browsers play it while they load it

@@ -23,7 +23,7 @@ SBATCH = ROOT / "examples/cluster/train.sbatch"
 
 
 def job(tmp_path: Path, train: str) -> subprocess.Popen:
-    """The script as Slurm runs it, with `scontrol` and a `train.py` of a few lines."""
+    """Run the script as Slurm runs it, with `scontrol` and a `train.py` of a few lines."""
     (tmp_path / "train.py").write_text(train)
     (tmp_path / "scontrol").write_text(f'#!/bin/sh\necho "$@" >{tmp_path}/queued\n')
     (tmp_path / "scontrol").chmod(0o755)
@@ -123,7 +123,7 @@ def test_the_notebook_for_colab_goes_on_in_a_new_session(ada_host, small_zip, tm
     assert [*(tmp_path / "drive/stylegan-runs").glob("0*")] == [run]
 
 
-# What other systems lack: modules, functions, signals; and worker processes are spawned there, not forked.
+# Other systems lack these modules, functions and signals, and spawn worker processes instead of forking them.
 ELSEWHERE = """
 import multiprocessing.context, os, signal, sys
 for name in ("fcntl", "pwd", "grp"):

@@ -42,7 +42,7 @@ def bytes_of(image: PIL.Image.Image, kind: str = "PNG", **how) -> bytes:
 
 
 def folder(top: Path, files: dict[str, bytes | PIL.Image.Image]) -> Path:
-    """A folder of files by name."""
+    """Write a folder of files by name."""
     for name, content in files.items():
         (top / name).parent.mkdir(parents=True, exist_ok=True)
         (top / name).write_bytes(content if isinstance(content, bytes) else bytes_of(content))
@@ -59,7 +59,7 @@ def as_zip(source: Path, names=lambda name: name, **how) -> Path:
 
 
 def made(path: str) -> tuple[dict[str, np.ndarray], dict]:
-    """Pixels by name [H, W, C] and dataset.json of a prepared data set."""
+    """Return pixels by name [H, W, C] and dataset.json of a prepared data set."""
     names, images = datasets.read_images(path)
     pixels = {name: image.transpose(1, 2, 0) for name, image in zip(names, images, strict=True)}
     with zipfile.ZipFile(path) as archive:
@@ -202,7 +202,7 @@ def test_pictures_that_fit_keep_their_bytes(tmp_path):
         assert archive.read("right.jpg") == right
 
 
-# --- What machines leave behind, and what is no picture. ---
+# --- Files of operating systems, and files that are not pictures. ---
 
 
 CLUTTER = {
@@ -509,7 +509,7 @@ LABELS = st.sampled_from([0, 1, 2, 7, None, 0.5, float("nan"), "cat", [1, 0], [0
 
 @st.composite
 def pictures(draw):
-    """Files by name, and the class of each that has one."""
+    """Return files by name, and the class of each that has one."""
     files: dict[str, bytes] = {}
     for name in draw(st.lists(NAMES, min_size=1, max_size=6, unique=True)):
         if draw(st.integers(0, 5)) == 0:

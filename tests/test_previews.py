@@ -1,4 +1,4 @@
-"""What is to be seen of a run while it goes on: image grids by time, their size, how long it takes, its page."""
+"""Previews of a run in progress: image grids by time, their size, the remaining time, its page."""
 
 from __future__ import annotations
 

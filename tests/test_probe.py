@@ -27,7 +27,7 @@ def command(*args: str | Path, check: bool = True):
 
 
 def striped(count: int) -> list[np.ndarray]:
-    """Noise with horizontal or vertical stripes, uint8 [32, 32, 3]: two classes that any convolution tells apart."""
+    """Return noise with horizontal or vertical stripes, uint8 [32, 32, 3]: two classes that convolutions tell apart."""
     random = np.random.RandomState(0)
     images = []
     for index in range(count):

@@ -1,4 +1,4 @@
-"""What there is once in a process, and what a run records and holds."""
+"""Objects that exist once in a process, and the records and locks of a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The line of progress: what it says, when it is printed, and where."""
+"""The line of progress: its text, and when and where it is printed."""
 
 from __future__ import annotations
 

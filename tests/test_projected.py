@@ -26,7 +26,7 @@ HINGE = GAN_LOSSES["hinge"]
 
 
 def doubled(x: torch.Tensor) -> torch.Tensor:
-    """Bilinear, corners aligned: [N, C, h, w] -> [N, C, 2h, 2w], by one matrix along each axis."""
+    """Enlarge a map bilinearly, corners aligned: [N, C, h, w] -> [N, C, 2h, 2w], by one matrix along each axis."""
     for axis in (2, 3):
         side = x.shape[axis]
         place = torch.arange(2 * side, dtype=x.dtype) * (side - 1) / (2 * side - 1)
@@ -92,7 +92,7 @@ def test_a_discriminator_is_its_equations_and_a_pass_that_judges_changes_no_stat
 
 
 def theirs(name: str, separable: bool) -> str:
-    """The authors' name of a tensor of ours."""
+    """Return the authors' name of our tensor."""
     kind, *path = name.split(".")
     if kind == "mixing":
         mix, level, what = path
@@ -114,7 +114,7 @@ def theirs(name: str, separable: bool) -> str:
 
 
 def drawn(name: str, shape: torch.Size) -> torch.Tensor:
-    """A weight of the recordings, by the rule of benchmarks/record_projected.py."""
+    """Return a weight of the recordings, by the rule of benchmarks/record_projected.py."""
     values = np.random.RandomState(zlib.crc32(name.encode())).randn(*shape)
     if len(shape) > 1:
         values = values / np.sqrt(np.prod(shape[1:]))
@@ -210,7 +210,7 @@ def test_networks_without_four_levels_are_refused(monkeypatch):
 
 
 def configured(monkeypatch, explicit=(), given=None, **changes):
-    """The arguments and options after `configure`, of a run of stylegan3's."""
+    """Return the arguments and options after `configure`, of a run of stylegan3's."""
     monkeypatch.setattr(plugin, "pyramid", lambda text, side, device: (text, None))
     args = {
         "training_set_kwargs": {"resolution": 16},

@@ -1,4 +1,4 @@
-"""Recipes of `compare`: those that are installed, those of users, and what a plan says."""
+"""Recipes of `compare`: the installed ones, recipes of users, and the text of a plan."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def settings_of(name: str, scale: str, **given) -> list[dict]:
 @pytest.mark.unit
 @pytest.mark.parametrize("name, scale", SCALED)
 def test_every_recipe_has_rows_that_can_be_trained(name, scale, monkeypatch):
-    """Its settings are those of `compare`: options of plug-ins have one that takes them, numbers are in range."""
+    """`compare` takes its settings: each option of a plug-in has a plug-in that takes it, and numbers are in range."""
     if scale == "published" and recipe.read(name).published is None:
         with pytest.raises(OptionError, match="no published settings"):
             settings_of(name, scale)
@@ -61,7 +61,7 @@ def test_every_recipe_has_rows_that_can_be_trained(name, scale, monkeypatch):
 
 
 def lines_of(name: str, scale: str) -> set[tuple[str, ...]]:
-    """Options of train.py of its runs; frozen networks whose weights are a download give way to one that is here."""
+    """Return options of train.py of its runs; a local frozen network replaces networks whose weights are a download."""
     given = {"data": "x.zip"} if scale == "small" else {}
     found = set()
     for these in settings_of(
@@ -140,9 +140,9 @@ def test_what_a_user_gives_wins():
     assert (found["kimg"], found["samples"], found["vary"]) == (5, 9, ["x=1"])
     assert "--batch=16" not in found["more"] and found["more"][-2:] == ("--batch=8", "--device=cpu")
     assert found["metric"].split(",")[-2:] == ["distance", "variety"]
-    # Data of one's own that is not there is an error of compare, not a plan without it.
+    # A missing data set of the user is an error of compare, not a plan without it.
     assert settings_of("ffhq", "published", data="nowhere.zip", dry_run=True)[0]["absent"] is None
-    # A value may be a word of its own, and what is varied replaces what the recipe varies or sets.
+    # A value may be a separate word, and a varied option replaces an option that the recipe varies or sets.
     (found,) = settings_of("r1", "published", more=("--cbase", "512", "--workers", "0"), vary=("gamma=3,4",))
     assert found["vary"] == ["gamma=3,4"] and found["more"][-2:] == ("--cbase=512", "--workers=0")
     assert settings_of("r1", "published", more=("--gamma=3",))[0]["vary"] == []
@@ -295,7 +295,7 @@ def test_a_speed_is_measured_once(tmp_path, monkeypatch):
         plan.speeds_of(left, lambda cell: [cell.plugins, str(cell.seed)], tmp_path, told.append).values()
     )
     assert measure() == [2.5, "too dark"] and len(told) == 2
-    assert measure() == [2.5, 7.0] and len(told) == 3  # what failed is tried again
+    assert measure() == [2.5, 7.0] and len(told) == 3  # a failed measurement is tried again
     assert measure() == [2.5, 7.0] and len(told) == 3
     (tmp_path / plan.SPEEDS).write_text('{"x": ')
     assert measure() == [9.0, 8.0]

@@ -92,7 +92,7 @@ def test_time_left_is_that_of_the_last_ticks_and_unknown_after_the_first(tmp_pat
     folder = make_run(tmp_path / "run", ticks=0, sheets=0, total_kimg=100)
     add_line(folder, 1.0, **{"Timing/total_sec": 500.0})
     assert history.read(folder).seconds_left is None
-    for tick in range(1, 21):  # 20 s a kimg; a resumed run begins to count anew
+    for tick in range(1, 21):  # 20 s a kimg; a resumed run begins to count at 0
         add_line(folder, 1.0 + tick, **{"Timing/total_sec": 500.0 + 20 * tick if tick < 15 else 20.0 * tick})
     assert history.read(folder).seconds_left == pytest.approx(79 * 20)
     assert "about 26 min left" in page.render([history.read(folder)])

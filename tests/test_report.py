@@ -1,4 +1,4 @@
-"""`stylegan-plugins report`: one file that holds all that it shows, made of whatever a run has left behind."""
+"""`stylegan-plugins report`: one self-contained file, made of any files that a run has left."""
 
 from __future__ import annotations
 
@@ -212,7 +212,7 @@ def test_broken_lines_and_odd_values_leave_gaps_and_are_counted(tmp_path):
     assert values[0] == 1.0 and values[-1] == 2.0 and values[1:-1] == [None] * len(odd)
     notes = " ".join(run.notes)
     assert "4 broken lines of stats.jsonl" in notes and "1 lines of stats.jsonl have no kimg" in notes
-    assert "Loss/G/loss (6)" in notes  # what was not measured (None, {}, num of 0) is no fault
+    assert "Loss/G/loss (6)" in notes  # a missing measurement (None, {}, num of 0) is not a fault
     assert "Loss/G/loss (6)" in page_of(folder).text
 
 
@@ -449,7 +449,7 @@ def mutated(tmp_path_factory):
 
 @pytest.mark.unit
 def test_lone_surrogates_and_control_characters_are_no_traceback(tmp_path):
-    """In a folder's name that is no UTF-8, in a statistic, in a setting, and in the folder that an error names."""
+    """In a folder's name that is not UTF-8, in a statistic, in a setting, and in the folder that an error names."""
     folder = make_run(tmp_path / os.fsdecode(b"run-\xff"), sheets=0, note="\ud800", **{"\udfff": 1})
     with open(folder / "stats.jsonl", "a") as file:
         for kimg in (97.0, 98.0):
@@ -576,7 +576,7 @@ def test_an_early_run_is_not_said_to_over_fit(tmp_path, kimg, alarm):
 
 
 def luminance(color: np.ndarray) -> float:
-    """Relative luminance of WCAG 2 of linear RGB."""
+    """Return the relative luminance of WCAG 2 of linear RGB."""
     return float(color @ [0.2126, 0.7152, 0.0722])
 
 

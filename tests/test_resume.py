@@ -1,4 +1,4 @@
-"""Runs that are killed, asked to stop, or damaged, and go on: exactly as if nothing had happened."""
+"""Runs that are killed, asked to stop, or damaged, and resume exactly as if nothing had happened."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_a_run_that_was_moved_with_its_data_goes_on_for_longer_and_keeps_its_beg
     os.kill(run.pid, signal.SIGTERM)  # to the first process alone, as a scheduler does it
     output = run.communicate(timeout=120)[0]
     assert run.returncode == 128 + signal.SIGTERM
-    # The command works in any folder, and what was said last is what the run goes on with.
+    # The command works in any folder, and the run resumes with the options that were given last.
     assert f"Resume it with:\n  {sys.executable} {ada_host / 'train.py'} --resume-run={moved}" in output
     done = run_script(tmp_path, str(ada_host / "train.py"), f"--resume-run={moved}", "--dry-run")
     options = json.loads((moved / "training_options.json").read_text())
@@ -320,7 +320,7 @@ def test_what_the_loop_appended_is_cut_and_everything_else_stays(tmp_path):
     elsewhere.write_text("one\n")
     (run / "log.txt").symlink_to(elsewhere)
     info = states.Info(8, 1, lengths=logs.lengths(run, ["mine.jsonl"]), snapshots=logs.snapshots(run))
-    # After the state: the loop goes on, snapshot 4 is written anew, and others write, too.
+    # After the state: the loop continues, snapshot 4 is written again, and others write, too.
     snapshots[2].write_bytes(b"8")
     snapshots[1].write_bytes(b"other")
     record_checksum(snapshots[1])

@@ -1,7 +1,7 @@
 """The hosts' scripts beside train.py run on a CPU, as a user runs them, in patched hosts.
 
-What they would download is put into the host's download cache beforehand: a VGG16 and two Inception networks of a few
-weights, with the interface of NVIDIA's."""
+The host's download cache already has the networks that they would download: a VGG16 and two Inception networks of a few
+weights, with NVIDIA's interface."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class Inception(torch.nn.Module):
 
 @dataclass
 class Place:
-    """A patched host, a tiny snapshot of it, and a folder for what scripts write."""
+    """A patched host, a tiny snapshot of it, and a folder for the output of scripts."""
 
     host: Path
     network: Path
@@ -103,7 +103,7 @@ class Place:
         return done.returncode, done.stdout + done.stderr
 
     def run(self, *commands: list[object]) -> list[str]:
-        """As `scripts`; all of them must end well, and none may repeat a warning."""
+        """Run scripts as `scripts` does; all must end well, and none may repeat a warning."""
         outputs = []
         for command, (code, output) in zip(commands, self.scripts(*commands), strict=True):
             assert code == 0, f"{command} ended with {code}:\n{output[-4000:]}"
@@ -115,7 +115,7 @@ class Place:
 
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory):
-    """A download cache of dnnlib, in which everything is that scripts would fetch."""
+    """A download cache of dnnlib with everything that scripts would fetch."""
     top = tmp_path_factory.mktemp("cache")
     downloads = top / "downloads"
     downloads.mkdir()
@@ -233,7 +233,7 @@ def test_scripts_of_stylegan3_run_on_a_cpu(stylegan3, photographs):
 
 
 def _fid(place: Place, data: Path, top: Path) -> float:
-    """fid50k_full of 64 images instead of 50,000, in this process instead of three workers that import torch again."""
+    """Compute fid50k_full of 64 images, not 50,000, in this process, not in three workers that import torch again."""
     host = copy_host(place.host, top / "host")
     main, utils = host / "metrics/metric_main.py", host / "metrics/metric_utils.py"
     main.write_text(main.read_text().replace("num_gen=50000", "num_gen=64"))
@@ -265,7 +265,7 @@ def test_fid_of_stylegan3_is_calculated_on_a_cpu(stylegan3, color_zip, tmp_path)
 def test_asking_for_cuda_without_a_gpu_is_one_line_and_exit_code_2(family, scripts, patched, cache, tmp_path):
     place = Place(patched[family], tmp_path / "none.pkl", tmp_path, cache)
     commands = [[*script.split(), f"--network={place.network}", "--device=cuda"] for script in scripts]
-    if family == STYLEGAN3:  # it has commands of its own, and the device is a default argument of theirs
+    if family == STYLEGAN3:  # its script has subcommands, whose functions have the device as a default argument
         commands.append(["avg_spectra.py", "stats", f"--source={place.network}", "--device=cuda"])
     for code, output in place.scripts(*commands):
         assert code == 2, output
@@ -421,7 +421,7 @@ OF_SCRIPT = {
 
 
 def with_changes(command: list[str], changes: list[str]) -> list[str]:
-    """A command with some of its options in other values, or left out where a change has none."""
+    """Return a command with some of its options in other values, or left out where a change has none."""
     names = {change.split("=")[0] for change in changes}
     return [option for option in command if option.split("=")[0] not in names] + [
         change for change in changes if "=" in change or not change.startswith("--")

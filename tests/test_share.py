@@ -1,4 +1,4 @@
-"""`export --outdir`: what a friend gets, loaded in each form, and files that are no such thing."""
+"""`export --outdir`: the exported files, loaded in each form, and files of other kinds."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ GRAY_CLASSES = dict(img_channels=1, c_dim=3)
 
 
 def make_run(host: Path, run: Path, **settings: int) -> Path:
-    """A run directory with a snapshot, and what a run records."""
+    """Return a run directory with a snapshot, and what a run records."""
     run.mkdir(parents=True)
     make_pickle(host, run / "network-snapshot-000012.pkl", img_resolution=16, **settings)
     record = {
@@ -85,7 +85,7 @@ def test_every_form_of_a_shared_generator_makes_the_images_of_the_run(fetched, t
         *(["--class=cup"] if label else []),
         f"--outdir={tmp_path / 'ours'}",
     )
-    assert ours.returncode == 0, ours.stderr  # in a folder that is no host
+    assert ours.returncode == 0, ours.stderr  # in a folder that is not a host
     if not settings:
         images = [
             np.asarray(PIL.Image.open(tmp_path / name / "seed0005.png"), dtype=int) for name in ("ours", "theirs")

@@ -24,7 +24,7 @@ from stylegan_plugins.run.torchrun import World
 
 
 def options(family: str, data: Path, *more: str) -> list[str]:
-    """Options of train.py for eight iterations of four processes."""
+    """Return options of train.py for eight iterations of four processes."""
     given = [flag for flag in TINY[family] if not flag.startswith(("--gpus", "--batch", "--snap"))]
     return [*given, f"--data={data}", "--batch=128", "--snap=9", "--device=cpu", "--image-minutes=0", *more]
 

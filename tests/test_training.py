@@ -116,7 +116,7 @@ class Ranks:
 @FAMILY
 def test_two_processes_end_with_the_same_networks_and_the_same_p(training_hosts, family, small_zip, tmp_path):
     args = [arg for arg in TINY[family] if not arg.startswith("--gpus")]
-    as_users_do = family == ADA  # once: each process imports torch anew
+    as_users_do = family == ADA  # in one family only: each process imports torch again
     run_script(
         training_hosts[family],
         "train.py" if as_users_do else QUICK_TRAIN,

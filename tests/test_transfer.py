@@ -36,7 +36,7 @@ def sources(shared, fetched):
 
 
 def repickle(host: Path, source: Path, out: str, change: str) -> None:
-    """Write a pickle anew after a statement that changes its `data`."""
+    """Write a pickle again after a statement that changes its `data`."""
     code = (
         "import functools, pickle, sys; sys.path.insert(0, '.')\n"
         "from stylegan_plugins.host.modules import host_module\n"
@@ -105,7 +105,7 @@ def test_a_pickle_of_ada_starts_a_run_of_stylegan3_and_the_other_way_round(
 
 @pytest.mark.run
 def test_runs_start_from_networks_without_code(family, training_hosts, sources, color_zip, gray_zip, tmp_path):
-    """From the network of the package, and from what `export` writes of a pickle."""
+    """From the network of the package, and from a pickle that `export` has converted."""
     host = training_hosts[family]
     written = tmp_path / "both.safetensors"
     assert invoke(host, "export", str(sources[family]), f"--out={written}").returncode == 0
@@ -358,7 +358,7 @@ def test_transfergan_has_the_published_settings_as_a_preset(ada_host, sources, c
 
 
 def transferred(*explicit: str, **loss: object) -> dict:
-    """Arguments of a run with the authors' WGAN-GP."""
+    """Return arguments of a run with the authors' WGAN-GP."""
     args = {
         "resume_pkl": "x.pkl",
         "num_gpus": 1,

@@ -1,7 +1,7 @@
-"""The pages in docs/reference/errors have every error that a user can be told, and none that is no longer there.
+"""The pages in docs/reference/errors have every error that a user can see, and no removed one.
 
 A new error fails here until a page has a row for it: the message as the user sees it, with words in CAPITALS (and N)
-for what differs from case to case, and `...` for what is left out."""
+for variable parts, and `...` for omitted parts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TREES = {str(file.relative_to(ROOT)): ast.parse(file.read_text(encoding="utf-8")
 
 
 def fixed(node: ast.expr) -> Text:
-    """The fixed parts of an expression that makes a string; any other expression has none."""
+    """Return the fixed parts of an expression that makes a string; any other expression has none."""
     if isinstance(node, ast.JoinedStr):
         return [part for value in node.values for part in fixed(value)]
     if isinstance(node, ast.BinOp):
@@ -37,7 +37,7 @@ def fixed(node: ast.expr) -> Text:
 
 
 def raised() -> Iterator[tuple[str, Text]]:
-    """Where a user is told of an error, file:line, and its message."""
+    """Yield the place of each error that a user sees, file:line, and its message."""
     for file, tree in TREES.items():
         for node in ast.walk(tree):
             if not isinstance(node, ast.Raise | ast.Call):
@@ -51,12 +51,12 @@ def raised() -> Iterator[tuple[str, Text]]:
 
 
 def pieces(row: str) -> Text:
-    """The fixed parts of a row's text that have words."""
+    """Return the fixed parts of a row's text that have words."""
     return [part.strip() for part in re.split(r"\b[A-Z]{2,}\b|\bN\b|\.\.\.", row) if re.search(r"\w", part)]
 
 
 def fits(row: Text, message: Text) -> bool:
-    """Whether all fixed parts of a row stand in a message, in order, and are half of it or more."""
+    """Return whether all fixed parts of a row stand in a message, in order, and are half of it or more."""
     rest = "\0".join(message)
     for part in row:
         _, found, rest = rest.partition(part)

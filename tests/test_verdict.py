@@ -34,7 +34,7 @@ def said(
     not_finite=None,
     **settings,
 ):
-    """What is said of a run whose last measurements, 4 kimg apart, are these. {rule: text}"""
+    """Return the verdict, {rule: text}, on a run whose last measurements, 4 kimg apart, are these."""
     count = max(len(r_v), len(ratio))
     log = Table()
     for index in range(count):
@@ -132,7 +132,7 @@ OTHER = st.dictionaries(st.sampled_from(["Loss/G/loss", "Loss/signs/real", "Meth
 @settings(max_examples=60, deadline=None)
 @given(st.lists(OTHER, max_size=8), st.dictionaries(st.text(max_size=9), st.integers() | st.text(), max_size=4))
 def test_without_measured_figures_nothing_is_claimed(rows, others):
-    """No metric, no diagnostics, no p of ADA, and finite losses: however long the run is and whatever the losses do."""
+    """A run without metrics, diagnostics and ADA's p, with any length and any finite losses."""
     stats = Table()
     for index, row in enumerate(rows):
         stats.add(1000.0 * index, dict(row))

@@ -388,7 +388,7 @@ def test_the_probe_is_the_authors():
 @pytest.mark.run
 def test_what_select_cannot_do_is_one_line(ada_host, run, tmp_path):
     _, run_dir = run
-    few = write_zip(tmp_path / "few.zip", color_crops(3, side=32))  # of another size: they become as those of the run
+    few = write_zip(tmp_path / "few.zip", color_crops(3, side=32))  # of another size: they are resized to the run's
     done = invoke(ada_host, "select", str(run_dir), f"--data={few}", "--models=efficientnet_lite0")
     assert done.returncode == 2 and "3 pictures of 16x16, prepared in" in done.stdout
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]

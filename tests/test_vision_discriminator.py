@@ -61,7 +61,7 @@ def drawn(name: str, shape) -> torch.Tensor:
 
 
 def theirs(name: str, levels: int) -> str:
-    """The package's name of a weight of ours."""
+    """Return the package's name of our weight."""
     part, _, rest = name.partition(".")
     if part == "maps":
         return f"decoder.{rest}"

@@ -44,7 +44,7 @@ def small_classifier() -> SwinTransformer:
 
 
 def drawn(name: str, shape: list[int]) -> torch.Tensor:
-    """As in benchmarks/record_vision_layouts.py."""
+    """Draw weights as benchmarks/record_vision_layouts.py does."""
     values = torch.from_numpy(np.random.RandomState(zlib.crc32(name.encode())).randn(*shape))
     if name.endswith("running_var"):
         return 0.5 + values.abs()
@@ -54,7 +54,7 @@ def drawn(name: str, shape: list[int]) -> torch.Tensor:
 
 
 def names_of(layout: str, kind: str = "names") -> dict[str, list[int]]:
-    """Names and shapes as the authors' class has them; the part that is read, where the rest is large."""
+    """Return names and shapes as the authors' class has them; the part that is read, where the rest is large."""
     names = json.loads(str(GOLDEN[f"{layout}/{kind}"]))
     part = {"face_normals": "base_model.", "antialiased": "features."}.get(layout, "")
     return {name: shape for name, shape in names.items() if name.startswith(part)}

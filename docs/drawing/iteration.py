@@ -86,7 +86,7 @@ def _round(drawing: Drawing, y: float) -> None:
     for above, below in ((latents, paired), (paired, module), (module, G), (images, real)):
         drawing.arrow(above.bottom(), below.top())
 
-    # What D sees.
+    # The images that D sees.
     y += 60
     ada = drawing.box(Box(LEFT, y, BOTH, 30), HOST, "blur (stylegan3), ADA")
     drawing.arrow(G.bottom(), (G.bottom()[0], ada.y))

@@ -17,7 +17,7 @@ STYLES = [
 ]
 COLORS = dict(zip(FAMILIES, STYLES, strict=True))
 HOST = Style("#f0f2f4", "#8894a0")
-GENERATED, REAL, JOINED = 34, 58, 46  # the lines of images, and that of what D makes of them
+GENERATED, REAL, JOINED = 34, 58, 46  # x of the lines of generated and real images, and of their joint line
 NAMES, CHIPS = 84, 318  # where text and plug-ins begin
 TOP = 112.0  # of the first stop
 CHIP, SIZE = 24, 12.5  # the height of a plug-in's name, and the size of its letters

@@ -11,8 +11,8 @@ import yaml
 from stylegan_plugins.manager import builtin
 
 PARTS = ("Augmentation", "View", "Critic", "Head", "Average")
-START = "start"  # the place of a plug-in that has no other: it changes arguments of the run
-# Hooks that are no place of their own: they prepare a method, keep its books, or offer something outside of training.
+START = "start"  # the place of a plug-in without another one: it changes arguments of the run
+# Hooks that are not drawn as places: they prepare a method, keep its records, or offer something outside of training.
 NOT_SHOWN = {
     *("configure", "setup", "attached", "observe", "step_end", "batch_end", "snapshot"),
     *("register_backbones", "register_commands", "register_features", "register_metrics"),

@@ -23,14 +23,14 @@ OPTIONS = BlurOptions
 
 
 def blur(images, sigma):
-    """Blur images [N, C, H, W], each by a Gaussian of its own width: sigma [N], pixels. At the edges, pixels inside of
-    the image share the weight of those outside."""
+    """Blur images [N, C, H, W], each by a Gaussian of width sigma [N], pixels. At the edges, pixels inside of the image
+    share the weight of pixels outside."""
     rows, columns = (gaussian(size, sigma).to(images.dtype) for size in images.shape[2:])
     return rows @ images @ columns.transpose(2, 3)
 
 
 def gaussian(size, sigma):
-    """Weights of pixel j in blurred pixel i, [N, 1, size, size]; they sum to 1."""
+    """Return weights of pixel j in blurred pixel i, [N, 1, size, size]; they sum to 1."""
     position = torch.arange(size, device=sigma.device)
     distance = (position - position.unsqueeze(1)) / sigma.clamp(min=1e-3).reshape(-1, 1, 1, 1)
     weights = torch.exp(-0.5 * distance.square())
@@ -38,7 +38,7 @@ def gaussian(size, sigma):
 
 
 def consistency(step):
-    """Mean squared difference of D's features with and without blur, [N]."""
+    """Return the mean squared difference of D's features with and without blur, [N]."""
     seen = step.one
     return (seen.layers["b4.fc"] - seen.views["sharp"].layers["b4.fc"]).square().mean(1)
 
@@ -56,9 +56,9 @@ class Blur:
         self.terms = [Term("blur", "D", consistency, weight, layers=["b4.fc"], views=[sharp])]
 
     def draw(self, images):
-        """omega = sigma / largest, [N, 1] in [0, 1]."""
+        """Draw omega = sigma / largest, [N, 1] in [0, 1]."""
         return {"sigma": torch.rand([len(images), 1], device=images.device)}
 
     def blur(self, images, omega):
-        """T(x; sigma)."""
+        """Return T(x; sigma)."""
         return blur(images, omega["sigma"].squeeze(1) * self.largest)

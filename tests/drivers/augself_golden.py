@@ -83,7 +83,7 @@ def run(phase):
 
 
 def difference(actual, expected):
-    """Length of the difference of two gradients, relative to the length of the expected one; each a dictionary of
+    """Return the length of the difference of two gradients, relative to the expected one's. Each is a dictionary of
     tensors that is one long vector."""
     squared = sum(float((actual[name] - expected[name]).double().square().sum()) for name in expected)
     return (squared / sum(float(value.double().square().sum()) for value in expected.values())) ** 0.5

@@ -31,7 +31,7 @@ class Phase:
 
 
 def held_out_error(session):
-    """Mean over groups of the head's mean squared error, always with the same omega."""
+    """Return the mean over groups of the head's mean squared error, always with the same omega."""
     real = images["held_out"]
     with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(1)

@@ -3,8 +3,8 @@
     begin_run.py ARGS.json RUN_DIR
 
 The arguments are as in training_options.json. With num_gpus above 1, the ranks are forks of this process, which saves
-their imports; train.py starts Python anew for each. Without image_snapshot_ticks the first sheets have 4 images; with
-state_minutes the run may be resumed by train.py, which expects a sheet of full size, so they have 1024."""
+their imports; train.py starts a new Python for each. Without image_snapshot_ticks the first sheets have 4 images. With
+state_minutes they have 1024, since train.py may resume the run and expects a sheet of full size."""
 
 import json
 import os

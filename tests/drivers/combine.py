@@ -1,4 +1,4 @@
-"""Run in a host's folder: two iterations of pairs of methods. Prints a JSON line: pair -> what is wrong with it.
+"""Run in a host's folder: two iterations of pairs of methods. Prints a JSON line: pair -> its fault.
 
 combine.py suite     each built-in method with a fixed set of eight
 combine.py all       all pairs"""
@@ -18,7 +18,7 @@ from stylegan_plugins.errors import PluginError
 from stylegan_plugins.manager import builtin
 from stylegan_plugins.testing import TinyRun
 
-# One of each kind: augmentation, view and head, critic of its own, critic on labels, networks of its own, no part.
+# Each kind is here: augmentation, view and head, own critic, critic on labels, own networks, no part.
 FIXED = ("diffaugment", "augself", "contrad", "disp", "vision-aided", "diagnostics", "freezed", "transfergan")
 LOGGERS = {"tensorboard", "wandb"}  # they read files after a tick, and have no part that could meet another
 OF_DATA = {"self-cond"}  # it clusters the images of a host's data set: see self_cond_step.py
@@ -26,13 +26,13 @@ LABELS = 12  # width of disp's priors
 
 
 def how_of(*names: str) -> dict[str, Any]:
-    """Arguments that TinyRun needs for plug-ins."""
+    """Return arguments that TinyRun needs for plug-ins."""
     images = 8 if "scale-shift" in names else 0
     return dict(labels=LABELS if "disp" in names else 0, D={"c_dim": 0}, images=images)
 
 
 def options(folder: Path) -> dict[str, dict[str, object]]:
-    """Options that methods need here, by plug-in."""
+    """Return options that methods need here, by plug-in."""
     for network in ("test_vit", "test_efficientnet"):
         torch.save(timm.create_model(network).state_dict(), folder / f"{network}.pth")
     return {
@@ -49,8 +49,8 @@ def options(folder: Path) -> dict[str, dict[str, object]]:
 
 
 def fault(pair: tuple[str, ...], given: dict[str, dict[str, object]]) -> str:
-    """What is wrong with a pair after two iterations: nothing, refused, or names of what did not train or is not
-    finite."""
+    """Return the fault of a pair after two iterations: nothing, that it is refused, or the names of parameters that are
+    not finite and of networks that did not train."""
     chosen = {name: values for name, values in given.items() if name in pair}
     try:
         run = TinyRun(pair, chosen, **how_of(*pair))

@@ -2,9 +2,9 @@
 
     contrad_ranks.py OUT.pt [RANK PORT]
 
-Without RANK: features and gradients of one process are computed and two processes are started; one JSON line of
-relative differences is printed: of the losses and gradients of given features, and of the gradients of D and of the
-heads after a whole Dmain with the same images and draws, in a D without minibatch-stddev."""
+Without RANK, it computes features and gradients of one process, starts two processes, and prints one JSON line of
+relative differences. These are of the losses and gradients of given features, and of the gradients of D and of the
+heads after a whole Dmain. The images and draws are the same, and D has no minibatch-stddev."""
 
 import json
 import subprocess
@@ -33,7 +33,7 @@ def own(values, rank, ranks):
 
 
 def losses(rank, ranks):
-    """Mean loss of the own images, and the gradient of given vectors, which averaging over processes divides."""
+    """Return the mean loss of this process's images, and gradients of given vectors, which averaging divides."""
     torch.manual_seed(3)
     vectors = torch.nn.functional.normalize(torch.randn([ALL, 3, 8], dtype=torch.float64), dim=2)
     vectors = own(vectors, rank, ranks).clone().requires_grad_(True)
@@ -45,7 +45,7 @@ def losses(rank, ranks):
 
 
 def step(rank, ranks):
-    """Averaged gradients of one Dmain."""
+    """Return averaged gradients of one Dmain."""
     torch.manual_seed(0)
     channels = dict(channel_base=256, channel_max=16)
     common = dict(c_dim=0, img_resolution=SIDE, img_channels=3)

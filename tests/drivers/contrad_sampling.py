@@ -1,4 +1,4 @@
-"""Run in an ada host's folder: what can be made of a small ContraD run. Prints one JSON line of named truths.
+"""Run in an ada host's folder: sampler and features of a small ContraD run. Prints one JSON line of named truths.
 
 contrad_sampling.py FOLDER LABELLED.zip"""
 

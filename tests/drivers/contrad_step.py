@@ -22,7 +22,7 @@ truth = {}
 
 
 def make(plugins=("contrad",), d_kwargs=None, **options):
-    """A session on small networks; PluginLoss with its parts."""
+    """Return a session on small networks; PluginLoss with its parts."""
     torch.manual_seed(0)
     channels = dict(channel_base=256, channel_max=16)
     common = dict(c_dim=0, img_resolution=SIDE, img_channels=3)
@@ -43,7 +43,7 @@ def make(plugins=("contrad",), d_kwargs=None, **options):
 
 
 def run(session, phase):
-    """One phase. Gradients by name, of the network and of the heads."""
+    """Run one phase. Returns gradients by name, of the network and of the heads."""
     images_seen.clear()
     torch.manual_seed(1)
     module = session.G if phase.startswith("G") else session.D
@@ -112,7 +112,7 @@ truth["without lazy regularisation, R1 has a pass of its own"] = [len(x) for x i
 
 
 def views(session):
-    """Features of both views of real images, as the terms get them, and the images."""
+    """Return features of both views of real images, as the terms get them, and the images."""
     method, seen = session.methods["contrad"], []
     phi = method.made.phi
     method.made.phi = lambda made: seen.append(made) or phi(made)

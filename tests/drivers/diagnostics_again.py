@@ -1,5 +1,5 @@
-"""Run in an ada host's folder: what diagnostics should have written in the last tick of a run without labels, from its
-last snapshot, its data set and equations alone. Prints a JSON line.
+"""Run in an ada host's folder: compute the diagnostics of a run's last tick from its last snapshot, its data set and
+the equations alone. The run has no labels. Prints a JSON line.
 
 diagnostics_again.py RUN_DIR HOLDOUT"""
 
@@ -33,13 +33,13 @@ train, held_out = np.sort(order[:-holdout]), np.sort(order[-holdout:])
 
 @torch.no_grad()
 def logits(x):
-    """In batches as large as those of training; x holds a whole number of them."""
+    """Return logits of x, in batches of the size of training; x holds a whole number of them."""
     batches = torch.from_numpy(x).float().split(args["batch_gpu"])
     return torch.cat([networks["D"](batch, torch.zeros([len(batch), 0])) for batch in batches]).double().numpy()
 
 
 def nearest(x):
-    """To training images and their x-flips, one after the other."""
+    """Return the distance of each image to the nearest training image or its horizontal flip."""
     those = np.concatenate([images[train], images[train][..., ::-1]])
     return np.array([min(np.sqrt(((one - other) ** 2).mean()) for other in those) for one in x])
 

@@ -1,5 +1,5 @@
-"""Run in an ada host's folder: what is held out of data sets of any size, by the host's own choice of images. Prints a
-JSON line: the number of cases."""
+"""Run in an ada host's folder: check the held-out sets of data sets of any size, by the host's own choice of images.
+Prints a JSON line: the number of cases."""
 
 import json
 import sys

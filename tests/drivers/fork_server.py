@@ -1,4 +1,4 @@
-"""Runs scripts, each in a fork of this process, which has imported what takes seconds to import.
+"""Run scripts, each in a fork of this process, which has already imported the slow packages.
 
     python fork_server.py BYTECODE
 
@@ -7,8 +7,8 @@ object a line, standard output one answer for each:
 
 {"argv", "cwd", "env", "stdout", "stderr", "timeout"}   run `python ARGV...`, with files as its output, for at most
                                                         `timeout` seconds. Answer: its exit status, or minus a signal
-{..., "start": true}                                    start it in a process group of its own. Answer: its process id
-{"poll": PID}                                           answer: the exit status of what was started, null while it runs
+{..., "start": true}                                    start it in its own process group. Answer: its process id
+{"poll": PID}                                           answer: the exit status of a started script, null while it runs
 """
 
 import atexit
@@ -69,7 +69,7 @@ def become(argv, cwd, env, stdout, stderr, timeout, start=False):
 
 
 def leave(code, interrupted):
-    """End this process as Python does, but for taking its modules apart, which takes longer than most scripts."""
+    """End this process as Python does, without taking its modules apart, which takes longer than most scripts."""
     threading._shutdown()
     atexit._run_exitfuncs()
     sys.stdout.flush()
@@ -81,12 +81,12 @@ def leave(code, interrupted):
 
 
 def status(pid, options):
-    """The exit status of a child, None while it runs."""
+    """Return the exit status of a child, None while it runs."""
     ended, code = os.waitpid(pid, options)
     return os.waitstatus_to_exitcode(code) if ended else None
 
 
-gc.freeze()  # a fork would copy and tidy up all that was imported, at its end
+gc.freeze()  # a fork would copy and free all imported modules at its end
 for line in sys.stdin:
     request = json.loads(line)
     if "poll" in request:

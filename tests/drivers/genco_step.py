@@ -81,7 +81,7 @@ def golden(path: str) -> dict[str, float]:
 
 
 def passes(phase: str, **how: object) -> dict[str, object]:
-    """Images that each discriminator was given, and which of them got gradients."""
+    """Return the images that each discriminator got, and which of them got gradients."""
     run = TinyRun("genco", {"genco": how.pop("options", {})}, **how)  # type: ignore[arg-type]
     seen: dict[str, list[int]] = {"D": [], "weco": [], "daco": []}
     for name, module in {"D": run.D, **run.method("genco").D}.items():

@@ -1,5 +1,5 @@
-"""Run in a host's folder: diggan, ssgan, insgen, advaug or ggdr in the test kit. Prints a JSON line: claim -> what is
-wrong, nothing if it holds.
+"""Run in a host's folder: diggan, ssgan, insgen, advaug or ggdr in the test kit. Prints a JSON line: claim -> its
+fault, empty if it holds.
 
 heads.py NAME [GOLDEN]"""
 
@@ -28,7 +28,7 @@ OFF = {
     "ggdr": {"weight": 0},
     "insgen": {"real_weight": 0, "generated_weight": 0, "g_weight": 0},
 }
-PHASES = {  # phases in which a term makes gradients, and of what
+PHASES = {  # phases in which a term makes gradients, and their networks
     "diggan": {"Dreg": "D"},
     "ssgan": {"Gmain": "G", "Dmain": "D heads"},
     "advaug": {"Gmain": "G", "Dmain": "D"},
@@ -64,7 +64,7 @@ for phase in ("Gmain", "Greg", "Dmain", "Dreg"):
 
 
 def relative(actual, expected):
-    """The length of the difference of two dictionaries of tensors, relative to that of the expected one."""
+    """Return the length of the difference of two dictionaries of tensors, relative to the expected one's."""
     squares = [(actual[name] - expected[name]).double().square().sum() for name in expected]
     return float((sum(squares) / sum(value.double().square().sum() for value in expected.values())).sqrt())
 
@@ -90,7 +90,7 @@ class FirstW(torch.nn.Module):
 
 
 def recorded_run(golden, values):
-    """The networks of a recording in a session of the plug-in, and a function of a phase -> gradients."""
+    """Return the networks of a recording in a session of the plug-in, and a function of a phase -> gradients."""
     from training_ext.loss import PluginLoss
 
     given = lambda prefix: {key[len(prefix) :]: value for key, value in golden.items() if key.startswith(prefix)}
@@ -172,7 +172,7 @@ def check_ggdr(golden):
 
 
 def passes(run, phase):
-    """How many images go through G, D and the averaged D in a phase."""
+    """Return how many images go through G, D and the averaged D in a phase."""
     seen = {"G": 0, "D": 0, "key D": 0}
     modules = {"G": run.G.synthesis, "D": run.D}
     if name == "insgen":
@@ -208,7 +208,7 @@ if name == "ggdr":
     claim("D runs no further time", passes(TinyRun(name), "Dmain") == [4, 8, 0])
     both = TinyRun([name, "diffaugment"])
     claim("beside diffaugment D also sees clean images", passes(both, "Dmain") == [4, 12, 0])
-    # A G whose map is its image: an x-flip by ADA flips the map, too.
+    # A G whose map is its image: a horizontal flip by ADA flips the map, too.
     run = TinyRun(name, ada=True)
     run.loss.augment_pipe.p.fill_(1)
     step = []

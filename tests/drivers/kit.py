@@ -1,5 +1,5 @@
 """Run in a host's folder: methods in the test kit, off, resumed and against the contract. Prints a JSON line: claim ->
-what is wrong, nothing if it holds."""
+its fault, empty if it holds."""
 
 import json
 import sys
@@ -35,7 +35,7 @@ def claim(name: str, check: Callable[[], object]) -> None:
 
 
 def method(name: str, **attributes: object) -> ModuleType:
-    """A plug-in whose method has these attributes; functions among them get the session."""
+    """Return a plug-in whose method has these attributes; functions among them get the session."""
 
     @hookimpl
     def setup(session):
@@ -60,9 +60,9 @@ def refused(name: str, message: str, **attributes: object) -> None:
 
 
 class Asked(TorchDispatchMode):
-    """Lists where code of ours asks for a value, by .item(), bool(t), nonzero, a mask as index: a GPU is waited for
-    then. What copies a tensor (.cpu(), .tolist()) cannot be seen on a CPU. The hosts ask for the place of style mixing,
-    and in ADA for the margins of a batch."""
+    """A list of places where our code reads a value of a tensor: .item(), bool(t), nonzero, a mask as index. Each read
+    waits for a GPU. Copies (.cpu(), .tolist()) cannot be seen on a CPU. The hosts' reads are not listed: the place of
+    style mixing, and in ADA the margins of a batch."""
 
     WAIT = ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "equal", "allclose")
     MASKS = ("index", "index_put_", "index_put")
@@ -83,7 +83,7 @@ class Asked(TorchDispatchMode):
 
 
 def places_that_ask(plugin: str | ModuleType, chosen: dict, how: dict) -> list[str]:
-    """Those of two iterations, in which each part of lazy regularisation comes; between iterations a method may ask."""
+    """Return these places in two iterations, which have all phases. Between iterations a method may read values."""
     run, asked = TinyRun(plugin, chosen, **how), Asked()
     accumulate = run.loss.accumulate_gradients
 
@@ -228,7 +228,7 @@ def frozen_head() -> None:
 
 
 def without_D() -> None:
-    """A critic without logits and a term of G on pairs are enough."""
+    """Check that a critic without logits and a term of G on pairs are enough."""
     near = lambda step: (step.generated.images.shown - step.real.images.shown).abs().flatten(1).mean(dim=1)
     made = method("pairs", critic=Critic("pairs", None), terms=lambda session: [Term("near", "G", near, on="both")])
     try:

@@ -1,4 +1,4 @@
-"""Run in a host's folder: gradients of PluginLoss against those of the host's own loss, phase by phase.
+"""Run in a host's folder: compare gradients of PluginLoss and of the host's own loss, phase by phase.
 
 Prints one JSON line: phase and variant -> names of the parameters whose gradients differ in any bit."""
 
@@ -49,7 +49,7 @@ def make(cls, G, D, pipe, **kwargs):
 
 
 def gradients(loss, G, D, phase):
-    """Every gradient, and the state that a phase leaves: pl_mean, w_avg and the random numbers that follow."""
+    """Return every gradient, and the state that a phase leaves: pl_mean, w_avg and the random numbers that follow."""
     torch.manual_seed(1)
     batch = 8
     arguments = dict(
@@ -87,7 +87,7 @@ VARIANTS = {
 
 
 def attach(loss, G, D, variant):
-    """A session with a method that has these parts, in this loss."""
+    """Return a session with a method that has these parts, in this loss."""
 
     @hookimpl
     def setup():

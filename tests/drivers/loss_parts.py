@@ -1,4 +1,5 @@
-"""Run in an ada host's folder: what PluginLoss gives its parts, in each phase. Prints a JSON line of named truths."""
+"""Run in an ada host's folder: check the inputs that PluginLoss gives its parts, in each phase. Prints a JSON line of
+named truths."""
 
 import json
 import sys
@@ -30,7 +31,7 @@ names = iter(f"plugin{index}" for index in range(1000))
 
 
 def session_of(**method):
-    """A session with one method, whose attributes these are."""
+    """Return a session with one method, whose attributes these are."""
     name = next(names)
 
     @hookimpl
@@ -44,7 +45,7 @@ def session_of(**method):
 
 
 def run(phase, session, **kwargs):
-    """One phase: the steps that terms saw."""
+    """Run one phase, and return the steps that terms saw."""
     steps.clear()
     values = dict(r1_gamma=1, pl_weight=0, **kwargs)
     loss = PluginLoss(torch.device("cpu"), G.mapping, G.synthesis, D, **values)
@@ -73,7 +74,7 @@ def draw(images):
 
 
 def shift(images, omega):
-    """T(x; omega) = x + omega."""
+    """Return T(x; omega) = x + omega."""
     return images + omega["shift"][:, :, None, None]
 
 
@@ -146,7 +147,7 @@ alone = Term("alone", "D", record)
 seen = run("Dmain", session_of(terms=[alone, Term("joint", "D", lambda s: s.real.logits.squeeze(1) * 0, on="both")]))
 truth["beside a joint term, others see one pass"] = [(s.real is None) for s in seen] == [True, False]
 
-# A view with targets and a number of its own.
+# A view with its own targets and its own number of images.
 quarter = lambda images: Batch(
     images.clean[-2:].repeat(4, 1, 1, 1), images.labels[-2:].repeat(4, 1), torch.arange(8) % 4
 )

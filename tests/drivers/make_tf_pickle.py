@@ -2,8 +2,8 @@
 
     make_tf_pickle.py SOURCE.pkl OUT.pkl
 
-A stand-in: real ones cannot be had without a network. Names of variables and their layouts are those that the host's
-converter reads; convolutions that up-sample are stored flipped, and modulation biases without the 1."""
+A stand-in: real ones are not available without a network. Variables have the names and layouts that the host's
+converter reads. Convolutions that up-sample are stored flipped, and modulation biases without the 1."""
 
 import pickle
 import re
@@ -42,7 +42,7 @@ sys.modules["dnnlib.tflib.network"].Network = Network
 
 
 def variable(name, value):
-    """(name, value) in TensorFlow, of a torch tensor."""
+    """Return (name, value) in TensorFlow, of a torch tensor."""
     noise = re.fullmatch(r"synthesis\.b(\d+)\.conv(\d)\.noise_const", name)
     if noise:
         level = int(np.log2(int(noise[1]))) * 2 - 5 + int(noise[2])

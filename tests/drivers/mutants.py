@@ -42,7 +42,7 @@ def paths_of(value, path=()):
 
 
 def changed(value, dice, junk):
-    """A copy of nested data with one change, and the change in words."""
+    """Return a copy of nested data with one change, and the change in words."""
     value = copy.deepcopy(value)
     path = dice.choice(list(paths_of(value)))
     parent = value
@@ -87,7 +87,7 @@ def mutate(run, dice):
 
 
 def resume(run, output):
-    """In a fork: resume a run as a user does, within limits. Never returns."""
+    """Resume a run in a fork as a user does, within limits. Never returns."""
     descriptor = os.open(output, os.O_WRONLY | os.O_CREAT)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)

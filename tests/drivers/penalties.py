@@ -1,5 +1,5 @@
-"""Run in a host's folder: penalties and spectral normalisation of PluginLoss. Prints a JSON line: claim -> what is
-wrong, nothing if it holds."""
+"""Run in a host's folder: penalties and spectral normalisation of PluginLoss. Prints a JSON line: claim -> its
+fault, empty if it holds."""
 
 import json
 import sys
@@ -26,7 +26,7 @@ def claim(name: str, check: Callable[[], object]) -> None:
 
 
 def penalised(run: TinyRun, phase: str) -> tuple[dict[str, torch.Tensor], list[tuple[torch.Tensor, torch.Tensor]]]:
-    """The gradients of a phase, and each batch that D has seen with its labels."""
+    """Return the gradients of a phase, and each batch that D has seen with its labels."""
     seen = []
     hook = run.D.register_forward_pre_hook(lambda module, inputs: seen.append(tuple(x.detach() for x in inputs[:2])))
     gradients = run.gradients(phase)
@@ -35,7 +35,7 @@ def penalised(run: TinyRun, phase: str) -> tuple[dict[str, torch.Tensor], list[t
 
 
 def expected(run: TinyRun, images: torch.Tensor, labels: torch.Tensor, penalty: Callable) -> dict[str, torch.Tensor]:
-    """Gradients of a penalty's mean over a batch, by plain autograd."""
+    """Return gradients of a penalty's mean over a batch, by plain autograd."""
     leaf = images.clone().requires_grad_(True)
     run.D.requires_grad_(True)
     (gradient,) = torch.autograd.grad(run.D(leaf, labels).sum(), [leaf], create_graph=True)
@@ -68,7 +68,7 @@ def r1_and_r2() -> None:
 
 
 def line() -> None:
-    """The penalty is that of Gulrajani et al., at points between a real image and a generated one of its label."""
+    """Check the penalty of Gulrajani et al., at points between a real image and a generated one of its label."""
     run = TinyRun(labels=3, loss=dict(r1_gamma=0, gradient_penalty=10))
     ends: list[torch.Tensor] = []
     generate = run.session.generate
@@ -95,7 +95,7 @@ def line() -> None:
 
 
 def one_draw() -> None:
-    """With DiffAugment, D sees points of the line between T(x) and T(G(z)), for one omega."""
+    """Check that with DiffAugment D sees points of the line between T(x) and T(G(z)), for one omega."""
     run = TinyRun(["diffaugment"], loss=dict(r1_gamma=0, gradient_penalty=10))
     T = run.session.augmentations[0]
     raw, drawn = [], []
@@ -120,7 +120,7 @@ def one_draw() -> None:
 
 
 def without_lazy() -> None:
-    """Each penalty adds to Dboth what it adds to Dreg: their gradients without the adversarial ones."""
+    """Check that each penalty adds the same gradients to Dboth and to Dreg."""
     plain = TinyRun(loss=dict(r1_gamma=0)).gradients("Dboth")
     for penalty in (dict(r1_gamma=1), dict(r2_gamma=1), dict(gradient_penalty=1)):
         loss = dict(r1_gamma=0) | penalty
@@ -136,7 +136,7 @@ def without_lazy() -> None:
 
 
 def every_third_iteration() -> None:
-    """G and its regularisation are trained in every k-th iteration alone, with gradients of the same size."""
+    """Check that only every k-th iteration trains G and its regularisation, with gradients of the same size."""
     run, moved, regularised = TinyRun("ssgan", loss=dict(g_interval=3)), [], []
     accumulate = run.accumulate
     run.accumulate = lambda phase, gain: (
@@ -180,7 +180,7 @@ def largest_value_is_1() -> None:
 
 
 def torchs_gradients() -> None:
-    """R1's and the loss's gradients are those of torch's own spectral normalisation, of the same u and v."""
+    """Check that gradients of R1 and of the loss equal torch's own spectral normalisation, with the same u and v."""
     run = TinyRun(labels=3, loss=dict(d_spectral_norm=True, r1_gamma=2))
     gradients, seen = penalised(run, "Dreg")
     ((images, labels),) = seen
@@ -218,7 +218,7 @@ def everything_resumes() -> None:
 
 
 def averages_follow_what_is_trained() -> None:
-    """An average of D with decay 0 is D with normalised weights, as terms see it."""
+    """Check that an average of D with decay 0 is D with normalised weights, as terms see it."""
     run = TinyRun(
         "insgen",
         dict(insgen=dict(momentum=0.0, real_queue=8, generated_queue=8)),

@@ -1,4 +1,4 @@
-"""Run in a host's folder: what is shown of a run on real networks. Prints a JSON line of figures and truths."""
+"""Run in a host's folder: draw previews of a run on real networks. Prints a JSON line of figures and truths."""
 
 import json
 import sys

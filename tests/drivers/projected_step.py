@@ -1,5 +1,4 @@
-"""Run in a host's folder: projected in the test kit. Prints a JSON line: claim -> what is wrong, nothing if it
-holds."""
+"""Run in a host's folder: projected in the test kit. Prints a JSON line: claim -> its fault, empty if it holds."""
 
 import json
 import sys
@@ -27,7 +26,7 @@ with tempfile.TemporaryDirectory() as folder:
     given = {"projected": {"backbone": f"test_efficientnet={weights}"}}
     how = dict(loss={"gan_loss": "hinge", "pl_weight": 0}, labels=3)
 
-    # What is trained when, and by how many passes. bcr's views are judged, by the critic alone.
+    # The networks that each phase trains, and its passes. The critic alone judges bcr's views.
     run = TinyRun(["projected", "bcr"], given | {"bcr": {"shift": 0.125}}, **how)
     calls = dict.fromkeys(("D", "backbone", "G"), 0)
     backbone = run.method("projected").levels.backbone

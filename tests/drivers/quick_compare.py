@@ -19,7 +19,7 @@ from stylegan_plugins.cli import main
 
 
 class Forked:
-    """What programs.run uses of subprocess.Popen."""
+    """A fork with the part of subprocess.Popen's interface that programs.run uses."""
 
     stdout = None  # its output goes to a file
 

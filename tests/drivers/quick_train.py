@@ -1,4 +1,4 @@
-"""Run in a patched host's folder: train.py with arguments of its own, as a user runs it, in less time.
+"""Run in a patched host's folder: train.py with its arguments, as a user runs it, in less time.
 
     quick_train.py --option=value ...
 

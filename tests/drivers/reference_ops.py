@@ -145,7 +145,7 @@ def conv2d(channels, batch, size, kernel, how, dtype):
 
 
 def functions_of_a_fork_stay():
-    """Ones that compute something else, fail, or take other arguments, and a module without any."""
+    """Check functions that differ, fail, or take other arguments, and a module without functions."""
 
     def fails(x, b=None, dim=1, act="linear", alpha=None, gain=None, clamp=None):
         raise RuntimeError("not here")
@@ -201,7 +201,7 @@ def short_cuts_are_taken():
 
 
 def draws_nothing():
-    """Networks are tried without the random numbers of the run."""
+    """Check that trying networks does not draw from the random numbers of the run."""
     torch.manual_seed(0)
     before = torch.get_rng_state()
     quicker.networks(NETWORKS)

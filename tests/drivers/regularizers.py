@@ -1,10 +1,10 @@
-"""Run in a host's folder: one method in the test kit. Prints a JSON line of what was seen.
+"""Run in a host's folder: one method in the test kit. Prints a JSON line of measurements.
 
     regularizers.py METHOD OPTIONS OFF [ranks] [GOLDEN.npz]
 
 OPTIONS and OFF are JSON: options with which the method works, and with which it is off.
 
-off         what is different in a run that is off: nothing
+off         differences of a run that is off: none
 trained     phase -> the networks whose gradients the method changes
 passes      phase -> batches that go through D and through G, with the method and without
 With `ranks`:
@@ -35,7 +35,7 @@ def difference(actual, expected):
 
 
 def seen(name, options):
-    """Gradients by phase, and the sizes of batches that went through D and G in it."""
+    """Return gradients by phase, and the sizes of batches that went through D and G in it."""
     run, gradients, passes = TinyRun(name, {name: options}), {}, {}
     run.session.nimg = NIMG
     for phase in PHASES:
@@ -66,8 +66,8 @@ def compared(name, on, off):
 
 
 def one_step(name, options, ranks=1, rounds=1, rank=0):
-    """Gradients of a Gmain and a Dmain, averaged, and the state of the method; D has no minibatch-stddev, and the
-    images are the same however they are shared out."""
+    """Return averaged gradients of a Gmain and a Dmain, and the state of the method. D has no minibatch-stddev, and
+    each division into ranks and rounds has the same images."""
     how = dict(loss={"style_mixing_prob": 0}, D={"epilogue_kwargs": {"mbstd_num_channels": 0}})
     run = TinyRun(name, {name: options}, batch=IMAGES // ranks, rounds=rounds, **how)
     session = run.session
@@ -119,7 +119,7 @@ def shared_out(name, options):
 
 
 def golden(file):
-    """Dmain and Dreg of APA on the recorded images and weights, from the recorded seeds."""
+    """Run Dmain and Dreg of APA on the recorded images and weights, from the recorded seeds."""
     recorded = np.load(file)
     values = {key: torch.from_numpy(recorded[key]) for key in recorded.files if recorded[key].dtype.kind != "U"}
     options = {"mode": "fixed", "p": float(values["p"]), "kimg": 500.0}

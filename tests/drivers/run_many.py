@@ -20,7 +20,7 @@ AT_ONCE = 3
 
 
 def run(script, args, env, stdout, stderr):
-    """In the child: become `python script args`. Never returns."""
+    """Become `python script args`, in the child. Never returns."""
     code = 1
     try:
         os.environ.update(env)
@@ -42,7 +42,7 @@ def run(script, args, env, stdout, stderr):
 def main():
     script = sys.argv[1]
     sys.path.insert(0, os.getcwd())
-    __import__(script.removesuffix(".py"))  # with all it needs; what is done once for each run comes again
+    __import__(script.removesuffix(".py"))  # with its imports; each run executes the script again
     results, running = {}, {}
 
     def finish_one():

@@ -19,7 +19,7 @@ OPTIONS = {"scale-shift": {"perceptual": f"test_resnet={FOLDER.name}/network.pth
 WITHOUT = {"scale-shift": {"perceptual_weight": 0.0}}
 truth = {}
 
-# What has a gradient, and what a step runs.
+# The parameters with gradients, and the passes of a step.
 run = TinyRun(["scale-shift", "diffaugment"], OPTIONS, images=8)
 passes = {"D": 0, "G": 0, "mapping": 0}
 
@@ -57,7 +57,7 @@ truth["its latents are those of its images"] = bool(
     and (generated.z != method.module.z[real.index]).all()
 )
 
-# What is frozen stays as it is; snapshots have a temperature, and training has none.
+# Frozen weights do not change. Snapshots have a temperature, training has none.
 before = run.state()["networks"]
 after = run.train(3).state()["networks"]
 moved = set(differences(before["G"], after["G"])) - {"/mapping.w_avg"}
@@ -80,7 +80,7 @@ for rounds in (1, 2):
 one, two = of_rounds
 truth["two rounds make the gradients of one"] = all(torch.allclose(one[n], two[n], rtol=1e-4, atol=1e-7) for n in one)
 
-# What needs D is refused.
+# Plug-ins that need D are refused.
 try:
     TinyRun(["scale-shift", "augself"], WITHOUT, images=8)
 except PluginError as error:

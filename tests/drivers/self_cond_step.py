@@ -1,5 +1,5 @@
-"""Run in a host's folder: self-cond in the test kit, with a data set of the host. Prints a JSON line: claim -> what is
-wrong, nothing if it holds."""
+"""Run in a host's folder: self-cond in the test kit, with a data set of the host. Prints a JSON line: claim -> its
+fault, empty if it holds."""
 
 import itertools
 import json
@@ -33,7 +33,7 @@ def claim(text, holds, what=""):
 
 
 def begun(path, folder):
-    """A run in a folder, with flips, as a host begins it: the data set is there when plug-ins are attached."""
+    """Return a run in a folder, with flips, as a host begins it: the data set is there when plug-ins are attached."""
     os.chdir(folder)
     data = dict(path=str(path), use_labels=True, xflip=True, max_size=24)
     labels = plugin.register_labels(
@@ -65,7 +65,7 @@ with tempfile.TemporaryDirectory() as top:
         features = read(run.D, ["b8"], pixels, torch.zeros([M, K]))[1]["b8"].flatten(1)
     alone = torch.from_numpy(method.features(np.arange(M)))
     claim("features are D's, of one image each", torch.allclose(features, alone, atol=1e-5))
-    some = torch.from_numpy(method.features(np.arange(7)))  # which are no whole groups of minibatch-stddev
+    some = torch.from_numpy(method.features(np.arange(7)))  # not a whole number of groups of minibatch-stddev
     claim("any number of images has features", torch.allclose(features[:7], some, atol=1e-5))
     subset = torch.from_numpy(np.random.RandomState(0).permutation(M)[:20])
     means = torch.stack([features[subset][method.clusters[subset] == k].mean(0) for k in range(K)])
@@ -76,7 +76,7 @@ with tempfile.TemporaryDirectory() as top:
         str((nearest != method.clusters).sum()),
     )
 
-    # Labels: of the loop's real images, of its generated ones, and of a data set that is made anew.
+    # Labels of the loop's real images, of its generated ones, and of a data set that is constructed again.
     session.drawn.extend([5, 0, 47, 30])
     placeholders = torch.eye(K)[[0, 0, 0, 0]]
     real = session.labels(placeholders)

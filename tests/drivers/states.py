@@ -1,4 +1,4 @@
-"""What two runs that should have ended alike differ in. Imported by tests and benchmarks; needs no host."""
+"""Differences of two runs that should have ended alike. Imported by tests and benchmarks; needs no host."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ UNSEEDED = "python"  # NVIDIA's loops do not seed Python's own random numbers: t
 
 
 def differences(run: Path, other: Path) -> list[str]:
-    """Places where the newest states, the statistics or the images of two runs differ; empty if nowhere."""
+    """Return the places where the newest states, the statistics or the images of two runs differ."""
     found = list(_compare(read_state(states_of(run)[0]), read_state(states_of(other)[0]), ()))
     if statistics(run) != statistics(other):
         found.append("stats.jsonl")

@@ -1,4 +1,4 @@
-"""Run in an unpatched host's folder: one of its scripts, on a CPU, with nothing of ours to be had.
+"""Run in an unpatched host's folder: one of its scripts, on a CPU, without this package.
 
 stock_script.py SCRIPT ARGS...       `torch.device('cuda')`, which the scripts ask for, is the CPU here"""
 

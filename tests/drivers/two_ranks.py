@@ -1,5 +1,5 @@
 """Run in a host's folder: each method in two processes (gloo), whose networks, heads and averages must stay equal.
-Prints a JSON line: method -> what differs, nothing if all agrees.
+Prints a JSON line: method -> its difference, empty if all agree.
 
 two_ranks.py suite     two iterations
 two_ranks.py all       three iterations of two rounds, with ADA"""
@@ -23,7 +23,7 @@ RANKS = 2
 
 
 def difference(name: str, chosen: dict, rank: int, long: bool) -> list[str]:
-    """The places where the processes differ after some iterations."""
+    """Return the places where the processes differ after some iterations."""
     how = dict(batch=8, rounds=2, ada=True) if long else dict()
     how |= how_of(name) | dict(rank=rank, num_gpus=RANKS)
     run = TinyRun(name, {name: chosen[name]} if name in chosen else {}, **how)

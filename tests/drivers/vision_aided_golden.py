@@ -1,6 +1,6 @@
 """Run in a host's folder: decoders and losses of vision-aided on the inputs of tests/golden/vision_aided.npz.
 
-Prints a JSON line: quantity -> largest difference from what the authors' code computed, relative to its largest value
+Prints a JSON line: quantity -> largest difference from the authors' result, relative to its largest value
 (or, for products of gradients with a direction, to the product of both lengths)."""
 
 import json
@@ -32,7 +32,7 @@ def drawn(name, shape):
 
 
 def theirs(name, levels):
-    """The authors' name of a parameter of ours."""
+    """Return the authors' name of our parameter."""
     part, _, rest = name.partition(".")
     if part == "maps":
         return f"decoder.{rest}"

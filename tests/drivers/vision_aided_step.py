@@ -57,7 +57,7 @@ def method_of(session):
 
 
 def run(session, phase, seed=1):
-    """One phase. Gradients by name, of the network and of the decoders."""
+    """Run one phase. Returns gradients by name, of the network and of the decoders."""
     session.forwards.clear()
     torch.manual_seed(seed)
     module = session.G if phase.startswith("G") else session.D
@@ -119,7 +119,7 @@ truth["backbones stay in evaluation mode"] = not any(
 
 
 def recomputed(side, images, labels, target):
-    """The sum over backbones and levels, from the equations."""
+    """Return the sum over backbones and levels, from the equations."""
     gan = sigmoid(target)
     return sum(
         over_levels(getattr(gan, side), session.heads["vision-aided"][key](levels(images), labels)).mean()

@@ -1,4 +1,4 @@
-"""A call in a child process with limits of time and memory, for what may eat the machine."""
+"""A call in a child process with limits of time and memory, for code that may use up both."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ SECONDS = 20
 def outcome(call: Callable[[], object]) -> tuple[str, str]:
     """Call a function in a fork of this process. Returns how it ended and what it wrote.
 
-    How: `success`, `one line` (an error of ours), or what must not be: `traceback`, `too long`, `memory`,
-    `signal N`."""
+    How: `success`, `one line` (an error of ours), or a failure: `traceback`, `too long`, `memory`, `signal N`."""
     with tempfile.TemporaryFile() as written:
         child = os.fork()
         if child == 0:

@@ -12,7 +12,7 @@ import PIL.Image
 
 
 def write_zip(path: Path, images: list[np.ndarray], labels: list | None = None) -> Path:
-    """A data set in the layout of the hosts' dataset_tool.py: uint8 images [H, W] or [H, W, 3]."""
+    """Write a data set in the layout of the hosts' dataset_tool.py: uint8 images [H, W] or [H, W, 3]."""
     names = [f"00000/img{index:08d}.png" for index in range(len(images))]
     with zipfile.ZipFile(path, "w") as archive:
         for name, image in zip(names, images, strict=True):
@@ -25,7 +25,7 @@ def write_zip(path: Path, images: list[np.ndarray], labels: list | None = None) 
 
 
 def color_crops(count: int, side: int = 32, seed: int = 0) -> list[np.ndarray]:
-    """Random crops of color photographs, uint8 [side, side, 3]."""
+    """Return random crops of color photographs, uint8 [side, side, 3]."""
     import skimage.data
 
     photographs = [skimage.data.astronaut(), skimage.data.coffee(), skimage.data.chelsea()]
@@ -41,7 +41,7 @@ def color_crops(count: int, side: int = 32, seed: int = 0) -> list[np.ndarray]:
 
 
 def gray_faces(count: int, side: int = 32) -> list[np.ndarray]:
-    """Gray faces, uint8 [side, side]."""
+    """Return gray faces, uint8 [side, side]."""
     import skimage.data
 
     faces = [(face * 255).astype(np.uint8) for face in skimage.data.lfw_subset()[:count]]

@@ -28,7 +28,7 @@ class Mutator:
         self.named = [place for place, piece in enumerate(self.pieces) if KINDS.get(piece[:1], "memo") != "memo"]
 
     def mutant(self, chance: random.Random) -> bytes:
-        """One to three changes, most of them of numbers, names and constants."""
+        """Return a mutant with one to three changes, most of them of numbers, names and constants."""
         pieces = list(self.pieces)
         for _ in range(chance.choice([1, 1, 2, 3])):
             place = chance.choice(self.named) if chance.random() < 0.7 else chance.randrange(len(pieces))

@@ -24,7 +24,7 @@ NAMES = [
 
 
 def statistic(mean: float, num: int = 16) -> dict:
-    """A statistic as the host writes it."""
+    """Return a statistic as the host writes it."""
     return {"num": num, "mean": mean, "std": 0.5}
 
 
@@ -34,7 +34,7 @@ def line_of(kimg: float, random: np.random.RandomState) -> dict:
 
 
 def make_run(folder: Path, ticks: int = 5, sheets: int = 2, side: int = 32, **options) -> Path:
-    """A run directory in the host's formats, of made-up values."""
+    """Write a run directory in the host's formats, of made-up values."""
     folder.mkdir(parents=True)
     random = np.random.RandomState(len(folder.name))
     with open(folder / "stats.jsonl", "w") as file:
@@ -113,5 +113,5 @@ def decoded(image: dict[str, str]) -> PIL.Image.Image:
 
 
 def page_of(*folders: Path) -> Page:
-    """The page of run directories."""
+    """Return the page of run directories."""
     return Page(page.render([history.read(folder) for folder in folders]))

@@ -29,29 +29,29 @@ LITE0 = "--disp-features=efficientnet_lite0"
 
 
 def options(host: Path, family: str, data: Path, outdir: Path, *args: str) -> dict:
-    """The arguments that a host's train.py would train with."""
+    """Return the arguments that a host's train.py would train with."""
     return _dry_run(host, data, outdir, *TINY[family], *args)
 
 
 def flags(family: str, *more: str) -> list[str]:
-    """Options of a small run, without those that name an architecture."""
+    """Return options of a small run, without those that name an architecture."""
     return [flag for flag in TINY[family] if not flag.startswith(("--cbase", "--cmax", "--map-depth"))] + list(more)
 
 
 def arguments(host: Path, family: str, data: Path, outdir: Path, *more: str) -> dict:
-    """The arguments of a run whose architecture comes from --resume, without sheets of 1024 samples."""
+    """Return the arguments of a run whose architecture comes from --resume, without sheets of 1024 samples."""
     return _dry_run(host, data, outdir, *flags(family, *more), "--device=cpu") | {"image_snapshot_ticks": None}
 
 
 def still(args: dict, iterations: int = 1) -> dict:
-    """The arguments of a run that does not move its weights."""
+    """Return the arguments of a run that does not move its weights."""
     args = json.loads(json.dumps(args))
     args["G_opt_kwargs"]["lr"] = args["D_opt_kwargs"]["lr"] = 0
     return args | {"total_kimg": iterations * args["batch_size"] / 1000}
 
 
 def _dry_run(host: Path, data: Path, outdir: Path, *args: str) -> dict:
-    """Training options that train.py --dry-run prints; test processes ask once for each host, data and options."""
+    """Return the training options of train.py --dry-run, which runs once for each host, data and options."""
     question = ["train.py", f"--data={data}", "--outdir=no-such-folder", "--dry-run", *args]
     key = json.dumps([str(host), question, os.environ.get("STYLEGAN_PLUGINS_CACHE")])
     answer = Path(os.environ["TESTS_SHARED"], f"dry-run-{hashlib.sha256(key.encode()).hexdigest()}.json")
@@ -76,7 +76,7 @@ def loop(host: Path, args: dict, run_dir: Path, iterations: int, *flags: str) ->
 
 
 def driver(args: dict, run_dir: Path) -> list[str]:
-    """The command line, after `python`, that begins a run as train.py does."""
+    """Return the command line, after `python`, that begins a run as train.py does."""
     file = run_dir.with_suffix(".json")
     file.write_text(json.dumps(args))
     return [str(DRIVERS / "begin_run.py"), str(file), str(run_dir)]
@@ -88,7 +88,7 @@ def run_to_its_end(host: Path, args: dict, run_dir: Path, **how) -> str:
 
 
 def begin(host: Path, args: dict, run_dir: Path, **env: str):
-    """Start a run of a fraction of a kimg, in a process group of its own."""
+    """Start a run of a fraction of a kimg, in its own process group."""
     return start_script(host, *driver(args, run_dir), **env)
 
 
@@ -114,20 +114,20 @@ def killed_and_resumed(host: Path, args: dict, run_dir: Path, beyond: int) -> No
     assert run.returncode == 0, output[-3000:]
 
 
-# What they leave. ---------------------------------------------------------------------------------
+# Files of runs. ------------------------------------------------------------------------------------
 
 
 def last_run(outdir: Path) -> Path:
-    """The newest run directory."""
+    """Return the newest run directory."""
     return max(path for path in outdir.iterdir() if path.is_dir())
 
 
 def snapshot(host: Path, pickle: Path, *flags: str) -> dict:
-    """What drivers/snapshot.py, in a host's folder, finds in a network snapshot."""
+    """Return the output of drivers/snapshot.py, in a host's folder, for a network snapshot."""
     done = run_script(host, str(DRIVERS / "snapshot.py"), str(pickle), *flags)
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def stats(run_dir: Path) -> list[dict]:
-    """The lines of stats.jsonl."""
+    """Return the lines of stats.jsonl."""
     return [json.loads(line) for line in (run_dir / "stats.jsonl").read_text().splitlines()]

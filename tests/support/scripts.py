@@ -23,7 +23,7 @@ UNREACHABLE = {  # no connection to the network
 
 
 def environment(**env: str) -> dict[str, str]:
-    """The environment of a script on the CPU. A PYTHONPATH comes before the one of this process."""
+    """Return the environment of a script on the CPU. A given PYTHONPATH comes before this process's."""
     paths = [path for path in (env.get("PYTHONPATH"), os.environ.get("PYTHONPATH")) if path]
     return {**os.environ, **ON_CPU, **env, "PYTHONPATH": os.pathsep.join(paths)}
 
@@ -31,10 +31,10 @@ def environment(**env: str) -> dict[str, str]:
 def run_script(
     host: Path, script: str, *args: str, check: bool = True, timeout: int = 300, fresh: bool = False, **env: str
 ) -> subprocess.CompletedProcess:
-    """Run a script in a host's folder, with warnings of ours shown. Returns the finished process.
+    """Run a script in a host's folder, with our warnings shown. Returns the finished process.
 
     The script runs in a fork of a process that has imported torch, which saves the seconds that every import of torch
-    takes. `fresh` starts Python anew; a script that starts processes itself needs it."""
+    takes. `fresh` starts a new Python; a script that starts processes itself needs it."""
     argv = [script, *map(str, args)]
     if fresh:
         command = [sys.executable, *argv]
@@ -57,7 +57,7 @@ def _run_forked(argv: list[str], cwd: Path, env: dict[str, str], timeout: int) -
 
 
 class Started:
-    """A script that was started in a process group of its own; what tests use of subprocess.Popen."""
+    """A script that was started in its own process group, with the part of Popen's interface that tests use."""
 
     def __init__(self, host: Path, argv: list[str], env: dict[str, str], timeout: int = 600):
         self.argv, self.returncode = argv, None
@@ -93,7 +93,7 @@ class Started:
 
 
 def start_script(host: Path, script: str, *args: str, fresh: bool = False, **env: str) -> subprocess.Popen | Started:
-    """Start a script as run_script runs it, in a process group of its own, with one file for all that it prints."""
+    """Start a script as run_script runs it, in its own process group, with one file for all output."""
     argv = [script, *map(str, args)]
     if not fresh:
         return Started(host, argv, environment(**env))
@@ -147,7 +147,7 @@ def report_of(host: Path, driver: str, *args: str) -> dict:
 
 
 def free_port() -> int:
-    """A port of this machine on which nobody listens."""
+    """Return a port of this machine on which nobody listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]

@@ -82,7 +82,7 @@ class Small:
         check_terms(self.method, self.D, self.G.synthesis)
 
     def see_again(self, images: Images) -> Pass:
-        """As the session does it, without augmentations."""
+        """See images again as the session does it, without augmentations."""
         images = replace(images, clean=images.raw, shown=images.raw)
         return make_pass(self.D, HOST_CRITIC, images, (), (), {}, contextlib.nullcontext)[0]
 
@@ -92,8 +92,8 @@ class Small:
     def see(
         self, source: Source, shown: torch.Tensor, network: str = "D", raw: torch.Tensor | None = None, **more: Any
     ) -> Pass:
-        """The pass of images of one source, with the gradients that terms read and the views of them. more: fields of
-        the images"""
+        """Return the pass of images of one source, with the gradients and views that terms read. more: fields of the
+        images"""
         raw = shown if raw is None else raw
         images = Images(source, f"{network}main", raw, shown, shown, shown.new_zeros([len(shown), 0]), **more)
         terms = self.terms(network, source)
@@ -102,7 +102,7 @@ class Small:
         return replace(made, views={view.name: passed for view, passed in views.items()})
 
     def loss(self, network: str = "D", **passes: Pass) -> Any:
-        """The weighted sum of the means of all terms on these passes; 0 if there are none."""
+        """Return the weighted sum of the means of all terms on these passes; 0 if there are none."""
         step, total = Step(f"{network}main", 0, self.session.round, **passes), 0
         for term in self.method.terms:
             fits = set(passes) == {"real", "generated"} if term.on == "both" else len(passes) == 1
@@ -119,7 +119,7 @@ def pictures(count: int = N) -> torch.Tensor:
 
 
 def assert_same(loss: Any, expected: Any, inputs: list[torch.Tensor], **tolerance: float) -> None:
-    """Two losses are equal, and so are their gradients, of which some are not 0."""
+    """Assert that two losses are equal, and so are their gradients, of which some are not 0."""
     torch.testing.assert_close(loss.double(), expected, **tolerance)
     gradients = [torch.autograd.grad(value, inputs, retain_graph=True, allow_unused=True) for value in (loss, expected)]
     assert any(gradient is not None and gradient.any() for gradient in gradients[1])
