@@ -1,4 +1,4 @@
-"""The edits that turn a host into a host for plug-ins: one module for each edited upstream file, reasons included.
+"""The edits that turn a host into a host for plug-ins, with reasons: one module for each edited upstream file.
 
 Installed as `stylegan_plugins.patches`. The patch engine calls `edits_for(family)`."""
 
@@ -22,5 +22,5 @@ def edits_for(family: str) -> dict[str, list[Edit]]:
 
 
 def optional_files(family: str) -> frozenset[str]:
-    """Return the files that a fork may lack; they are patched where they exist."""
+    """Return the files that a fork may lack. They are patched if they exist."""
     return frozenset(edit.file for edit in scripts.edits(HOSTS[family]))

@@ -1,4 +1,4 @@
-"""Edits of metrics/*.py and of the scripts beside train.py: they run on any device, with --device."""
+"""Edits of metrics/*.py and of the scripts beside train.py, so that they run on any device, with --device."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def edits(family: Family) -> list[Edit]:
         Edit(
             file="calc_metrics.py",
             function="subprocess_fn",
-            # The other one, sync_device, is put right where it is used (compat).
+            # host/compat.py corrects the other one, sync_device, where it is used.
             replace=Call("torch.device", assigned_to="device"),
             code="bridge.device(rank)",
             reason="hard-wired to CUDA; --device decides",
@@ -65,7 +65,7 @@ def edits(family: Family) -> list[Edit]:
 
 
 def _drawing(file: str) -> list[Edit]:
-    """Networks of one color, and those with classes."""
+    """Return edits for networks with one color channel, and for networks with classes."""
     projector = file == "projector.py"
     images = Edit(
         file=file,

@@ -1,5 +1,4 @@
-"""Edits of training/training_loop.py: device and timing, gradients of several processes, and where the session is told
-what happens."""
+"""Edits of training/training_loop.py: device and timing, gradients of several processes, and calls of the session."""
 
 from __future__ import annotations
 
@@ -84,7 +83,7 @@ def edits(family: Family) -> list[Edit]:
 
 
 def _resume() -> list[Edit]:
-    """Exact resume: state is written and put back where the next thing that runs is the next batch."""
+    """Return edits for exact resuming: the state is written and restored right before the next batch."""
     return [
         loop_edit(
             replace=Call("misc.InfiniteSampler"),
@@ -136,7 +135,7 @@ def _resume() -> list[Edit]:
 
 
 def _fine_tuning() -> list[Edit]:
-    """--resume=PKL: nothing in the pickle is executed, and tensors of other shapes are not broadcast."""
+    """Return edits for --resume=PKL: code in the pickle is not executed, tensors of other shapes are not broadcast."""
     return [
         loop_edit(
             replace=Call("legacy.load_network_pkl"),
@@ -156,7 +155,7 @@ def _fine_tuning() -> list[Edit]:
 
 
 def _ada_gradients() -> list[Edit]:
-    """stylegan3's way for several processes: broadcast once, sum gradients before each step."""
+    """Return edits for several processes, as in stylegan3: broadcast once, sum gradients before each step."""
     return [
         loop_edit(
             replace=Call("torch.nn.parallel.DistributedDataParallel"),

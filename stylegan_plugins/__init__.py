@@ -1,8 +1,8 @@
 """Plug-ins for NVIDIA's StyleGAN2-ADA and StyleGAN3 training code. The whole contract for authors of plug-ins is here:
 `from stylegan_plugins import Head, Term, hookimpl, option`. For notebooks and scripts there are `load`, `train`,
-`evaluate` and `compare`. Importing it imports no torch."""
+`evaluate` and `compare`. Importing the package does not import torch."""
 
-# ruff: noqa: F401  # what is imported here is the contract
+# ruff: noqa: F401  # the imports are the contract
 import importlib
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +32,7 @@ hookimpl = pluggy.HookimplMarker("stylegan_plugins")
 """Marks the implementation of a hook: a function of a plug-in, or a method of the object that its `setup` returns. The
 name of the function is the name of the hook (see hookspecs.py)."""
 
-# What needs torch or NumPy is imported when it is first asked for.
+# Names that need torch or NumPy are imported at their first use.
 _LATER = {
     "AdaptiveProbability": "training_ext.ada",
     "EqualizedLinear": "training_ext.heads",

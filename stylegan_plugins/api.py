@@ -1,5 +1,5 @@
-"""The package from Python: `load`, `train`, `evaluate`, `compare` and `advise`. Names and defaults are those of the
-commands."""
+"""The package from Python: `load`, `train`, `evaluate`, `compare` and `advise`. The names and defaults of the commands
+apply."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def train(
     """Train with the host's train.py, show what it prints, and return the run directory.
 
     data     pictures or a data set, as for --data
-    outdir   where the run directory is made
+    outdir   parent folder of the run directory
     plugins  names, or files of plug-ins
-    host     folder of NVIDIA's code, patched; None: the one used last
-    options  those of train.py, with _ in the place of -: kimg=10, diffaugment_policy="color", resume_run=RUN. A list
-             is joined with commas; None leaves an option out
+    host     patched folder of NVIDIA's code; None: the last one used
+    options  options of train.py, with _ instead of -: kimg=10, diffaugment_policy="color", resume_run=RUN. A list is
+             joined with commas; None leaves an option out
 
-    A flag takes True. Raises RunError with train.py's own error, HostError without a host. Interrupting it ends the run
-    with a state, and raises KeyboardInterrupt."""
+    A flag takes True. Raises RunError with train.py's own error, HostError without a host. An interruption ends the run
+    with a training state, and raises KeyboardInterrupt."""
     names = [plugins] if isinstance(plugins, str) else list(plugins)
     given = {"data": data, "outdir": outdir, "plugin": names or None, **options}
     script = find.host_folder(None if host is None else Path(host)) / "train.py"
@@ -55,7 +55,7 @@ def train(
         print(line)
         lines.append(line)
 
-    # What `load` chose for this process is not for the run.
+    # The device that `load` chose for this process does not apply to the run.
     environment = {name: value for name, value in os.environ.items() if name != devices.VARIABLE}
     flags = [option for option in training.options_for(click.Command("train")) if option.is_flag]
     command = [sys.executable, "-u", str(script), *as_arguments(given, [*flags, DRY_RUN])]
@@ -89,7 +89,7 @@ def as_arguments(options: Mapping[str, Any], flags: Iterable[click.Option] = ())
 
 
 def _name_of(option: click.Option) -> str:
-    """Return the name of a command's option in Python: that of its flag."""
+    """Return the Python name of a command's option: the name of its flag, with _ instead of -."""
     return max(option.opts, key=len).lstrip("-").replace("-", "_")
 
 
@@ -98,7 +98,7 @@ def _options_of(command: click.Command) -> dict[str, click.Option]:
 
 
 def _default_of(option: click.Option) -> Any:
-    """Return the default of an option as a function has it; None for one that may be left out."""
+    """Return the default of an option as a function's argument has it; None for an option that may be left out."""
     default = option.get_default(click.Context(click.Command("")))
     if option.required:
         return inspect.Parameter.empty
@@ -106,7 +106,7 @@ def _default_of(option: click.Option) -> Any:
 
 
 def _as(command: click.Command) -> Callable[[Function], Function]:
-    """Give a function the options of a command as its signature, with their defaults: one table for both."""
+    """Give a function the options of a command, with their defaults, as its signature, so that both share one table."""
 
     def decorated(function: Function) -> Function:
         own = inspect.signature(function).parameters.values()
@@ -122,7 +122,7 @@ def _as(command: click.Command) -> Callable[[Function], Function]:
 
 
 def _read(command: click.Command, words: Sequence[str], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the parameters of a command as its own parser reads them. words: arguments without names.
+    """Return the parameters of a command as its own parser reads them. words: positional arguments.
 
     Raises OptionError for an unknown option or a value that it does not take."""
     known = _options_of(command)
@@ -144,9 +144,9 @@ class Evaluation:
     """Metrics of snapshots.
 
     results  figures by name (fid_clean, ...), by snapshot
-    best     by metric, the snapshot that is the best of the run so far
-    floor    FID of two halves of the real images; None without a metric of features
-    file     best.json, which has the best of each metric"""
+    best     the best snapshot of the run so far, by metric
+    floor    FID between two halves of the real images; None without a metric of features
+    file     best.json, which names the best snapshot by each metric"""
 
     results: dict[str, dict[str, float]]
     best: dict[str, str]
@@ -180,8 +180,8 @@ def compare(arguments: Sequence[str] | Mapping[str, Any] = (), **options: Any) -
 
     arguments  for every train.py, as `train` takes them: dict(batch=8), or ["--batch=8"]
 
-    Of a recipe with several data sets, that by their names; nothing with dry_run. Options are the same as in
-    `stylegan-plugins compare`. Raises DataError, HostError or OptionError."""
+    A recipe with several data sets returns one compare.json for each, by name. dry_run returns nothing. Options are the
+    same as in `stylegan-plugins compare`. Raises DataError, HostError or OptionError."""
     more = as_arguments(arguments) if isinstance(arguments, Mapping) else list(arguments)
     settings = _read(commands.compare, more, options)
     text = commands.compared(**settings)

@@ -1,7 +1,7 @@
-"""What patched host files call. `from stylegan_plugins import bridge` is the one import in them; it also repairs the
-host's modules, which must happen before the host uses them, and lets scripts print any text.
+"""Functions that patched host files call. `from stylegan_plugins import bridge` is the only import in those files. The
+import also repairs the host's modules before the host uses them, and lets scripts print any text.
 
-The edits that put the calls there, each with its reason, are in `stylegan_plugins.patches`."""
+The edits that add the calls, each with its reason, are in `stylegan_plugins.patches`."""
 
 from __future__ import annotations
 
@@ -66,11 +66,11 @@ _GIVEN = (click.core.ParameterSource.COMMANDLINE, click.core.ParameterSource.ENV
 
 @dataclass
 class _Run:
-    """The run in this process. The host calls the functions of this module without saying for which run, and builds its
-    networks by class name: this is the one place that remembers it."""
+    """The run in this process. The host builds networks by class name and calls the functions of this module without
+    naming a run, so this module has to remember it."""
 
     session: Session = field(default_factory=lambda: Session(Plugins()))
-    checkpoints: Checkpoints = field(default_factory=Checkpoints)  # it does nothing if train.py did not start a run
+    checkpoints: Checkpoints = field(default_factory=Checkpoints)  # does nothing if train.py did not start a run
     trust_pickle: bool = False
 
 
@@ -78,46 +78,48 @@ _run = _Run()
 
 
 def session() -> Session:
-    """Return the session of the run in this process; one without plug-ins if nobody made one."""
+    """Return the session of the run in this process. Before a run starts, it is a session without plug-ins."""
     return _run.session
 
 
 def checkpoints() -> Checkpoints:
-    """Return what writes and restores the state of the run in this process."""
+    """Return the object that writes and restores the state of the run in this process."""
     return _run.checkpoints
 
 
 def previews() -> Previews:
-    """Return what shows the run in this process while it goes on."""
+    """Return the object that updates the previews of the run in this process during training."""
     return _run.checkpoints.previews
 
 
 def generator(host_class: str, **kwargs: Any) -> torch.nn.Module:
-    """Build the host's G with the module of a plug-in before its mapping network. Called as a class by the host."""
+    """Build the host's G with the module of a plug-in before its mapping network. The host calls this as a class."""
     G = host_module("dnnlib").util.construct_class_by_name(class_name=host_class, **kwargs)
     return generators.with_module(G, _run.session.plugins, _run.session.random_seed)
 
 
 def load_pickle(file: Any, *args: Any, **kwargs: Any) -> dict[str, tuple[str, Any]]:
-    """What --resume starts from, for `copy_network`: networks by name, None for one that the pickle lacks."""
+    """Read the networks that --resume starts from, by name, for `copy_network`; None for a network that the pickle
+    lacks."""
     snapshot = finetune.open_pickle(Path(file.name), _run.trust_pickle)
     return {name: (name, finetune.network_for(snapshot, name)) for name in ("G", "D", "G_ema")}
 
 
 def whole_file(path: str) -> AbstractContextManager[BinaryIO]:
-    """Open a file of a run to write to, which takes its name when it is whole."""
+    """Open a file of a run for writing. The file gets its final name when it is complete."""
     return whole(Path(path))
 
 
 def copy_network(source: tuple[str, Any], module: torch.nn.Module, **kwargs: Any) -> None:
-    """Copy what fits, and say what was left at random."""
+    """Copy the tensors that fit, and print which tensors stay at random."""
     name, network = source
     print(finetune.table(name, module, finetune.copy_tensors(network, module)))
 
 
 def options(command: click.Command) -> click.Command:
-    """Give a host's training command our options: --plugin, --device, --gan-loss, those of every installed plug-in, and
-    those of the other host family that this one lacks. What the host itself was given is handed on unchanged."""
+    """Give a host's training command our options: --plugin, --device, --gan-loss, the options of every installed
+    plug-in, and options of the other host family that this one lacks. The host's own options are passed on unchanged.
+    """
     host_metrics.register()
     try:
         ours = arguments.options_for(command)
@@ -134,7 +136,7 @@ def options(command: click.Command) -> click.Command:
 
     @wraps(callback)
     def checked(*args: Any, **kwargs: Any) -> Any:
-        host_metrics.register()  # those of plug-ins that are given as files
+        host_metrics.register()  # now with the metrics of plug-ins that are given as files
         patch.check_edits(host_directory())
         remember_host(host_directory())
         context = click.get_current_context()
@@ -149,7 +151,7 @@ def options(command: click.Command) -> click.Command:
         devices.choose(kwargs.pop("device") or "auto")
         run_dir = kwargs.pop("resume_run")
         if world is not None and world.restarts and run_dir is None:
-            run_dir = arguments.AUTO  # it may be a restart
+            run_dir = arguments.AUTO  # torchrun may have restarted the run
         if run_dir not in (None, arguments.AUTO):
             return _resume(command, Path(run_dir), given)
         if resumes := arguments.AUTO in (run_dir, kwargs.get("resume")):
@@ -173,7 +175,7 @@ def options(command: click.Command) -> click.Command:
         if kwargs.get("outdir") is not None:
             run_folders.check_name(kwargs["outdir"], "--outdir")
             datasets.check_output(kwargs["outdir"])
-            kwargs["outdir"] = os.path.abspath(kwargs["outdir"])  # a run goes on from any folder
+            kwargs["outdir"] = os.path.abspath(kwargs["outdir"])  # a run can be resumed from any folder
             request.resumes = Path(kwargs["outdir"]) if resumes else None
         if kwargs.get("data"):
             request.data = prepare.prepared(kwargs["data"], how)
@@ -203,7 +205,7 @@ def options(command: click.Command) -> click.Command:
 
 
 def _resume(command: click.Command, run_dir: Path, given: dict[str, Any]) -> None:
-    """Resume a run, on the device that it had unless --device is given."""
+    """Resume a run on its recorded device, unless --device is given."""
     run_folders.check_name(run_dir, "--resume-run")
     folder = run_folders.newest_run(run_dir)
     if "device" not in given:
@@ -214,7 +216,8 @@ def _resume(command: click.Command, run_dir: Path, given: dict[str, Any]) -> Non
 
 
 def device_option(command: click.Command) -> click.Command:
-    """Give a host's script --device, one that draws --class if it lacks it, and one that has --metrics ours, too."""
+    """Give a host's script --device, a script that draws images --class if it lacks it, and a script with --metrics our
+    metrics."""
     command.params.append(arguments.DEVICE_OPTION)
     if adds_class := drawing.takes_class(command):
         command.params.append(drawing.CLASS_OPTION)
@@ -246,7 +249,7 @@ def device_option(command: click.Command) -> click.Command:
 
 
 def checked(command: click.Command) -> click.Command:
-    """Let a host's script refuse wrong values, and tell of a file that cannot be read or written, in one line."""
+    """Let a host's script report wrong values, and files that cannot be read or written, in one line."""
     callback: Any = command.callback
 
     @wraps(callback)
@@ -270,7 +273,7 @@ def _telling_of_files(callback: Callable) -> Callable:
 
 
 def configure(desc: str, args: Any) -> tuple[str, Any]:
-    """The host's arguments are complete: let the plug-ins change them, and record what is active."""
+    """Let the plug-ins change the host's complete arguments, and record the active plug-ins."""
     context = click.get_current_context(silent=True)
     request = context.meta.get(_META) if context is not None else None
     request = request or arguments.Request()
@@ -280,7 +283,7 @@ def configure(desc: str, args: Any) -> tuple[str, Any]:
         raise resume.Begun(run_dir)
     if request.length:
         tell(request.length)
-    return re.sub("[\ud800-\udfff]", "_", desc), args  # it has the name of the data set, which may be no text
+    return re.sub("[\ud800-\udfff]", "_", desc), args  # the name of the data set may have bytes that are not text
 
 
 @processes.cause_first
@@ -317,11 +320,11 @@ def run(training_loop: Callable[..., None], rank: int, **args: Any) -> None:
         on_nan=on_nan,
     )
     if resumed is None and rank == 0:
-        states.lock(session.run_dir)  # a resumed run is locked by what started it
-    if isinstance(resumed, str):  # each process of several reads it
+        states.lock(session.run_dir)  # the starting process has locked a resumed run
+    if isinstance(resumed, str):  # each process reads the state from its file
         resumed = states.read_state(Path(resumed))
     if resumed is not None:
-        grid = resumed["grid_z"]  # None: of a host whose loop has no grid
+        grid = resumed["grid_z"]  # None: the host's loop has no grid
         shown |= {"begun": resumed["position"]["cur_nimg"], "kept": len(grid) if isinstance(grid, torch.Tensor) else 0}
     previews = Previews(session, **shown)
     checkpoints = Checkpoints(
@@ -350,7 +353,7 @@ def run(training_loop: Callable[..., None], rank: int, **args: Any) -> None:
 
 
 def _ended() -> None:
-    """A run that a signal ended is not complete: what comes after it in a script should not go on."""
+    """Exit with an error code if a signal ended the run, so that a script does not continue after an incomplete run."""
     number = signals.asked()
     if number is not None:
         sys.exit(128 + number)
@@ -371,7 +374,7 @@ def _one_line_errors(callback: Callable) -> Callable:
                 raise
             cause = processes.error_of(error)
             if cause is None:
-                click.echo(str(error).strip(), err=True)  # its traceback, not the one of this process
+                click.echo(str(error).strip(), err=True)  # the traceback of the failed process, not of this one
                 sys.exit(1)
             fail(cause)
 

@@ -1,4 +1,4 @@
-"""The user's cache folder, and which hosts and which plug-ins that are files were run by the user."""
+"""The user's cache folder, with records of the hosts and the plug-in files that the user has run."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 
 from stylegan_plugins.errors import PluginError
 
-MOST_HOSTS = 20  # that are remembered
+MOST_HOSTS = 20  # number of remembered hosts
 
 
 def cache_directory() -> Path:
-    """Return $STYLEGAN_PLUGINS_CACHE, or a folder for it in the user's cache."""
+    """Return $STYLEGAN_PLUGINS_CACHE, or else a folder in the user's cache."""
     usual = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "stylegan-plugins")
     return Path(os.environ.get("STYLEGAN_PLUGINS_CACHE") or usual)
 
@@ -29,8 +29,8 @@ def trust(files: Mapping[str, Mapping[str, str]]) -> None:
 
 
 def check_trust(files: Mapping[str, Mapping[str, str]]) -> None:
-    """Raise PluginError if a plug-in of a recorded run is a file that has changed, or that the user has not given on a
-    command line here: it would be executed."""
+    """Raise PluginError if a plug-in of a recorded run is a file that has changed, or that the user has never given on
+    a command line on this machine. The run would execute it."""
     for file in files.values():
         path = Path(file["path"])
         found = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
@@ -54,8 +54,8 @@ def _trusted() -> set[str]:
 
 
 def remember_host(directory: Path) -> None:
-    """Note that the user has used a host, for commands that are told none. A cache that cannot be written is no error:
-    --host names the host then."""
+    """Note that the user has used a host, for commands without --host. A cache that cannot be written is not an error:
+    the user can still give --host."""
     directory, known = directory.resolve(), known_hosts()
     kept = [directory, *(host for host in known if host != directory)][:MOST_HOSTS]
     if kept == known:
@@ -66,7 +66,7 @@ def remember_host(directory: Path) -> None:
 
 
 def known_hosts() -> list[Path]:
-    """Return the folders of hosts that the user has patched, trained with or given, the latest first."""
+    """Return the folders of hosts that the user has patched, trained with or given, latest first."""
     try:
         return [Path(line) for line in _hosts().read_text("utf-8", errors="surrogateescape").splitlines()]
     except OSError:

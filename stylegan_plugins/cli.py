@@ -1,4 +1,4 @@
-"""The `stylegan-plugins` command. What needs torch or libcst is imported inside of the commands that need it."""
+"""The `stylegan-plugins` command. Commands that need torch or libcst import them when they run."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from stylegan_plugins.host.recognise import recognise
 from stylegan_plugins.patches import edits_for
 
 LOSS = "training/loss.py"
-OFFERS = {"register_backbones": "Recipe", "register_metrics": "Metric"}  # what hooks give by name, in the contract
+OFFERS = {"register_backbones": "Recipe", "register_metrics": "Metric"}  # hook -> class of its values
 Directory = click.Path(path_type=Path)
 
 
 class Cli(click.Group):
-    """A group to which commands about runs, which import torch, and those of plug-ins are added when they are asked
-    for."""
+    """A group that adds two kinds of commands only when they are needed: commands about runs, which import torch, and
+    commands of plug-ins."""
 
     complete = False
 
@@ -169,7 +169,7 @@ def patch(directory: Path, dry_run: bool) -> None:
             f"{LOSS} of this fork is not NVIDIA's: without --plugin and --gan-loss it is used as it is; with either, "
             "the losses of G and D are NVIDIA's and the plug-ins', and what the fork added to them is not computed."
         )
-    for note in notes:  # a diff on the standard output stays one that programs can read
+    for note in notes:  # not among the diff on standard output, which programs may read
         tell(note, err=dry_run)
 
 

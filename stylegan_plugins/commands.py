@@ -1,4 +1,4 @@
-"""Commands of `stylegan-plugins` about runs and pickles: what D learned, metrics, pictures, comparisons, reports."""
+"""Commands of `stylegan-plugins` about runs and pickles: probes of D, metrics, comparisons, reports and advice."""
 
 from __future__ import annotations
 
@@ -181,8 +181,8 @@ def compared(
     scale: Literal["published", "small"],
     **settings: Any,
 ) -> str:
-    """Return the table of `compare`, whose parameters it takes; of a recipe with several data sets, one after the
-    other."""
+    """Return the table of `compare`, with the parameters of that command. A recipe with several data sets gives one
+    table after the other."""
     settings |= dict(more=arguments, pictures=prepare.How.take(settings), report=to_stderr)
     tables = list(recipes.tables_of(recipe, scale, settings))
     devices.choose(device)
@@ -200,7 +200,7 @@ def list_recipes() -> None:
 
 
 class Watchable(click.Command):
-    """A command whose `--watch` may have a value, after `=` alone: what comes after a plain one is a run."""
+    """A command whose `--watch` takes a value only after `=`. A word after `--watch` alone is a run."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         return super().parse_args(ctx, [f"--watch={WATCH:g}" if arg == "--watch" else arg for arg in args])
@@ -254,7 +254,7 @@ def advise(**settings: Any) -> None:
 
 
 def advised(host: Path | None, device: str, **settings: Any) -> advising.Advice:
-    """Return the advice of `advise`, whose parameters it takes."""
+    """Return the advice of `advise`, with the parameters of that command."""
     devices.choose(device)
     return advising.run(device=device, host=find.choose_host(host), **settings)
 

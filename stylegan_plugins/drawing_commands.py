@@ -39,7 +39,7 @@ label_option = click.option(
 
 
 def _load(run_or_pkl: Path, outdir: Path, seeds: str, fewest: int = 1) -> tuple[list[int], LoadedGenerator]:
-    """Return seeds and the generator, after what can be checked before was checked."""
+    """Return seeds and the generator. Seeds and the output folder are checked before anything is loaded."""
     datasets.check_output(outdir)
     numbers = sampling.seeds_of(seeds, fewest)
     return numbers, loading.loaded(run_or_pkl)
@@ -67,7 +67,7 @@ def sample(run_or_pkl: Path, seeds: str, trunc: float, like: Path | None, label:
 
 
 def pictures_options(command: Callable) -> Callable:
-    """Add what `interpolate` and `sheet` share."""
+    """Add the options that `interpolate` and `sheet` share."""
     command = outdir_option(help="Where the pictures go", required=True)(on_host_or_onnx(command))
     command = label_option(command)
     command = default_option("--features", default="pixels", metavar="NAME", help=NEAR)(command)

@@ -1,4 +1,4 @@
-"""Errors that a user can mend: one line that says what is wrong, with the value, and what to do."""
+"""Errors that a user can correct. The message is one line: the fault, the value, and a remedy."""
 
 import importlib.util
 import io
@@ -9,7 +9,7 @@ import click
 
 
 class UserError(click.ClickException, ValueError):
-    """Something the user gave cannot be used. click prints the message alone and exits with code 2."""
+    """An input of the user cannot be used. click prints the message alone and exits with code 2."""
 
     exit_code = 2
 
@@ -35,23 +35,23 @@ class PatchError(HostError):
 
 
 class DataError(UserError):
-    """A data set cannot be read by the host: a broken archive, a file that is no image, mixed or odd sizes."""
+    """A data set that the host cannot read: a broken archive, a file that is not an image, mixed or odd sizes."""
 
 
 class NotYetError(DataError):
-    """Nothing is known about a run yet: there is something after its first tick."""
+    """A run has not reached its first tick, so it has no results yet."""
 
 
 class StateError(UserError):
-    """A run cannot go on: its state is missing, cannot be read or written, or the run is complete."""
+    """A run cannot continue: its state is missing, cannot be read or written, or the run is complete."""
 
 
 class DamagedStateError(StateError):
-    """A training state is not what was written, so that the one before it is the newest."""
+    """A training state differs from the state that was written, so that the one before it is the newest."""
 
 
 class RunError(UserError):
-    """A run ended by an error that is not of our making, or by values that are not finite."""
+    """A run ended with an error outside of this package, or with values that are not finite."""
 
 
 def fail(error: UserError) -> NoReturn:
@@ -61,22 +61,22 @@ def fail(error: UserError) -> NoReturn:
 
 
 def printable(text: object) -> str:
-    """Return text whose lines a terminal shows as they are: control characters, which a stranger may have put into a
-    name, and half characters, which no terminal takes, are written as escapes."""
+    """Return text that a terminal can show, with control characters and lone surrogates as escapes. A stranger may have
+    put control characters into a name; no terminal takes lone surrogates."""
     shown = lambda c: c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode("ascii")
     return "".join(map(shown, str(text)))
 
 
 def escape_unencodable() -> None:
-    """Let standard output and standard error write what their encoding lacks as escapes, so that no name of a file ends
-    a program. What the user has set otherwise, as with PYTHONIOENCODING=ascii:replace, stays."""
+    """Let standard output and standard error write characters that their encoding lacks as escapes, so that the name of
+    a file cannot end a program. Another setting of the user stays, such as PYTHONIOENCODING=ascii:replace."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
             stream.reconfigure(errors="backslashreplace")
 
 
 def tell(text: object, err: bool = False) -> None:
-    """Print text that may have names from a file in it."""
+    """Print text that may contain names from a file."""
     click.echo(printable(text), err=err)
 
 

@@ -1,5 +1,4 @@
-"""The installed plug-ins of this process, and those that are active. Nothing happens on import: naming a plug-in is
-what activates it."""
+"""The installed and the active plug-ins of this process. Importing a plug-in has no effect: --plugin activates it."""
 
 from __future__ import annotations
 
@@ -32,7 +31,7 @@ TRACE = "STYLEGAN_PLUGINS_TRACE"
 ADA = ("keep", "off", "refuse")
 Source = Path | importlib.metadata.EntryPoint
 
-# What a faulty module raises when it is imported, and a faulty hook when it is called.
+# Errors that a faulty module raises on import, and a faulty hook when it is called.
 FAULTS = (
     *(ImportError, SyntaxError, NameError, AttributeError, TypeError, ValueError),
     *(LookupError, ArithmeticError, AssertionError, RuntimeError, OSError),
@@ -46,8 +45,8 @@ def builtin() -> dict[str, Path]:
 
 
 def split_names(values: Iterable[str]) -> list[str]:
-    """Return the names in values of --plugin, which is repeatable and takes commas; each once. `none` and nothing mean
-    no plug-in."""
+    """Return the names in values of --plugin, each once. The option is repeatable and takes commas; `none` and an empty
+    value mean no plug-in."""
     names = [name.strip() for value in values for name in value.split(",")]
     return list(dict.fromkeys(name for name in names if name and name.lower() != "none"))
 
@@ -61,10 +60,10 @@ def is_file(name: str) -> bool:
 
 
 class Catalogue:
-    """All plug-ins that are installed, by name: one scan of entry points, and one plug-in manager, in which a plug-in
-    is registered when it is first used.
+    """All installed plug-ins by name: one scan of entry points, and one plug-in manager. A plug-in is registered in the
+    manager at its first use.
 
-    sources  a file, or an entry point; built-in ones come first, and a package cannot take their names"""
+    sources  a file or an entry point, by name; built-in plug-ins come first, and a package cannot take their names"""
 
     def __init__(self) -> None:
         self.sources: dict[str, Source] = dict(builtin())
@@ -77,7 +76,7 @@ class Catalogue:
             trace(self.pm)
 
     def add(self, name: str, plugin: Any) -> None:
-        """Add a plug-in that is there already, a module or an object, for tests. Raises PluginError if it is faulty."""
+        """Add an imported module or an object as a plug-in, for tests. Raises PluginError if it is faulty."""
         self._register(name, plugin)
         self.sources[name] = Path(name)
 
@@ -157,8 +156,8 @@ class Catalogue:
             raise PluginError(f"--plugin: {name!r} has a faulty hook: {_one_line(error)}.{hint}") from error
 
     def usable(self) -> Iterator[str]:
-        """Yield the names of all plug-ins that can be loaded. A faulty one spoils no run without it; `stylegan-plugins
-        list` says what is wrong."""
+        """Yield the names of all plug-ins that can be loaded. A faulty plug-in does not stop a run that does not use
+        it; `stylegan-plugins list` reports the fault."""
         for name in list(self.sources):
             with contextlib.suppress(PluginError):
                 self.load(name)
@@ -175,7 +174,7 @@ class Catalogue:
         return plugin_options.click_options(name, self.options_class(name), self.presets(name))
 
     def parameters(self) -> dict[str, tuple[str, str]]:
-        """Return the plug-in and the field of every option of every usable plug-in, by click's parameter name."""
+        """Return (plug-in, field) of every option of every usable plug-in, by click's parameter name."""
         found: dict[str, tuple[str, str]] = {}
         for name in self.usable():
             cls = self.options_class(name)
@@ -189,13 +188,14 @@ class Catalogue:
         return sorted(caller.name for caller in self.pm.get_hookcallers(self.load(name)) or ())
 
     def call(self, name: str, hook: str, **arguments: Any) -> Any:
-        """Call one hook of one plug-in, and return its result; None if it has no such hook."""
+        """Call one hook of one plug-in, and return its result; None if the plug-in does not have the hook."""
         plugin = self.load(name)
         others = [other for other in self.pm.get_plugins() if other is not plugin]
         return next(iter(self.pm.subset_hook_caller(hook, others)(**arguments)), None)
 
     def offered(self, hook: str, kind: type) -> dict[str, Any]:
-        """Return what all usable plug-ins give by name, active or not; of two of one name, that of the first."""
+        """Return the values by name that a hook of all usable plug-ins gives, active or not. If two plug-ins use a
+        name, the first one counts."""
         found: dict[str, Any] = {}
         for name in self.usable():
             with contextlib.suppress(*FAULTS):  # PluginError is one of them
@@ -203,8 +203,8 @@ class Catalogue:
         return found
 
     def offer_of(self, name: str, hook: str, kind: type) -> dict[str, Any]:
-        """Return what one plug-in gives by name. Raises PluginError if it is not {name: `kind`}; a faulty plug-in may
-        raise any of FAULTS."""
+        """Return the values by name that a hook of one plug-in gives. Raises PluginError if they are not
+        {name: `kind`}; a faulty plug-in may raise any of FAULTS."""
         parts = self.call(name, hook) or {}
         if not isinstance(parts, dict) or not all(isinstance(part, kind) for part in parts.values()):
             raise PluginError(
@@ -213,7 +213,7 @@ class Catalogue:
         return parts
 
     def summary(self, name: str) -> tuple[str, list[str]]:
-        """Return the headline and the hooks of a plug-in; built-in ones are read, not imported."""
+        """Return the headline and the hooks of a plug-in. Built-in plug-ins are parsed, not imported."""
         source = self.sources[name]
         if isinstance(source, Path):
             tree = ast.parse(source.read_text(encoding="utf-8"))
@@ -230,8 +230,8 @@ class Catalogue:
     # Activation.
 
     def activate(self, names: Iterable[str], given: Mapping[str, Mapping[str, Any]]) -> Plugins:
-        """Return the plug-ins of these names with those that they bring along, and their options: what was given, then
-        presets, then those that they are brought with, then defaults.
+        """Return the plug-ins of these names and the plug-ins that they bring along, with their options. Given values
+        win over presets, these over values from a plug-in that brings another, and these over defaults.
 
         given: {plug-in: {field: value}}. Raises PluginError for an unknown plug-in, a missing requirement or a
         conflict, and OptionError for options that do not go together, or belong to a plug-in that is not active."""
@@ -280,8 +280,8 @@ def catalogue() -> Catalogue:
 
 @dataclass(frozen=True)
 class Plugins:
-    """The active plug-ins of a run in the order of --plugin, with their options: made once in a process, and handed on
-    to everything that comes after.
+    """The active plug-ins of a run in the order of --plugin, with their options. A process makes this object once and
+    passes it on.
 
     names    in order
     options  instances of their dataclasses by plug-in; None for one without options
@@ -298,12 +298,12 @@ class Plugins:
         return bool(self.names)
 
     def call(self, name: str, hook: str, **arguments: Any) -> Any:
-        """Call one hook of one active plug-in with its options; None if it has no such hook."""
+        """Call one hook of one active plug-in with its options; None if the plug-in does not have the hook."""
         return self.catalogue.call(name, hook, options=self.options[name], **arguments)
 
     def only(self, hook: str, **arguments: Any) -> Any:
-        """Return what the one plug-in that has this hook gives, None if none gives anything. Raises PluginError if
-        several do."""
+        """Return the only result of this hook among the active plug-ins, None without a result. Raises PluginError for
+        several results."""
         results = {name: self.call(name, hook, **arguments) for name in self.names}
         found = {name: result for name, result in results.items() if result is not None}
         if len(found) > 1:
@@ -316,13 +316,13 @@ class Plugins:
         return next((name for name in self.names if not getattr(self.catalogue.load(name), "trains_D", True)), None)
 
     def with_options(self, name: str, options: Any) -> Plugins:
-        """Return the same plug-ins, one of them with other options. Raises PluginError if they are no options of it."""
+        """Return the same plug-ins, one of them with other options. Raises PluginError for options of another class."""
         if type(options) is not type(self.options[name]):
             raise PluginError(f"--plugin={name}: configure() returned a {type(options).__name__}, not its options.")
         return replace(self, options={**self.options, name: options})
 
     def record(self) -> dict[str, Any]:
-        """Return what training_options.json has under `plugins`."""
+        """Return the entry `plugins` of training_options.json."""
         values = {name: plugin_options.as_dict(options) for name, options in self.options.items()}
         more = {"presets": dict(self.presets), "files": dict(self.files)}
         return {"active": list(self.names), "options": values, **{key: value for key, value in more.items() if value}}
@@ -341,9 +341,9 @@ def recorded(record: Mapping[str, Any]) -> Plugins:
 
 
 def without_D(args: Any) -> str | None:
-    """Return the installed plug-in with which a run did not train the host's D, None if there is none.
+    """Return the installed plug-in with which a run did not train the host's D, None if it trained D.
 
-    args: those of its training loop, of any content; None: unknown."""
+    args: arguments of the run's training loop, not validated; None: unknown."""
     record = args.get("plugins") if isinstance(args, Mapping) else None
     active = record.get("active") if isinstance(record, Mapping) else None
     for name in active if isinstance(active, list) else ():
@@ -357,7 +357,7 @@ def without_D(args: Any) -> str | None:
 
 
 def trace(pm: pluggy.PluginManager) -> Callable[[], None]:
-    """Print every hook call and its result: tensors by shape, not by value. Return a function that stops it."""
+    """Print every hook call and its result, tensors by shape and not by value. Return a function that stops this."""
 
     def before(hook_name: str, hook_impls: Any, kwargs: Any) -> None:
         who = ", ".join(impl.plugin_name for impl in hook_impls) or "nobody"

@@ -13,7 +13,7 @@ from click.core import ParameterSource
 
 from stylegan_plugins.errors import OptionError, PluginError
 
-KINDS = {bool: "BOOL", int: "INT", float: "FLOAT", str: "TEXT"}  # the types of options, and how help names them
+KINDS = {bool: "BOOL", int: "INT", float: "FLOAT", str: "TEXT"}  # types of options, and their names in help texts
 PRESET = "preset"  # the option that chooses one of a plug-in's PRESETS
 
 
@@ -26,18 +26,18 @@ class Preset:
     others: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
 
     def values_for(self, plugin: str) -> dict[str, dict[str, Any]]:
-        """Return all values by plug-in, of which `plugin` has the preset."""
+        """Return all values of the preset by plug-in. `plugin`: the plug-in that has the preset."""
         return {plugin: self.values, **self.others}
 
 
 @dataclasses.dataclass(frozen=True)
 class CountsWith:
-    """When an option counts: with such values of another option alone. Given without them, it is refused.
+    """A condition on another option, without which an option has no effect and is refused.
 
-    other    a field of the same plug-in; or an option of train.py, as `--mirror`
-    holds    whether the option counts: with this value of the field; of train.py: with these arguments of the training
-             loop, before any plug-in has changed them
-    example  a value of the other option with which it counts; the error names it"""
+    other    a field of the same plug-in, or an option of train.py, such as `--mirror`
+    holds    a function that returns whether the option has an effect. Its argument is the value of the field or, for an
+             option of train.py, the arguments of the training loop before any plug-in has changed them
+    example  a value of the other option that meets the condition, for the error message"""
 
     other: str
     holds: typing.Callable[[Any], bool]
@@ -54,29 +54,29 @@ def option(
     metavar: str | None = None,
     counts: typing.Sequence[CountsWith] = (),
 ) -> Any:
-    """A field of an options dataclass.
+    """Return a field of an options dataclass. The field's annotation is its type: bool, int, float, str, or one of them
+    `| None`.
 
-    default   its value when the option is not given; the field's annotation (bool, int, float, str, or one of them
-              `| None`) is its type
-    help      a short noun phrase: what it is, and what 0 or absence means
+    default   value when the option is not given
+    help      a short noun phrase, with the meaning of 0 or of absence
     choices   the only allowed values; minimum, maximum: inclusive bounds
-    counts    what it needs to have an effect, all of it; nothing: it always has one"""
+    counts    all conditions for the option to have an effect; empty: it always has one"""
     bounds = {"choices": choices, "minimum": minimum, "maximum": maximum, "metavar": metavar}
     return dataclasses.field(default=default, metadata={"help": help, "counts": counts, **bounds})
 
 
 def flag(plugin: str, field: str) -> str:
-    """`--diffaugment-policy` for the field `policy` of `diffaugment`."""
+    """Return the flag of a field: `--diffaugment-policy` for `policy` of `diffaugment`."""
     return f"--{plugin}-{field.replace('_', '-')}"
 
 
 def parameter(plugin: str, field: str) -> str:
-    """The name under which click hands over the value: `diffaugment_policy`."""
+    """Return the name under which click passes the value: `diffaugment_policy`."""
     return flag(plugin, field)[2:].replace("-", "_")
 
 
 def check(plugin: str, cls: Any) -> None:
-    """Raise PluginError if a plug-in's OPTIONS are not what `option` describes."""
+    """Raise PluginError if a plug-in's OPTIONS are not a dataclass whose fields come from `option`."""
     if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
         raise PluginError(f"--plugin: OPTIONS of {plugin!r} is {cls!r}; give a frozen dataclass.")
     hints = typing.get_type_hints(cls)
@@ -140,7 +140,7 @@ def build(plugin: str, cls: type | None, values: typing.Mapping[str, Any]) -> An
             raise OptionError(f"{flag(plugin, name)}: {plugin} has no such option. It has: {names}.")
         kind, optional = _type(hints[name])
         convert = _click_type(kind, known[name].metadata).convert
-        if isinstance(value, list | tuple | dict):  # of a file that was edited; click does not expect it
+        if isinstance(value, list | tuple | dict):  # from an edited file; click does not expect it
             raise OptionError(f"{flag(plugin, name)}: expected {KINDS[kind].lower()}, not {value!r:.50}.")
         try:
             checked[name] = None if value is None and optional else convert(value, None, None)
@@ -150,7 +150,7 @@ def build(plugin: str, cls: type | None, values: typing.Mapping[str, Any]) -> An
 
 
 def from_anywhere(cls: type | None, name: str, value: Any) -> Any:
-    """Return the value of an option as a run records it: the path of a file, which its metavar says it is, in full."""
+    """Return the value of an option as a run records it: an absolute path if the option's metavar is FILE."""
     field = next((field for field in dataclasses.fields(cls) if field.name == name), None) if cls else None
     is_file = field is not None and field.metadata.get("metavar") == "FILE" and value != field.default
     return os.path.abspath(value) if is_file and os.path.isfile(value) else value
@@ -159,9 +159,9 @@ def from_anywhere(cls: type | None, name: str, value: Any) -> Any:
 def check_effect(
     plugin: str, options: Any, given: typing.Mapping[str, Any], args: typing.Mapping[str, Any] | None = None
 ) -> None:
-    """Raise OptionError for an option that was given and has no effect, as its `counts` say.
+    """Raise OptionError for an option that was given and has no effect, according to its `counts`.
 
-    given: values by field; args: of the training loop, None as long as they are not known"""
+    given: values by field; args: arguments of the training loop, None while they are not known"""
     for field in () if options is None else dataclasses.fields(options):
         reasons, advice = [], []
         for needed in field.metadata["counts"] if field.name in given else ():
@@ -181,8 +181,8 @@ def check_effect(
 
 
 def refuse_given(name: str, why: str) -> None:
-    """Raise OptionError if an option of the command that runs was given. name: its parameter's; why: it has no
-    effect."""
+    """Raise OptionError if an option of the running command was given. name: of its parameter; why: the reason why it
+    has no effect."""
     context = click.get_current_context()
     if context.get_parameter_source(name) is not ParameterSource.DEFAULT:
         flag = f"--{name.replace('_', '-')}"
@@ -190,7 +190,7 @@ def refuse_given(name: str, why: str) -> None:
 
 
 def written(value: Any) -> str:
-    """Return a value as it stands on the command line."""
+    """Return a value in the form of the command line."""
     return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
 
 

@@ -7,8 +7,8 @@
     assert_off_is_off("./mine.py", {"mine": {"weight": 0}})
     assert_resumes_exactly("./mine.py")
 
-Plug-ins are names, .py files, or modules. Their `configure` is not called: there is no command line and no data set
-here. Give options as they are after it."""
+Plug-ins are names, .py files, or modules. Their `configure` is not called, because a test has neither a command line
+nor a data set. Give options with the values that they have after `configure`."""
 
 from __future__ import annotations
 
@@ -58,14 +58,15 @@ class TinyRun:
     """A training run on random images, without a data set and without files.
 
     side      of the images, in pixels; channels: 1 or 3; labels: their width
-    batch     images of an iteration; rounds: of gradient accumulation in it
-    ada       the host's ADA pipe at p = 0.5, or none
-    lazy      lazy regularisation, G's in every second iteration, D's too; False: Gboth and Dboth
-    loss      arguments of the host's loss, and gan_loss; D: those of the host's discriminator
+    batch     images per iteration; rounds: of gradient accumulation in an iteration
+    ada       whether the host's ADA pipe is on, at p = 0.5
+    lazy      lazy regularisation of G and D, in every second iteration; False: phases Gboth and Dboth
+    loss      arguments of the host's loss, and gan_loss; D: arguments of the host's discriminator
     seed      of everything: two runs of the same seed are equal bit for bit
-    images    number of images in a data set, whose images the run is given; 0: it is given random images, and
-              `session.dataset` and `Images.index` are None
-    rank      of this process, of num_gpus in torch.distributed's default group, which is set up; each has a batch"""
+    images    number of images in a data set that the run trains on; 0: random images, with `session.dataset` and
+              `Images.index` None
+    rank      of this process among num_gpus in torch.distributed's default group, which must exist; batch is per
+              process"""
 
     def __init__(
         self,
@@ -87,7 +88,7 @@ class TinyRun:
         num_gpus: int = 1,
     ) -> None:
         host_module("training.loss")
-        from training_ext.loss import PluginLoss  # it needs the host
+        from training_ext.loss import PluginLoss  # needs the host
 
         torch.manual_seed(seed)
         np.random.seed(seed)
@@ -122,16 +123,16 @@ class TinyRun:
         if images:
             pixels = np.random.RandomState(seed).randint(256, size=[images, channels, side, side]).astype(np.uint8)
             self.session.dataset = [(image, np.zeros([labels], np.float32)) for image in pixels]
-        if rank:  # as the hosts do it: processes differ in all that they draw
+        if rank:  # as in the hosts: each process draws other numbers
             torch.manual_seed(seed * num_gpus + rank)
         self.session.attach(self.G, self.D, self.G_ema, pipe, self.loss, self.phases)
 
     def method(self, plugin: str) -> Any:
-        """Return what the `setup` of a plug-in returned."""
+        """Return the object that the `setup` of a plug-in returned."""
         return self.session.methods[plugin].made
 
     def train(self, iterations: int) -> TinyRun:
-        """Train on, and return the run."""
+        """Train for more iterations, and return the run."""
         for index in range(self.session.batch_idx, self.session.batch_idx + iterations):
             self.fetch()
             for phase in self.phases:
@@ -153,7 +154,7 @@ class TinyRun:
         return self
 
     def fetch(self) -> None:
-        """Draw the places of the images of the coming iteration, if there is a data set."""
+        """Draw the indices of the images of the next iteration, if there is a data set."""
         if self.session.dataset is not None:
             self.session.drawn.extend(torch.randint(len(self.session.dataset), [self.batch]).tolist())
 
@@ -165,7 +166,7 @@ class TinyRun:
         return torch.from_numpy(np.stack([self.session.dataset[k][0] for k in index.tolist()])) / 127.5 - 1
 
     def accumulate(self, phase: str, gain: float = 1) -> None:
-        """Add the gradients of all rounds of one phase, on images and latents that are drawn now."""
+        """Draw images and latents, and add the gradients of all rounds of one phase."""
         module = self.G if phase[0] == "G" else self.D
         n, G = self.batch // self.rounds, self.G
         host: dict[str, Any] = dict(sync=True) if self._is_ada else dict(cur_nimg=self.session.nimg)
@@ -195,13 +196,13 @@ class TinyRun:
         }
 
     def state(self) -> dict[str, Any]:
-        """Return the training state, as it is written to a file and read again."""
+        """Return the training state, after writing it to bytes and reading it again."""
         values = (self.session.nimg, 0, 0, self.session.batch_idx)
         state = capture(self.session, {}, dict(zip(POSITION, values, strict=True)))
         return trees.from_bytes(trees.to_bytes(state))
 
     def load(self, state: Mapping[str, Any]) -> TinyRun:
-        """Take the state of another run back, and return the run."""
+        """Load the state of another run, and return the run."""
         restore(self.session, {}, state)
         return self
 
@@ -225,8 +226,8 @@ def differences(one: Any, other: Any, where: str = "") -> list[str]:
 
 
 def assert_off_is_off(plugins: Given, options: Options | None = None, iterations: int = 3, **how: Any) -> None:
-    """Fail unless a run with the plug-ins, switched off by these options, ends as one without any: G, D, their
-    optimisers and all random numbers are the same bit for bit. how: arguments of `TinyRun`."""
+    """Fail unless a run whose plug-ins are switched off by these options ends like a run without plug-ins. G, D, their
+    optimisers and all random numbers must be equal bit for bit. how: arguments of `TinyRun`."""
     off, without = (TinyRun(*given, **how).train(iterations).state() for given in ((plugins, options), ()))
     parts = ("networks", "optimizers")
     found = differences({part: off[part] for part in parts}, {part: without[part] for part in parts})
@@ -239,8 +240,8 @@ def assert_off_is_off(plugins: Given, options: Options | None = None, iterations
 def assert_resumes_exactly(
     plugins: Given, options: Options | None = None, iterations: int = 6, at: int = 3, **how: Any
 ) -> None:
-    """Fail unless a run that is ended after `at` iterations and goes on from its training state in a new session ends
-    as one that was not, bit for bit. how: arguments of `TinyRun`."""
+    """Fail unless a run that is interrupted after `at` iterations and resumed from its training state in a new session
+    ends like an uninterrupted run, bit for bit. how: arguments of `TinyRun`."""
     whole = TinyRun(plugins, options, **how).train(iterations).state()
     saved = TinyRun(plugins, options, **how).train(at).state()
     resumed = TinyRun(plugins, options, **how).load(saved).train(iterations - at).state()

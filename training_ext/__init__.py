@@ -1,2 +1,2 @@
-"""The numerical parts: the contract, passes, and one module of equations per method, without click and pluggy. Only
+"""The numerical parts, without click and pluggy: the contract, passes, and one module of equations per method. Only
 ``loss`` needs a host. Docstrings give symbols, shapes, ranges and the source of an equation."""

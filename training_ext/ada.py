@@ -1,5 +1,5 @@
-"""ADA: its controller of a probability, for any p (Karras et al. 2020, arXiv:2006.06676, section 3), and its geometric
-transformations, once more."""
+"""ADA (Karras et al. 2020, arXiv:2006.06676, section 3): its controller for any probability p, and a repetition of its
+geometric transformations."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ import torch
 
 from stylegan_plugins.host.randomness import RandomState, drawn_again, random_state
 
-CHANNELS = 64  # that are moved at a time: the pipe pads and doubles maps, which takes memory
-# Strengths of what changes values in the hosts' pipe. The others move pixels; they draw first, as much for any size.
+CHANNELS = 64  # moved at a time: the pipe pads and enlarges maps, which takes memory
+# Transformations of the hosts' pipe that change values. The others move pixels, draw before these, and draw the same
+# amount of numbers for any size.
 VALUES = ("brightness", "contrast", "lumaflip", "hue", "saturation", "imgfilter", "noise", "cutout")
 
 
 class AdaptiveProbability:
-    """p follows the mean sign of logits of real images: it rises while that is above the target, and falls below it.
+    """A controller of p. It raises p while the mean sign of logits of real images is above the target, and lowers p
+    below it.
 
     p       a tensor [] that is changed in place; it starts at 0
     target  mean sign, in [-1, 1]
@@ -30,14 +32,15 @@ class AdaptiveProbability:
         self.signs = torch.zeros([2], dtype=torch.float64, device=p.device)  # their number, their sum
 
     def observe(self, logits: torch.Tensor) -> None:
-        """Take note of logits of real images, [N, K]."""
+        """Record the signs of logits of real images, [N, K]."""
         signs = logits.detach().sign().double()
         self.signs += torch.stack([torch.full_like(signs.sum(), signs.numel()), signs.sum()])
 
     def update(self, num_gpus: int, images: int | None = None) -> None:
-        """Change p by what was observed on all processes since the last change.
+        """Change p by the observations of all processes since the last change.
 
-        images: the number of images in this time, by which p changes; None: that of the logits observed"""
+        images: the number of images since then, to which the change is proportional; None: the number of observed
+        logits"""
         signs = self.signs.clone()
         if num_gpus > 1:
             torch.distributed.all_reduce(signs)
@@ -58,7 +61,7 @@ class AdaptiveProbability:
 
 @contextmanager
 def noting_draws(pipe: torch.nn.Module | None) -> Iterator[list[RandomState]]:
-    """Give a list that takes the random state with which a pipe begins whenever it is called."""
+    """A context with a list that gets the random state at the start of each call of a pipe."""
     states: list[RandomState] = []
 
     def note(module: torch.nn.Module, inputs: tuple[torch.Tensor]) -> None:
@@ -75,12 +78,12 @@ def noting_draws(pipe: torch.nn.Module | None) -> Iterator[list[RandomState]]:
 
 
 def moves(pipe: Any, states: list[RandomState]) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Return a function of maps [N, C, h, w] that moves them as the hosts' pipe moved images with the last of these
-    random states, in relative coordinates (whole pixels where the pipe moves by whole pixels); without any, it returns
-    the maps. The random numbers of the run stay as they are."""
+    """Return a function that moves maps [N, C, h, w] as the hosts' pipe moved images after the last of these random
+    states, in relative coordinates (whole pixels where the pipe moves by whole pixels). Without states the function
+    returns the maps unchanged. The random numbers of the run stay as they are."""
     if not states:
         return lambda maps: maps
-    # A copy that moves pixels alone and shares p. (copy.copy would make the host's class anew from its source.)
+    # A copy that only moves pixels and shares p. (copy.copy would rebuild the host's class from its source.)
     moving = object.__new__(type(pipe))
     moving.__dict__ = pipe.__dict__ | dict.fromkeys(VALUES, 0.0)
 

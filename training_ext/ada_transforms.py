@@ -1,12 +1,13 @@
-"""The transformations of ADA, each with the parameters that it drew: for policies of DiffAugment.
+"""The transformations of ADA for policies of DiffAugment, with the drawn parameters of each.
 
 Karras, Aittala, Hellsten, Laine, Lehtinen, Aila, "Training Generative Adversarial Networks with Limited Data" (NeurIPS
-2020, arXiv:2006.06676), appendix B; the groups and the order of draws are those of AdaAugment in PyTorch-StudioGAN,
-which lists them as augmentations of DiffAugment. A group is applied as a whole, on its own: StudioGAN, and the hosts'
-pipe, resample ``blit`` and ``geom`` at once, which mirrors the image at its own border and not at that of its shift.
+2020, arXiv:2006.06676), appendix B. The groups and the order of draws are the same as in AdaAugment of
+PyTorch-StudioGAN, which lists them as augmentations of DiffAugment. Here each group is applied separately. StudioGAN
+and the hosts' pipe resample ``blit`` and ``geom`` at once, so they mirror at the border of the original image and not
+of the shifted one.
 
-``sample`` draws the parameters as they are used; ``normalized`` maps them to [0, 1], for terms that learn them: what is
-drawn from a normal distribution to its distribution function, 1/2 where nothing changes.
+``sample`` draws the parameters as they are used. ``normalized`` maps them to [0, 1], for terms that learn them. Normal
+parameters are mapped by their distribution function, to 1/2 where nothing changes.
 
 Symbols: N images x [N, C, H, W], C 1 or 3; p the probability of each transformation; z standard normal; Phi its
 distribution function. Everything is differentiable twice with respect to the images."""
@@ -45,10 +46,10 @@ Drawn = torch.Tensor  # [N, K], what a group applies
 
 
 def sample(group: str, n: int, p: float, device: torch.device | None = None, color: bool = True) -> Drawn:
-    """Draw the parameters of a group, [n, K] in the order of ADA_GROUPS, but for shifts: columns before rows.
+    """Draw the parameters of a group, [n, K] in the order of ADA_GROUPS, except for shifts: columns before rows.
 
-    One call of torch.rand or torch.randn where StudioGAN has one, in its order, with its shapes: a seed gives the
-    images that it gives there. color: images have three channels; others draw neither hue nor saturation."""
+    Calls of torch.rand and torch.randn have StudioGAN's order and shapes, so a seed gives the same images as there.
+    color: whether images have three channels; other images draw neither hue nor saturation."""
     rand = lambda *shape: torch.rand([n, *shape], device=device)
     randn = lambda *shape: torch.randn([n, *shape], device=device)
 
@@ -61,7 +62,7 @@ def sample(group: str, n: int, p: float, device: torch.device | None = None, col
         flip, turns = (with_probability((rand() * count).floor(), 0) for count in (2, 4))
         values = [flip, turns, with_probability((rand(2) * 2 - 1) * SHIFT, 0)]
     elif group == "ada-geom":
-        either = 1 - math.sqrt(1 - p)  # of each of two rotations: one or both with probability p
+        either = 1 - math.sqrt(1 - p)  # for each of two rotations, so that at least one has probability p
         values = [with_probability((randn() * SCALE_STD).exp2(), 1), angle(either)]
         values += [with_probability((randn() * ANISO_STD).exp2(), 1), angle(either)]
         values += [with_probability(randn(2) * SHIFT, 0)]
@@ -82,7 +83,7 @@ def sample(group: str, n: int, p: float, device: torch.device | None = None, col
 
 
 def normalized(group: str, drawn: Drawn) -> torch.Tensor:
-    """Return omega [N, K] in [0, 1], in the order of ADA_GROUPS, of what a group drew."""
+    """Return omega [N, K] in [0, 1], in the order of ADA_GROUPS, from the drawn parameters of a group."""
     normal = torch.special.ndtr
     angle = lambda value: (value / math.pi + 1) / 2
     columns = drawn.unbind(dim=1)
@@ -111,12 +112,12 @@ def normalized(group: str, drawn: Drawn) -> torch.Tensor:
 
 
 def apply_blit(images: torch.Tensor, drawn: Drawn) -> torch.Tensor:
-    """Flip, quarter turns, and a shift by whole pixels: output place q, from the centre, is input place
+    """Flip, turn by quarters, and shift by whole pixels. Output place q, from the centre, is input place
 
         F R (q - t),   F = diag(+-1, 1),  R a rotation by 0, 90, 180 or 270 degrees,  t = round(side * shift)
 
-    drawn [N, 4]: flipped, turns, shift (columns, rows). Flips pass the filters of `warped`, as in the authors' code:
-    they are not exact pixel by pixel."""
+    drawn [N, 4]: flipped, turns, shift (columns, rows). Flips pass the filters of `warped`, as in the authors' code, so
+    they are not exact for each pixel."""
     height, width = images.shape[2:]
     flip, turns, x, y = drawn.unbind(dim=1)
     linear = _scaling(1 - 2 * flip, torch.ones_like(flip)) @ _rotation(turns * (math.pi / 2))
@@ -124,7 +125,7 @@ def apply_blit(images: torch.Tensor, drawn: Drawn) -> torch.Tensor:
 
 
 def apply_geom(images: torch.Tensor, drawn: Drawn) -> torch.Tensor:
-    """Scale, rotation, stretch, rotation, shift: output place q, from the centre, is input place
+    """Scale, rotate, stretch, rotate and shift. Output place q, from the centre, is input place
 
         S(1/s, 1/s) R(a) S(1/b, b) R(a') (q - t),   t = side * shift
 
@@ -145,15 +146,15 @@ def _rotation(angle: torch.Tensor) -> torch.Tensor:
 
 
 def warped(images: torch.Tensor, linear: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """Output place q, from the centre, is input place `linear` (q - (x, y)) of images that are mirrored at their
-    outermost pixels: twice as many pixels by a low-pass filter (sym6), bilinear interpolation there, and back by the
-    same filter.
+    """Warp images that are mirrored at their outermost pixels: output place q, from the centre, is input place
+    `linear` (q - (x, y)). Images are enlarged twice with a low-pass filter (sym6), interpolated bilinearly, and reduced
+    with the same filter.
 
     linear: [N, 2, 2], columns before rows; x, y: [N] in pixels."""
     height, width = images.shape[2:]
     offset = -linear @ torch.stack([x, y], dim=1)[:, :, None]  # [N, 2, 1]
 
-    # Mirror as far as any of the images reaches.
+    # Mirror as far as the image that moves most needs it.
     taps = torch.tensor(SYM6, device=images.device, dtype=images.dtype)
     taps = taps / taps.sum()
     reach = len(taps) // 4
@@ -178,21 +179,21 @@ def warped(images: torch.Tensor, linear: torch.Tensor, x: torch.Tensor, y: torch
 
 
 def _filtered(images: torch.Tensor, taps: torch.Tensor, dim: int, stride: int = 1) -> torch.Tensor:
-    """Correlation of all channels with `taps` along dimension 2 or 3, without padding."""
+    """Correlate all channels with `taps` along dimension 2 or 3, without padding."""
     kernel = taps.reshape([1, 1, -1, 1] if dim == 2 else [1, 1, 1, -1]).expand(images.shape[1], -1, -1, -1)
     return conv2d(images, kernel, stride=(stride, 1) if dim == 2 else (1, stride), groups=images.shape[1])
 
 
 def _upsampled(images: torch.Tensor, taps: torch.Tensor, dim: int) -> torch.Tensor:
-    """Twice as many pixels along dimension 2 or 3: a zero after each, then convolution with twice the taps."""
+    """Double the pixels along dimension 2 or 3: insert a zero after each, then convolve with twice the taps."""
     spaced = torch.stack([images, torch.zeros_like(images)], dim=dim + 1).flatten(dim, dim + 1)
     around = [(len(taps) + 1) // 2, (len(taps) - 2) // 2]
     return _filtered(pad(spaced, around if dim == 3 else [0, 0, *around]), 2 * taps.flip(0), dim)
 
 
 def _bilinear(images: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """Images at places x, y [N, H', W'] in pixels, with zeros around them. grid_sample has no second derivative in all
-    versions of PyTorch; sums of gathered pixels have."""
+    """Return images at places x, y [N, H', W'] in pixels, with zeros around them. Sums of gathered pixels have a second
+    derivative, which grid_sample lacks in some versions of PyTorch."""
     height, width = images.shape[2:]
     left, top = x.floor(), y.floor()
     result: torch.Tensor | None = None
@@ -211,10 +212,10 @@ def _bilinear(images: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.T
 
 
 def apply_ada_color(images: torch.Tensor, drawn: Drawn) -> torch.Tensor:
-    """An affine map of the colour of each pixel: brightness (+ b), contrast (times c), luma flip (a reflection across
-    the plane of grey's normal v = (1, 1, 1)/sqrt(3)), rotation around v, saturation (times s across v), in this order.
+    """Map the colour of each pixel: brightness (+ b), contrast (times c), luma flip (a reflection at the plane with the
+    normal v = (1, 1, 1)/sqrt(3)), rotation around v, saturation (times s perpendicular to v), in this order.
 
-    drawn [N, 5]: b, c, flipped, angle, s. Of one channel, the mean of three equal ones."""
+    drawn [N, 5]: b, c, flipped, angle, s. One channel becomes the mean of the result for three equal channels."""
     b, c, flip, hue, s = (value[:, None, None] for value in drawn.to(images.dtype).unbind(dim=1))
     eye = torch.eye(3, device=images.device, dtype=images.dtype)
     along = torch.full_like(eye, 1 / 3)  # v v^T
@@ -228,7 +229,7 @@ def apply_ada_color(images: torch.Tensor, drawn: Drawn) -> torch.Tensor:
 
 
 def filter_bank() -> np.ndarray:
-    """Four band-pass filters, [4, taps], whose sum is the identity; from the lowest band to the highest."""
+    """Return four band-pass filters, [4, taps], whose sum is the identity, from the lowest band to the highest."""
     low = np.asarray(SYM2)
     high = low * (-1.0) ** np.arange(low.size)
     low2, high2 = np.convolve(low, low[::-1]) / 2, np.convolve(high, high[::-1]) / 2
@@ -243,11 +244,11 @@ def filter_bank() -> np.ndarray:
 
 
 def apply_filter(images: torch.Tensor, drawn: Drawn) -> torch.Tensor:
-    """Amplify four bands of frequencies, rows and columns alike, drawn [N, 4] being the gains t_k:
+    """Amplify four bands of frequencies, in rows and columns alike. drawn [N, 4]: gains t_k of the bands.
 
         g = prod_k t'_k,   t'_k = (1, .., t_k, .., 1) / sqrt( sum_j power_j (1, .., t_k, .., 1)_j^2 )
 
-    so that images of the power spectrum of natural ones keep their power."""
+    so that images with the power spectrum of natural ones keep their power."""
     power = drawn.new_tensor(BAND_POWER)
     gains = torch.ones_like(drawn)
     for band, gain in enumerate(drawn.unbind(dim=1)):
@@ -264,8 +265,8 @@ def apply_filter(images: torch.Tensor, drawn: Drawn) -> torch.Tensor:
 
 
 def _mirrored(images: torch.Tensor, around: int) -> torch.Tensor:
-    """Images with so many pixels more on each side, mirrored at the outermost ones as often as it takes: torch's pad
-    refuses images that are smaller than the padding, as the hosts' pipe does."""
+    """Pad images by `around` pixels on each side, mirrored at the outermost pixels, repeatedly for small images. The
+    pad of torch, and the hosts' pipe, refuse images that are smaller than the padding."""
     for dim in (2, 3):
         side = images.shape[dim]
         place = torch.arange(-around, side + around, device=images.device).remainder(max(2 * side - 2, 1))
@@ -274,12 +275,12 @@ def _mirrored(images: torch.Tensor, around: int) -> torch.Tensor:
 
 
 def apply_noise(images: torch.Tensor, drawn: Drawn, field: torch.Tensor) -> torch.Tensor:
-    """x + sigma * field: drawn [N, 1] is sigma, field [N, C, H, W] standard normal."""
+    """Return x + sigma * field. drawn [N, 1]: sigma; field [N, C, H, W]: standard normal."""
     return images + (field * drawn[:, :, None, None]).to(images.dtype)
 
 
 def apply_ada_cutout(images: torch.Tensor, drawn: Drawn) -> torch.Tensor:
-    """0 in a square of half the side; drawn [N, 3]: applied or not, centre (columns, rows) in image sides."""
+    """Set a square of half the side to 0. drawn [N, 3]: applied or not, centre (columns, rows) in image sides."""
     applied, x, y = drawn.unbind(dim=1)
     inside = []
     for side, place in ((images.shape[2], y), (images.shape[3], x)):

@@ -10,7 +10,7 @@ import torch
 
 
 def deceive(images: torch.Tensor, pseudo: torch.Tensor, u: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
-    """x' = m G(z') + (1 - m) x,  m = 1 where u < p, else 0;  [N, C, H, W].
+    """Return x' = m G(z') + (1 - m) x,  m = 1 where u < p, else 0;  [N, C, H, W].
 
     images: x; pseudo: G(z'), of the same shape; u: uniform in [0, 1), [N, 1, 1, 1]; p: []."""
     return torch.where(u < p, pseudo, images)

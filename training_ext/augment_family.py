@@ -1,12 +1,12 @@
 """Further transformations for the policy of DiffAugment, and DiffAugment with all of them.
 
-Those that PyTorch-StudioGAN lists for its DiffAugment beside the authors' own: flips and mirrored shifts of consistency
-regularisation (Zhang et al. 2020, arXiv:1910.12027), SimCLR's crop, jitter, grey and blur (training_ext.contrad), ADA's
-groups (training_ext.ada_transforms); and CutMix (Yun et al. 2019, arXiv:1905.04899), which Zhao, Zhang, Chen, Singh,
-Zhang, "Image Augmentations for GAN Training" (2020, arXiv:2006.02595) try among others on a GAN's D.
+PyTorch-StudioGAN lists most of them for its DiffAugment: flips and mirrored shifts of consistency regularisation (Zhang
+et al. 2020, arXiv:1910.12027), SimCLR's crop, jitter, grey and blur (training_ext.contrad), ADA's groups
+(training_ext.ada_transforms). The last one is CutMix (Yun et al. 2019, arXiv:1905.04899), which Zhao, Zhang, Chen,
+Singh, Zhang, "Image Augmentations for GAN Training" (2020, arXiv:2006.02595) test on a GAN's D.
 
-Omega has, beside the groups, what terms cannot learn: the partners of CutMix, the noise, and ADA's parameters as they
-are applied. Symbols as in training_ext.diffaugment."""
+Omega contains the groups, and values that terms cannot learn: CutMix's partners, the noise, and ADA's parameters before
+normalisation. Symbols as in training_ext.diffaugment."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ PARTNER, FIELD = "cutmix/partner", "ada-noise/field"
 
 @dataclass(frozen=True)
 class AugmentFamily(DiffAugment):
-    """T(x; omega) as DiffAugment, with further groups in ``policy``, each on its own, in that order.
+    """T(x; omega) like DiffAugment, with further groups in ``policy``. Groups are applied one by one, in that order.
 
     =============  ========================================  ====================================================
     group          omega [N, K] in [0, 1]                    strength
     =============  ========================================  ====================================================
     flip           flipped or not                            probability (``flip``)
-    shift          place in the range of shifts: rows,       largest shift / side, below 1 (``shift``); pixels that
-                   columns; 1/2 is no shift                  come in are mirrored
+    shift          place in the range of shifts: rows,       largest shift / side, below 1 (``shift``); new pixels at
+                   columns; 1/2: no shift                    the border are mirrored
     crop           width, height (in image sides), place     smallest share of the area, above 0 (``crop``); 1 = off
                    from the left, from the top
     jitter         applied or not, contrast first or not,    factors are drawn from 1 +- it, but >= 0 (``jitter``);
@@ -74,9 +74,9 @@ class AugmentFamily(DiffAugment):
         return self.sample(n, height, width, images.device, channels)
 
     def sample(self, n: int, height: int, width: int, device: torch.device | None = None, channels: int = 3) -> Omega:
-        """Returns {group: omega [n, K]}, float32 in [0, 1], and what is no group of the policy's, by `group/name`.
+        """Return {group: omega [n, K]}, float32 in [0, 1], and further values by `group/name`.
 
-        The only place that draws random numbers."""
+        Only this function draws random numbers."""
         omega: Omega = {}
         for group in self.policy:
             if group in GROUPS:
@@ -108,8 +108,8 @@ class AugmentFamily(DiffAugment):
         return torch.cat([torch.rand([n, 1], device=device).sqrt(), torch.rand([n, 2], device=device)], dim=1)
 
     def apply(self, images: torch.Tensor, omega: Omega) -> torch.Tensor:
-        """T(images; omega): images [N, C, H, W] in any floating type; omega as ``sample`` returns it. CutMix mixes the
-        images of the batch, everything else sees each image alone."""
+        """Return T(images; omega): images [N, C, H, W] in any floating type; omega as ``sample`` returns it. CutMix
+        mixes the images of the batch, all other groups transform each image separately."""
         for group in self.policy:
             if group in GROUPS:
                 images = DiffAugment.apply(replace(self, policy=(group,)), images, omega)
@@ -138,7 +138,7 @@ class AugmentFamily(DiffAugment):
 
 
 def _sample_shift(n: int, height: int, width: int, ratio: float, device: torch.device | None) -> torch.Tensor:
-    """omega = t / (2 S) + 1/2 per axis, t an integer uniform in [-S, S], S = floor(side ratio); [n, 2]."""
+    """Draw omega = t / (2 S) + 1/2 per axis, t an integer uniform in [-S, S], S = floor(side ratio); [n, 2]."""
     axes = []
     for side in (height, width):
         largest = int(side * ratio)
@@ -147,7 +147,7 @@ def _sample_shift(n: int, height: int, width: int, ratio: float, device: torch.d
 
 
 def apply_shift(images: torch.Tensor, omega: torch.Tensor, ratio: float = 0.125) -> torch.Tensor:
-    """Shift by whole pixels, the image mirrored at its outermost ones; omega [N, 2] in [0, 1]: rows, columns.
+    """Shift images by whole pixels, mirrored at the outermost ones; omega [N, 2] in [0, 1]: rows, columns.
 
         y[n, c, i, j] = x[n, c, m(i + t_n), m(j + t'_n)],   t_n = round(2 S (omega_n - 1/2)),  S = floor(H ratio)
 
@@ -158,20 +158,20 @@ def apply_shift(images: torch.Tensor, omega: torch.Tensor, ratio: float = 0.125)
 
 
 def sample_partners(n: int, device: torch.device | None = None) -> torch.Tensor:
-    """Places [n] in the batch of the images whose patches are pasted: 1 to n - 1 images further, the same for all,
-    so that each is used once. Alone in its batch, an image is its own partner."""
+    """Draw the places [n] in the batch of the images whose patches are pasted: 1 to n - 1 images further, the same
+    distance for all, so that each is used once. A single image is its own partner."""
     step = torch.randint(1, max(n, 2), [], device=device)
     return (torch.arange(n, device=device) + step) % n
 
 
 def apply_cutmix(images: torch.Tensor, omega: torch.Tensor, partner: torch.Tensor, side: float = 1.0) -> torch.Tensor:
-    """Paste a patch of another image of the batch at its own place; omega [N, 3] in [0, 1]: v, centre (rows, columns).
+    """Paste a patch of another image of the batch at the same place; omega [N, 3] in [0, 1]: v, centre (rows, columns).
 
         y[n, c, i, j] = x[p_n, c, i, j]   where a_n <= i < b_n and a'_n <= j < b'_n,  else x[n, c, i, j]
         a_n = floor(H c_n) - floor(h_n / 2),  b_n = floor(H c_n) + floor(h_n / 2),   h_n = floor(H side v_n)
 
-    and a', b' with W for columns; a patch that reaches over the border is cut there. With side 1 and v^2 uniform, as
-    ``AugmentFamily`` draws it, this is CutMix with its alpha of 1, one patch per image. partner: [N], p."""
+    and a', b' with W for columns; a patch is cut at the border of the image. With side 1 and v^2 uniform, as
+    ``AugmentFamily`` draws it, this is CutMix with alpha 1 and one patch per image. partner: [N], p."""
     inside = []
     for extent, place in zip(images.shape[2:], omega[:, 1:].unbind(dim=1), strict=True):
         half = (extent * side * omega[:, 0]).floor().div(2, rounding_mode="floor")

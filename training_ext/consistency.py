@@ -1,4 +1,4 @@
-"""Mathematics of CR, bCR and zCR: D judges an image as it judges one that differs in what should not matter.
+"""Mathematics of CR, bCR and zCR: D gives similar logits to images that differ only in irrelevant details.
 
 CR: Zhang, Zhang, Odena, Lee, "Consistency Regularization for Generative Adversarial Networks" (ICLR 2020,
 arXiv:1910.12027). bCR and zCR: Zhao, Singh, Lee, Zhang, Odena, Zhang, "Improved Consistency Regularization for GANs"
@@ -20,17 +20,17 @@ import torch
 
 
 def difference(logits: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
-    """(D(x) - D(x'))^2, the mean over K, [N]. logits, others: [N, K]."""
+    """Return (D(x) - D(x'))^2, the mean over K, [N]. logits, others: [N, K]."""
     return (logits - others).square().flatten(1).mean(dim=1)
 
 
 def closeness(images: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
-    """-mean (G(z) - G(z'))^2 over channels and pixels, [N], without a lower bound; images, others: [N, C, H, W]."""
+    """Return -mean (G(z) - G(z'))^2 over channels and pixels, [N], not bounded below. images, others: [N, C, H, W]."""
     return -(images - others).square().mean(dim=[1, 2, 3])
 
 
 def largest_shift(shift: float, side: int) -> int:
-    """s in pixels, of `shift` in image sides."""
+    """Return s in pixels for `shift` in image sides."""
     return round(shift * side)
 
 
@@ -44,7 +44,7 @@ def draw(images: torch.Tensor, shift: float, flip: bool) -> tuple[torch.Tensor, 
 
 
 def move(images: torch.Tensor, mirrored: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
-    """T of images [N, C, H, W]: those with `mirrored` [N] are mirrored, all are shifted by `offset` [N, 2] in
+    """Apply T to images [N, C, H, W]: mirror the images selected by `mirrored` [N], and shift all by `offset` [N, 2] in
     pixels."""
     n, channels, height, width = images.shape
     rows, columns = (_reflected(side, shift) for side, shift in zip((height, width), offset.unbind(dim=1), strict=True))
@@ -54,11 +54,11 @@ def move(images: torch.Tensor, mirrored: torch.Tensor, offset: torch.Tensor) -> 
 
 
 def _reflected(side: int, shift: torch.Tensor) -> torch.Tensor:
-    """The places i + shift, [N, side], reflected at 0 and at side - 1."""
+    """Return the places i + shift, [N, side], reflected at 0 and at side - 1."""
     places = torch.arange(side, device=shift.device) + shift.unsqueeze(1)
     return side - 1 - (side - 1 - places.abs()).abs()
 
 
 def moved(images: torch.Tensor, shift: float, flip: bool) -> torch.Tensor:
-    """T of images with a draw of its own, [N, C, H, W]; shift, flip as in `draw`."""
+    """Draw T and apply it to images [N, C, H, W]; shift, flip as in `draw`."""
     return move(images, *draw(images, shift, flip))

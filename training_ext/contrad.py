@@ -3,7 +3,8 @@
 Jeong, Shin, "Training GANs with Stronger Augmentations via Contrastive Discriminator" (ICLR 2021, arXiv:2103.09742).
 
 Symbols: N images; v projections [N, K] of unit length; s(a, b) = <a, b> / tau. Terms are [N]: the mean over the batch
-is left to the caller. With several processes the arguments hold the projections of all (training_ext.distributed)."""
+is left to the caller. With several processes the arguments hold the projections of all processes
+(training_ext.distributed)."""
 
 from __future__ import annotations
 
@@ -16,12 +17,12 @@ from training_ext.diffaugment import Omega, Transformation, spread
 
 
 def nt_xent(first: torch.Tensor, second: torch.Tensor, temperature: float) -> torch.Tensor:
-    """SimCLR's loss (Chen et al. 2020, arXiv:2002.05709, equation 1), per image, as the mean of its two views:
+    """Return SimCLR's loss (Chen et al. 2020, arXiv:2002.05709, equation 1), per image, as the mean over its two views:
 
         l(a, b) = -log( exp s(a, b) / sum_{v != a} exp s(a, v) ),    l_n = ( l(v1_n, v2_n) + l(v2_n, v1_n) ) / 2
 
-    the sum over all 2N views but a itself. first, second: [N, K] of unit length. Returns [N]. ContraD's L_con+ is its
-    mean, for h_r. log(2N - 1) where all views are alike."""
+    with the sum over all 2N views except a. first, second: [N, K] of unit length. Returns [N]. ContraD's L_con+ is its
+    mean, for h_r. The value is log(2N - 1) where all views are equal."""
     n = len(first)
     views = torch.cat([first, second])
     logits = (views @ views.T / temperature).fill_diagonal_(-torch.inf)
@@ -32,13 +33,13 @@ def nt_xent(first: torch.Tensor, second: torch.Tensor, temperature: float) -> to
 def supcon_generated(
     first: torch.Tensor, second: torch.Tensor, generated: torch.Tensor, temperature: float
 ) -> torch.Tensor:
-    """ContraD's L_con- (section 3.1): the supervised contrastive loss (Khosla et al. 2020) of generated images alone,
+    """Return ContraD's L_con- (section 3.1), the supervised contrastive loss (Khosla et al. 2020) of generated images:
 
         l_i = -1/(N-1) sum_{j != i} log( exp s(f_i, f_j) / sum_{v != f_i} exp s(f_i, v) )
 
-    the inner sum over the N - 1 other generated images and the 2N real views. first, second, generated: [N, K] of unit
-    length, projected by h_f; the real views have gradient, too, as in the authors' code. Returns [N]; N must be 2 or
-    more. log(3N - 1) where all are alike."""
+    with the inner sum over the N - 1 other generated images and the 2N real views. first, second, generated: [N, K] of
+    unit length, projected by h_f. Real views also get gradients, as in the authors' code. Returns [N]; N must be 2 or
+    more. The value is log(3N - 1) where all are equal."""
     n = len(generated)
     logits = generated @ torch.cat([generated, first, second]).T / temperature
     itself = torch.eye(n, 3 * n, dtype=torch.bool, device=logits.device)
@@ -47,9 +48,9 @@ def supcon_generated(
 
 
 def heads(features: int, hidden: int, projection: int) -> torch.nn.ModuleDict:
-    """Return h_r and h_f, which project real and generated images, and h_d, which makes the logits. Each is
-    h(x) = W2 lrelu(W1 x + b1) + b2 with slope 0.1, x [N, F] -> [N, K]: plain linear layers, as in the authors'
-    StyleGAN2 discriminator, with torch's initialisation."""
+    """Return h_r and h_f, which project real and generated images, and h_d, which computes the logits. Each is
+    h(x) = W2 lrelu(W1 x + b1) + b2 with slope 0.1, x [N, F] -> [N, K], with plain linear layers, as in the authors'
+    StyleGAN2 discriminator, and torch's initialisation."""
     linear = torch.nn.Linear
     head = lambda out: torch.nn.Sequential(linear(features, hidden), torch.nn.LeakyReLU(0.1), linear(hidden, out))
     return torch.nn.ModuleDict({"real": head(projection), "generated": head(projection), "logits": head(1)})
@@ -77,7 +78,8 @@ class SimCLR(Transformation):
     random resized crop and horizontal flip, colour jitter with probability 0.8, grey with 0.2, and, for large images,
     Gaussian blur and cutout with the probabilities ``blur`` and ``cutout``. The published strengths are
 
-        32 pixels (CIFAR)            crop_area 0.2, jitter 0.4, hue 0.1; so at 128 pixels (CelebA-HQ), and blur 0.5
+        32 pixels (CIFAR)            crop_area 0.2, jitter 0.4, hue 0.1
+        128 pixels (CelebA-HQ)       crop_area 0.2, jitter 0.4, hue 0.1, blur 0.5
         512 pixels (AFHQ)            crop_area 0.08, jitter 0.8, hue 0.2, blur 0.5; cat and wild: cutout 0.5
 
     =======  ================================================  ======================================================
@@ -92,9 +94,9 @@ class SimCLR(Transformation):
     cutout   applied or not, place of the centre: rows, columns ``cutout``: probability; ``cutout_side``, in image sides
     =======  ================================================  ======================================================
 
-    hsv_gradient: the gradient of hue, saturation and value is ``exact``, or ``straight-through`` as in the authors'
-    code: that of the identity. Images have 1 or 3 channels, values in [-1, 1]; grey ones know neither hue nor
-    saturation. Jitter clamps what it changes to [-1, 1], with the gradient of clamp; a hole is black (-1)."""
+    hsv_gradient: the gradient of hue, saturation and value is ``exact``, or ``straight-through`` (the gradient of the
+    identity) as in the authors' code. Images have 1 or 3 channels, values in [-1, 1]; grey images have neither hue nor
+    saturation. Jitter clamps changed images to [-1, 1], with the gradient of clamp; a hole is black (-1)."""
 
     crop_area: float = 0.2
     jitter: float = 0.4
@@ -105,7 +107,7 @@ class SimCLR(Transformation):
     hsv_gradient: str = HSV_GRADIENTS[0]
 
     def sample(self, n: int, height: int, width: int, device: torch.device | None = None) -> Omega:
-        """Returns {group: omega [n, k]}, float32 in [0, 1]. The only place that draws random numbers."""
+        """Return {group: omega [n, k]}, float32 in [0, 1]. Only this function draws random numbers."""
         omega = {"crop": sample_crop(n, height, width, self.crop_area, device), "jitter": sample_jitter(n, device)}
         omega["gray"] = sample_applied(n, GRAY_PROBABILITY, device)
         if self.blur:
@@ -116,7 +118,7 @@ class SimCLR(Transformation):
         return omega
 
     def apply(self, images: torch.Tensor, omega: Omega) -> torch.Tensor:
-        """T(images; omega): images [N, C, H, W] of any floating type; omega as ``sample`` returns it."""
+        """Return T(images; omega): images [N, C, H, W] of any floating type; omega as ``sample`` returns it."""
         x = (apply_crop(images, omega["crop"]) + 1) / 2  # the rest is defined for values in [0, 1]
         x = apply_jitter(x, omega["jitter"], self.jitter, self.hue, self.hsv_gradient)
         x = apply_gray(x, omega["gray"])
@@ -128,25 +130,27 @@ class SimCLR(Transformation):
 
 
 def sample_applied(n: int, probability: float, device: torch.device | None) -> torch.Tensor:
-    """1 for an image that is changed, with this probability, else 0; [n, 1]."""
+    """Draw 1 for an image that is changed, with this probability, else 0; [n, 1]."""
     return (torch.rand([n, 1], device=device) < probability).float()
 
 
 def sample_jitter(n: int, device: torch.device | None) -> torch.Tensor:
-    """Applied or not, contrast first or not, draws for contrast, hue, saturation, value, [n, 6]."""
+    """Draw: applied or not, contrast first or not, draws for contrast, hue, saturation, value, [n, 6]."""
     applied, first = (sample_applied(n, probability, device) for probability in (JITTER_PROBABILITY, 0.5))
     return torch.cat([applied, first, torch.rand([n, 4], device=device)], dim=1)
 
 
 def sample_blur(n: int, probability: float, device: torch.device | None) -> torch.Tensor:
-    """Applied or not, draw for sigma, [n, 2]."""
+    """Draw: applied or not, draw for sigma, [n, 2]."""
     return torch.cat([sample_applied(n, probability, device), torch.rand([n, 1], device=device)], dim=1)
 
 
 def sample_crop(n: int, height: int, width: int, area: float, device: torch.device | None) -> torch.Tensor:
-    """A window of the share a ~ U(area, 1) of the image, width / height log-uniform in CROP_RATIO, in whole pixels; the
-    first of 10 trials that fits into the image, else all of it. Its place is uniform, in half pixels; it is flipped
-    with probability 1/2. Returns (w / W, h / H, left / (W - w), top / (H - h), flipped) [n, 5]."""
+    """Draw a window in whole pixels, with the share a ~ U(area, 1) of the image and width / height log-uniform in
+    CROP_RATIO. The first of 10 trials that fits into the image counts, else the window is the image. The place is
+    uniform, in half pixels; the window is flipped with probability 1/2.
+
+    Returns (w / W, h / H, left / (W - w), top / (H - h), flipped) [n, 5]."""
     share = area + (1 - area) * torch.rand([n, CROP_TRIALS], device=device)
     low, high = (math.log(ratio) for ratio in CROP_RATIO)
     ratio = (low + (high - low) * torch.rand([n, CROP_TRIALS], device=device)).exp()
@@ -167,14 +171,14 @@ def sample_crop(n: int, height: int, width: int, area: float, device: torch.devi
 
 
 def apply_crop(images: torch.Tensor, omega: torch.Tensor) -> torch.Tensor:
-    """A window of each image, stretched to the size of the image, and flipped; omega [N, 5] as `sample_crop` gives it.
+    """Crop a window of each image, stretch it to the size of the image, and flip it; omega [N, 5] from `sample_crop`.
 
         y[n, c, i, j] = sum_kl R[n, i, k] C[n, j, l] x[n, c, k, l]
 
-    Bilinear interpolation along rows and columns is a matrix each: R[n, i, k] = max(0, 1 - |r_ni - k|) for the row
-    r_ni = top_n + (i + 1/2) h_n / H - 1/2, clamped to the image, at which output row i lies. As a product of matrices
-    it is differentiable as often as one likes, which grid_sample is in recent PyTorch alone, and its gradient needs no
-    atomic additions, whose order changes sums from run to run on a GPU."""
+    Bilinear interpolation along rows, and along columns, is a matrix: R[n, i, k] = max(0, 1 - |r_ni - k|). Output row i
+    is at row r_ni = top_n + (i + 1/2) h_n / H - 1/2, clamped to the image. A product of matrices has derivatives of any
+    order, which grid_sample has in recent PyTorch alone. Its gradient needs no atomic additions, whose order changes
+    sums from run to run on a GPU."""
     height, width = images.shape[2:]
     w, h, left, top, flipped = omega.to(images.dtype).unbind(dim=1)
     columns = _window(width, w, left)
@@ -183,14 +187,14 @@ def apply_crop(images: torch.Tensor, omega: torch.Tensor) -> torch.Tensor:
 
 
 def _window(side: int, size: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
-    """Where the pixels of a window lie in the image, [N, side], in pixels. size, place: [N] in [0, 1]."""
+    """Return the places of a window's pixels in the image, [N, side], in pixels. size, place: [N] in [0, 1]."""
     centre = (torch.arange(side, device=size.device, dtype=size.dtype) + 0.5) / side
     start = place * (1 - size)
     return ((start[:, None] + centre * size[:, None]) * side - 0.5).clamp(0, side - 1)
 
 
 def _hat(position: torch.Tensor, side: int) -> torch.Tensor:
-    """Weights of bilinear interpolation at a position [N, M]: [N, M, side]."""
+    """Return weights of bilinear interpolation at a position [N, M]: [N, M, side]."""
     pixel = torch.arange(side, device=position.device, dtype=position.dtype)
     return (1 - (position[:, :, None] - pixel).abs()).clamp(min=0)
 
@@ -198,13 +202,13 @@ def _hat(position: torch.Tensor, side: int) -> torch.Tensor:
 def apply_jitter(
     images: torch.Tensor, omega: torch.Tensor, strength: float = 0.4, hue: float = 0.1, hsv_gradient: str = "exact"
 ) -> torch.Tensor:
-    """Contrast, and hue, saturation and value, in either order; images in [0, 1]; omega [N, 6]: applied, contrast
-    first, draws u of contrast, hue, saturation and value.
+    """Change contrast, and hue, saturation and value, in either order; images in [0, 1]; omega [N, 6]: applied,
+    contrast first, draws u of contrast, hue, saturation and value.
 
         contrast:    x <- clamp( m + f (x - m) )                m [N, C, 1, 1]: mean over the pixels of a channel
         HSV:         H <- H + hue (2 u - 1) 255/360,  S <- clamp(f S),  V <- clamp(f V)
 
-    with f = lo + (1 + strength - lo) u of its own each, lo = max(0, 1 - strength), and clamp to [0, 1]."""
+    with a separate factor f = lo + (1 + strength - lo) u for each, lo = max(0, 1 - strength), and clamp to [0, 1]."""
     applied, first, *draws = omega.to(images.dtype)[:, :, None, None, None].unbind(dim=1)  # each [N, 1, 1, 1]
     low = max(0.0, 1 - strength)
     contrast, saturation, value = (low + (1 + strength - low) * draws[index] for index in (0, 2, 3))
@@ -219,11 +223,11 @@ def apply_jitter(
 
 
 def _shift_hsv(x: torch.Tensor, turn: torch.Tensor, saturation: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """Hue + turn (mod 1), saturation and value times their factors, clamped to [0, 1]; x [N, C, H, W] in [0, 1], C 1
-    or 3; of one channel value alone.
+    """Add `turn` to hue (mod 1), multiply saturation and value by their factors, and clamp to [0, 1]. x [N, C, H, W] in
+    [0, 1], C 1 or 3; one channel only has a value.
 
-    Hue is the angle of the colour in the plane across the grey axis, as in the authors' code; it is within 1.2 degrees
-    of the hexagonal hue of the usual definition, with which it agrees at multiples of 30 degrees."""
+    Hue is the angle of the colour in the plane perpendicular to the grey axis, as in the authors' code. It differs by
+    at most 1.2 degrees from the usual, hexagonal hue, and is equal at multiples of 30 degrees."""
     if x.shape[1] == 1:
         return (x * value).clamp(0, 1)
     r, g, b = x.unbind(dim=1)
@@ -239,7 +243,7 @@ def _shift_hsv(x: torch.Tensor, turn: torch.Tensor, saturation: torch.Tensor, va
 
 
 def apply_gray(images: torch.Tensor, omega: torch.Tensor) -> torch.Tensor:
-    """Luma in all channels where omega [N, 1] is 1; images of one channel are grey already."""
+    """Put luma into all channels where omega [N, 1] is 1; images with one channel are grey already."""
     if images.shape[1] == 1:
         return images
     luma = torch.tensor(LUMA, device=images.device, dtype=images.dtype)[:, None, None]
@@ -247,8 +251,8 @@ def apply_gray(images: torch.Tensor, omega: torch.Tensor) -> torch.Tensor:
 
 
 def apply_blur(images: torch.Tensor, omega: torch.Tensor) -> torch.Tensor:
-    """Gaussian of sigma = 0.1 + 1.9 u pixels, omega [N, 2]: applied, u. The kernel has 2 r + 1 taps, r = floor(H / 10)
-    // 2; pixels outside of the image are mirrored at its outermost ones. Below 20 pixels it is the identity."""
+    """Blur by a Gaussian of sigma = 0.1 + 1.9 u pixels, omega [N, 2]: applied, u. The kernel has 2 r + 1 taps, with
+    r = floor(H / 10) // 2. The image is mirrored at its outermost pixels. Below 20 pixels this is the identity."""
     height, width = images.shape[2:]
     radius = min(height // 10 // 2, height - 1, width - 1)
     sigma = BLUR_SIGMA[0] + (BLUR_SIGMA[1] - BLUR_SIGMA[0]) * omega[:, 1:].to(images.dtype)
@@ -259,7 +263,7 @@ def apply_blur(images: torch.Tensor, omega: torch.Tensor) -> torch.Tensor:
 
 
 def _band(kernel: torch.Tensor, side: int) -> torch.Tensor:
-    """The matrix [N, side, side] of a convolution along one axis, kernel [N, 2 r + 1]."""
+    """Return the matrix [N, side, side] of a convolution along one axis, kernel [N, 2 r + 1]."""
     n, taps = kernel.shape
     source = torch.arange(side, device=kernel.device)[:, None] + torch.arange(taps, device=kernel.device) - taps // 2
     source = source.abs()
@@ -269,8 +273,8 @@ def _band(kernel: torch.Tensor, side: int) -> torch.Tensor:
 
 
 def apply_hole(images: torch.Tensor, omega: torch.Tensor, side: float = 0.5) -> torch.Tensor:
-    """0 (black, for images in [0, 1]) in a square of `side` image heights, made odd, centred on a pixel; omega [N, 3]:
-    applied, place of the centre among rows and columns."""
+    """Set a square to 0 (black, for images in [0, 1]). Its side is `side` image heights, made odd, centred on a pixel.
+    omega [N, 3]: applied, place of the centre among rows and columns."""
     length = int(images.shape[2] * side)
     length -= 1 - length % 2
     inside = []

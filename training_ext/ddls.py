@@ -1,15 +1,15 @@
 """Sampling from G with D's help: Langevin dynamics in latent space, of all images or of one class.
 
 Che, Zhang, Sohl-Dickstein, Larochelle, Paull, Cao, Bengio: Your GAN is Secretly an Energy-based Model and You Should
-Use Discriminator Driven Latent Sampling (NeurIPS 2020, arXiv:2003.06060); of one class, by a linear classifier on the
-encoder: Jeong and Shin 2021 (arXiv:2103.09742, section 4.3). Symbols: z [N, z_dim]; u [N, C, H, W], noise of pixels;
+Use Discriminator Driven Latent Sampling (NeurIPS 2020, arXiv:2003.06060). For one class, with a linear classifier on
+the encoder: Jeong and Shin 2021 (arXiv:2103.09742, section 4.3). Symbols: z [N, z_dim]; u [N, C, H, W], pixel noise;
 
     x = G(z) + e u
     E(z, u) = -( d(x) + lambda l_y(x) ) - log p(z) + 1/2 ||u||^2
     z <- z - eps/2 dE/dz + sigma sqrt(eps) xi,   u likewise,   xi ~ N(0, 1)
 
-d is D's logit and l_y the logit of class y. p(z) is N(0, 1), whose -log is 1/2 ||z||^2, or U(-1, 1): z is clamped
-instead. The authors clamp a normal z, too. Random numbers are arguments."""
+d is D's logit and l_y the logit of class y. p(z) is N(0, 1), whose -log is 1/2 ||z||^2, or U(-1, 1), for which z is
+clamped instead. The authors also clamp a normal z. Random numbers are arguments."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Draw = Callable[[torch.Tensor], torch.Tensor]  # normal numbers in the shape of 
 
 @dataclass(frozen=True)
 class Langevin:
-    """Steps of Langevin dynamics; the defaults are the authors', but for the prior.
+    """Steps of Langevin dynamics; the defaults are the authors', except for the prior.
 
     steps   number of them
     eps     step size

@@ -1,4 +1,4 @@
-"""Whether D learns its training images by heart, and G copies them: numbers of logits and of distances."""
+"""Measures of D memorising its training images, and of G copying them, from logits and distances."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import torch
 
 from training_ext.resize import area
 
-SIDE = 32  # pixels, of images that are compared
+SIDE = 32  # pixels, of compared images
 
 
 @contextmanager
 def evaluating(*modules: torch.nn.Module) -> Iterator[None]:
-    """Put modules in evaluation mode, without gradients; afterwards each part has the mode that it had."""
+    """A context with modules in evaluation mode and without gradients. Afterwards submodules have their old modes."""
     modes = {part: part.training for module in modules for part in module.modules()}
     try:
         for module in modules:
@@ -29,14 +29,14 @@ def evaluating(*modules: torch.nn.Module) -> Iterator[None]:
 
 
 def batch_for(count: int, batch: int, group: int) -> int:
-    """Return how many of `count` images go through D together: at most `batch`, whole groups of `group` images each, of
-    which none holds an image twice. With fewer images than a group has, one group, in which images recur."""
+    """Return how many of `count` images to pass through D together: at most `batch`, in whole groups of `group`
+    different images. With fewer images than a group needs, one group with repeated images."""
     return max(min(batch, count) // group, 1) * group
 
 
 def full_batches(count: int, batch: int) -> Iterator[torch.Tensor]:
-    """Yield indices [batch] that go through `count` items. The last batch is filled up from the front, because
-    minibatch standard deviation takes groups of a fixed size: take the first `count` results."""
+    """Yield indices [batch] over `count` items. The last batch is filled up with the first items, because the minibatch
+    standard deviation takes groups of a fixed size. Use the first `count` results."""
     return (torch.arange(start, start + batch) % count for start in range(0, count, batch))
 
 
@@ -47,26 +47,27 @@ def scored(evaluate: Callable[[torch.Tensor], torch.Tensor], count: int, most: i
 
 
 def r_t(train: torch.Tensor) -> torch.Tensor:
-    """E[sign(D_train)], of logits [N] of training images: Karras et al. 2020, equation 1. In [-1, 1]."""
+    """Return E[sign(D_train)], in [-1, 1], from logits [N] of training images: Karras et al. 2020, equation 1."""
     return train.sign().mean()
 
 
 def r_v(train: torch.Tensor, held_out: torch.Tensor, generated: torch.Tensor) -> torch.Tensor:
-    """(E[D_train] - E[D_val]) / (E[D_train] - E[D_gen]), of logits: Karras et al. 2020, equation 1.
+    """Return (E[D_train] - E[D_val]) / (E[D_train] - E[D_gen]), from logits: Karras et al. 2020, equation 1.
 
-    0: D scores unseen images as it does those that it trains on; 1: as generated ones. Not finite for denominator 0."""
+    0: D scores unseen images like training images; 1: like generated ones. Not finite for denominator 0."""
     return (train.mean() - held_out.mean()) / (train.mean() - generated.mean())
 
 
 def correct(logits: torch.Tensor, source: str) -> torch.Tensor:
-    """Return 1 where D is right, else 0, like `logits`: real images have positive ones, generated ones negative."""
+    """Return 1 where D is right, else 0, in the shape of `logits`. Real images should have positive logits, generated
+    ones negative logits."""
     return (logits < 0 if source == "generated" else logits > 0).float()
 
 
 def summary(scores: dict[str, torch.Tensor]) -> dict[str, Any]:
-    """Return all numbers of logits [N], by source: `train`, `generated` and, if there are any, `held_out`.
+    """Return all measures of logits [N] by source: `train`, `generated` and, if there are any, `held_out`.
 
-    None stands for what there is no number for."""
+    None stands for a measure that is undefined or not finite."""
     kinds = ("train", "held_out", "generated")
     return {
         "scores": {kind: number(scores[kind].mean()) if kind in scores else None for kind in kinds},
@@ -77,12 +78,12 @@ def summary(scores: dict[str, torch.Tensor]) -> dict[str, Any]:
 
 
 def number(value: torch.Tensor) -> float | None:
-    """Return a number that JSON has, or None."""
+    """Return a finite number, or None: JSON has no others."""
     return float(value) if math.isfinite(value) else None
 
 
 def shrunk(images: torch.Tensor) -> torch.Tensor:
-    """Shrink images [N, C, H, W] to vectors [N, F]: means over boxes of pixels, so that no side is longer than SIDE."""
+    """Shrink images [N, C, H, W] to vectors [N, F]: means over boxes of pixels, with sides of at most SIDE pixels."""
     side = images.shape[2]
     return (area(images, SIDE) if side > SIDE else images).flatten(1)
 
@@ -91,7 +92,7 @@ def nearest(queries: torch.Tensor, among: torch.Tensor, chunk: int = 4096) -> tu
     """Return the distance of each query [N, F] to the nearest of [M, F], [N]: min_m sqrt(mean_f (q_nf - a_mf)^2), and m
     [N].
 
-    The nearest one is found by |a|^2 - 2 q.a, in chunks; its distance is then taken by itself, so that a copy has 0."""
+    |a|^2 - 2 q.a finds the nearest one, in chunks. Its distance is then computed directly, so that a copy has 0."""
     best = queries.new_full([len(queries)], math.inf)
     found = torch.zeros([len(queries)], dtype=torch.int64, device=queries.device)
     for start in range(0, len(among), chunk):

@@ -1,13 +1,13 @@
 """DiffAugment: one differentiable random transformation T(x; omega) of real and generated images.
 
 Zhao, Liu, Lin, Zhu, Han, "Differentiable Augmentation for Data-Efficient GAN Training" (NeurIPS 2020,
-arXiv:2006.10738). The strengths and the normalised parameters omega are those of AugSelf-GAN (Hou et al., NeurIPS
-2023, arXiv:2205.15677); with the default strengths each transformation is DiffAugment's own.
+arXiv:2006.10738). The strengths and the normalised parameters omega are from AugSelf-GAN (Hou et al., NeurIPS 2023,
+arXiv:2205.15677). With the default strengths each transformation equals DiffAugment's.
 
-``DiffAugment.sample`` draws omega, ``DiffAugment.apply`` is a deterministic function of images and omega, so that the
-very same parameters can be reported, learnt from and applied once more. Everything is twice differentiable with
-respect to the images: the gradient penalty R1 goes through T. Nothing is clamped; pixels that T uncovers or cuts are
-0, which is mid-grey for images in [-1, 1].
+``DiffAugment.sample`` draws omega. ``DiffAugment.apply`` is a deterministic function of images and omega, so that
+parameters can be reported, learnt and applied again. Everything is twice differentiable with respect to the images,
+because the gradient penalty R1 goes through T. Values are not clamped. Pixels that T uncovers or cuts are 0, which is
+mid-grey for images in [-1, 1].
 
 Symbols: x images [N, C, H, W], nominally in [-1, 1]; u uniform in [0, 1); i row, j column, both from 0."""
 
@@ -51,9 +51,9 @@ class DiffAugment(Transformation):
     color          draws for brightness, saturation,         factor on the deviation from "unchanged", >= 0
                    contrast                                  (``brightness``, ``saturation``, ``contrast``)
     translation    place in the range of shifts: rows,       largest shift / side, in [0, 1]
-                   columns; 1/2 is no shift
+                   columns; 1/2: no shift
     cutout         place in the range of offsets: rows,      side of the hole / side of the image, in [0, 1]
-                   columns; 1/2 is a hole in the middle
+                   columns; 1/2: a hole in the middle
     =============  ========================================  ====================================================
 
     The scale of omega does not depend on the strength. policy: names of GROUPS; an empty one is the identity."""
@@ -66,10 +66,10 @@ class DiffAugment(Transformation):
     cutout: float = 0.5
 
     def sample(self, n: int, height: int, width: int, device: torch.device | None = None) -> Omega:
-        """Returns {group: omega [n, K]}, float32 in [0, 1], for n images of height x width.
+        """Return {group: omega [n, K]}, float32 in [0, 1], for n images of height x width.
 
-        The only place that draws random numbers. One call of torch.rand or torch.randint per component, in the order of
-        the policy: this is what the authors' code draws, so a seed gives the images that it gives there."""
+        Only this function draws random numbers. It calls torch.rand or torch.randint once per component, in the order
+        of the policy, like the authors' code, so a seed gives the same images as there."""
         draw = {
             "color": lambda: torch.stack([torch.rand([n], device=device) for _ in range(GROUPS["color"])], dim=1),
             "translation": lambda: _sample_translation(n, height, width, self.translation, device),
@@ -78,9 +78,9 @@ class DiffAugment(Transformation):
         return {group: draw[group]() for group in self.policy}
 
     def apply(self, images: torch.Tensor, omega: Omega) -> torch.Tensor:
-        """T(images; omega): images [N, C, H, W] in any floating type, any C, H, W; omega as ``sample`` returns it.
+        """Return T(images; omega): images [N, C, H, W] in any floating type, any C, H, W; omega from ``sample``.
 
-        Returns images of the same shape and type; with an empty policy the very tensor that came in."""
+        The result has the same shape and type; with an empty policy it is the same tensor."""
         transform = {
             "color": lambda x, w: apply_color(x, w, self.brightness, self.saturation, self.contrast),
             "translation": lambda x, w: apply_translation(x, w, self.translation),
@@ -94,14 +94,14 @@ class DiffAugment(Transformation):
 def apply_color(
     images: torch.Tensor, omega: torch.Tensor, brightness: float = 1.0, saturation: float = 1.0, contrast: float = 1.0
 ) -> torch.Tensor:
-    """Brightness, saturation and contrast, in this order; omega = (u_b, u_s, u_c) [N, 3] in [0, 1].
+    """Change brightness, saturation and contrast, in this order; omega = (u_b, u_s, u_c) [N, 3] in [0, 1].
 
         x <- x + b (u_b - 1/2)
         x <- m + (1 + s (2 u_s - 1)) (x - m)      m [N, 1, H, W]: mean over channels
         x <- M + (1 + c (u_c - 1/2)) (x - M)      M [N, 1, 1, 1]: mean over the image, after the two steps above
 
     with the strengths b, s, c. At strength 1: an offset in [-1/2, 1/2), factors in [0, 2) and [1/2, 3/2). The second
-    line changes nothing in an image of one channel, whose omega then has a component without effect."""
+    line does not change an image with one channel, so that one component of its omega has no effect."""
     u_b, u_s, u_c = omega.to(images.dtype).reshape(-1, 3, 1, 1, 1).unbind(dim=1)  # each [N, 1, 1, 1]
     images = images + brightness * (u_b - 0.5)
     images = spread(images, images.mean(dim=1, keepdim=True), 1 + saturation * (2 * u_s - 1))
@@ -113,7 +113,7 @@ def spread(images: torch.Tensor, centre: torch.Tensor, factor: torch.Tensor) -> 
 
 
 def _sample_translation(n: int, height: int, width: int, ratio: float, device: torch.device | None) -> torch.Tensor:
-    """omega = t / (2 S) + 1/2 per axis, t an integer uniform in [-S, S]; [n, 2]. With S = 0 it is 1/2 throughout."""
+    """Draw omega = t / (2 S) + 1/2 per axis, t an integer uniform in [-S, S]; [n, 2]. With S = 0 all are 1/2."""
     axes = []
     for side in (height, width):
         largest = _round_half_up(side * ratio)
@@ -123,7 +123,7 @@ def _sample_translation(n: int, height: int, width: int, ratio: float, device: t
 
 
 def apply_translation(images: torch.Tensor, omega: torch.Tensor, ratio: float = 0.125) -> torch.Tensor:
-    """Shift by whole pixels, zeros moving in; omega [N, 2] in [0, 1]: rows, columns.
+    """Shift images by whole pixels, with zeros at the border; omega [N, 2] in [0, 1]: rows, columns.
 
         y[n, c, i, j] = x[n, c, i + t_n, j + t'_n]   where this pixel exists, else 0
         t_n = round(2 S (omega_n - 1/2)),  S = floor(H ratio + 1/2),  and t', S' with W for columns
@@ -133,8 +133,8 @@ def apply_translation(images: torch.Tensor, omega: torch.Tensor, ratio: float = 
     rows = _shifted(height, omega[:, 0], ratio)  # [N, H]: the row that row i is read from, perhaps outside the image
     cols = _shifted(width, omega[:, 1], ratio)  # [N, W]
     inside = ((rows >= 0) & (rows < height)).unsqueeze(2) & ((cols >= 0) & (cols < width)).unsqueeze(1)  # [N, H, W]
-    # Rows and columns are read cyclically and what came round is blanked. So each pixel is read exactly once, and the
-    # backward pass adds no two gradients in one place: exact, whatever the order of a GPU's atomic additions.
+    # Rows and columns are read cyclically, and pixels from the other side are blanked. So each pixel is read exactly
+    # once, and the backward pass never adds two gradients: exact, whatever the order of a GPU's atomic additions.
     source = rows.remainder(height).unsqueeze(2) * width + cols.remainder(width).unsqueeze(1)  # [N, H, W]
     source = source.flatten(1).unsqueeze(1).expand(-1, images.shape[1], -1)  # [N, C, H W]
     moved = images.flatten(2).gather(2, source).reshape(images.shape)
@@ -147,13 +147,13 @@ def _shifted(side: int, omega: torch.Tensor, ratio: float) -> torch.Tensor:
 
 
 def _hole(side: int, ratio: float) -> tuple[int, int]:
-    """Returns (h, R): the side of the hole and the largest offset, both in pixels."""
+    """Return (h, R): the side of the hole and the largest offset, both in pixels."""
     hole = _round_half_up(side * ratio)
     return hole, side - hole % 2  # an odd hole is centred on one of H pixels, an even one on one of H + 1 pixel borders
 
 
 def _sample_cutout(n: int, height: int, width: int, ratio: float, device: torch.device | None) -> torch.Tensor:
-    """omega = o / R per axis, o an integer uniform in [0, R], R as in apply_cutout; [n, 2]. With R = 0 it is 0."""
+    """Draw omega = o / R per axis, o an integer uniform in [0, R], R as in apply_cutout; [n, 2]. With R = 0 it is 0."""
     axes = []
     for side in (height, width):
         _, largest = _hole(side, ratio)
@@ -163,7 +163,7 @@ def _sample_cutout(n: int, height: int, width: int, ratio: float, device: torch.
 
 
 def apply_cutout(images: torch.Tensor, omega: torch.Tensor, ratio: float = 0.5) -> torch.Tensor:
-    """Blank one rectangle, which may reach over the border; omega [N, 2] in [0, 1]: rows, columns.
+    """Blank one rectangle, which may cross the border; omega [N, 2] in [0, 1]: rows, columns.
 
         y[n, c, i, j] = 0   where 0 <= i - a_n < h and 0 <= j - a'_n < h',  else x[n, c, i, j]
         a_n = o_n - floor(h / 2),  o_n = round(R omega_n),  h = floor(H ratio + 1/2),  R = H - (h mod 2)

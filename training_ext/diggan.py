@@ -5,9 +5,9 @@ Fang, Sun, Schwing, "DigGAN: Discriminator gradIent Gap Regularization for GAN T
 
     L_D += lambda E_n (||grad D(x'_n)||_2 - ||grad D(g'_n)||_2)^2,    x' = T(x),  g' = T(G(z))
 
-T is all that augments D's input; the gradients are those of D's logits by what D sees. The authors' code takes the mean
-of each norm and of the stored norm of the same place in the batch of the last time, without gradient, which belongs to
-another image: `memory` is the share of the stored norm, 0 in the paper and 1/2 in their code."""
+T includes all augmentations; grad D is the gradient of D's logit by D's input. The authors' code takes the mean of each
+norm and a stored norm without gradient: the one at the same place in the previous batch, which belongs to another
+image. `memory` is the share of the stored norm, 0 in the paper and 1/2 in their code."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def gradient_norms(gradients: torch.Tensor) -> torch.Tensor:
 
 
 def remembered(norms: torch.Tensor, before: torch.Tensor | None, memory: float) -> torch.Tensor:
-    """Return (1 - memory) norms + memory before, [N]; the norms themselves without any of before, or of another batch.
+    """Return (1 - memory) norms + memory before, [N], or the norms if `before` is None or has another size.
 
-    before: [N] without gradient, or None"""
+    before: previous norms [N] without gradient, or None"""
     if not memory or before is None or before.shape != norms.shape:
         return norms
     return norms * (1 - memory) + before * memory

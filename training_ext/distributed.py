@@ -1,4 +1,4 @@
-"""Several processes, the way stylegan3 does it: broadcast once, average gradients before each step."""
+"""Several processes, as in stylegan3: broadcast once, average gradients before each step."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 
-# A process may wait this long for one that reads images, fits probes or compiles. NCCL's own ten minutes are too short.
-# No run waits this long for a process that has died: see stylegan_plugins/run/processes.py.
+# A process may wait this long for one that reads images, fits probes or compiles. NCCL's ten minutes are too short.
+# A run does not wait this long for a process that has died: see stylegan_plugins/run/processes.py.
 TIMEOUT = datetime.timedelta(days=1)
 
 
 def broadcast(module: torch.nn.Module) -> torch.nn.Module:
-    """Give every process the first one's parameters and buffers. Returns the module itself."""
+    """Give every process the first one's parameters and buffers, and return the module itself."""
     with torch.no_grad():
         for tensor in (*module.parameters(), *module.buffers()):
             torch.distributed.broadcast(tensor, src=0)
@@ -54,11 +54,11 @@ def mean_over_ranks(values: torch.Tensor, num_gpus: int) -> torch.Tensor:
 
 
 def gather(values: torch.Tensor, num_gpus: int) -> torch.Tensor:
-    """The values [N, ...] of all processes, [num_gpus N, ...], with gradient: the gradient of a process's values is the
-    sum over what all processes made of them.
+    """Return the values [N, ...] of all processes, [num_gpus N, ...], with gradient. The gradient of a process's values
+    is the sum of their gradients on all processes.
 
-    So if each process takes the loss of its own N items against all, and gradients of weights are averaged over
-    processes, these are the gradients of the mean over all items, as one process with all of them has it."""
+    If each process computes the loss of its N items against all items, and gradients of weights are averaged over
+    processes, the result equals the gradients of the mean over all items on a single process."""
     return values if num_gpus <= 1 else _Gather.apply(values)
 
 
@@ -78,7 +78,7 @@ class _Gather(torch.autograd.Function):
 
 
 def agree(flags: list[bool], num_gpus: int, device: torch.device) -> list[bool]:
-    """Each flag, as soon as it is set on any process."""
+    """Return each flag as true if it is true on any process."""
     if num_gpus <= 1:
         return flags
     shared = torch.tensor(flags, dtype=torch.int32, device=device)
@@ -87,8 +87,8 @@ def agree(flags: list[bool], num_gpus: int, device: torch.device) -> list[bool]:
 
 
 def gather_objects(value: Any, num_gpus: int, device: torch.device) -> list[Any]:
-    """Copies of the values of all processes (tensors, plain values, lists and dictionaries of them), in the order of
-    their ranks, on each process, on the CPU. (torch's own gather of objects needs a current CUDA device, which the
+    """Return copies of the values of all processes, on the CPU, in the order of their ranks. A value is a tensor, a
+    plain value, or a list or dictionary of these. (torch's own gather of objects needs a current CUDA device, which the
     hosts do not set.)"""
     buffer = io.BytesIO()
     torch.save(value, buffer)
@@ -97,7 +97,7 @@ def gather_objects(value: Any, num_gpus: int, device: torch.device) -> list[Any]
 
 
 def merged(shares: list[list[torch.Tensor]]) -> torch.Tensor:
-    """Merge [n, F] of each batch of each process into [N, F], in the order of one process alone."""
+    """Merge [n, F] of each batch of each process into [N, F], in the order of a single process."""
     rounds = itertools.zip_longest(*shares)
     return torch.cat([batch for of_all in rounds for batch in of_all if batch is not None])
 

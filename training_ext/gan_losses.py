@@ -1,4 +1,4 @@
-"""Adversarial losses on logits. Each function returns what its arguments broadcast to, [N, K], not reduced."""
+"""Adversarial losses on logits. Each function returns [N, K], broadcast from its arguments and not reduced."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class GanLoss:
 
     real, generated  D's loss on a, and on b
     generator        G's loss on b
-    paired           they take pairs: D's loss is `real`(a, b), G's is `generator`(b, a), `generated` is not used
-    signed           whether the sign of a logit says real or generated, as ADA reads it"""
+    paired           whether they take pairs: D's loss is `real`(a, b), G's is `generator`(b, a), `generated` is unused
+    signed           whether the sign of a logit means real or generated, as ADA assumes"""
 
     real: Loss
     generated: Loss
@@ -31,9 +31,9 @@ _half_square: Loss = lambda distance: distance.square() / 2
 _below: Loss = lambda ours, theirs: softplus(theirs - ours)
 
 GAN_LOSSES: dict[str, GanLoss] = {
-    # Goodfellow et al. 2014 with the non-saturating G loss; what the hosts train with: -log sigmoid(l).
+    # Goodfellow et al. 2014 with the non-saturating G loss, -log sigmoid(l), as in the hosts.
     "nonsaturating": GanLoss(lambda a: softplus(-a), softplus, lambda b: softplus(-b)),
-    # The same with the original G loss, log(1 - sigmoid(b)), which saturates where D is sure.
+    # The same with the original G loss, log(1 - sigmoid(b)), which saturates where D is certain.
     "minimax": GanLoss(lambda a: softplus(-a), softplus, lambda b: -softplus(b)),
     # Lim and Ye 2017, Miyato et al. 2018.
     "hinge": GanLoss(lambda a: relu(1 - a), lambda b: relu(1 + b), lambda b: -b),

@@ -1,8 +1,8 @@
-"""GenCo: two further discriminators that differ from D, one by its weights, the other by what it sees.
+"""GenCo: two further discriminators that differ from D, one by its weights, the other by its input.
 
 Cui, Huang, Luo, Zhang, Zhan, Lu, "GenCo: Generative Co-training for Generative Adversarial Networks with Limited Data"
 (AAAI 2022, arXiv:2110.01254). Each of the three has its own adversarial loss and R1, and G has the sum of all three.
-WeCo's is pushed away from D in weight space; DaCo's sees images without some of their frequencies.
+WeCo's discriminator is pushed away from D in weight space; DaCo's sees images without some of their frequencies.
 
 Symbols: N images [N, C, H, W]; B bands of frequencies, square rings from the lowest to the highest; m [N, B], 1 for a
 band that stays. Terms of the loss are [N], the difference of weights [1]."""
@@ -16,20 +16,20 @@ import torch
 
 
 def another(D: torch.nn.Module) -> torch.nn.Module:
-    """Return a discriminator of D's class and arguments with initial weights of its own, all of them trained."""
+    """Return a discriminator with D's class and arguments and separate initial weights, all of them trained."""
     made: Any = D
     kwargs = copy.deepcopy(dict(made.init_kwargs))
     if kwargs.get("block_kwargs"):
-        kwargs["block_kwargs"].pop("freeze_layers", None)  # frozen are pretrained ones; these are not
+        kwargs["block_kwargs"].pop("freeze_layers", None)  # D freezes pretrained layers, these are not pretrained
     device = next(D.parameters()).device
     return type(D)(*made.init_args, **kwargs).train().to(device)
 
 
 def weight_similarity(D: torch.nn.Module, other: torch.nn.Module) -> torch.Tensor:
-    """cos(W_D, W_2) + 1, in [0, 2], W all parameters of a network as one vector; without gradient to D. [1].
+    """Return cos(W_D, W_2) + 1, [1], in [0, 2], with W all parameters of a network as one vector; no gradient to D.
 
-    Left out are parameters that D has frozen, which are buffers of it, and its mapping of labels: with a learning rate
-    of 1/100 its weights are 100 times as large, so it would be nearly all of W."""
+    W does not contain frozen weights, which are buffers of D. It does not contain the mapping network of labels, whose
+    learning rate is 1/100: its weights are 100 times as large, and would dominate W."""
     ours = {name: value for name, value in D.named_parameters() if not name.startswith("mapping.")}
     pairs = [(ours[name].detach(), theirs) for name, theirs in other.named_parameters() if name in ours]
     product = lambda left, right: torch.stack([(a * b).sum() for a, b in zip(left, right, strict=True)]).sum()
@@ -39,16 +39,17 @@ def weight_similarity(D: torch.nn.Module, other: torch.nn.Module) -> torch.Tenso
 
 
 def sample_bands(n: int, bands: int, dropped: int, kept: int, device: torch.device | None = None) -> torch.Tensor:
-    """Draw m [n, bands], bool: `kept` bands at random, other ones for each image, but none of the `dropped` lowest."""
+    """Draw m [n, bands], bool: `kept` random bands for each image, but none of the `dropped` lowest."""
     order = torch.rand([n, bands - dropped], device=device).argsort(dim=1)
     return torch.cat([order.new_zeros([n, dropped], dtype=torch.bool), order < kept], dim=1)
 
 
 def band_of(side: int, bands: int, device: torch.device | None = None) -> torch.Tensor:
-    """The band of each frequency along one axis, in the order of torch.fft, [side]; the band of a pair is the larger.
+    """Return the band of each frequency along one axis, in the order of torch.fft, [side]. The band of a row frequency
+    and a column frequency is the larger of the two.
 
-    Band b holds the places whose distance d from the nearer end is in [floor(H b / 2B), floor(H (b + 1) / 2B)): where
-    side / 2 is less than B, some bands are empty. The middle of an odd side is in none, `bands`."""
+    Band b holds the places whose distance d from the nearer end is in [floor(H b / 2B), floor(H (b + 1) / 2B)). Some
+    bands are empty if side / 2 is less than B. The middle of an odd side is in no band, which is `bands`."""
     place = torch.arange(side, device=device)
     distance = torch.minimum(place, side - 1 - place)
     band = (2 * bands * (distance + 1) + side - 1).div(side, rounding_mode="floor") - 1
@@ -56,10 +57,12 @@ def band_of(side: int, bands: int, device: torch.device | None = None) -> torch.
 
 
 def keep_bands(images: torch.Tensor, m: torch.Tensor) -> torch.Tensor:
-    """Re F^-1( m_ring F x ), F the discrete Fourier transform over rows and columns; images [N, C, H, W], m [N, B].
+    """Return Re F^-1( m_ring F x ), F the discrete Fourier transform over rows and columns; images [N, C, H, W],
+    m [N, B].
 
     Places are counted from both ends, so frequency -1 is as near as 0, and a frequency and its conjugate may be in
-    neighbouring rings. The real part is then what the mean of their two masks gives, with half of the transform."""
+    neighbouring rings. The real part equals a transform with the mean of their two masks, which needs only half of the
+    frequencies."""
     height, width = images.shape[2:]
     rows, columns = (band_of(side, m.shape[1], images.device) for side in (height, width))
     ring = torch.maximum(rows[:, None], columns)

@@ -1,13 +1,13 @@
 """GGDR: a decoder on D's features predicts G's feature maps of the generated image that D sees.
 
 Lee, Kim, Kim, Choi, "Generator Knows What Discriminator Should Learn in Unconditional GANs" (ECCV 2022,
-arXiv:2207.13320). f_r are D's maps of r x r pixels, g_R G's maps [N, C, R, R] of the same image, moved as the
-augmentation moved the image, U doubles the sides:
+arXiv:2207.13320). f_r are D's maps of r x r pixels; g_R are G's maps [N, C, R, R] of the same image, moved in the same
+way as the augmentation moved the image; U doubles the sides:
 
     y_8 = U(W_8 f_4 + b_8),    y_2r = U(W_2r [y_r, f_r] + b_2r),    r = 8 .. R/2
     L_D += weight E_n (1 - mean over pixels of cos(y_R, g_R)),      the cosine over channels
 
-D and decoder learn it from generated images; G gets no gradient."""
+D and decoder get gradients from generated images; G gets no gradient."""
 
 from __future__ import annotations
 
@@ -20,18 +20,19 @@ LARGEST = 64  # the authors' resolution, for images of 256 pixels and more
 
 
 def default_resolution(side: int) -> int:
-    """Return R for images of this side: 64, for small ones a quarter of the side as the authors advise, 8 at least."""
+    """Return R for images of this side: 64, or for small images a quarter of the side as the authors advise, at least
+    8."""
     return min(LARGEST, max(side // 4, 8))
 
 
 def resolutions(side: int) -> list[int]:
-    """Return what R can be for images of this side: powers of two, which both D and G have maps of."""
+    """Return the possible R for images of this side: powers of two for which both D and G have maps."""
     return [2**k for k in range(3, side.bit_length())]
 
 
 def doubled(maps: torch.Tensor) -> torch.Tensor:
-    """Return maps [N, C, h, w] of twice the height and width: a zero after each value, then the filter [1, 3, 3, 1] / 4
-    along both axes, as the hosts' layers enlarge."""
+    """Return maps [N, C, h, w] with twice the height and width, enlarged as in the hosts' layers: a zero after each
+    value, then the filter [1, 3, 3, 1] / 4 along both axes."""
     line = maps.new_tensor([1.0, 3.0, 3.0, 1.0]) / 4
     channels = maps.shape[1]
     weight = line.outer(line).expand(channels, 1, 4, 4)
@@ -48,14 +49,14 @@ class EqualizedPointwise(torch.nn.Module):
         self.gain = 1 / math.sqrt(channels)
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        # The bias comes after the filter, which sees zeros beyond the edge.
+        # The bias comes after the filter, which pads with zeros.
         return doubled(torch.nn.functional.conv2d(maps, self.weight * self.gain)) + self.bias.reshape(1, -1, 1, 1)
 
 
 class FeatureDecoder(torch.nn.Module):
-    """y_R of D's maps f_4 .. f_(R/2).
+    """A decoder of D's maps f_4 .. f_(R/2) to y_R.
 
-    of_D: channels of D's maps by resolution, 4, 8, .. R/2; channels: those of G's maps; resolution: R"""
+    of_D: channels of D's maps by resolution, 4, 8, .. R/2; channels: of G's maps; resolution: R"""
 
     def __init__(self, of_D: Mapping[int, int], channels: int, resolution: int) -> None:
         super().__init__()
@@ -65,7 +66,7 @@ class FeatureDecoder(torch.nn.Module):
             self.layers[str(2 * r)] = EqualizedPointwise(given, channels if 2 * r == resolution else of_D[2 * r])
 
     def forward(self, maps: Mapping[int, torch.Tensor]) -> torch.Tensor:
-        """maps: D's [N, C_r, r, r] by r. Returns [N, C, R, R]."""
+        """Return y_R, [N, C, R, R]. maps: D's [N, C_r, r, r] by r."""
         result: torch.Tensor | None = None
         for name, layer in self.layers.items():
             own = maps[int(name) // 2]

@@ -1,7 +1,7 @@
-"""Labels for a data set of the host that come from outside of it: vectors in a file, one for each image.
+"""Replacement labels for a data set of the host: vectors, one for each image.
 
-The host's classes stay: whatever makes a data set of these images, the loop, a metric or a worker of the data loader,
-has the labels, as if dataset.json held them."""
+The data set keeps the host's class. The loop, metrics and workers of the data loader get these labels when they make a
+data set of these images, as if dataset.json had them."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ import torch
 
 @dataclass(frozen=True)
 class Labels:
-    """values [M, d] float32, by image in the host's order (sorted names); flipped: the same for x-flips, or None if
-    these have the labels of their images."""
+    """Labels of a data set: values [M, d] float32, by image in the host's order (sorted names); flipped: labels of the
+    horizontal flips, or None if flips have the labels of their images."""
 
     values: np.ndarray
     flipped: np.ndarray | None = None
 
 
-_BY_PATH = "_stylegan_plugins_labels"  # on the host's class, which its loop makes data sets of by name
+_BY_PATH = "_stylegan_plugins_labels"  # on the host's class, since its loop makes data sets by class name
 
 
 def use_labels(cls: Any, path: str, labels: Labels) -> None:
-    """Let data sets of a host's class and of this path, with use_labels on, have these labels. In this process."""
+    """Give data sets of a host's class with this path these labels, if they have use_labels, in this process."""
     if _BY_PATH not in vars(cls):
         setattr(cls, _BY_PATH, {})
         load_raw_labels, get_label = cls._load_raw_labels, cls.get_label
@@ -50,7 +50,7 @@ def use_labels(cls: Any, path: str, labels: Labels) -> None:
 
 
 def begin_worker(then: Any, labels: Labels, worker: int) -> None:
-    """Give labels to the data set of a data loader's worker, a new process, and call `then`; as a worker_init_fn."""
+    """Give labels to the data set in a worker process of a data loader, and call `then`. Used as worker_init_fn."""
     info = torch.utils.data.get_worker_info()
     assert info is not None  # we are in one
     use_labels(type(info.dataset), info.dataset._path, labels)  # type: ignore[attr-defined]
@@ -58,8 +58,8 @@ def begin_worker(then: Any, labels: Labels, worker: int) -> None:
 
 
 def matched(hidden: torch.Tensor, embedded: torch.Tensor) -> torch.Tensor:
-    """Return how well features [N, F] go with embedded labels [N, F], [N, 1]: their product over sqrt(F), the labels of
-    unit second moment, as the hosts' D does it."""
+    """Return the scalar product of features [N, F] and embedded labels [N, F], divided by sqrt(F), [N, 1]. Labels are
+    normalised to unit second moment, as in the hosts' D."""
     embedded = embedded * (embedded.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()
     return (hidden * embedded).sum(dim=1, keepdim=True) / math.sqrt(hidden.shape[1])
 
@@ -74,8 +74,8 @@ def embed(G: Any, labels: torch.Tensor | np.ndarray) -> torch.Tensor:
 
 
 def map_embedded(G: Any, z: torch.Tensor, embedded: torch.Tensor, **kwargs: Any) -> torch.Tensor:
-    """Return w of G(z | y) for labels that are embedded already: [N, z_dim], [N, E] -> [N, num_ws, w_dim]. kwargs are
-    those of the host's mapping network, truncation_psi for example."""
+    """Return w of G(z | y) for embedded labels: [N, z_dim], [N, E] -> [N, num_ws, w_dim]. kwargs: arguments of the
+    host's mapping network, such as truncation_psi."""
     device = next(G.parameters()).device
     embedded = torch.as_tensor(embedded, dtype=torch.float32, device=device)
     handle = G.mapping.embed.register_forward_hook(lambda module, inputs, output: embedded)

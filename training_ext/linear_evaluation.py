@@ -19,11 +19,11 @@ Encoder = Callable[[torch.Tensor], torch.Tensor]  # from images [n, C, H, W] in 
 
 @dataclass(frozen=True)
 class Protocol:
-    """How the classifier is trained; the defaults are the authors'.
+    """Settings for training the classifier; the defaults are the authors'.
 
     epochs     over the labelled images
-    rate       learning rate of SGD, without momentum and weight decay; a tenth of it after each of DROPS
-    batch      images of a step
+    rate       learning rate of SGD, without momentum and weight decay; divided by ten after each of DROPS
+    batch      images per step
     crop_area  smallest share of an image's area that a view shows"""
 
     epochs: int = 100
@@ -40,8 +40,9 @@ DROPS = (0.6, 0.75, 0.9)  # of the epochs: 60, 75 and 90 of 100
 
 
 def in_groups(encoder: Encoder, size: int | None, most: int) -> Encoder:
-    """Return an encoder of any number of images, by one that takes whole minibatch-stddev groups of `size` images: at
-    most `most` at a time, the last group filled up from the front. None: a group is the batch, which stays whole."""
+    """Return an encoder for any number of images from an encoder of whole minibatch-stddev groups of `size` images. It
+    takes at most `most` images at a time, and fills the last group up with the first images. size None: a group is the
+    batch, which is not split."""
 
     def encode(images: torch.Tensor) -> torch.Tensor:
         if size is None:
@@ -66,11 +67,11 @@ def fit(
     protocol: Protocol,
     epochs: Callable[[range], Iterator[int]] = iter,
 ) -> torch.nn.Linear:
-    """Return a linear classifier of features. Torch's random numbers decide its start, the order of images and views.
+    """Return a linear classifier of features. torch's random numbers decide its start, the order of images and views.
 
     images   from indices [n] to images [n, C, H, W] in [-1, 1], on the encoder's device
     targets  classes [M], from 0
-    epochs   shows the progress over the epochs"""
+    epochs   from a range to an iterator over it, which may show progress"""
     classifier: torch.nn.Linear | None = None
     for epoch in epochs(range(protocol.epochs)):
         for index in torch.randperm(len(targets)).split(protocol.batch):
@@ -92,7 +93,7 @@ def fit(
 def accuracy(
     classifier: torch.nn.Linear, encoder: Encoder, images: Callable[[torch.Tensor], torch.Tensor], targets: torch.Tensor
 ) -> float:
-    """Return the share of images whose class has the largest logit; arguments as of `fit`."""
+    """Return the share of images whose class has the largest logit; arguments as in `fit`."""
     parts = torch.arange(len(targets)).split(256)
     right = [classifier(encoder(images(index)).float()).argmax(dim=1).cpu() == targets[index] for index in parts]
     return torch.cat(right).double().mean().item()

@@ -1,4 +1,4 @@
-"""The loss of a run with plug-ins: the host's own, with the parts of the methods at their places. Needs a host."""
+"""The loss of a run with plug-ins: the host's loss with the parts of the methods. Needs a host."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ Tensors = tuple[torch.Tensor, torch.Tensor]
 
 
 class PluginLoss(host_loss.StyleGAN2Loss):
-    """The host's StyleGAN2 loss with the parts of a session; takes the host's arguments and those below.
+    """The host's StyleGAN2 loss with the parts of a session; takes the host's arguments and further ones.
 
-    Without parts, and with terms of weight 0, it makes the gradients of the host's loss bit for bit. Path-length
-    regularisation stays the host's. With ADA on, D sees T(ADA(x); omega): omega describes T alone, and the clean image
-    is ADA(x).
+    Without parts, or with terms of weight 0, gradients equal those by the host's loss bit for bit. The host computes
+    path-length regularisation. With ADA on, D sees T(ADA(x); omega): omega describes T alone, and the clean image is
+    ADA(x).
 
     gan_loss          a key of GAN_LOSSES
     r2_gamma          weight of R2, R1's counterpart on generated images; 0: none
@@ -42,7 +42,7 @@ class PluginLoss(host_loss.StyleGAN2Loss):
     g_interval        iterations, each with a step of D, between two steps of G; the session gives it to G's phases
     session           the parts of the active methods, and the position of the run; set when the session is attached
 
-    R2 and the gradient penalty are taken when the host takes R1: lazily, in Dreg, or in every step, in Dboth."""
+    R2 and the gradient penalty are computed together with the host's R1: lazily in Dreg, or in every step in Dboth."""
 
     D: Any
     augment_pipe: Any
@@ -63,7 +63,7 @@ class PluginLoss(host_loss.StyleGAN2Loss):
         self.r2_gamma, self.gradient_penalty, self.g_interval = r2_gamma, gradient_penalty, g_interval
         self.spectral_norm = SpectralNorm(self.D) if d_spectral_norm else None
         self.session: Any = None
-        self.before_G: RandomState | None = None  # before the generated images of this pass; see Session.variant
+        self.before_G: RandomState | None = None  # state before the generated images of this pass; see Session.variant
         # ada's methods take `sync`, stylegan3's `cur_nimg`, `update_emas` and `blur_sigma`.
         self._is_ada = "sync" in inspect.signature(host_loss.StyleGAN2Loss.run_D).parameters
 
@@ -77,16 +77,16 @@ class PluginLoss(host_loss.StyleGAN2Loss):
         gain: float,
         **host: Any,
     ) -> None:
-        """One round of one phase, as the host's training loop calls it: [N, C, H, W] images in [-1, 1], [N, c_dim]
-        labels, [N, z_dim] latents; `gain` multiplies the loss. Gradients are added to `.grad`."""
+        """Add the gradients of one round of one phase to `.grad`. The host's training loop calls this, with images
+        [N, C, H, W] in [-1, 1], labels [N, c_dim] and latents [N, z_dim]; `gain` multiplies the loss."""
         session = self.session
-        gain = gain / self.g_interval if phase[0] == "G" else gain  # the loop's gain is the whole interval
+        gain = gain / self.g_interval if phase[0] == "G" else gain  # the loop's gain is for the whole interval
         if session.begin(phase):
             real_c = session.labels(real_c)
             main, reg = phase[1:] in ("main", "both"), phase[1:] in ("reg", "both")
             on_lines = phase[0] == "D" and reg and self.gradient_penalty != 0
             paired = on_lines or (session.critic.loss or self.gan_loss).paired
-            labels = real_c if paired else gen_c  # a pair, and a line between two images, has one label
+            labels = real_c if paired else gen_c  # both images of a pair or a line have one label
             real, generated = (real_img, real_c), (gen_z, labels)
             with self.normalised_D():
                 if phase[0] == "G":
@@ -96,7 +96,7 @@ class PluginLoss(host_loss.StyleGAN2Loss):
                         super().accumulate_gradients("Greg", real_img, real_c, gen_z, labels, gain=gain, **host)
                     if reg and session.terms("G", phase, main=False, reg=True):
                         self._generator(phase, real, generated, gain, main=False, reg=True)
-                elif main and reg and session.critic is not HOST_CRITIC:  # R1 may need other gradients than its loss
+                elif main and reg and session.critic is not HOST_CRITIC:  # R1 may need other gradients than the loss
                     self._discriminator("Dmain", real, generated, gain, main=True, reg=False)
                     self._discriminator("Dreg", real, generated, gain, main=False, reg=True)
                 else:
@@ -115,7 +115,7 @@ class PluginLoss(host_loss.StyleGAN2Loss):
         both = [term for term in terms if term.on == "both"]
         adversarial = main and critic.logits is not None
         with record_function(f"{phase}_forward"):
-            # Draw, augment, run D: real images only for what compares with them, without gradients.
+            # Draw, augment, run D. Real images are only for comparisons, without gradients.
             made: dict[str, Made] = {}
             if both or (adversarial and gan.paired):
                 with torch.no_grad():
@@ -123,7 +123,7 @@ class PluginLoss(host_loss.StyleGAN2Loss):
             given = session.paired_latents(generated[0], real[1]) if main else None
             if given is None:
                 made["generated"] = self._pass("generated", phase, generated, terms)
-            else:  # pairs: one draw of the augmentations, and no style of another image
+            else:  # pairs: one draw of the augmentations, no style mixing
                 omega = made["real"][0].images.omega if "real" in made else NOTHING
                 with self._mixing(False):
                     made["generated"] = self._pass("generated", phase, given, terms, omega=omega)
@@ -149,8 +149,8 @@ class PluginLoss(host_loss.StyleGAN2Loss):
         self._backward(self._add_terms(0, [term for term in terms if term.on == "nothing"], phase), gain)
 
     def _discriminator(self, phase: str, real: Tensors, generated: Tensors, gain: float, main: bool, reg: bool) -> None:
-        """Make the gradients of D: its adversarial loss, its terms and R1. Generated images come first and, unless a
-        part needs both graphs, have a backward pass of their own, which frees their graph."""
+        """Make the gradients of D: its adversarial loss, its terms and R1. Generated images come first. Unless a part
+        needs both graphs, they have a separate backward pass, which frees their graph."""
         session, critic = self.session, self.session.critic
         gan = critic.loss or self.gan_loss
         terms = session.terms("D", phase, main, reg)
@@ -164,7 +164,7 @@ class PluginLoss(host_loss.StyleGAN2Loss):
         loss: Any = 0
         loss_generated: Any = 0
 
-        if joint:  # no regularisation: a critic has a pass of its own for it
+        if joint:  # no regularisation: with a critic it has a separate pass
             last = self._draw("generated", phase, generated, of_source["generated"])
             first = self._draw("real", phase, real, of_source["real"])
             made["real"], made["generated"] = self._run([first, last])
@@ -195,7 +195,7 @@ class PluginLoss(host_loss.StyleGAN2Loss):
                     self._backward(loss, gain)
                 loss = 0
                 made.clear()
-            del shown  # frees the images before the real ones come
+            del shown  # frees the images before real ones are made
 
         if main or r1 or both or alone["real"]:
             with record_function(f"{phase}_real_forward"):
@@ -203,7 +203,7 @@ class PluginLoss(host_loss.StyleGAN2Loss):
                 made["real"] = made.get("real") or self._pass("real", phase, real, of_source["real"], r1)
                 shown = made["real"][0]
                 self._report_logits("real", shown.logits)
-                if self._is_ada:  # its R1 gives every weight of D a gradient, be it 0: Adam's moments depend on it
+                if self._is_ada:  # its R1 gives every weight of D a gradient, even if 0: Adam's moments depend on it
                     loss = loss + _rows(shown.logits * 0)
 
                 # Adversarial loss and terms of real images, and of both.
@@ -235,8 +235,8 @@ class PluginLoss(host_loss.StyleGAN2Loss):
         """Return WGAN-GP's penalty, weight * (||d D / d T(x')||_2 - 1)^2, [N, 1], at x' = e x + (1 - e) G(z), e uniform
         in [0, 1] for each pair (Gulrajani et al. 2017, arXiv:1704.00028, equation (3)).
 
-        x' passes blur, ADA and augmentations as a real image does, in one draw: where T is affine in the image, as ADA
-        and DiffAugment's own three are, it is on the line between T(x) and T(G(z))."""
+        x' passes blur, ADA and augmentations in one draw, like a real image. If T is affine in the image, as ADA and
+        DiffAugment's three transformations are, T(x') is on the line between T(x) and T(G(z))."""
         raw, labels = self.session.real_images(*real, phase)
         with torch.no_grad():
             between = self.session.generate(generated[0], labels)
@@ -244,7 +244,7 @@ class PluginLoss(host_loss.StyleGAN2Loss):
         clean, kwargs = self.clean(between, labels)
         shown, omega = augmented(self.session.augmentations, clean, "real", phase)
         images = Images("real", phase, between, clean, shown.detach().requires_grad_(True), labels, omega)
-        with self.session.silent():  # these are no real images
+        with self.session.silent():  # these are not real images
             made, _ = make_pass(self.D, self.session.critic, images, (), ("shown",), kwargs, no_weight_gradients)
         penalty = one_centred(made.gradients["shown"])
         training_stats.report("Loss/gradient_penalty", penalty)
@@ -253,11 +253,11 @@ class PluginLoss(host_loss.StyleGAN2Loss):
     # Draw and augment. ----------------------------------------------------------------------------
 
     def _pass(self, *what: Any, **how: Any) -> Made:
-        """Draw the images of a source, augment them, and run D on what it sees of them. Arguments as of `_draw`."""
+        """Draw the images of a source, augment them, and run D on them and their views. Arguments as in `_draw`."""
         return self._run([self._draw(*what, **how)])[0]
 
     def _run(self, drawn: Sequence[Unseen]) -> list[Made]:
-        """Return the passes of sources whose shown images are one batch of D."""
+        """Return the passes of sources whose shown images form one batch of D."""
         terms = {term.name: term for one in drawn for term in one.terms}
         with self.session.naming(list(terms.values())):
             return make_passes(self.D, self.session.critic, drawn, no_weight_gradients)
@@ -273,7 +273,7 @@ class PluginLoss(host_loss.StyleGAN2Loss):
     ) -> Unseen:
         """Draw the images of a source and augment them.
 
-        given: real images or latents, and labels. r1: images whose gradient R1, or R2, takes. omega: draws to use."""
+        given: real images or latents, and labels. r1: the images for the gradient of R1 or R2. omega: draws to use."""
         session, in_D, labels = self.session, phase[0] == "D", given[1]
         gradients = {name for term in terms for name in term.gradients} | ({r1} if r1 else set())
         updating = ("Dmain", "Dboth") if session.critic.logits is not None else ("Gmain", "Gboth")
@@ -289,7 +289,7 @@ class PluginLoss(host_loss.StyleGAN2Loss):
             raw, labels = session.real_images(*given, phase)
         if in_D and (source == "real" or "raw" in gradients):
             raw = raw.detach().requires_grad_("raw" in gradients)
-        with noting_draws(self.augment_pipe if terms else None) as drawn:  # terms alone read `moved`
+        with noting_draws(self.augment_pipe if terms else None) as drawn:  # only terms read `moved`
             clean, kwargs = self.clean(raw, labels, updates)
         shown, used = augmented(session.augmentations, clean, source, phase, omega)
         if in_D and "shown" in gradients and "raw" not in gradients:
@@ -301,7 +301,7 @@ class PluginLoss(host_loss.StyleGAN2Loss):
     def run_G_reading(
         self, z: torch.Tensor, c: torch.Tensor, layers: Sequence[str] = (), update_emas: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
-        """Return images, w, and outputs of layers of G.synthesis, by the host's own run_G."""
+        """Run the host's run_G; return images, w, and outputs of layers of G.synthesis."""
         kwargs = {"sync": True} if self._is_ada else {"update_emas": update_emas}
         synthesis = self.G_synthesis if self._is_ada else self.G.synthesis
         with reading(synthesis, layers) as found:
@@ -309,7 +309,7 @@ class PluginLoss(host_loss.StyleGAN2Loss):
         return images, w, found
 
     def generate(self, z: torch.Tensor, c: torch.Tensor, mixing: bool) -> torch.Tensor:
-        """Return images of G, with style mixing or without; its moving averages stay as they are."""
+        """Return images of G, with style mixing or without. G's moving averages stay as they are."""
         w_avg = self.session.G.mapping.w_avg.clone()
         try:
             with self._mixing(mixing):
@@ -319,7 +319,7 @@ class PluginLoss(host_loss.StyleGAN2Loss):
 
     @contextmanager
     def _mixing(self, on: bool) -> Iterator[None]:
-        """Mix no styles meanwhile, unless `on`."""
+        """A context without style mixing, unless `on`."""
         probability = self.style_mixing_prob
         if not on:
             self.style_mixing_prob = 0
@@ -329,9 +329,9 @@ class PluginLoss(host_loss.StyleGAN2Loss):
             self.style_mixing_prob = probability
 
     def clean(self, raw: torch.Tensor, labels: torch.Tensor, updates: bool = False) -> tuple[torch.Tensor, dict]:
-        """Return what the host's own D would see of images, after blur and ADA, and its further arguments."""
+        """Return the input of the host's D for images, after blur and ADA, and further arguments of D."""
         kwargs: dict[str, Any] = {"sync": True}
-        if not self._is_ada:  # stylegan3's blur of what D sees fades out linearly over the first blur_fade_kimg
+        if not self._is_ada:  # stylegan3's blur of D's input fades out linearly over the first blur_fade_kimg
             seen = self.session.nimg / (self.blur_fade_kimg * 1e3) if self.blur_fade_kimg > 0 else 1
             kwargs = {
                 "blur_sigma": max(1 - seen, 0) * self.blur_init_sigma,
@@ -340,8 +340,8 @@ class PluginLoss(host_loss.StyleGAN2Loss):
         return input_of_D(self, raw, labels, **kwargs)
 
     def see(self, images: Images) -> Pass:
-        """Return the pass of raw images in the place of others, after another draw of ADA and the augmentations, with a
-        graph. No term has read anything of it."""
+        """Return a pass, with a graph, of raw images that replace others, after another draw of ADA and augmentations.
+        It has no layers or gradients for terms."""
         with noting_draws(self.augment_pipe) as drawn:
             clean, kwargs = self.clean(images.raw, images.labels)
         shown, omega = augmented(self.session.augmentations, clean, images.source, images.phase)
@@ -351,8 +351,8 @@ class PluginLoss(host_loss.StyleGAN2Loss):
 
     @torch.no_grad()
     def judge(self, images: torch.Tensor, labels: torch.Tensor, source: Source = "real") -> torch.Tensor:
-        """Return the critic's logits [N, K] of images [N, C, H, W] as they are: neither ADA nor augmentations, but
-        stylegan3's blur, which fades out. No state changes."""
+        """Return the critic's logits [N, K] of images [N, C, H, W] without ADA and augmentations, but with stylegan3's
+        blur, which fades out. No state changes."""
         pipe, self.augment_pipe = self.augment_pipe, None
         try:
             clean, kwargs = self.clean(images, labels)
@@ -369,13 +369,13 @@ class PluginLoss(host_loss.StyleGAN2Loss):
         return Step(phase, self.session.nimg, self.session.round, **passes)
 
     def _add_terms(self, loss: Any, terms: Sequence[Term], phase: str, **made: Made) -> Any:
-        """Add the terms to a loss [N, 1], in their order. They see these passes alone."""
+        """Add the terms to a loss [N, 1], in their order. They only see these passes."""
         count = len(next(iter(made.values()))[0].labels) if made else 1
         for term in terms:
             step = self._step(phase, **{source: for_term(term, passes) for source, passes in made.items()})
             value = self.session.compute(term, step)
             training_stats.report(f"Loss/{term.network}/{term.name}", value)  # before weighting, so that runs compare
-            # [N] counts for each image; [M] of a view by its mean.
+            # [N] is for each image; [M] of a view counts by its mean.
             value = value if len(value) == count else value.mean().expand(count)
             loss = loss + term.weight * value.unsqueeze(1)
         return loss
@@ -392,5 +392,5 @@ class PluginLoss(host_loss.StyleGAN2Loss):
 
 
 def _rows(values: torch.Tensor) -> torch.Tensor:
-    """Return losses [N, K] of each logit as those of each image, [N, 1]."""
+    """Return the mean over K of losses [N, K], [N, 1]."""
     return values if values.shape[1:] == (1,) else values.flatten(1).mean(dim=1, keepdim=True)

@@ -1,12 +1,12 @@
 """MaskedGAN: D sees images without some of their patches and some of their bands of frequencies.
 
 Huang, Cui, Guan, Xiao, Zhan, Lu, Liao, Xing, "Masked Generative Adversarial Networks are Data-Efficient Generation
-Learners" (NeurIPS 2022). There is no code of the authors'. Theirs are the two masks: patches of a grid with a random
-shift, and bands of the spectrum with probabilities that follow the image. All numbers, and the details of the rules
-below, are ours (docs/methods/maskedgan.md says what they were taken from).
+Learners" (NeurIPS 2022). The authors published no code. The two masks are theirs: patches of a grid with a random
+shift, and bands of the spectrum with probabilities that depend on the image. All numbers, and the details of the rules
+below, are ours (docs/methods/maskedgan.md names their sources).
 
-Symbols: N images x [N, C, H, W]; G patches along each side; B bands (training_ext.genco). Everything is linear in the
-images, for given masks: differentiable as often as one likes."""
+Symbols: N images x [N, C, H, W]; G patches along each side; B bands (training_ext.genco). For given masks everything is
+linear in the images, with derivatives of any order."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from training_ext.genco import band_of, keep_bands
 
 @dataclass(frozen=True)
 class ImageMask(Transformation):
-    """T(x; omega) = M_spatial . F^-1( M_spectral F x ), masks of each image's own.
+    """T(x; omega) = M_spatial . F^-1( M_spectral F x ), with separate masks for each image.
 
     =========  ==============================================  ======================================================
     group      omega in [0, 1]                                 strength
@@ -38,7 +38,7 @@ class ImageMask(Transformation):
     bands: int = 64
 
     def draw(self, images: torch.Tensor) -> Omega:
-        """Return omega for images [N, C, H, W]: their bands decide how likely they are masked."""
+        """Return omega for images [N, C, H, W], whose amplitudes determine the probabilities of masked bands."""
         omega = self.sample(len(images), images.shape[2], images.shape[3], images.device)
         if self.masked_bands:
             likely = band_probabilities(images, self.bands, self.masked_bands)
@@ -46,7 +46,7 @@ class ImageMask(Transformation):
         return omega
 
     def sample(self, n: int, height: int, width: int, device: torch.device | None = None) -> Omega:
-        """Returns what does not depend on the images."""
+        """Return the groups of omega that do not depend on the images."""
         if not self.patches:
             return {}
         order = torch.rand([n, self.grid**2], device=device).argsort(dim=1)
@@ -54,7 +54,7 @@ class ImageMask(Transformation):
         return {"patches": masked, "shift": torch.rand([n, 2], device=device)}
 
     def apply(self, images: torch.Tensor, omega: Omega) -> torch.Tensor:
-        """T(images; omega): images [N, C, H, W] in float32 or float64."""
+        """Return T(images; omega): images [N, C, H, W] in float32 or float64."""
         if "bands" in omega:
             images = keep_bands(images, omega["bands"] == 0)
         if "patches" in omega:
@@ -64,12 +64,12 @@ class ImageMask(Transformation):
 
 @torch.no_grad()
 def band_probabilities(images: torch.Tensor, bands: int, masked: float) -> torch.Tensor:
-    """How likely each band of each image is masked, [N, B] in [0, 1]:
+    """Return the probability of masking each band of each image, [N, B] in [0, 1], without gradient:
 
         p_b = min(1, masked a_b / sum_j a_j),   a_b = sum of |F x| over channels and the frequencies of band b
 
-    so that bands of large amplitude, the ones that D could rely on alone, are masked more often, and about `masked` of
-    them at a time. A band without frequencies, or without amplitude, never is. Without gradient."""
+    Bands of large amplitude, on which D could rely alone, are masked more often, about `masked` bands at a time. A band
+    without frequencies, or without amplitude, is never masked."""
     rows, columns = (band_of(side, bands, images.device) for side in images.shape[2:])
     ring = torch.maximum(rows[:, None], columns)
     amplitude = torch.fft.fft2(images.float()).abs().sum(dim=1)  # [N, H, W]
@@ -79,12 +79,12 @@ def band_probabilities(images: torch.Tensor, bands: int, masked: float) -> torch
 
 
 def mask_patches(images: torch.Tensor, patches: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
-    """0 in the patches of a shifted grid; patches [N, G G] 1 or 0, shift [N, 2] in [0, 1].
+    """Set masked patches of a shifted grid to 0; patches [N, G G] 1 or 0, shift [N, 2] in [0, 1].
 
         y[n, c, i, j] = 0   where m_n[g(i + s_n), g'(j + s'_n)] = 1,  else x[n, c, i, j]
         g(i) = floor(G (i mod H) / H),   s_n = floor(shift_n H / G)
 
-    and g', s' with W for columns. The grid goes round: what a shift pushes out comes in at the other end."""
+    and g', s' with W for columns. The grid is cyclic: rows and columns that leave at one end enter at the other."""
     grid = round(patches.shape[1] ** 0.5)
     places = []
     for side, moved in zip(images.shape[2:], shift.unbind(dim=1), strict=True):

@@ -5,7 +5,7 @@ arXiv:1903.05628). Symbols: two latents z1, z2 [N, z_dim] with the same label, a
 
     L_ms = 1 / (d_I / d_z + 1e-5),   d_I = E mean |I2 - I1|,   d_z = E mean |z2 - z1|
 
-as in the authors' code; the paper's ratio d_I / d_z is maximised there by minimising its inverse."""
+This is the authors' code, which maximises the paper's ratio d_I / d_z by minimising its inverse."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ EPSILON = 1e-5
 
 
 def distances(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """Mean absolute difference of each pair, [N]; first, second: [N, ...]."""
+    """Return the mean absolute difference of each pair, [N]; first, second: [N, ...]."""
     return (second - first).abs().flatten(1).mean(dim=1)
 
 
 def mode_seeking_loss(of_images: torch.Tensor, of_latents: torch.Tensor) -> torch.Tensor:
-    """L_ms of the distances of N pairs, of images and of latents, [N] each. Returns []."""
+    """Return L_ms, [], from the distances of N pairs, of images and of latents, [N] each."""
     return 1 / (of_images.mean() / of_latents.mean() + EPSILON)

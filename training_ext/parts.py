@@ -1,10 +1,10 @@
-"""The contract of a method: the parts that it contributes to a run, and what their functions read.
+"""The contract of a method: the parts that it contributes to a run, and the arguments of their functions.
 
-Plain data without a plug-in system. Nothing here imports torch at run time, so that an author's module, and the command
-line, import it for free.
+This is plain data, independent of the plug-in system. It does not import torch at run time, so that the import is fast
+for an author's module and for the command line.
 
 Shapes: N images of this process in one round, C channels, H = W pixels, c_dim the width of a label, M items of a view
-that has a number of its own. Pixel values are in [-1, 1] where nothing has augmented them."""
+with another number of items. Pixel values are in [-1, 1] before augmentations."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ Network = Literal["D", "G"]
 
 
 class ContractError(ValueError):
-    """A part is used or made in a way that the contract does not have. The session adds the plug-in's name.
+    """A part breaks the contract. The session adds the plug-in's name.
 
-    part: the view or the critic at fault; None: the parts at work"""
+    part: the view or the critic at fault; None: the parts that are running"""
 
     def __init__(self, message: str, part: View | Critic | None = None) -> None:
         super().__init__(message)
@@ -33,9 +33,9 @@ class ContractError(ValueError):
 
 
 class Declared(dict):
-    """What a part declared that it reads, by name; reading anything else says what to declare.
+    """The values that a part declared, by name. Reading another value raises an error that says how to declare it.
 
-    what: the argument to name it in"""
+    what: the argument for the declaration"""
 
     def __init__(self, what: str, values: Mapping[str, Any]) -> None:
         super().__init__(values)
@@ -47,7 +47,7 @@ class Declared(dict):
 
     @classmethod
     def of(cls, what: str, names: Iterable[str], values: Mapping[str, Any]) -> Declared:
-        """Return the values of these names, as far as they are there."""
+        """Return the values of these names that exist."""
         return cls(what, {name: values[name] for name in names if name in values})
 
 
@@ -59,7 +59,7 @@ def unmoved(maps: torch.Tensor) -> torch.Tensor:
     return maps
 
 
-# What functions of a method read. -----------------------------------------------------------------
+# Arguments of a method's functions. -----------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -68,17 +68,17 @@ class Images:
 
     source            'real' or 'generated'
     phase             the phase of the host: Gmain, Greg, Dmain, Dreg, or Gboth, Dboth without lazy regularisation
-    raw               [N, C, H, W] from the data set or G; in a phase of D, a leaf of the graph if a gradient by `raw`
-                      is declared
+    raw               [N, C, H, W] from the data set or G; in a phase of D, a leaf of the graph if a part declares a
+                      gradient by `raw`
     clean             [N, C, H, W] after the host's blur and ADA
     shown             [N, C, H, W] after the augmentations, as the critic judges them
     labels            [N, c_dim]
     omega             draws of the augmentations, by augmentation and group
     z                 [N, z_dim] of generated images, else None
     w                 [N, num_ws, w_dim] of generated images, else None
-    index             [N] of real images: their places in the host's data set, else None; None too in a loop that does
+    index             [N] of real images: their places in the host's data set, else None; also None in a loop that does
                       not take its indices from our sampler
-    generator_layers  outputs of layers of G.synthesis, by name, float32: those that a term declares
+    generator_layers  outputs of the layers of G.synthesis that a term declares, by name, float32
     moved             maps [N, C, h, w] of the raw images -> the same, moved as ADA moved the images: the same draw of
                       its geometric transformations, in relative coordinates"""
 
@@ -100,16 +100,16 @@ class Images:
 class Pass:
     """The outputs of D and the critic for one batch: the shown images of a source, or a view.
 
-    images       the images of the source; of a view, those that it was made from
+    images       the images of the source; for a view, the images that it was made from
     view         the name of the view, None for the shown images
     batch        [N, C, H, W] or, of a view, [M, C, H, W]: the input of D
     labels       [N, c_dim] or [M, c_dim]
     targets      targets of the view, else None
     host_logits  [N, 1] of the host's D, None if D did not run
-    layers       outputs of layers of D, by name, float32, as the layers give them: those that a part declares
-    logits       [N, K] of the critic, [N, 1] of the host's; of a view, only with `judged` or `gradient`
-    gradients    of the sum of `logits`, by the images that a term or R1 declares: 'raw' or 'shown', of a view 'batch';
-                 the shape of the images, with a graph
+    layers       outputs of the layers of D that a part declares, by name, float32, unchanged
+    logits       [N, K] of the critic, [N, 1] of the host's; for a view, only with `judged` or `gradient`
+    gradients    of the sum of `logits`, by the images that a term or R1 declares: 'raw' or 'shown', for a view 'batch';
+                 in the shape of the images, with a graph
     views        passes of the views that the term declares, by name"""
 
     images: Images
@@ -117,9 +117,9 @@ class Pass:
     batch: torch.Tensor
     labels: torch.Tensor
     targets: Any = None
-    host_logits: Any = None  # a tensor where D ran
+    host_logits: Any = None  # a tensor if D ran
     layers: Mapping[str, torch.Tensor] = field(default_factory=dict)
-    judged: torch.Tensor | None = None  # what `logits` gives
+    judged: torch.Tensor | None = None  # the value of `logits`
     gradients: Mapping[str, torch.Tensor] = field(default_factory=dict)
     views: Mapping[str, Pass] = field(default_factory=dict)
 
@@ -134,11 +134,11 @@ class Pass:
 
 @dataclass(frozen=True)
 class Step:
-    """One round of one phase, as a term sees it: the passes that it declared, and no other.
+    """One round of one phase, with only the passes that a term declared.
 
     phase      as in `Images`
     nimg       real images shown before this iteration
-    round      gradient accumulation: 0, 1, ... in one optimiser step
+    round      number of the round of gradient accumulation, 0, 1, ... in one optimiser step
     real       the pass of the real images, or None
     generated  the pass of the generated images, or None"""
 
@@ -150,7 +150,7 @@ class Step:
 
     @property
     def one(self) -> Pass:
-        """The only pass of a term on 'each' source, or on one."""
+        """The pass of a term on one source or on 'each' source, which has only one."""
         if self.real is not None and self.generated is not None:
             raise ContractError("a step of a term on 'both' has no one pass; read step.real and step.generated")
         return self.real if self.generated is None else self.generated
@@ -167,7 +167,7 @@ class Batch:
 
     images   [M, C, H, W]
     labels   [M, c_dim]; None: the labels of the source
-    targets  anything that its term reads"""
+    targets  any value for its term"""
 
     images: torch.Tensor
     labels: torch.Tensor | None = None
@@ -179,10 +179,10 @@ class Batch:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """A differentiable transformation of all that D sees, in two steps, so that a draw can be used again.
+    """A differentiable transformation of all images that D sees, in two steps, so that a draw can be used again.
 
     name    key in `Images.omega`
-    sample  images [N, C, H, W] -> omega by group: everything random; [N, k] in [0, 1] if terms are to learn it
+    sample  images [N, C, H, W] -> omega by group: all random values; [N, k] in [0, 1] for terms that learn it
     apply   (images, omega) -> images; differentiable, twice where R1 passes through it
     where   (source, phase) -> whether images of that source are transformed in that phase"""
 
@@ -194,15 +194,16 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class View:
-    """A further batch that the terms that name it read. Two terms that name the same object share it.
+    """A further batch for the terms that name it. Two terms with the same object share it.
 
     name      of the pass in `Pass.views`; terms of other methods may have a view of the same name
-    make      Images -> [N, C, H, W], or a `Batch`; where D sees it, M is a multiple of its minibatch-stddev group
-    on        the source that it is made of, or 'each'
+    make      Images -> [N, C, H, W], or a `Batch`; if D sees it, M is a multiple of D's minibatch-stddev group
+    on        the source of its images, or 'each'
     groups    minibatch-stddev groups: 'own', apart from the shown images; 'shared', across both; 'none': D does not
               see the view
-    judged    whether the critic judges it, too: then its pass has logits
-    gradient  whether its pass has logits and their gradient by its images; these are detached, so it trains no G"""
+    judged    whether the critic also judges it, so that its pass has logits
+    gradient  whether its pass has logits and their gradient by its images; the images are detached, so that G gets no
+              gradient"""
 
     name: str
     make: Callable[[Images], torch.Tensor | Batch]
@@ -218,13 +219,13 @@ class Term:
 
     name              reported before weighting as Loss/<network>/<name>
     network           'D' or 'G'
-    compute           Step -> [N], or [M] of a view of M items, whose mean counts; [1] of a term on 'nothing', whose
-                      step has no pass; called in each round of gradient accumulation
-    weight            0 switches the term off: it is not computed
-    on                the passes that it reads: 'real' or 'generated' images; 'each' in turn, D's generated images
-                      first; 'both' at once, which keeps both graphs for one backward pass; or 'nothing'. On 'each',
-                      a term of G reads generated images only
-    when              the phase: 'main', or 'reg', whose gradients the host multiplies by the interval
+    compute           Step -> [N], or [M] for a view of M items, of which the mean counts; [1] for a term on 'nothing',
+                      whose step has no pass; called in each round of gradient accumulation
+    weight            factor of the term; a term with weight 0 is not computed
+    on                the passes that it reads: 'real' or 'generated' images; 'each' in turn, generated images first;
+                      'both' at once, which keeps both graphs for one backward pass; or 'nothing'. On 'each', a term of
+                      G reads generated images only
+    when              the phase: 'main', or 'reg', for which the host multiplies gradients by the interval
     layers            names of submodules of D whose outputs it reads, for example 'b4.fc'
     generator_layers  names of submodules of G.synthesis, for example 'b16'
     views             further batches that it reads
@@ -244,27 +245,27 @@ class Term:
     active: Callable[[str], bool] = always
 
     def reads(self, source: str) -> bool:
-        """Whether it reads the pass of this source."""
+        """Return whether the term reads the pass of this source."""
         return self.on in (source, "each", "both")
 
 
 @dataclass(frozen=True)
 class Critic:
-    """A replacement for the host's logits: D and G are trained by its logits, and R1, ADA and statistics use them too.
+    """A replacement for the host's logits, which trains D and G; R1, ADA and statistics also use its logits.
 
     name     for errors
-    logits   Pass -> [N, K]; the loss is averaged over K. None: there is no adversarial loss; D does not run for it, and
-             parts that need D or its logits are refused
+    logits   Pass -> [N, K]; the loss is averaged over K. None: no adversarial loss; D does not run for it, and parts
+             that need D or its logits are refused
     layers   names of submodules of D that it reads
     runs_D   False for a critic with its own network: D then runs only for terms that read it
-    loss     its GAN loss; None: that of --gan-loss
-    weight   factor of the adversarial losses of D; 0 switches them off, and R1 with them
-    r1       the images whose gradient R1 takes: 'raw', as the hosts do, or 'shown'; None: no R1
-    joint    D's main step shows it real images, views with shared groups, and generated images in one batch, whose
-             minibatch-stddev groups span them"""
+    loss     its GAN loss; None: the loss of --gan-loss
+    weight   factor of the adversarial losses of D; 0 switches these losses and R1 off
+    r1       the images for the gradient of R1: 'raw', as in the hosts, or 'shown'; None: no R1
+    joint    whether D's main step has real images, views with shared groups, and generated images in one batch, with
+             minibatch-stddev groups across them"""
 
     name: str
-    logits: Any  # Callable[[Pass], torch.Tensor] | None; Any, since what reads it is refused without
+    logits: Any  # Callable[[Pass], torch.Tensor] | None; Any, since parts that need it are refused without it
     layers: Sequence[str] = ()
     runs_D: bool = True
     loss: GanLoss | None = None
@@ -278,12 +279,12 @@ HOST_CRITIC = Critic("host", lambda seen: seen.host_logits)
 
 @dataclass(frozen=True)
 class Head:
-    """A module that is trained with D or with G and is part of neither. It is float32 whatever they are.
+    """A module that is trained with D or with G, but is part of neither. It is always float32.
 
     name      key in the training state, without dots
     module    made in `setup`
-    network   whose phases train it
-    settings  arguments of its optimiser; the others are as in the network's"""
+    network   'D' or 'G': the phases of this network train it
+    settings  arguments of its optimiser; the others are the same as in the network's optimiser"""
 
     name: str
     module: torch.nn.Module
@@ -292,10 +293,10 @@ class Head:
 
 
 class Average:
-    """A copy of a module that follows it: k <- decay k + (1 - decay) p after each main step of D, buffers copied.
+    """A moving average of a module: k <- decay k + (1 - decay) p after each main step of D, buffers copied.
 
     name    key in the training state
-    source  the module that it follows
+    source  the module p
     decay   in [0, 1]
     module  an attribute, not an argument: the copy, without gradients"""
 

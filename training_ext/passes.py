@@ -1,6 +1,6 @@
-"""Passes of D: the images of a source and the views of them, run together where their groups allow it.
+"""Passes of D: the images of a source and their views, run together if their minibatch-stddev groups allow it.
 
-Everything here is a function of its arguments; a pass is made once and never changed."""
+All functions depend on their arguments alone. A pass is made once and never changed."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from training_ext.batches import can_join, join, split
 from training_ext.parts import Augmentation, Batch, ContractError, Critic, Declared, Images, Pass, Source, Term, View
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
-Output = dict[str, torch.Tensor]  # of D for one batch: its layers by name, and its logits as ''
-Made = tuple[Pass, dict[View, Pass]]  # of some images and of all views of them
+Output = dict[str, torch.Tensor]  # D's outputs for one batch: layers by name, and logits as ''
+Made = tuple[Pass, dict[View, Pass]]  # the passes of some images and of their views
 
 
 @contextmanager
 def reading(module: torch.nn.Module, layers: Iterable[str]) -> Iterator[Output]:
-    """Give a dictionary that takes the outputs of submodules of these names, float32, when the module is called.
+    """A context with a dictionary that gets the outputs of submodules of these names, float32, when the module runs.
 
-    They are read by forward hooks, which are gone afterwards: the host copies and pickles its networks."""
+    The context uses forward hooks and removes them afterwards, because the host copies and pickles its networks."""
     found: Output = {}
 
     def note(name: str, module: torch.nn.Module, inputs: Any, output: Any) -> None:
@@ -42,7 +42,7 @@ def reading(module: torch.nn.Module, layers: Iterable[str]) -> Iterator[Output]:
 
 @contextmanager
 def changing(module: torch.nn.Module, changes: Mapping[str, Callable[[torch.Tensor], torch.Tensor]]) -> Iterator[None]:
-    """Let the outputs of submodules of these names be changed by these functions when the module is called."""
+    """A context in which these functions change the outputs of submodules of these names when the module runs."""
 
     def change(by: Callable[[torch.Tensor], torch.Tensor], module: torch.nn.Module, inputs: Any, output: Any) -> Any:
         # A block gives its features and, in some architectures, an image.
@@ -63,7 +63,7 @@ def augmented(
     phase: str,
     given: Mapping[str, Any] = NOTHING,
 ) -> tuple[torch.Tensor, dict[str, Any]]:
-    """Return images after all augmentations, and what these drew. given: draws that are used again, by name."""
+    """Return images after all augmentations, and the draws of these. given: earlier draws to use again, by name."""
     omega: dict[str, Any] = {}
     for augmentation in augmentations:
         if augmentation.where(source, phase):
@@ -74,7 +74,7 @@ def augmented(
 
 
 def read(module: torch.nn.Module, layers: Iterable[str], *args: Any, **kwargs: Any) -> tuple[Any, Output]:
-    """Call a module; return its output, and those of its submodules of these names, float32."""
+    """Call a module; return its output, and the outputs of its submodules of these names, float32."""
     with reading(module, layers) as found:
         return module(*args, **kwargs), found
 
@@ -95,11 +95,11 @@ def minibatch_std_group(D: torch.nn.Module) -> int | None:
 
 @dataclass(frozen=True)
 class Unseen:
-    """The images of a source before D has seen them, and what is asked of their pass.
+    """The images of a source before D has seen them, with the requirements on their pass.
 
-    terms      those that read it
-    gradients  'raw', 'shown': those of the logits that the terms or R1 read
-    kwargs     what the host gives to its D beside images and labels"""
+    terms      terms that read the pass
+    gradients  'raw', 'shown': gradients of the logits that the terms or R1 read
+    kwargs     arguments of the host's D beside images and labels"""
 
     images: Images
     terms: Sequence[Term] = ()
@@ -107,7 +107,7 @@ class Unseen:
     kwargs: Mapping[str, Any] = field(default_factory=dict)
 
     def batches(self) -> dict[View | None, Batch]:
-        """Return the shown images, as None, and the views that the terms read."""
+        """Return the shown images, with the key None, and the views that the terms read."""
         views = [view for term in self.terms for view in term.views if view.on in (self.images.source, "each")]
         found: dict[View | None, Batch] = {None: Batch(self.images.shown, self.images.labels)}
         return found | {view: _batch_of(view, self.images) for view in dict.fromkeys(views)}
@@ -122,9 +122,10 @@ def make_pass(
     kwargs: Mapping[str, Any],
     no_weight_gradients: Callable[[], AbstractContextManager],
 ) -> Made:
-    """Return the pass of some images with all that the critic and the terms read, and those of the terms' views.
+    """Return the pass of some images with everything that the critic and the terms read, and the passes of the terms'
+    views.
 
-    terms, gradients, kwargs   as of `Unseen`
+    terms, gradients, kwargs   as in `Unseen`
     no_weight_gradients        a context in which convolutions make no gradients of weights (the host's)"""
     return make_passes(D, critic, [Unseen(images, terms, gradients, kwargs)], no_weight_gradients)[0]
 
@@ -135,16 +136,16 @@ def make_passes(
     drawn: Sequence[Unseen],
     no_weight_gradients: Callable[[], AbstractContextManager],
 ) -> list[Made]:
-    """Return what `make_pass` does for each of several sources, whose shown images, and the views that share groups
-    with them, are one batch of D in this order: minibatch-stddev groups span the sources."""
+    """Return the result of `make_pass` for each of several sources. Their shown images, and the views that share groups
+    with them, form one batch of D in this order, so that minibatch-stddev groups span the sources."""
     batches = [one.batches() for one in drawn]
     layers = {name for one in drawn for term in one.terms for name in term.layers} | set(critic.layers)
 
-    # Run D on the shown images and on the views that it sees. A batch is known by its source and its view.
+    # Run D on the shown images and on the views that it sees. The key of a batch is its source and its view.
     keys = [(number, view) for number, of_one in enumerate(batches) for view in of_one]
     seen = [key for key in keys if key[1] is None or key[1].groups != "none"]
     outputs: dict[Any, Output] = {}
-    judged_alone = all(view.judged or view.gradient for _, view in seen if view)  # by a critic that may not need D
+    judged_alone = all(view.judged or view.gradient for _, view in seen if view)  # the critic may not need D
     if (critic.runs_D and critic.logits is not None) or layers or not judged_alone:
         groups = [[key for key in seen if key[1] is None or key[1].groups == "shared"]]
         groups += [[key] for key in seen if key[1] is not None and key[1].groups == "own"]
@@ -179,7 +180,7 @@ def _asked(
                 made = replace(made, gradients={"batch": _gradients(made.logits, [made.batch])[0]})
         of_views[view] = made
 
-    # Gradients of the logits, computed once for all that read them.
+    # Gradients of the logits, computed once for all readers.
     wanted = sorted(set(drawn.gradients))
     if wanted:
         with no_weight_gradients():
@@ -189,7 +190,7 @@ def _asked(
 
 
 def for_term(term: Term, made: Made) -> Pass:
-    """Return a pass as a term sees it: with the layers, gradients and views that it declares, and no others."""
+    """Return a pass for a term, with only the layers, gradients and views that it declares."""
     shown, views = made
     of_G = Declared.of("generator_layers", term.generator_layers, shown.images.generator_layers)
     images = replace(shown.images, generator_layers=of_G)
@@ -204,7 +205,7 @@ def for_term(term: Term, made: Made) -> Pass:
 
 
 def _judged(critic: Critic, seen: Pass) -> Pass:
-    """Return a pass with the logits of the critic, if it has any; it sees the layers that it declares."""
+    """Return a pass with the critic's logits, if there are any. The critic only sees the layers that it declares."""
     if critic.logits is None:
         return seen
     try:
@@ -254,8 +255,8 @@ def _run_D(
     layers: set[str],
     kwargs: Mapping[str, Any],
 ) -> dict[Any, Output]:
-    """Run D on several batches; those of one group share their minibatch-stddev groups. In one pass if that changes
-    nothing, else in one for each group."""
+    """Run D on several batches, in one pass if the result is the same, else in one pass for each group. Batches of one
+    group share their minibatch-stddev groups."""
     images = [_concatenated([batches[key].images for key in group]) for group in groups]
     labels = [_concatenated([batches[key].labels for key in group]) for group in groups]
     sizes, size = [len(batch) for batch in images], minibatch_std_group(D)

@@ -6,7 +6,7 @@ import torch
 
 
 def zero_centred(gradient: torch.Tensor) -> torch.Tensor:
-    """Return ||g||_2^2: R1 on real and R2 on generated images are gamma/2 times it (Mescheder, Geiger, Nowozin 2018,
+    """Return ||g||_2^2. R1 on real and R2 on generated images are gamma/2 times this (Mescheder, Geiger, Nowozin 2018,
     arXiv:1801.04406, equations (9) and (10))."""
     return gradient.square().sum([1, 2, 3])
 

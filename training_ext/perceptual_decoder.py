@@ -1,7 +1,7 @@
 """Perceptual discriminators: trainable stages on the maps of a frozen network at several scales.
 
 Sungatullina, Zakharov, Ulyanov, Lempitsky 2018, Image Manipulation with Perceptual Discriminators (arXiv:1809.01396).
-Symbols: f_i maps of the frozen network, from fine to coarse; h_i those of the trainable stages.
+Symbols: f_i maps of the frozen network, from fine to coarse; h_i maps of the trainable stages.
 
     h_1 = g_1(f_1)        h_{i+1} = g_{i+1}([h_i, e_i(f_{i+1})])        logits: o_i(h_i)
 
@@ -17,7 +17,7 @@ from torch.nn.functional import conv2d, leaky_relu
 
 from training_ext.labels import matched
 
-WIDTH, WIDEST = 64, 256  # channels of h_1, which double from stage to stage, up to the second
+WIDTH, WIDEST = 64, 256  # channels of h_1 and of the widest stage; they double from stage to stage
 SMALL = 8  # side of the largest map that has logits
 
 
@@ -40,10 +40,11 @@ class EqualizedConv2d(torch.nn.Module):
 
 
 class PerceptualDecoder(torch.nn.Module):
-    """Logits of maps at several scales: at each pixel of every stage whose side is at most 8, and one for the image.
+    """A decoder of maps at several scales to logits, at each pixel of every stage with a side of at most 8, and one for
+    the image.
 
-    Stages halve the map until its side is below 8 and the coarsest map has entered. With the authors' maps of 256 to 16
-    pixels there are logits at 8x8 and 4x4 pixels and one for the image, as in their code.
+    Stages halve the map until its side is below 8 and the coarsest map has been read. With the authors' maps of 256 to
+    16 pixels there are logits at 8x8 and 4x4 pixels and one for the image, as in their code.
 
     shapes   of the maps [C, h, w], from fine to coarse, each half as large as the one before
     labels   width of the labels, 0: none. They are projected on the mean of the last stage."""
@@ -68,7 +69,7 @@ class PerceptualDecoder(torch.nn.Module):
         self.embed = EqualizedConv2d(labels, channels, kernel=1) if labels else None
 
     def forward(self, levels: Sequence[torch.Tensor], labels: torch.Tensor) -> list[torch.Tensor]:
-        """Logits of each stage, [N, h, w], and of the image, [N, 1]. levels: [N, C, h, w]; labels: [N, c_dim]."""
+        """Return logits of each stage, [N, h, w], and the image, [N, 1]. levels: [N, C, h, w]; labels: [N, c_dim]."""
         hidden, *others = levels
         entering = {str(level.shape[2]): level for level in others}
         logits = []

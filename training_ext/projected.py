@@ -19,11 +19,11 @@ from torch.nn.functional import interpolate, normalize
 LEVELS = 4
 WIDTHS = (64, 128, 256, 512)  # after CCM
 MIXED = (64, 64, 128, 256)  # after CSM
-SIDES = (128, 64, 32, 16)  # after CSM, of images of 256x256; they decide the number of blocks, whatever the images are
+SIDES = (128, 64, 32, 16)  # after CSM, for images of 256x256; they set the number of blocks for images of any size
 CHANNELS = {64: 64, 32: 128, 16: 256, 8: 512}  # of a discriminator's features, by their side
-END = 8  # side at which the last convolution takes them
+END = 8  # side of the last convolution's input
 KERNEL = 4  # of the last convolution, without padding
-PROJECTED = 64  # width in which features and labels are compared
+PROJECTED = 64  # width for comparing features and labels
 EMBEDDED = 128  # width of an embedded label
 SLOPE = 0.2  # of LeakyReLU
 
@@ -38,7 +38,7 @@ class Mixing(torch.nn.Module):
         m_3 = V_3 up(c_3) + b'_3,   m_l = V_l up(m_{l+1} + c_l) + b'_l      CSM, to MIXED channels
 
     up: bilinear, corners aligned, to the size of the level above, twice the size for level 0. It commutes with a 1x1
-    convolution, whose output is made first, at a quarter of the operations. channels: of the levels."""
+    convolution, so the convolution comes first, at a quarter of the operations. channels: of the levels."""
 
     def __init__(self, channels: Sequence[int]) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class Mixing(torch.nn.Module):
         self.requires_grad_(False)
 
     def forward(self, levels: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """Mix levels [N, C, h, w]; returns as many, of twice the side."""
+        """Mix levels [N, C, h, w]; return the same number of levels, with twice the side."""
         mixed = [mix(level) for mix, level in zip(self.ccm, levels, strict=True)]
         result: list[torch.Tensor] = []
         for index in reversed(range(LEVELS)):
@@ -65,7 +65,7 @@ class SpectralConv(torch.nn.Conv2d):
     """A convolution by W / sigma(W), sigma the largest singular value of W as [K, F] (Miyato et al. 2018,
     arXiv:1802.05957): v = W^T u / |.|, u = W v / |.|, sigma = u . W v, in each pass with gradient; u and v constant.
 
-    A pass without gradient, which only judges, leaves u as it was."""
+    A pass without gradient does not change u."""
 
     u: torch.Tensor
 
@@ -86,7 +86,7 @@ class SpectralConv(torch.nn.Conv2d):
 def block(c_in: int, c_out: int, separable: bool) -> torch.nn.Sequential:
     """Make a block that halves the side: [N, c_in, h, w] -> [N, c_out, h/2, w/2].
 
-    Batch norm takes the statistics of the batch, always: nothing reads running ones."""
+    Batch norm always takes the statistics of the batch. Running statistics are not used."""
     if separable:
         convs = [
             SpectralConv(c_in, c_in, kernel_size=3, padding=1, groups=c_in, bias=False),
@@ -99,11 +99,11 @@ def block(c_in: int, c_out: int, separable: bool) -> torch.nn.Sequential:
 
 
 class LevelDiscriminator(torch.nn.Module):
-    """D_l: mixed features of one level to logits.
+    """The discriminator D_l: mixed features of one level to logits.
 
     channels   of the features
-    side       of SIDES: blocks halve it down to END
-    separable  the blocks of the authors' StyleGAN2 configuration; else those of FastGAN
+    side       one of SIDES: blocks halve it down to END
+    separable  whether blocks are from the authors' StyleGAN2 configuration; else from FastGAN's
     labels     width of the labels, 0: none"""
 
     def __init__(self, channels: int, side: int, separable: bool, labels: int) -> None:
@@ -120,7 +120,7 @@ class LevelDiscriminator(torch.nn.Module):
             self.project = torch.nn.Sequential(torch.nn.Linear(EMBEDDED, PROJECTED), torch.nn.LeakyReLU(SLOPE))
 
     def forward(self, features: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Logits [N, K], one for each place: of features [N, C, h, w], and labels [N, c_dim]."""
+        """Return logits [N, K], one for each place, from features [N, C, h, w] and labels [N, c_dim]."""
         logits = self.out(self.blocks(features))
         if self.embed is not None:
             wanted = self.project(self.embed(labels))
@@ -129,10 +129,10 @@ class LevelDiscriminator(torch.nn.Module):
 
 
 class ProjectedDiscriminator(torch.nn.Module):
-    """All that is random or trained: CCM and CSM, and a discriminator for each level.
+    """All random and trained modules: CCM and CSM, and a discriminator for each level.
 
     channels   of the levels of the frozen network
-    separable, labels    as of `LevelDiscriminator`"""
+    separable, labels    as in `LevelDiscriminator`"""
 
     def __init__(self, channels: Sequence[int], separable: bool = True, labels: int = 0) -> None:
         super().__init__()
@@ -142,6 +142,6 @@ class ProjectedDiscriminator(torch.nn.Module):
         )
 
     def forward(self, levels: Sequence[torch.Tensor], labels: torch.Tensor) -> torch.Tensor:
-        """Logits of all levels, [N, K], of levels [N, C, h, w], the finest first, and labels [N, c_dim]."""
+        """Return logits of all levels, [N, K], from levels [N, C, h, w], the finest first, and labels [N, c_dim]."""
         mixed = self.mixing(levels)
         return torch.cat([D(features, labels) for D, features in zip(self.discriminators, mixed, strict=True)], dim=1)

@@ -1,4 +1,4 @@
-"""Resizing images, with the same gradient each time."""
+"""Resizing of images with reproducible gradients."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import torch
 
 
 def area(images: torch.Tensor, size: int) -> torch.Tensor:
-    """Resize images [N, C, H, W] to [N, C, size, size]: pixel i is the mean over pixels floor(i H / size) up to, and
-    without, ceil((i + 1) H / size), and likewise for columns; torch's `area` mode. As two matrix products it has the
-    same gradient each time on a GPU, which torch's has not."""
+    """Resize images [N, C, H, W] to [N, C, size, size]: row i is the mean over rows from floor(i H / size) to
+    ceil((i + 1) H / size) - 1, and likewise for columns. This is torch's `area` mode, as two matrix products, whose
+    gradient on a GPU is reproducible. The gradient of torch's function is not."""
     rows, columns = (_means(side, size, images.dtype, images.device) for side in images.shape[2:])
     return rows @ images @ columns.T
 

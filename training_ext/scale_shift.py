@@ -1,7 +1,7 @@
 """Batch statistics adaptation: scales and shifts of a frozen generator, and latents, fitted to a few images.
 
 Noguchi, Harada: Image Generation From Small Datasets via Batch Statistics Adaptation (ICCV 2019, arXiv:1904.01774).
-Their losses; what takes the place of batch statistics in a StyleGAN is in docs/methods/scale_shift.md."""
+The losses are theirs. docs/methods/scale_shift.md describes the replacement for batch statistics in a StyleGAN."""
 
 from __future__ import annotations
 
@@ -22,38 +22,39 @@ class Latents(torch.nn.Module):
 
 
 def is_scale_or_shift(name: str) -> bool:
-    """Return whether a parameter, `G.synthesis.b4.conv1.affine.bias`, is a scale or a shift of a channel: a bias of the
-    synthesis network. Its input layer in StyleGAN3, whose affine layer places the image, has none."""
+    """Return whether a parameter, such as `G.synthesis.b4.conv1.affine.bias`, is a scale or a shift of a channel. These
+    are the biases of the synthesis network, except in StyleGAN3's input layer, whose affine layer places the image."""
     return name.startswith("G.synthesis.") and name.endswith(".bias") and not name.startswith("G.synthesis.input.")
 
 
 def distance(a: torch.Tensor, b: torch.Tensor, kind: str = "l1") -> torch.Tensor:
-    """Mean |a - b| ('l1') or (a - b)^2 ('l2') of each image, [N]."""
+    """Return the mean |a - b| ('l1') or (a - b)^2 ('l2') of each image, [N]."""
     return ((a - b).abs() if kind == "l1" else (a - b).square()).flatten(1).mean(dim=1)
 
 
 def relative(values: torch.Tensor) -> torch.Tensor:
-    """Losses [N] divided by their mean, without gradient: the mean is 1 whatever the scale, and its gradient is that of
-    the logarithm."""
+    """Return losses [N] divided by their mean, through which no gradient passes. The mean of the result is 1 at any
+    scale, and its gradient is the gradient of the logarithm."""
     return values / values.detach().mean().clamp(min=1e-12)
 
 
 def earth_mover(z: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-    """L_EMD = mean_t min_i |z_i - t|^2 + mean_i min_t |z_i - t|^2, [].
+    """Return L_EMD = mean_t min_i |z_i - t|^2 + mean_i min_t |z_i - t|^2, [].
 
-    z: [N, d]; t: [T, d], draws of N(0, I), the authors' T is 10 N"""
+    z: [N, d]; t: [T, d], draws of N(0, I); the authors' T is 10 N"""
     squared = z.square().sum(dim=1, keepdim=True) - 2 * z @ t.T + t.square().sum(dim=1)
     return squared.amin(dim=0).mean() + squared.amin(dim=1).mean()
 
 
 def deviation(values: Iterable[torch.Tensor], references: Iterable[torch.Tensor]) -> torch.Tensor:
-    """L_re: the mean squared change of each vector of scales or shifts, summed over vectors, []."""
+    """Return L_re, []: the mean squared change of each vector of scales or shifts, summed over vectors."""
     pairs = zip(values, references, strict=True)
     return torch.stack([(value - reference).square().mean() for value, reference in pairs]).sum()
 
 
 def vgg_levels(features: Iterable[torch.nn.Module], images: torch.Tensor) -> list[torch.Tensor]:
-    """Return the outputs of VGG16's layers of VGG16, which are not run any further. features: its layers in order."""
+    """Return the outputs of the layers in VGG16, without running the layers after the last one. features: all layers of
+    the network, in order."""
     levels = []
     for index, layer in zip(range(VGG16[-1] + 1), features, strict=False):
         images = layer(images)
@@ -63,6 +64,6 @@ def vgg_levels(features: Iterable[torch.nn.Module], images: torch.Tensor) -> lis
 
 
 def decayed(lr: float, factor: float, nimg: int, batch: int, every: float) -> float:
-    """Return the learning rate of the iteration after `nimg` images: it is multiplied by `factor` at every `every`-th
-    image, the images of the iteration included."""
+    """Return the learning rate of the iteration after `nimg` images. It is multiplied by `factor` at every `every`-th
+    image, including the images of this iteration."""
     return lr * factor ** int((nimg + batch) // every) if every else lr

@@ -22,8 +22,8 @@ def initial_means(features: np.ndarray, clusters: np.ndarray, k: int, random: np
 
 
 def matching(new: np.ndarray, old: np.ndarray, k: int) -> np.ndarray:
-    """Return the old cluster of each new one, [k], a permutation: that with the most images in both (Kuhn 1955)."""
-    from scipy.optimize import linear_sum_assignment  # here: it takes half a second that other methods need not wait
+    """Return the old cluster of each new one, [k]: the permutation with the most common images (Kuhn 1955)."""
+    from scipy.optimize import linear_sum_assignment  # not at the top: it takes half a second
 
     together = np.zeros([k, k], dtype=np.int64)
     np.add.at(together, (new, old), 1)
@@ -31,11 +31,11 @@ def matching(new: np.ndarray, old: np.ndarray, k: int) -> np.ndarray:
 
 
 class Clusters:
-    """k-means of features, with names that are those of the old clusters, as far as these live on.
+    """k-means of features. New clusters get the numbers of the old clusters with the most common images.
 
-    The first time the start is k-means++, the best of `starts`; then it is the means of the old clusters.
+    The first clustering starts from k-means++, the best of `starts`. Later ones start from the means of old clusters.
 
-    old  [M], or None the first time"""
+    old  [M], or None for the first clustering"""
 
     def __init__(
         self, features: np.ndarray, k: int, old: np.ndarray | None, starts: int, random: np.random.RandomState
@@ -49,5 +49,5 @@ class Clusters:
         self.names = np.arange(k) if old is None else matching(self.kmeans.predict(features), old, k)
 
     def __call__(self, features: np.ndarray) -> np.ndarray:
-        """Return the cluster of each image, [M]: that of the nearest mean."""
+        """Return the cluster with the nearest mean for each image, [M]."""
         return self.names[self.kmeans.predict(features)]

@@ -1,8 +1,8 @@
 """Decoders of frozen features with spectral normalisation, for training loops without a StyleGAN host.
 
-Kumari, Zhang, Shechtman, Zhu 2022 (arXiv:2112.09130), as in the authors' package vision-aided-loss, whose decoders
-differ from those of their StyleGAN2 fork (training_ext.vision_aided): plain layers with spectral normalisation (Miyato
-et al. 2018, arXiv:1802.05957) and BlurPool."""
+Kumari, Zhang, Shechtman, Zhu 2022 (arXiv:2112.09130), as in the authors' package vision-aided-loss. The decoders in
+their StyleGAN2 fork are different (training_ext.vision_aided). These have plain layers with spectral normalisation
+(Miyato et al. 2018, arXiv:1802.05957) and BlurPool."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from torch.nn.utils import spectral_norm
 
 from training_ext.blurpool import BlurPool
 
-WIDTH, WIDTH_FINE = 256, 128  # channels; of features with maps above 8x8 pixels
-WIDE, NARROW = (2, 2, 2, 2), (1, 1, 1, 1)  # padding of the filter of 4 taps: one pixel more, or one less, than before
+WIDTH, WIDTH_FINE = 256, 128  # channels; the second for features with maps above 8x8 pixels
+WIDE, NARROW = (2, 2, 2, 2), (1, 1, 1, 1)  # padding for 4 taps: the map grows, or shrinks, by one pixel
 
 
 class SpectralDecoder(torch.nn.Module):
     """A trainable decoder of levels: maps [N, C, h, w] and a vector [N, F], one map, or one vector.
 
-    Of a map beside a vector (`MultiLevelDViT` of the package): logits at its pixels. Of one map (`SimpleD`) or one
-    vector (`MLPD`): one logit.
+    A map beside a vector (`MultiLevelDViT` of the package) gives logits at its pixels. A single map (`SimpleD`) or
+    vector (`MLPD`) gives one logit.
 
-    shapes    of the levels without N, as `stylegan_plugins.vision.networks.Levels` gives them
+    shapes    of the levels without N, from `stylegan_plugins.vision.networks.Levels`
     classes   number of classes whose embedding is projected on the last hidden layer, 0: none"""
 
     def __init__(self, shapes: Sequence[Sequence[int]], classes: int = 0) -> None:
@@ -52,7 +52,7 @@ class SpectralDecoder(torch.nn.Module):
         return torch.nn.Sequential(blur, convolution, LeakyReLU(0.2), BlurPool(width, NARROW), to_logits)
 
     def forward(self, levels: Sequence[torch.Tensor], labels: torch.Tensor | None = None) -> list[torch.Tensor]:
-        """Logits of each level, [N, h', w'] or, of the last one, [N, 1]. labels: classes [N], integers."""
+        """Return logits of each level, [N, h', w'] or, for the last one, [N, 1]. labels: classes [N], integers."""
         logits = [decode(level).squeeze(1) for decode, level in zip(self.maps, levels[:-1], strict=True)]
         hidden = self.last(levels[-1])
         last = self.out(hidden)

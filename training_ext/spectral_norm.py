@@ -7,8 +7,8 @@ v [F] approximate the singular vectors of its largest singular value sigma(W):
     W_SN = W / sigma(W),   sigma(W) ~ u^T W v
     v <- W^T u / ||W^T u||,   u <- W v / ||W v||,   once after each step of D
 
-The hosts' layers have an equalised learning rate: they multiply their weight by a constant, which is divided out here,
-so that the product is W_SN. Gradients pass through sigma with u and v constant, as in the paper."""
+The hosts' layers have an equalised learning rate: they multiply their weight by a constant. So their weight is W_SN
+divided by this constant. Gradients pass through sigma with u and v constant, as in the paper."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from typing import Any
 import torch
 from torch.nn.functional import normalize
 
-FIRST = 32  # iterations before the first step: the singular vectors of random weights are not known yet
+FIRST = 32  # iterations before the first step, to approximate the singular vectors of random weights
 
 
 class SpectralNorm:
-    """W_SN in the place of W in all layers of D, as long as `applied` lasts. D itself keeps W: its parameters,
-    optimiser, averages and snapshots are those of a run without."""
+    """The replacement of W by W_SN in all layers of D, within the context `applied`. D itself keeps W, so parameters,
+    optimiser, averages and snapshots are the same as without normalisation."""
 
     def __init__(self, D: torch.nn.Module) -> None:
         self.layers = {name: layer for name, layer in D.named_modules() if hasattr(layer, "weight_gain")}
-        random = torch.Generator().manual_seed(0)  # of its own: a run draws the numbers that it draws without
+        random = torch.Generator().manual_seed(0)  # separate, so that the run's random numbers stay the same
         self.u: dict[str, torch.Tensor] = {}
         self.v: dict[str, torch.Tensor] = {}
         for name, layer in self.layers.items():
@@ -39,7 +39,7 @@ class SpectralNorm:
 
     @torch.no_grad()
     def update(self, iterations: int = 1) -> None:
-        """Let u and v follow W."""
+        """Update u and v for the current W."""
         for name, layer in self.layers.items():
             W = layer.weight.flatten(1)
             for _ in range(iterations):
@@ -47,16 +47,16 @@ class SpectralNorm:
                 self.u[name] = normalize(W @ self.v[name], dim=0)
 
     def normalised(self, name: str) -> torch.Tensor:
-        """Return the weight that the layer multiplies by its constant to get W_SN, in the shape of W."""
+        """Return W_SN divided by the layer's constant, in the shape of W."""
         layer: Any = self.layers[name]
         sigma = self.u[name] @ layer.weight.flatten(1) @ self.v[name]
         return layer.weight / (sigma * layer.weight_gain)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Give the layers W_SN; gradients that it gets are added to those of W at the end.
+        """A context in which the layers have W_SN. At the end its gradients are added to the gradients of W.
 
-        W_SN is a leaf meanwhile: the passes of D share no graph, so each can have a backward pass of its own."""
+        W_SN is a leaf within the context, so passes of D share no graph, and each can have a separate backward pass."""
         if self._active:
             yield
             return
@@ -66,7 +66,7 @@ class SpectralNorm:
             for name, layer in self.layers.items():
                 normalised = self.normalised(name)
                 leaf = torch.nn.Parameter(normalised.detach(), requires_grad=normalised.requires_grad)
-                # A layer that the host froze has its weight among the buffers.
+                # The weight of a frozen layer is a buffer.
                 place: Any = layer._parameters if "weight" in layer._parameters else layer._buffers
                 places.append((place, place["weight"], normalised, leaf))
                 place["weight"] = leaf
@@ -90,7 +90,7 @@ class SpectralNorm:
 
 @torch.no_grad()
 def fold(D: torch.nn.Module) -> torch.nn.Module:
-    """Give D the weights with which it was trained, for a use without this module. Returns D itself."""
+    """Give D its normalised weights, for use without this module, and return D."""
     norm = SpectralNorm(D)
     norm.update(FIRST)
     for name, layer in norm.layers.items():

@@ -1,4 +1,4 @@
-"""D's input as the host's own loss makes it: by its run_D, with a stand-in for D."""
+"""D's input from the host's own loss: a call of its run_D with a stand-in for D."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from stylegan_plugins.errors import PluginError
 
 
 class _StandIn(torch.nn.Module):
-    """Takes D's place in the host's run_D, and returns what D would have seen."""
+    """A stand-in for D in the host's run_D, which returns D's input."""
 
     images: torch.Tensor | None = None
 
@@ -20,8 +20,8 @@ class _StandIn(torch.nn.Module):
 
 
 def input_of_D(loss: Any, images: torch.Tensor, labels: torch.Tensor, **kwargs: Any) -> tuple[torch.Tensor, dict]:
-    """Return what D of a host's loss would see of images [N, C, H, W] with labels [N, c_dim], after blur and ADA, and
-    its further arguments. kwargs: those of run_D. Raises PluginError for a fork whose run_D does something else."""
+    """Return D's input in a host's loss for images [N, C, H, W] with labels [N, c_dim], after blur and ADA, and D's
+    further arguments. kwargs: arguments of run_D. Raises PluginError for a fork with a different run_D."""
     D, loss.D = loss.D, _StandIn()
     try:
         result, stand_in = loss.run_D(images, labels, **kwargs), loss.D

@@ -1,7 +1,7 @@
 """Vision-aided adversarial training: decoders of frozen features and their augmentation. Losses: vision_losses.py.
 
 Kumari, Zhang, Shechtman, Zhu 2022 (arXiv:2112.09130). Equations and symbols: docs/methods/vision_aided.md. Needs a
-host, whose layers the decoders are made of."""
+host, since the decoders consist of its layers."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Decoder(torch.nn.Module):
     convolution, and one logit for the vector. With one map alone (`SimpleD`): one logit. Convolutions are the host's,
     with equalised learning rate and low-pass filtered down-sampling.
 
-    shapes    of the levels without N, as `stylegan_plugins.vision.networks.Levels` gives them
-    labels    width of the labels, 0: none. They are projected on the last hidden layer, as the hosts' D does it."""
+    shapes    of the levels without N, from `stylegan_plugins.vision.networks.Levels`
+    labels    width of the labels, 0: none. They are projected on the last hidden layer, as in the hosts' D."""
 
     def __init__(self, shapes: Sequence[Sequence[int]], labels: int = 0) -> None:
         super().__init__()
@@ -47,13 +47,13 @@ class Decoder(torch.nn.Module):
         else:
             halved = conv(last[0], width, kernel_size=3, down=2, activation="lrelu")
             with torch.no_grad():
-                features = halved(torch.zeros([1, *last], device="cpu")).numel()  # where layers are made
+                features = halved(torch.zeros([1, *last], device="cpu")).numel()  # the device on which layers are made
             self.last = torch.nn.Sequential(halved, torch.nn.Flatten(), linear(features, width, activation="lrelu"))
         self.out = linear(width, 1)
         self.embed = linear(labels, width, bias=False) if labels else None
 
     def forward(self, levels: Sequence[torch.Tensor], labels: torch.Tensor) -> list[torch.Tensor]:
-        """Logits of each level, [N, h', w'] or, of the last one, [N, 1]. labels: [N, c_dim]."""
+        """Return logits of each level, [N, h', w'] or, for the last one, [N, 1]. labels: [N, c_dim]."""
         logits = [decode(level).squeeze(1) for decode, level in zip(self.maps, levels[:-1], strict=True)]
         hidden = self.last(levels[-1])
         last = self.out(hidden)
@@ -66,8 +66,8 @@ class Decoder(torch.nn.Module):
 
 
 class AdaptiveAugment:
-    """T_k: the host's ADA pipe with a p of its own, which follows the last level's logits of real images, then cutout,
-    which is always on, as in the authors' loss."""
+    """T_k: the host's ADA pipe with a separate p, then cutout, which is always on, as in the authors' loss. The last
+    level's logits of real images control p."""
 
     def __init__(self, pipe: Any, target: float, kimg: float) -> None:
         self.pipe = pipe

@@ -13,8 +13,8 @@ from training_ext.gan_losses import GanLoss, Loss
 
 
 def sigmoid(target: float) -> GanLoss:
-    """Binary cross-entropy with targets a for real images, 0 for generated ones, and for G a again, as in the authors'
-    code."""
+    """Return binary cross-entropy with the target a for real images, 0 for generated ones, and a for G, as in the
+    authors' code. target: a"""
 
     def towards(value: float) -> Loss:
         return lambda logits: binary_cross_entropy_with_logits(logits, torch.full_like(logits, value), reduction="none")
@@ -23,5 +23,5 @@ def sigmoid(target: float) -> GanLoss:
 
 
 def over_levels(loss: Loss, levels: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Sum over levels of a loss on logits [N, ...], averaged over pixels; [N]."""
+    """Return a loss on logits [N, ...], averaged over pixels and summed over levels; [N]."""
     return torch.stack([loss(logits).flatten(1).mean(dim=1) for logits in levels]).sum(dim=0)

@@ -16,11 +16,11 @@ from stylegan_plugins.errors import DataError
 
 @contextmanager
 def whole(path: Path) -> Iterator[BinaryIO]:
-    """Open a file to write to, which takes its name when it is on the disk, after a block without an error. Folders are
-    made. A device or a pipe is written to as it is: it must not be replaced.
+    """Open a file for writing. It gets its final name after a block without an error, when it is on the disk. Parent
+    folders are made. A device or a pipe is written directly, because it must not be replaced.
 
     Raises DataError if it cannot be written."""
-    partial = path.parent / f"{path.name}.{os.getpid()}.tmp"  # `.` and `/` have no name
+    partial = path.parent / f"{path.name}.{os.getpid()}.tmp"  # `with_name` fails for `.` and `/`
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and not path.is_file():
@@ -40,7 +40,7 @@ def whole(path: Path) -> Iterator[BinaryIO]:
 
 
 def why(error: BaseException, path: Path) -> str:
-    """Return why a file could not be read or written; of a full disk, how much room there is."""
+    """Return why a file could not be read or written; for a full disk, with the free space."""
     if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
         return f"no space left, {shutil.disk_usage(path.parent).free / 1e6:.0f} MB free"
     return getattr(error, "strerror", None) or " ".join(str(error).split())

@@ -1,4 +1,4 @@
-"""Checksums of files. A pickle has none of its own, so a flipped bit in a weight would pass unseen."""
+"""Checksums of files. A pickle contains no checksum, so a flipped bit in a weight would not be noticed."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ CHECKSUMS = "network-snapshots.sha256"
 
 
 def record_checksum(path: Path) -> None:
-    """Note the SHA-256 of a snapshot in its folder, in the format of sha256sum."""
+    """Record the SHA-256 of a snapshot in its folder, in the format of sha256sum."""
     with open(path.parent / CHECKSUMS, "a", encoding="utf-8") as file:
         file.write(f"{_sha256(path)}  {path.name}\n")
 
 
 def check_checksum(path: Path) -> None:
-    """Raise DataError if a snapshot is not what it was when it was written. One without a record passes."""
+    """Raise DataError if a snapshot has changed since it was written. A snapshot without a record passes."""
     known = recorded_checksums(path.parent).get(path.name)
     if known is not None and known != _sha256(path):
         raise DataError(f"{path} is truncated or damaged: its SHA-256 is not the one in {CHECKSUMS}. Use another one.")
 
 
 def recorded_checksums(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of the snapshots in a folder as they were written, by file name."""
+    """Return the recorded SHA-256 of the snapshots in a folder, by file name."""
     record = folder / CHECKSUMS
     lines = record.read_text(encoding="utf-8", errors="replace").splitlines() if record.is_file() else []
     return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
 
 
 def digest_of(file: str | Path | None) -> str:
-    """Return the start of a file's SHA-256, which identifies its content; nothing for no file."""
+    """Return the start of a file's SHA-256, which identifies its content; "" without a file."""
     return "" if file is None else _sha256(Path(file))[:16]
 
 

@@ -1,4 +1,4 @@
-"""One picture, as cameras, scanners and programs write it: what it is, and what it becomes for the hosts."""
+"""Conversion of one picture, as cameras, scanners and programs write it, to an image for the hosts."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ import PIL.ImageOps
 
 from stylegan_plugins.files import datasets
 
-with suppress(ImportError):  # HEIC of telephones, whose names count as pictures from here on
+with suppress(ImportError):  # HEIC of telephones; adds its endings to Pillow's
     import pillow_heif  # type: ignore[import-not-found, unused-ignore]
 
     pillow_heif.register_heif_opener()
 
 FORMATS = (*datasets.FORMATS, "TIFF", "WEBP", "BMP", "DIB", "GIF", "AVIF", "HEIF", "JPEG2000", "PPM", "TGA")
-# Modes of one value a pixel, and how far their values reach: 16 bits, more bits, fractions.
+# Modes with one value per pixel, and their largest values: 16 bits, more bits, fractions.
 DEEP = {"I;16": 65535, "I;16B": 65535, "I;16L": 65535, "I;16N": 65535, "I": 65535, "F": 1}
 GRAY = ("1", "L", "LA", "La", *DEEP)
 
 
 @dataclass(frozen=True)
 class Seen:
-    """A picture as its header has it: its shorter side, mode, and the values that are used if it is deep."""
+    """The properties of a picture: its shorter side, its mode, and the range of its values if it is deep."""
 
     side: int
     mode: str
@@ -38,7 +38,7 @@ class Seen:
 
 
 def look(file: IO[bytes]) -> Seen:
-    """Read what a picture is, of a deep one all of it. Raises one of datasets.BROKEN if it cannot be read."""
+    """Read the header of a picture, or all of a deep picture. Raises one of datasets.BROKEN if it cannot be read."""
     with _open(file) as image:
         side, mode = min(image.size), image.mode
         if mode in DEEP:
@@ -62,9 +62,9 @@ def _extrema(image: PIL.Image.Image) -> Sequence[tuple[float, float]]:
 
 @dataclass(frozen=True)
 class Form:
-    """The form of all pictures in a data set.
+    """The common form of all pictures in a data set.
 
-    ranges   values of deep pictures that become 0 and 255, by mode"""
+    ranges   the values of deep pictures that become 0 and 255, by mode"""
 
     side: int
     gray: bool
@@ -74,9 +74,9 @@ class Form:
 
 @dataclass
 class Made:
-    """A picture of the data set: its bytes and ending, a perceptual hash, and what was done to it in words.
+    """A picture of the data set: its bytes and ending, a perceptual hash, and notes about the changes made to it.
 
-    failed   why there is none"""
+    failed   the reason if it could not be converted"""
 
     data: bytes = b""
     suffix: str = ".png"
@@ -86,7 +86,7 @@ class Made:
 
 
 def convert(data: bytes, form: Form) -> Made:
-    """Return what a picture becomes. Raises one of datasets.BROKEN if it cannot be read."""
+    """Return a picture in this form. Raises one of datasets.BROKEN if it cannot be read."""
     made = Made()
     with _open(io.BytesIO(data)) as opened_image:
         kind, size, mode = opened_image.format, opened_image.size, opened_image.mode
@@ -96,7 +96,7 @@ def convert(data: bytes, form: Form) -> Made:
         if getattr(opened_image, "n_frames", 1) > 1:
             made.notes.append("with several frames or pages, of which the first is taken")
         if kind == "JPEG" and not turned:
-            opened_image.draft(None, (2 * form.side, 2 * form.side))  # much faster, and large enough to scale down
+            opened_image.draft(None, (2 * form.side, 2 * form.side))  # much faster, and still larger than needed
         opened_image.load()
         image = PIL.ImageOps.exif_transpose(opened_image) if turned else opened_image.copy()
     if turned:
@@ -115,7 +115,7 @@ def convert(data: bytes, form: Form) -> Made:
 
 
 def _flat(image: PIL.Image.Image, form: Form, notes: list[str]) -> PIL.Image.Image:
-    """Return a picture in gray or RGB; what is transparent becomes white."""
+    """Return a picture in gray or RGB; transparent pixels become white."""
     if image.mode in DEEP:
         low, high = form.ranges[image.mode]
         values = (np.asarray(image, np.float64) - low) / (high - low)
@@ -137,7 +137,7 @@ def _square(image: PIL.Image.Image, form: Form) -> PIL.Image.Image:
 
 
 def reason(error: BaseException) -> str:
-    """Say why a picture cannot be read."""
+    """Return the reason why a picture cannot be read."""
     if isinstance(error, PIL.UnidentifiedImageError):
         return "it is not a picture of a known kind"
     return f"{' '.join(str(error).split()) or type(error).__name__:.100}"

@@ -1,4 +1,4 @@
-"""Look at a data set before anything is written: the host would die on a bad one with a traceback, half-way."""
+"""Checks of a data set before anything is written. The host would end with a traceback on a bad one, half-way."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from stylegan_plugins.files.sources import is_clutter, open_zip, walk
 
 MODES = {"L": 1, "RGB": 3}
 LABELS = "dataset.json"
-LARGEST = 3e38  # of labels, which are float32
-ORIENTATION = 0x0112  # of EXIF
+LARGEST = 3e38  # the largest label: labels are float32
+ORIENTATION = 0x0112  # the tag of EXIF
 AGAIN = "Give the pictures to train.py again, which prepares them."
-WHOLE, WHOLE_BYTES = 5000, 1 << 30  # the first images are read to their last byte; of the others the header alone
-RULES = 2  # of the scan; another number makes the cache forget
-SETTLED = 2.0  # seconds: some file systems have no finer times, so a younger file may change and keep its time
-FORMATS = ("PNG", "JPEG")  # of images that are opened: Pillow hands others to programs, as PostScript to Ghostscript
+WHOLE, WHOLE_BYTES = 5000, 1 << 30  # the first images are read completely, the headers of others alone
+RULES = 2  # version of the scan's rules; another number invalidates the cache
+SETTLED = 2.0  # seconds: file times may be this coarse, so a younger file may change and keep its time
+FORMATS = ("PNG", "JPEG")  # allowed formats: Pillow passes others to programs, such as PostScript to Ghostscript
 
-# What Pillow's decoders and zipfile raise on broken files: neither has a base class for it.
+# Errors of Pillow's decoders and of zipfile on broken files: neither has a base class for them.
 BROKEN = (
     *(OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, RuntimeError, OverflowError, struct.error),
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, PIL.Image.DecompressionBombError),
@@ -44,11 +44,11 @@ BROKEN = (
 def check_dataset(path: str | Path) -> tuple[int, int, int]:
     """Check every image of a folder or zip that the host's ImageFolderDataset would read.
 
-    Returns the number of images, their side in pixels, and their channels (1 or 3). The cache keeps them while size and
-    time of all files stay as they are.
-    Raises DataError, naming the file, where the hosts would fail: a broken archive, a file that cannot be read, images
-    that are not square, not a power of two in size, not all of one size, neither gray nor RGB, or lie on their
-    side, and labels that the hosts would not read as they are meant."""
+    Returns the number of images, their side in pixels, and their channels (1 or 3). The cache keeps them until the size
+    or time of a file changes.
+    Raises DataError, naming the file, where the hosts would fail: for a broken archive, a file that cannot be read, and
+    labels that the hosts would misread. Images must be square, with a power of two as side, all of one size, gray or
+    RGB, and not rotated by EXIF."""
     images, side, channels = _cached(Path(path), _scan)
     return images, side, channels
 
@@ -86,7 +86,7 @@ def image_names(names: Iterable[str]) -> list[str]:
 
 
 def read_images(path: str | Path) -> tuple[list[str], Iterator[np.ndarray]]:
-    """Return the names and, one by one, the pixels of all images as the host reads them, uint8 [C, H, W]."""
+    """Return the names of all images, and an iterator over their pixels as the host reads them, uint8 [C, H, W]."""
     with _opened(Path(path)) as (files, _):
         names = image_names(files)
     return names, read_named(path, names)
@@ -102,8 +102,8 @@ def read_named(path: str | Path, names: Iterable[str]) -> Iterator[np.ndarray]:
 
 
 def fingerprint(path: str | Path) -> str:
-    """Hash the names and contents of all images. For a zip, contents are known by the archive's checksums. The cache
-    keeps the hash while size and time of all files stay as they are."""
+    """Return a hash of the names and contents of all images. The contents of a zip are identified by the archive's
+    checksums. The cache keeps the hash until the size or time of a file changes."""
     return _cached(Path(path), _fingerprint)
 
 
@@ -133,11 +133,11 @@ def labels_fingerprint(path: str | Path) -> str:
 
 
 def _cached(path: Path, compute: Callable[[Path], Any]) -> Any:
-    """Return what a function returns for a data set, from the cache if no file has changed since."""
+    """Return a function's result for a data set, from the cache if no file has changed since."""
     try:
         stats = _files(path) if path.is_dir() else {"": path.stat()}
     except OSError:
-        return compute(path)  # it says what is wrong
+        return compute(path)  # raises the error
     relevant = set(image_names(stats)) | {"", LABELS}
     times = [(name, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino) for name, s in stats.items() if name in relevant]
     identity = hashlib.sha256(repr((RULES, PIL.__version__, sorted(times))).encode()).hexdigest()
@@ -148,7 +148,7 @@ def _cached(path: Path, compute: Callable[[Path], Any]) -> Any:
         if known["identity"] == identity:
             return known["value"]
     except (OSError, ValueError, LookupError, TypeError):
-        pass  # none, or a damaged one
+        pass  # no cached result, or a damaged one
     began = time.time()
     value = compute(path)
     if all(max(mtime, ctime) / 1e9 < began - SETTLED for _, _, mtime, ctime, _ in times):
@@ -158,13 +158,13 @@ def _cached(path: Path, compute: Callable[[Path], Any]) -> Any:
 
 
 def _files(folder: Path) -> dict[str, os.stat_result]:
-    """Return the files below a folder that the host sees, by their path in it."""
+    """Return the files below a folder that the host sees, by their path in the folder."""
     return walk(folder, links=False)
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[set[str], Callable[[str], Any]]]:
-    """Give the names of the files in a folder or zip, and a function that opens one to read."""
+    """A context with the names of the files in a folder or zip, and a function that opens one for reading."""
     if path.is_dir():
         yield set(_files(path)), lambda name: open(path / name, "rb")  # noqa: SIM115  the caller closes it
         return
@@ -175,7 +175,7 @@ def _opened(path: Path) -> Iterator[tuple[set[str], Callable[[str], Any]]]:
 
 
 def _inspect(path: Path, name: str, open_file: Callable[[str], Any], whole: bool) -> tuple[int, tuple[int, int, str]]:
-    """Return the bytes that were read to check all of an image, and its width, height and color mode."""
+    """Return the number of bytes read for a check of the whole image, and its width, height and color mode."""
     try:
         with open_file(name) as file:
             data = file.read() if whole else b""
@@ -200,8 +200,8 @@ def _inspect(path: Path, name: str, open_file: Callable[[str], Any], whole: bool
 
 
 def _labels_fit(images: list[str], open_file: Callable[[str], Any]) -> bool:
-    """Whether the host reads labels as they are meant: one for each image, all class numbers, or all lists of as many
-    finite numbers."""
+    """Return whether the host reads labels correctly: one for each image, and all class numbers, or all lists of finite
+    numbers with the same length."""
     try:
         with open_file(LABELS) as file:
             rows = json.load(file)["labels"]
@@ -218,9 +218,9 @@ def _labels_fit(images: list[str], open_file: Callable[[str], Any]) -> bool:
 
 
 def check_output(outdir: str | Path) -> None:
-    """Raise DataError if no run directory can be made in `outdir`. Makes nothing."""
+    """Raise DataError if no run directory can be made in `outdir`. Writes nothing."""
     path = Path(outdir).absolute()
-    while not os.path.exists(path):  # Path.exists raises below a folder that may not be entered
+    while not os.path.exists(path):  # Path.exists raises below a folder without permission
         path = path.parent
     if not path.is_dir():
         raise DataError(f"--outdir: {path} is a file; give a folder.")

@@ -1,7 +1,7 @@
 """Decoded images of a data set, in one file that all processes of a machine map into memory.
 
-The file is in the cache, and its name has the data's fingerprint. The pages that were read are in memory once for all
-data-loader workers and ranks, and are the first that the system gives up when memory runs short."""
+The file is in the cache, and its name contains the data's fingerprint. Data-loader workers and ranks share its pages in
+memory. The system frees these pages first when memory runs short."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ from stylegan_plugins.files.atomic import whole
 
 MODES = ("auto", "off", "ram")
 AS_HOST = "Each image is decoded whenever it is used."
-RULES = 1  # of the file; another number makes the cache forget
-SHARE = {"auto": 0.25, "ram": 1.0}  # of the free memory that images may take
-TIMES = 10  # that a run shows each image, for which auto decodes all of them before the first iteration
+RULES = 1  # version of the file's format; another number invalidates the cache
+SHARE = {"auto": 0.25, "ram": 1.0}  # share of the free memory that images may take
+TIMES = 10  # auto decodes all images before the first iteration if the run shows each at least this often
 LEFT = 1 << 30  # bytes that stay free on the disk, for the run
-LARGE = 64 << 20  # bytes of which is told without --cache
-DAYS = 30  # that a file is kept after its last use
+LARGE = 64 << 20  # bytes from which the file is reported without --cache
+DAYS = 30  # days that a file is kept after its last use
 CORES = os.cpu_count() or 1
-OF_HOST = ("_path", "_raw_idx", "_load_raw_image", "image_shape")  # what a data set must have
+OF_HOST = ("_path", "_raw_idx", "_load_raw_image", "image_shape")  # attributes that a data set must have
 
 
 class DecodedImages:
-    """A function in place of a data set's `_load_raw_image`, which returns uint8 [C, H, W] from a file.
+    """A replacement for a data set's `_load_raw_image`, which returns uint8 [C, H, W] from a file.
 
-    rows [N]: raw indices of the images in the file, ascending. Others are decoded."""
+    rows [N]: raw indices of the images in the file, ascending. Other images are decoded."""
 
     def __init__(self, dataset: Any, file: Path, rows: np.ndarray) -> None:
         self.dataset, self.file, self.rows = dataset, file, rows
@@ -63,7 +63,7 @@ class DecodedImages:
         if self._pixels is None:
             try:
                 self._pixels = self.records()["pixels"]
-            except datasets.BROKEN:  # somebody has emptied the cache
+            except datasets.BROKEN:  # the cache was emptied meanwhile
                 return decode(self.dataset, raw_idx)
         return self._pixels[row].view(_Pixels)
 
@@ -77,7 +77,7 @@ class DecodedImages:
         return found.view(np.ndarray)
 
     def header(self) -> bytes:
-        """Return what the file begins with: it is one of NumPy (.npy)."""
+        """Return the header of the file, in NumPy's format (.npy)."""
         header = io.BytesIO()
         fields = {"descr": np.lib.format.dtype_to_descr(self.dtype), "fortran_order": False, "shape": self.rows.shape}
         np.lib.format.write_array_header_1_0(header, fields)
@@ -85,10 +85,10 @@ class DecodedImages:
 
     @property
     def dtype(self) -> np.dtype:
-        return np.dtype([("pixels", np.uint8, self.shape), ("checksum", "<u8")])  # pixels at multiples of 8
+        return np.dtype([("pixels", np.uint8, self.shape), ("checksum", "<u8")])  # pixels start at multiples of 8
 
     def are_right(self) -> bool:
-        """Return whether the file has its checksums, and its first and last image are those of the data set."""
+        """Return whether the checksums of the file are right, and its first and last image equal the data set's."""
         try:
             records = self.records()
         except datasets.BROKEN:
@@ -105,8 +105,8 @@ FLIP = (slice(None), slice(None), slice(None, None, -1))
 
 
 class _Pixels(np.ndarray):
-    """Pixels uint8 [C, H, W]. NumPy flips bytes one by one, which would take most of a loader's time: the copy of the
-    host's `image[:, :, ::-1]` is torch's. Other parts, and copies, are plain arrays."""
+    """Pixels uint8 [C, H, W] whose horizontal flip, the host's `image[:, :, ::-1]`, is copied by torch. NumPy copies it
+    byte by byte, which would take most of a loader's time. Other parts, and copies, are plain arrays."""
 
     def __getitem__(self, key: Any) -> Any:
         part = self.view(np.ndarray)[key]
@@ -118,25 +118,26 @@ class _Pixels(np.ndarray):
         unflipped = plain[FLIP] if plain.ndim == 3 else plain
         if order != "C" or plain.flags.c_contiguous or not unflipped.flags.c_contiguous:
             return plain.copy(order)
-        with warnings.catch_warnings():  # torch cannot keep others from writing to the file's memory, and says so
+        with warnings.catch_warnings():  # torch warns that the file's memory is not writable
             warnings.filterwarnings("ignore", "The given NumPy array is not writable")
             return torch.from_numpy(unflipped).flip(2).numpy()
 
 
 def decode(dataset: Any, raw_idx: int) -> np.ndarray:
-    """Return what the class of a data set reads, uint8 [C, H, W]."""
+    """Return an image as the data set's class decodes it, uint8 [C, H, W]."""
     return type(dataset)._load_raw_image(dataset, raw_idx)
 
 
 def use(dataset: Any, mode: str | None, shown: int, tells: bool = True) -> None:
-    """Let a data set of the host read its images from memory, if they fit and it pays. They are the same, bit for bit.
+    """Let a data set of the host read its images from memory, if they fit and this saves time. Images are the same, bit
+    for bit.
 
     mode   off: never; ram: if they fit into the free memory; auto: if they fit into a quarter of it, and the run shows
-           each image TIMES times or the file is there; None, not given: auto
-    shown  images that the run still shows
-    tells  whether this process says what it does; one of several does
+           each image TIMES times or the file exists already; None, not given: auto
+    shown  number of images that the run will still show
+    tells  whether this process prints messages; only one of several does
 
-    A file that cannot be made or read is no error: images are then decoded as the host does it."""
+    A file that cannot be made or read is not an error: the host then decodes images itself."""
     if mode == "off":
         return
 
@@ -173,12 +174,12 @@ def _use(dataset: Any, mode: str | None, shown: int, say: Callable[[str], None])
     elif mode or size >= LARGE:
         say(f"{rows.size} decoded images, {_mb(size)}, are read from {images.file}")
     with suppress(OSError):
-        os.utime(images.file)  # see _remove_old
+        os.utime(images.file)  # marks its use, for _remove_old
     dataset._load_raw_image = images
 
 
 def _place(dataset: Any, rows: np.ndarray) -> Path:
-    """Return the file for these images of a data set, as this class reads them."""
+    """Return the path of the file for these images of a data set, as its class decodes them."""
     cls = type(dataset)
     identity = repr((RULES, PIL.__version__, cls.__module__, cls.__qualname__, dataset.image_shape)).encode()
     digest = hashlib.sha256(identity + rows.astype("<i8").tobytes()).hexdigest()[:16]
@@ -194,10 +195,10 @@ def _check_room(folder: Path, size: int) -> None:
 
 
 def _make(images: DecodedImages) -> None:
-    """Write the file, in one of the processes that want it. Raises DataError, or one of datasets.BROKEN."""
+    """Write the file, in only one of the processes that need it. Raises DataError, or one of datasets.BROKEN."""
     file, first = images.file, images.rows[0]
     with filelock.FileLock(file.with_suffix(".lock")):
-        if images.are_right():  # another process has made it meanwhile
+        if images.are_right():  # another process has written it meanwhile
             return
         if not np.array_equal(decode(images.dataset, first), decode(images.dataset, first)):
             raise DataError("this data set reads an image in another way each time.")
@@ -221,7 +222,7 @@ def _write(images: DecodedImages) -> None:
 
 def _decoded(dataset: Any, rows: np.ndarray) -> Iterator[np.ndarray]:
     """Yield images of a data set, in order, decoded on all cores."""
-    of_thread = threading.local()  # a data set with an open zip of its own, as a worker has it
+    of_thread = threading.local()  # one data set per thread, as per worker: a zip handle cannot be shared
 
     def one(raw_idx: int) -> np.ndarray:
         if not hasattr(of_thread, "dataset"):
@@ -234,9 +235,9 @@ def _decoded(dataset: Any, rows: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _remove_old(folder: Path) -> None:
-    """Remove files that no run has used for some time, and what a killed process has left."""
+    """Remove files that no run has used for DAYS, and unfinished files of killed processes."""
     for file in folder.iterdir():
-        with suppress(OSError):  # another process does the same
+        with suppress(OSError):  # another process may remove it, too
             if file.stat().st_mtime < time.time() - DAYS * 86400:
                 file.unlink()
 

@@ -1,4 +1,4 @@
-"""Sample data: faces of Noto Color Emoji, which come with the package, and photographs, in the hosts' layout; and a
+"""Sample data in the hosts' layout: faces of Noto Color Emoji, which come with the package, and photographs. Also a
 small pretrained network."""
 
 from __future__ import annotations
@@ -16,28 +16,29 @@ from stylegan_plugins.files.atomic import whole
 if TYPE_CHECKING:
     import PIL.Image
 
-# faces.webp is by benchmarks/noto_faces.py: 32x32 each, 32 in a row, the kinds one after the other. Image sources of
-# Noto Emoji are under the Apache License 2.0, the font under the SIL Open Font License 1.1.
+# benchmarks/noto_faces.py made faces.webp: 32x32 pixels each, 32 in a row, the kinds one after the other. Image sources
+# of Noto Emoji are under the Apache License 2.0, the font under the SIL Open Font License 1.1.
 SHEET = Path(__file__).with_name("faces.webp")
 KINDS = {"smileys": 106, "animals": 35, "people": 564}
 PHOTOGRAPHS = "photographs"
-PHOTOGRAPHED_FACES = 100  # of the 200 images of lfw_subset, the first hundred are faces, the others are not
+PHOTOGRAPHED_FACES = 100  # the first 100 of the 200 images of lfw_subset are faces, the others are not
 SIDE = 32
-# Names that --resume takes: gray portraits of 32x32, trained on `people`; people32.md beside it is its model card.
+# Names that --resume takes. people32: gray portraits of 32x32, trained on `people`; its model card is people32.md.
 NETWORKS = {"people32": Path(__file__).with_name("people32.safetensors")}
 
 
 def network_of(address: str) -> str:
-    """Return the file that a name of NETWORKS stands for, or else what was given. A file of that name wins."""
+    """Return the file that a name of NETWORKS stands for, or else the given address. An existing file of that name
+    wins."""
     return address if Path(address).is_file() else str(NETWORKS.get(address, address))
 
 
 def write_faces(path: Path, kinds: Sequence[str] = ("smileys",), side: int = SIDE) -> int:
-    """Write faces of `kinds`, each a class, as RGB of side x side, at most 32. Returns their number.
+    """Write faces of `kinds`, each a class, as RGB of side x side pixels, at most 32, and return their number.
 
     `photographs` are the 100 gray faces of 25x25 of skimage.data.lfw_subset. Raises DataError if scikit-image, which
     has them, is not installed."""
-    from PIL.Image import Resampling  # here, since `stylegan-plugins list` reads this module
+    from PIL.Image import Resampling  # not at the top, since `stylegan-plugins list` imports this module
 
     images = {kind: _photographs() if kind == PHOTOGRAPHS else _emoji(kind) for kind in kinds}
     labels: list[tuple[str, int]] = []

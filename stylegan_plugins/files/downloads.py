@@ -1,4 +1,4 @@
-"""Data sets and pickles from the network: downloaded once into a cache, resumable, and only complete files are used."""
+"""Downloads of data sets and pickles into a cache. They can be resumed, and only complete files are used."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ NAMED = (
     *("100-shot-obama", "100-shot-grumpy_cat", "100-shot-panda", "100-shot-bridge_of_sighs"),
     *("100-shot-medici_fountain", "100-shot-temple_of_heaven", "100-shot-wuzhen", "AnimalFace-cat", "AnimalFace-dog"),
 )
-ANSWER_SECONDS = 8.0  # to connect, and between two pieces of a file
-ATTEMPTS = 4  # a connection that breaks is taken up again where it broke
-CHUNK = 1 << 14  # what a broken connection can lose
+ANSWER_SECONDS = 8.0  # time to connect, and between two pieces of a file
+ATTEMPTS = 4  # for a broken connection, each from where the last one broke
+CHUNK = 1 << 14  # bytes that a broken connection can lose
 
 
 def address_of(data: str) -> str | None:
-    """Return the address that --data means: an http(s) address itself, or that of a named data set. None: a path.
+    """Return the address that --data means: an http(s) address, or the address of a named data set. None for a path.
 
-    A file or folder of that name wins over a named data set."""
+    An existing file or folder wins over a named data set."""
     if re.match(r"https?://", data, re.IGNORECASE):
         return data
     if data in NAMED and not os.path.exists(data):
@@ -47,7 +47,7 @@ def address_of(data: str) -> str | None:
 def local_data(data: str) -> str:
     """Return the path of a data set given as a path, a name of NAMED or an address, downloaded if it is not cached.
 
-    Raises DataError if it cannot be had, or is no zip."""
+    Raises DataError if it cannot be downloaded, or is not a zip."""
     if not data.strip():
         raise DataError("--data is empty. Give a folder or zip of pictures.")
     address = address_of(data)
@@ -59,9 +59,9 @@ def download(
 ) -> Path:
     """Return the file behind an address, kept in `folder` under its own name, in a sub-folder for its address.
 
-    What is there already is used as it is. A download that was broken off, even by a kill, is taken up where it
-    stopped, unless the file has changed on the server. `check` raises DataError for a file that is not what it should
-    be: it is removed then, and nothing is left under the final name."""
+    An existing file is used without a download. An interrupted download, even of a killed process, is resumed, unless
+    the file has changed on the server. `check` raises DataError for a wrong file, which is then removed, so that no
+    file has the final name."""
     final = place_of(address, folder, suffix)
     if final.exists():
         return final
@@ -69,8 +69,8 @@ def download(
     partial = final.with_name(name + ".part")
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(final.with_name(name + ".part.lock"), timeout=0):  # it dies with its process
-            if not final.exists():  # nobody finished it while we asked
+        with filelock.FileLock(final.with_name(name + ".part.lock"), timeout=0):  # released when its process ends
+            if not final.exists():  # not finished by another process meanwhile
                 _fetch(address, partial)
                 try:
                     check(partial)
@@ -87,7 +87,7 @@ def download(
             f"{option}: {address} is not available ({why}). Connect to the network once, it is kept "
             f"in {folder}; or get the {suffix[1:]} by other means and give its path."
         ) from error
-    except OSError as error:  # the others are such, too
+    except OSError as error:  # last, since the errors above are OSErrors, too
         raise DataError(
             f"{option}: {final} cannot be written ({error}). Make room, or set STYLEGAN_PLUGINS_CACHE to another "
             "folder."
@@ -119,7 +119,7 @@ def check_zip(path: Path) -> None:
 
 
 def _fetch(address: str, partial: Path) -> None:
-    """Download to `partial`, going on after broken connections as long as each attempt brings something."""
+    """Download to `partial`. After a broken connection the download continues, as long as each attempt gets data."""
     for attempt in range(1, ATTEMPTS + 1):
         before = partial.stat().st_size if partial.exists() else 0
         try:
@@ -132,12 +132,12 @@ def _fetch(address: str, partial: Path) -> None:
 
 def _attempt(address: str, partial: Path, have: int) -> None:
     tag = _tag_file(partial)
-    headers = {"Accept-Encoding": "identity"}  # sizes and ranges are those of the file
+    headers = {"Accept-Encoding": "identity"}  # so that sizes and ranges count the file's bytes
     known = tag.read_text().strip() if have and tag.exists() else ""
     if known:
         headers |= {"Range": f"bytes={have}-", "If-Range": known}
     with requests.get(address, headers=headers, stream=True, timeout=ANSWER_SECONDS) as answer:
-        if answer.status_code == requests.codes.requested_range_not_satisfiable:  # what is here is no part of it
+        if answer.status_code == requests.codes.requested_range_not_satisfiable:  # partial is not a part of it
             partial.unlink()
             return _attempt(address, partial, 0)
         answer.raise_for_status()
@@ -145,7 +145,7 @@ def _attempt(address: str, partial: Path, have: int) -> None:
         if going_on and not answer.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
             raise requests.exceptions.InvalidHeader(f"not the range that was asked for: {answer.headers}")
         have = have if going_on else 0
-        # Only a strong tag, or a date, says that two answers are the same bytes.
+        # Only a strong tag, or a date, guarantees the same bytes in two answers.
         mark = answer.headers.get("ETag", "")
         mark = mark if mark.startswith('"') else answer.headers.get("Last-Modified", "")
         tag.write_text(mark)

@@ -1,7 +1,7 @@
-"""State dicts: those of the hosts' networks, and those of other programs, told by their names.
+"""State dicts of the hosts' networks and of other programs, recognised by the names of tensors.
 
-A program with the hosts' architecture under other names is a table of names in LAYOUTS. One with another architecture
-is a line in LACKING, which says what the hosts lack."""
+LAYOUTS has a table of names for each program with the hosts' architecture under other names. LACKING has a line for
+each program with another architecture, and names the feature that the hosts lack."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ ROSINALITY = "rosinality's stylegan2-pytorch"
 
 @dataclass(frozen=True)
 class Layout:
-    """How a program names the tensors of a network.
+    """A program's names for the tensors of a network.
 
-    sign       a name that nobody else gives
-    class_name, kwargs   of the hosts' class that it is
-    program    whose names they are; "" for the hosts' own
-    convert    tensors under the hosts' names; a name that it cannot convert stays as it is"""
+    sign       a name that only this program uses
+    class_name, kwargs   the hosts' class of this network, and a function of its arguments
+    program    name of the program; "" for the hosts' own names
+    convert    returns the tensors under the hosts' names; a name that it cannot convert stays as it is"""
 
     sign: str
     class_name: str
@@ -38,7 +38,7 @@ class Layout:
 
 @dataclass
 class Found:
-    """Networks by key (G, D, G_ema), and lines about them."""
+    """Networks by key (G, D, G_ema), and notes about them."""
 
     networks: dict[str, Network] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -124,7 +124,7 @@ LAYOUTS = (
     Layout("final_conv.0.weight", "Discriminator", shapes.discriminator, ROSINALITY, _rosinality_discriminator),
 )
 
-# Sign of an architecture that the hosts cannot be: whose it is, and why not.
+# Sign of an architecture that the hosts lack -> its program, and the difference.
 LACKING = {
     "blocks.0.to_noise1.weight": (
         "lucidrains' stylegan2-pytorch",
@@ -135,13 +135,13 @@ LACKING = {
     "to_rgbs.0.iwt.ll": ("SWAGAN", "its generator makes wavelets"),
 }
 _SIGNS = "|".join(re.escape(sign) for sign in (*(layout.sign for layout in LAYOUTS), *LACKING))
-_MOST_PREFIXES = 16  # each is looked for in all names
+_MOST_PREFIXES = 16  # a limit, since each is compared with all names
 
 
 def networks_of(name: str, data: Mapping[str, Any]) -> Found:
-    """Return the networks of which a file holds state dicts, by G, D and G_ema.
+    """Return the networks whose state dicts are in a file, by G, D and G_ema.
 
-    Raises DataError for those of an architecture that the hosts lack."""
+    Raises DataError for an architecture that the hosts lack."""
     found, told = Found(), dict[str, list[str]]()
     for key, given in _state_dicts("", data):
         _refuse_lacking(name, given)
@@ -155,7 +155,7 @@ def networks_of(name: str, data: Mapping[str, Any]) -> Found:
             text = f"converted from {layout.program}" if layout.program else f"shapes do not say, so assumed: {UNKNOWN}"
             told.setdefault(text, []).append(key[:50] or "state dict")
     found.notes += [f"{name}: {', '.join(keys)}: {text}." for text, keys in told.items()]
-    if "G" in found.networks and "G_ema" not in found.networks:  # commands make images with G_ema
+    if "G" in found.networks and "G_ema" not in found.networks:  # commands use G_ema for images
         found.networks["G_ema"] = found.networks.pop("G")
     return found
 

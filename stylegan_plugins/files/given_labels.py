@@ -1,4 +1,4 @@
-"""GivenLabels of pictures as people have them: NVIDIA's dataset.json, a labels.csv, or a folder for each class."""
+"""Labels that come with pictures: NVIDIA's dataset.json, a labels.csv, or a folder for each class."""
 
 from __future__ import annotations
 
@@ -18,16 +18,18 @@ from stylegan_plugins.files.datasets import BROKEN
 from stylegan_plugins.files.sources import Source
 
 JSON, CSV = "dataset.json", "labels.csv"  # file names
-BOM = b"\xef\xbb\xbf"  # that Windows' editors put before UTF-8
-CLASSES = 1 << 16  # at most; more is no class number, but a date or an identity
+BOM = b"\xef\xbb\xbf"  # Windows' editors put it before UTF-8
+CLASSES = 1 << 16  # the most classes; a larger number is a date or an identity
 Label = int | list[float]
 
 
 @dataclass(frozen=True)
 class GivenLabels:
-    """of       label of each picture, by name: a class number, or a list of numbers
+    """The labels of pictures.
+
+    of       label of each picture, by name: a class number, or a list of numbers
     classes  names of the classes in the order of their numbers; () if they have none
-    source   where they come from, in words"""
+    source   a description of their source"""
 
     of: Mapping[str, Label]
     classes: Sequence[str] = ()
@@ -39,7 +41,7 @@ class GivenLabels:
         return [numbers[k] for k in range(max(numbers) + 1)] if numbers else []
 
     def check(self, allow_empty: bool) -> None:
-        """Raise DataError if classes have no picture, unless the user allows it."""
+        """Raise DataError if a class has no picture, unless the user allows it."""
         counts = self.counts()
         empty = [number for number, count in enumerate(counts) if not count]
         if empty and not allow_empty:
@@ -50,7 +52,7 @@ class GivenLabels:
             )
 
     def summary(self) -> str:
-        """Say how many pictures are in each class, in one line."""
+        """Return one line with the number of pictures in each class."""
         counts = self.counts()
         if not counts:
             width = len(next(iter(self.of.values())))  # type: ignore[arg-type]
@@ -63,8 +65,8 @@ class GivenLabels:
 
 
 def read(source: Source, pictures: Sequence[str]) -> GivenLabels | None:
-    """Return the labels of pictures, None if there are none. dataset.json counts before labels.csv, and that before
-    folders. Both files may lie in a folder of the source, and count for what is in it.
+    """Return the labels of pictures, None if there are none. dataset.json has priority over labels.csv, and this over
+    folders. Both files may lie in a folder of the source, and then apply to the pictures in that folder.
 
     Raises DataError, naming the first label that is wrong."""
     for name, rows_of in ((JSON, _rows_of_json), (CSV, _rows_of_csv)):
@@ -94,7 +96,7 @@ Rows = list[tuple[str, Any]]  # (name of a picture, label)
 
 
 def _rows_of_json(source: Source, file: str) -> tuple[Rows, list[str]]:
-    """Return rows, and the names of classes that a dataset.json of ours has."""
+    """Return rows, and the names of classes that a dataset.json of this package has."""
     where = f"{file} in {source.path}"
     data = _content(source, file)
     try:
@@ -138,14 +140,14 @@ def _rows_of_csv(source: Source, file: str) -> tuple[Rows, list[str]]:
 
 
 def _from_folders(source: Source, pictures: Sequence[str]) -> GivenLabels | None:
-    """The first folders in which pictures differ are classes."""
+    """Return labels from folders: the first level of folders in which pictures differ is their class."""
     parts = [PurePosixPath(name).parts[:-1] for name in pictures]
     shared = sum(1 for _ in itertools.takewhile(lambda level: len(set(level)) == 1, zip(*parts, strict=False)))
-    if not parts or any(len(part) == shared for part in parts):  # some are in no folder
+    if not parts or any(len(part) == shared for part in parts):  # some are not in a folder
         return None
     folders = [part[shared] for part in parts]
     classes = sorted(set(folders))
-    # The folders that the hosts' dataset_tool.py makes are no classes.
+    # The hosts' dataset_tool.py makes folders that are not classes.
     if all(name.isdecimal() and len(name) == 5 for name in classes) and all(
         PurePosixPath(name).name.startswith("img0") for name in pictures
     ):
@@ -155,7 +157,7 @@ def _from_folders(source: Source, pictures: Sequence[str]) -> GivenLabels | None
     return GivenLabels(of, classes, f"the folders in {source.path}")
 
 
-# Three ways to compare names, each more generous than the one before.
+# Three ways to compare names, each less strict than the one before.
 def _plain(name: str) -> str:
     return unicodedata.normalize("NFC", str(PurePosixPath(name.replace("\\", "/").strip().lstrip("/"))))
 
@@ -173,8 +175,8 @@ def _base(name: str) -> str:
 
 
 def _matched(rows: Rows, folder: str, pictures: Sequence[str], where: str) -> dict[str, Any]:
-    """Return the label of each picture. Names in rows are as in the source, or as in the folder of their file; if those
-    do not fit, letter case, then endings, then folders are not looked at."""
+    """Return the label of each picture. Names in rows are paths in the source, or in the folder of their file. If they
+    do not fit, letter case is ignored, then endings, then folders."""
     in_folder = {name: _plain(name).removeprefix("" if folder == "." else f"{folder}/") for name in pictures}
     for key in (_plain, _caseless, _stem, _base):
         by_key: dict[str, tuple[str, Any]] = {}
@@ -237,7 +239,7 @@ def _kind(label: Any) -> tuple[str, int]:
 
 
 def _is_number(value: Any) -> bool:
-    """Whether it is a finite number that float32 holds."""
+    """Return whether a value is a finite number in the range of float32."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 3e38
 
 

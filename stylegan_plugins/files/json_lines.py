@@ -1,4 +1,4 @@
-"""JSON from run directories, which may come from elsewhere: sizes and depth are limited, and only files are opened."""
+"""JSON from run directories, which may be a stranger's: sizes and depth are limited, and only files are opened."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 
 from stylegan_plugins.errors import DataError
 
-MOST_LETTERS = 1 << 24  # of an object: Python needs up to 20 times as much memory for it
-MOST_DEPTH = 64  # of lists and objects in each other; the hosts' have four
+MOST_LETTERS = 1 << 24  # of an object, for which Python needs up to 20 times as much memory
+MOST_DEPTH = 64  # of nested lists and objects; the hosts' files have four levels
 MOST_BYTES = 1 << 29  # of a file; statistics of 25,000 kimg are some 30 MB
 
 
 def parse(text: str) -> dict[str, Any]:
-    """Read a JSON object. Raises ValueError if it is none, too long, or nested too deeply."""
+    """Read a JSON object. Raises ValueError if it is not an object, too long, or nested too deeply."""
     if len(text) > MOST_LETTERS:
         raise ValueError(f"it has more than {MOST_LETTERS} letters")
     try:
@@ -24,7 +24,7 @@ def parse(text: str) -> dict[str, Any]:
         raise ValueError("it is nested too deeply") from error
     if not isinstance(found, dict):
         raise ValueError("it is not a JSON object")
-    if text.count("[") + text.count("{") <= MOST_DEPTH:  # as in nearly every line: a walk through it takes longer
+    if text.count("[") + text.count("{") <= MOST_DEPTH:  # true for nearly every line, and faster than the loop below
         return found
     level: list[Any] = [found]
     for _ in range(MOST_DEPTH):
@@ -43,8 +43,8 @@ def read(path: Path) -> Iterator[dict[str, Any] | None]:
 
 
 def read_from(path: Path, start: int) -> Iterator[tuple[dict[str, Any] | None, int]]:
-    """Yield (object, where to read on) of the lines after `start` bytes: the end of the line, or its beginning if it
-    does not end yet. Otherwise as `read`."""
+    """Yield (object, position to continue at) of the lines after `start` bytes. The position is the end of the line, or
+    its beginning if it is incomplete. Otherwise as `read`."""
     try:
         if path.exists() and not path.is_file():
             raise DataError(f"{path} is not a regular file; remove it.")

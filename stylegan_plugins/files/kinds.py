@@ -1,4 +1,4 @@
-"""Kinds of files, known by their first bytes: what is given in place of a network or of pictures, and a cure."""
+"""Kinds of files that users give by mistake instead of networks or pictures, recognised by their first bytes."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import NoReturn
 
 from stylegan_plugins.errors import DataError
 
-HEAD = 512  # bytes that are looked at
+HEAD = 512  # number of first bytes
 _AGAIN = "Download the network itself: on GitHub and Hugging Face its address has `raw` or `resolve` in it."
 _PICTURE = "Pictures are a data set: give their folder or zip with --data."
 _UNPACK = "Unpack it, and give the network in it"
 _OTHER = "Use a network of PyTorch: a pickle of a host, a .pt file of torch.save, or safetensors."
 
-# Pattern of the first bytes, what the file is, what helps.
+# Pattern of the first bytes, kind of the file, remedy.
 _KINDS = tuple(
     (re.compile(pattern, re.DOTALL | re.IGNORECASE), what, cure)
     for pattern, what, cure in (
@@ -42,12 +42,12 @@ _KINDS = tuple(
 
 
 def kind_of(head: bytes) -> tuple[str, str] | None:
-    """Return what a file with these first bytes is, and the cure where a network is expected; None if not known."""
+    """Return the kind of a file with these first bytes, and the remedy where a network is expected; None if unknown."""
     return next(((what, cure) for pattern, what, cure in _KINDS if pattern.match(head)), None)
 
 
 def refuse_other_kinds(name: str, head: bytes) -> None:
-    """Raise DataError if these first bytes are of a file that holds no network."""
+    """Raise DataError if these first bytes belong to a kind of file without networks."""
     if found := kind_of(head):
         raise other_kind(name, *found)
 
@@ -59,7 +59,7 @@ def refuse_text(name: str, head: bytes) -> None:
 
 
 def refuse_zip(name: str, members: list[str]) -> NoReturn:
-    """Raise DataError for a zip with these members, which `torch.save` has not written."""
+    """Raise DataError for a zip with these members that `torch.save` has not written."""
     ends = {Path(member).suffix.lower() for member in members}
     inner = [member for member in members if member.endswith((".pkl", ".pt", ".pth", ".ckpt", ".safetensors"))]
     if inner:
@@ -70,5 +70,5 @@ def refuse_zip(name: str, members: list[str]) -> NoReturn:
 
 
 def other_kind(name: str, what: str, cure: str) -> DataError:
-    """Return the error for a file that holds no network."""
+    """Return the error for a file without networks."""
     return DataError(f"{name} is {what}, not a network. {cure}")

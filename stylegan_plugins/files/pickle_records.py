@@ -1,7 +1,7 @@
 """The names that a network pickle may use: records of tensors, arrays and modules, and plain containers.
 
-Nothing here is a tensor, an array or a class of torch or NumPy until all of a pickle is read: a pickle may change the
-state of whatever it has made, and theirs reach memory that is not theirs."""
+Nothing here is a tensor, an array or a class of torch or NumPy until all of a pickle is read. A pickle may change the
+state of every object that it makes, and a changed tensor or array could reach foreign memory."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MOST_AXES = 16
 
 
 class UntrustedPickle(DataError):
-    """A pickle refers to something that tensors and recorded arguments do not need, or to more than they do."""
+    """A pickle refers to names that tensors and recorded arguments do not need, or to more objects than they need."""
 
 
 _DTYPES = {name: value for name, value in vars(torch).items() if isinstance(value, torch.dtype)}
@@ -38,11 +38,11 @@ STORAGES = {
 LEGACY = (0x1950A86A20F9469CFC6C, 1001)  # how torch.save begins: a magic number and a version
 
 
-# --- Records: what a pickle makes, until all of it is read. ---
+# --- Records: the objects of a pickle while it is read. ---
 
 
 class Noted(Record):
-    """An object whose class is noted and not used: a module of torch or a persistent object of a host."""
+    """An object whose class is recorded but not used: a module of torch or a persistent object of a host."""
 
     def __init__(self, class_name: str, source: str = "", tensorflow: bool = False) -> None:
         self.class_name, self.source, self.tensorflow = class_name, source, tensorflow
@@ -55,7 +55,7 @@ class Noted(Record):
 
 
 class Stranger(Record):
-    """A reference to a name that is not known here, or an object of such a class. It stays a name."""
+    """A reference to an unknown name, or an object of an unknown class. It stays a name."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -65,7 +65,7 @@ class Stranger(Record):
 
 
 class StorageRecord(Record):
-    """The numbers of tensors: a part of the file's own bytes; `count` of them."""
+    """The `count` elements of tensors, as a part of the file's own bytes."""
 
     def __init__(self, dtype: torch.dtype, data: memoryview, count: int) -> None:
         self.dtype, self.data, self.count = dtype, data, count
@@ -74,13 +74,13 @@ class StorageRecord(Record):
     def flat(self) -> torch.Tensor:
         if not len(self.data):
             return torch.empty([0], dtype=self.dtype)
-        if self.dtype == torch.bool:  # a byte of 2 would be neither
+        if self.dtype == torch.bool:  # a byte must be 0 or 1
             return torch.frombuffer(bytearray(self.data), dtype=torch.uint8) != 0
         return torch.frombuffer(bytearray(self.data), dtype=self.dtype)
 
 
 class TensorRecord(Record):
-    """A tensor that lies within its storage, no element twice."""
+    """A tensor that lies within its storage and uses no element twice."""
 
     def __init__(self, storage: Any, offset: Any, size: Any, stride: Any, *_unused: Any) -> None:
         if not isinstance(storage, StorageRecord):
@@ -109,7 +109,7 @@ def _parameter(data: Any = None, *_unused: Any) -> Any:
 
 
 def _typed_tensor(_function: Any, _type: Any, args: Any, _state: Any = None) -> Any:
-    """A parameter that has further attributes, which are left out."""
+    """Return the tensor of a parameter with further attributes, which are dropped."""
     return args[0] if short(args) and isinstance(args[0], TensorRecord) else TensorRecord(*args)
 
 
@@ -121,7 +121,7 @@ def short(values: Any) -> tuple:
 
 
 class DTypeRecord(Record):
-    """In place of numpy.dtype, whose own state is trusted by NumPy."""
+    """A replacement for numpy.dtype, because NumPy does not check the state of a pickled one."""
 
     def __init__(self, kind: Any, *_unused: Any) -> None:
         if not isinstance(kind, str) or not re.fullmatch(r"[?biufcSUa]\d{0,3}", kind):
@@ -136,7 +136,7 @@ class DTypeRecord(Record):
 
 
 class ArrayRecord(Record):
-    """In place of numpy.ndarray, likewise: a shape, a type and bytes."""
+    """A replacement for numpy.ndarray, for the same reason: a shape, a type and bytes."""
 
     def __init__(self, *_unused: Any) -> None:
         self.state: tuple = (1, (0,), DTypeRecord("f4"), False, b"")
@@ -155,32 +155,32 @@ class ArrayRecord(Record):
         return np.frombuffer(content, kind.dtype).reshape(shape, order="F" if fortran else "C").copy()
 
 
-# --- What a pickle may call. ---
+# --- Functions and classes that a pickle may call. ---
 
 
 class Unknown(Global):
-    """A name that is not known here."""
+    """An unknown name."""
 
 
 def _numbers(values: tuple) -> tuple:
-    """Return values that are numbers or None. Raises UnpicklingError for others, which may be of any size."""
+    """Return values that are numbers or None. Raises UnpicklingError for other values, which may have any size."""
     if not all(value is None or isinstance(value, int | float) for value in values):
         raise pickle.UnpicklingError("an argument that is not a number")
     return values
 
 
 class Reachable:
-    """All that a pickle can reach, by the name that it gives; all of it is ours.
+    """The table of all names that a pickle may use. It contains only objects of this package.
 
-    Objects of unknown classes become their names, so that networks beside them can be read; a call of anything unknown
-    is refused."""
+    Objects of unknown classes become their names, so that networks beside them can be read. A call of an unknown
+    function is refused."""
 
     advice = ADVICE
 
     def __init__(self, name: str, allowance: Allowance) -> None:
         self.name, self.allowance = name, allowance
         self.functions: dict[str, Callable] = {
-            "argparse.Namespace": dict,  # its attributes are left out
+            "argparse.Namespace": dict,  # without its attributes
             "collections.OrderedDict": self.dictionary,
             "builtins.set": lambda items=(): set(self.keys(items)),
             "builtins.frozenset": lambda items=(): frozenset(self.keys(items)),
@@ -220,7 +220,7 @@ class Reachable:
         if module == "torch" and name in _DTYPES:
             return _DTYPES[name]
         if re.fullmatch(r"torch\.nn\.modules\.\w+", module) and name.isidentifier():
-            return Global(full, lambda: Noted(name))  # the class itself is never looked up
+            return Global(full, lambda: Noted(name))  # the class is never looked up
 
         def refuse(*_args: Any) -> None:
             raise UntrustedPickle(f"{self.name} refers to {full}, which a network does not need. {self.advice}")
@@ -247,7 +247,7 @@ class Reachable:
         return {unpickling.checked_key(key): value for key, value in pairs}
 
     def bytes(self, text: Any = "", encoding: str = "latin1") -> bytes:
-        """Bytes in protocol 2 are text and an encoding; bytes of a number of zeros are nobody's."""
+        """Return bytes, which protocol 2 writes as text and an encoding. A number, as in bytes(8), is refused."""
         if not isinstance(text, str | bytes | bytearray):
             raise pickle.UnpicklingError(f"bytes of a {type(text).__name__}")
         self.allowance.take(len(text))
@@ -265,7 +265,7 @@ class Reachable:
         return torch.device(kind) if index is None else torch.device(kind, *_numbers((index,)))
 
     def persistent(self, meta: Any) -> Noted:
-        """Note a persistent object of a host by name; its source is kept as text."""
+        """Record a persistent object of a host by name; its source is kept as text."""
         name, source = (meta.get("class_name"), meta.get("module_src", "")) if isinstance(meta, dict) else (None, None)
         if not isinstance(name, str) or not isinstance(source, str):
             raise pickle.UnpicklingError("a persistent object without a class name")
@@ -281,7 +281,7 @@ class Reachable:
         return np.frombuffer(data.encode("latin1") if isinstance(data, str) else data, kind.dtype)[0]
 
     def storage(self, data: Any) -> StorageRecord:
-        """Read what torch puts around the numbers of a tensor: pickles in the pickle, a count, and the numbers."""
+        """Read torch's format of a tensor's elements: pickles within the pickle, a count, and the elements."""
         if not isinstance(data, bytes):
             raise pickle.UnpicklingError("a tensor's storage is not bytes")
         if data[:2] == b"PK":
@@ -290,7 +290,7 @@ class Reachable:
         parts = functools.partial(unpickling.run, file, self.find_storage, lambda identifier: identifier)
         if (parts(self.allowance), parts(self.allowance)) != LEGACY:
             raise pickle.UnpicklingError("a tensor's storage has another format")
-        parts(self.allowance)  # of the machine that wrote it
+        parts(self.allowance)  # properties of the machine that wrote it
         kind, dtype, key, _location, count, *_view = parts(self.allowance)
         if kind != "storage" or not isinstance(dtype, torch.dtype) or parts(self.allowance) != [key]:
             raise pickle.UnpicklingError("a tensor's storage holds something else")

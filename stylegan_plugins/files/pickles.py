@@ -1,8 +1,8 @@
-"""Read network pickles of the hosts without running anything in them.
+"""Read network pickles of the hosts without executing code from them.
 
-A pickle is a program: loading one that a stranger made runs what the stranger wrote, and the hosts' own format carries
-source code that the host executes. Here a pickle may call nothing but what `pickle_records.Reachable` lists. In the end
-tensors and arrays are made of the records, each within its bytes. Networks come out as tensors and recorded
+A pickle is a program: loading a stranger's pickle executes the stranger's code, and the hosts' own format contains
+source code that the host executes. Here a pickle may only call the names that `pickle_records.Reachable` lists. At the
+end the records become tensors and arrays, each within its bytes. The result for a network is its tensors and recorded
 arguments."""
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ from stylegan_plugins.files.unpickling import Allowance, Clipped, Excess, Record
 
 
 def read_pickle(path: str | Path) -> Snapshot:
-    """Read a file of networks: a pickle of a host (torch, of either family, or of a fork with the same format), a file
-    of torch.save or safetensors with networks or their state dicts, or one of another program that is converted.
+    """Read a file of networks: a pickle of a host (torch, of either family, or of a fork with the same format), or a
+    file of torch.save or safetensors with networks or their state dicts. Files of other programs are converted.
 
-    It takes memory in proportion to the file. Raises UntrustedPickle if it refers to anything else than tensors, plain
-    containers and networks, or to more of them than networks have, and DataError if it is damaged or holds no
+    Memory use is proportional to the file's size. Raises UntrustedPickle if the file refers to anything but tensors,
+    plain containers and networks, or to more of them than networks have, and DataError if it is damaged or has no
     network."""
     name, head = str(path), b""
     try:
@@ -70,7 +70,7 @@ def read_pickle(path: str | Path) -> Snapshot:
         raise DataError(f"{name} is truncated, damaged, or no network ({type(error).__name__}: {why}).") from error
 
 
-# What reading damaged bytes raises, beside our own: unpickling has no base class for it.
+# Errors for damaged bytes, beside our own: unpickling has no base class for them.
 _DAMAGE = (
     *(pickle.UnpicklingError, EOFError, ValueError, TypeError, LookupError, AttributeError),
     *(RuntimeError, OverflowError, AssertionError, struct.error, zipfile.BadZipFile, zlib.error, SafetensorError),
@@ -78,7 +78,7 @@ _DAMAGE = (
 
 
 def _read(name: str, file: Clipped, head: bytes, allowance: Allowance) -> tuple[Reachable, Any]:
-    """Return what a file holds, as records, and the table that it was read with."""
+    """Return the content of a file, as records, and the table of names that it was read with."""
     if head.startswith(b"PK\3\4"):
         return torch_files.read_zip(name, file, allowance)
     if head.startswith(torch_files.LEGACY_START):
@@ -88,7 +88,7 @@ def _read(name: str, file: Clipped, head: bytes, allowance: Allowance) -> tuple[
 
 
 class _Strange(Exception):
-    """A value has an object of an unknown class in it."""
+    """A value contains an object of an unknown class."""
 
 
 def _snapshot(table: Reachable, data: Any) -> Snapshot:
@@ -124,7 +124,7 @@ def _snapshot(table: Reachable, data: Any) -> Snapshot:
 
 @dataclass
 class _Out:
-    """Makes plain data of records. What is referred to many times is made, and counted, as often."""
+    """A converter from records to plain data. An object with several references is made, and counted, several times."""
 
     allowance: Allowance
 
@@ -143,7 +143,7 @@ class _Out:
         )
 
     def part(self, noted: Noted, key: str) -> dict[str, Any]:
-        """Return a dictionary of names in the state of a module; an empty one for none."""
+        """Return a dictionary in the state of a module, by names; an empty one if the state has none."""
         found = noted.state.get(key) or {}
         if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
             raise pickle.UnpicklingError(f"{key} of a {noted.class_name} is not a dictionary of names")
@@ -151,7 +151,7 @@ class _Out:
         return found
 
     def tensors(self, noted: Noted, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, torch.Tensor, bool]]:
-        """Yield (name, tensor, whether it is a parameter) of a module and all in it, named as torch names them."""
+        """Yield (name, tensor, whether it is a parameter) of a module and its submodules, with torch's names."""
         depth = self.allowance.enter(depth)
         temporary = noted.state.get("_non_persistent_buffers_set") or set()
         if not isinstance(temporary, set):
@@ -174,7 +174,7 @@ class _Out:
             raise _Strange(value.name)
 
     def states(self, network: Noted, depth: int = 0) -> dict[str, Any]:
-        """Return the state of a TensorFlow network with those of its components, as plain dictionaries."""
+        """Return the state of a TensorFlow network, with the states of its components, as plain dictionaries."""
         depth = self.allowance.enter(depth)
         parts = {
             name: self.states(part, depth)
@@ -185,7 +185,7 @@ class _Out:
         return {**rest, "components": parts}
 
     def plain(self, value: Any, depth: int = 0) -> Any:
-        """Convert to Python's own containers, tensors and arrays; a class that was noted becomes its name."""
+        """Convert to Python's own containers, tensors and arrays; a recorded class becomes its name."""
         depth = self.allowance.enter(depth)
         self.known(value)
         if isinstance(value, torch.Tensor):  # of safetensors

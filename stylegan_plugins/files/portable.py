@@ -1,5 +1,5 @@
-"""Networks as safetensors, with their architecture in the metadata and no code: G_ema of a folder that
-`stylegan-plugins export` writes, G_ema and D of its --out=FILE.safetensors."""
+"""Networks as safetensors, with their architecture in the metadata and without code. `stylegan-plugins export` writes
+G_ema into a folder, and G_ema and D with --out=FILE.safetensors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from stylegan_plugins.errors import DataError
 from stylegan_plugins.files import json_lines
 from stylegan_plugins.files.snapshots import Network
 
-KEY = "stylegan_plugins"  # of the metadata, and of that of ONNX files
+KEY = "stylegan_plugins"  # of our entry in the metadata of safetensors and ONNX files
 FILE = "G_ema.safetensors"
 BESIDE = "D"  # the network that may be beside G_ema; its tensors are D/NAME
 
@@ -26,7 +26,7 @@ BESIDE = "D"  # the network that may be beside G_ema; its tensors are D/NAME
 class Description:
     """The metadata of a shared generator.
 
-    family   of the host that it was trained with
+    family   family of the host that trained it
     classes  names of its classes in the order of their numbers; empty if they have none"""
 
     family: str
@@ -34,7 +34,7 @@ class Description:
 
     @classmethod
     def of(cls, found: Mapping[str, Any]) -> Description:
-        """Read it from metadata, which may be a stranger's."""
+        """Return a description from metadata, which may be a stranger's."""
         names = found.get("classes")
         return cls(str(found.get("family", "")), tuple(map(str, names)) if isinstance(names, list) else ())
 
@@ -85,7 +85,7 @@ def networks_in(content: bytes) -> tuple[dict[str, torch.Tensor], dict[str, Netw
 
 
 def _network(described: Any, tensors: dict[str, torch.Tensor]) -> Network:
-    """Return a network of its description. Raises ValueError if it is none."""
+    """Return a network from its description. Raises ValueError for an invalid description."""
     of = described.get if isinstance(described, dict) else lambda key: None
     name, kwargs, args, buffers = (of(key) for key in ("class_name", "init_kwargs", "init_args", "buffers"))
     if not (
@@ -96,7 +96,7 @@ def _network(described: Any, tensors: dict[str, torch.Tensor]) -> Network:
 
 
 def description_of(file: Path) -> Description | None:
-    """Return the description in a file of safetensors; None if there is no such file, or none in it."""
+    """Return the description in a file of safetensors; None without such a file, or without a description."""
     try:
         with open(file, "rb") as opened:
             length = opened.read(8)

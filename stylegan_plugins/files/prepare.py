@@ -1,7 +1,7 @@
 """Any folder or zip of pictures as a data set of the hosts: square, of one size, gray or RGB, PNG or JPEG in a zip.
 
-What is one already is used as it is. Anything else is prepared once, into a zip in the cache; pictures that need no
-change keep their bytes."""
+A data set in this form is used as it is. Other pictures are converted once, into a zip in the cache; pictures that need
+no change keep their bytes."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ from stylegan_plugins.files.downloads import local_data
 from stylegan_plugins.files.given_labels import GivenLabels
 from stylegan_plugins.files.sources import Source, opened
 
-RULES = 1  # of preparing; another number makes the cache forget
+RULES = 1  # version of the conversion; another number invalidates the cache
 SIDES = tuple(2**power for power in range(3, 11))
-AUTO = 256  # the largest side that is chosen
-SHARE = 0.9  # of pictures that reach a side that is chosen
+AUTO = 256  # the largest side that is chosen automatically
+SHARE = 0.9  # of pictures must reach that side
 FEW = 20
 CROPS = ("center", "fit", "pad")
 COLORS = ("auto", "rgb", "gray")
-RECORDED = ("size", "crop", "colors", "stretch")  # fields of How that say how pictures look
-# Of commands that make a data set of pictures: what click needs of each.
+RECORDED = ("size", "crop", "colors", "stretch")  # fields of How that change the pictures' appearance
+# Options of commands that make a data set of pictures, with click's arguments.
 OPTIONS: dict[str, dict[str, Any]] = {
     "--size": dict(
         type=click.Choice(["auto", *map(str, SIDES)]),
@@ -58,21 +58,21 @@ OPTIONS: dict[str, dict[str, Any]] = {
     ),
 }
 UNREADABLE = "pictures that cannot be read, left out"
-LINES_SECONDS = 10.0  # between two lines of progress, where there is no bar
-ALIKE = 2  # bits of 64 in which perceptual hashes of near-duplicates differ, at most
+LINES_SECONDS = 10.0  # between two lines of progress, without a bar
+ALIKE = 2  # largest number of the 64 bits in which perceptual hashes of near-duplicates differ
 
 
 @dataclass(frozen=True)
 class How:
-    """How pictures become a data set.
+    """The settings of converting pictures to a data set.
 
     size     side in pixels, a power of two; None: the largest that most pictures reach, up to AUTO
-    crop     center: the middle square; fit: all of the picture, stretched; pad: all of it, on white
+    crop     center: the middle square; fit: the whole picture, stretched; pad: the whole picture, on white
     colors   rgb, gray, or auto: gray if all pictures are
     stretch  map the values that 16-bit pictures of the set use to the full range
-    limit    of a size that is not given; None: AUTO, and data sets of any size are used as they are
-    cond     labels are needed: what is wrong with them is an error, and else told
-    allow_empty_classes  of labels that are needed"""
+    limit    largest side if size is None; None: AUTO, and data sets of any size are used as they are
+    cond     whether labels are needed; wrong labels are then an error, otherwise a message
+    allow_empty_classes  whether needed labels may have classes without pictures"""
 
     size: Literal[SIDES] | None = None  # type: ignore[valid-type]
     crop: Literal[CROPS] = "center"  # type: ignore[valid-type]
@@ -84,7 +84,7 @@ class How:
 
     @classmethod
     def take(cls, values: dict[str, Any], cond: bool = False) -> How:
-        """Take the values of `OPTIONS` out of those of a command. Raises OptionError for one without effect."""
+        """Remove the values of `OPTIONS` from a command's values. Raises OptionError for an option without effect."""
         given = {name: values.pop(name, None) for name in (*RECORDED, "allow_empty_classes")}
         if given["allow_empty_classes"] and not cond:
             raise OptionError("--allow-empty-classes: classes are not used. Give --cond=1, or leave it out.")
@@ -94,7 +94,7 @@ class How:
 
     @classmethod
     def of_run(cls, folder: Path) -> How:
-        """Return how the pictures of a run were prepared, as far as its folder tells, for others to be like them.
+        """Return the settings with which the pictures of a run were converted, as far as its folder records them.
 
         Raises DataError if its training_options.json cannot be read."""
         options = run_folders.read_options(folder) or {}
@@ -108,11 +108,11 @@ class How:
             raise DataError(f"{folder / run_folders.OPTIONS}: pictures: {error}.") from error
 
     def record(self, source: Path) -> dict[str, Any]:
-        """Return what training_options.json has of it, for the pictures in a folder or zip."""
+        """Return the record of the settings in training_options.json, for the pictures in a folder or zip."""
         return {"source": os.path.abspath(source), **{name: getattr(self, name) for name in RECORDED}}
 
     def asks_for(self, side: int, channels: int) -> bool:
-        """Whether a data set of this side and channels needs to be another."""
+        """Return whether a data set of this side and channels needs a conversion."""
         too_large = self.size is None and self.limit is not None and side > self.limit
         return (
             too_large
@@ -123,7 +123,7 @@ class How:
 
 @dataclass
 class Notes:
-    """What is told about pictures: names by what was done to them."""
+    """Messages about pictures: their names by the change that was made to them."""
 
     of: dict[str, list[str]] = field(default_factory=dict)
 
@@ -141,7 +141,7 @@ class HostData:
     """A data set of the hosts.
 
     path         absolute
-    pictures     how it was prepared, as `How.record` has it; empty if the given data are used as they are
+    pictures     the settings of its conversion, from `How.record`; empty if the given data are used as they are
     class_names  in the order of class numbers, if labels are needed and have names"""
 
     path: str
@@ -157,14 +157,14 @@ def usable(data: str, how: How = How()) -> str:
 def prepared(data: str, how: How = How()) -> HostData:
     """Return a data set of the hosts with the pictures in `data`, a folder, zip, address or name.
 
-    Raises DataError or OptionError if there is none in it, or if labels are needed and are not valid."""
+    Raises DataError or OptionError if there are no pictures, or if labels are needed and are not valid."""
     path = Path(local_data(data))
     try:
         _, side, channels = datasets.check_dataset(path)
     except DataError:
         pass
     else:
-        labelled = not how.cond or datasets.labels_fingerprint(path)  # the hosts read no other labels than these
+        labelled = not how.cond or datasets.labels_fingerprint(path)  # the hosts only read labels from dataset.json
         if labelled and not how.asks_for(side, channels):
             return HostData(os.path.abspath(path), class_names=_check_labels(path, how, path))
     with opened(path) as source:
@@ -177,13 +177,13 @@ def prepared(data: str, how: How = How()) -> HostData:
         images, side, _ = datasets.check_dataset(file)
         tell(f"--data={data}: {images} pictures of {side}x{side}, prepared in {file}")
         if how.cond and not datasets.labels_fingerprint(file):
-            given_labels.read(source, pictures)  # it says what is wrong with them, if there are some
+            given_labels.read(source, pictures)  # raises an error for wrong labels
     return HostData(str(file), how.record(path), _check_labels(file, how, path))
 
 
 def _check_labels(path: Path, how: How, given: Path) -> list[str]:
-    """Print a summary of labels, if they are needed, and return the names of classes. Raises DataError for labels that
-    are not valid."""
+    """Print a summary of labels, if they are needed, and return the names of classes. Raises DataError for invalid
+    labels."""
     if not how.cond:
         return []
     with opened(path) as source:
@@ -199,7 +199,7 @@ def _check_labels(path: Path, how: How, given: Path) -> list[str]:
 
 
 def _instead(source: Source) -> str:
-    """Say what there is where no pictures are."""
+    """Describe the files of a source without pictures."""
     others = sorted({PurePosixPath(name).suffix for name in source.files} - {""})
     if others:
         return f", but files that end in {', '.join(others[:5])}. Pictures are PNG, JPEG, WebP, TIFF, BMP, GIF or AVIF"
@@ -207,7 +207,7 @@ def _instead(source: Source) -> str:
 
 
 def _cached(source: Source, pictures: Sequence[str], how: How) -> Path:
-    """Return where the prepared pictures are, whether they are there or not."""
+    """Return the path of the converted pictures, which need not exist yet."""
     of_labels = filter(_has_labels, source.files)
     files = [(name, source.sizes[name], source.identity[name]) for name in (*pictures, *of_labels)]
     settings = {key: value for key, value in asdict(how).items() if key not in ("cond", "allow_empty_classes")}
@@ -278,7 +278,7 @@ def _free(name: str, suffix: str, taken: set[str]) -> str:
 
 
 def labels_of(source: Source, made: Sequence[str], how: How) -> GivenLabels | None:
-    """Return the labels of pictures, None without any. Labels that are not valid are told, and an error if they are
+    """Return the labels of pictures, None without any. Invalid labels give a message, or an error if labels are
     needed."""
     try:
         return given_labels.read(source, made)
@@ -309,7 +309,7 @@ def _form(source: Source, seen: dict[str, Seen], how: How, notes: Notes) -> Form
 
 
 def _ranges(source: Source, seen: dict[str, Seen], how: How) -> dict[str, tuple[float, float]]:
-    """Return which values of deep pictures become 0 and 255. Raises DataError for values that would wrap."""
+    """Return the values of deep pictures that become 0 and 255. Raises DataError for values that would wrap."""
     ranges: dict[str, tuple[float, float]] = {}
     for mode in sorted({one.mode for one in seen.values() if one.deep}):
         of = {name: one for name, one in seen.items() if one.deep and one.mode == mode}
@@ -340,7 +340,7 @@ def _ranges(source: Source, seen: dict[str, Seen], how: How) -> dict[str, tuple[
 
 
 def _made(source: Source, names: Iterable[str], form: Form) -> Iterator[tuple[str, Made]]:
-    """Yield each picture as it becomes, in order. Some are worked on at a time."""
+    """Yield the converted pictures in order. Several are converted at a time."""
 
     def one(name: str) -> Made:
         try:
@@ -362,7 +362,7 @@ def _made(source: Source, names: Iterable[str], form: Form) -> Iterator[tuple[st
 
 
 def alike(digests: dict[str, np.ndarray]) -> list[tuple[str, str]]:
-    """Return pairs of pictures that look alike, each picture with the first one that it is like."""
+    """Return pairs of similar pictures, each picture with the first similar one."""
     names, bits = list(digests), np.packbits(np.stack(list(digests.values())), axis=1)
     found = []
     for index in range(1, len(names)):
@@ -373,7 +373,7 @@ def alike(digests: dict[str, np.ndarray]) -> list[tuple[str, str]]:
 
 
 def _shown(items: Iterable[Any], label: str, length: int) -> Iterator[Any]:
-    """Yield items with a progress bar, or with a line now and then if standard error is not a terminal."""
+    """Yield items with a progress bar, or with occasional lines if standard error is not a terminal."""
     if not sys.stderr.isatty():
         told = time.monotonic()
         for done, item in enumerate(items):

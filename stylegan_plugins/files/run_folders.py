@@ -15,16 +15,16 @@ from stylegan_plugins.errors import DataError
 from stylegan_plugins.files import json_lines, portable
 from stylegan_plugins.files.checksums import check_checksum
 
-RUN = re.compile(r"\d{5,}-")  # how the hosts number the runs of an --outdir
+RUN = re.compile(r"\d{5,}-")  # the hosts' numbers of runs in an --outdir
 SNAPSHOT = re.compile(r"network-snapshot-(\d+)\.pkl")
 OPTIONS = "training_options.json"
-SHARED = ("network.pkl", portable.FILE, "G_ema.onnx")  # what `export` writes into a folder, the first is preferred
+SHARED = ("network.pkl", portable.FILE, "G_ema.onnx")  # files of `export`, the preferred one first
 
 
 def read_options(run_dir: Path) -> dict[str, Any] | None:
     """Return the arguments of a run's training loop, from its training_options.json; None if there is no such file.
 
-    Raises DataError if it cannot be read or is no JSON object."""
+    Raises DataError if it cannot be read or is not a JSON object."""
     file = run_dir / OPTIONS
     try:
         if file.exists() and not file.is_file():
@@ -39,7 +39,7 @@ def read_options(run_dir: Path) -> dict[str, Any] | None:
 
 
 def check_name(path: str | Path, flag: str) -> None:
-    """Raise DataError if the path of a run has bytes that are no text: TensorBoard cannot write there."""
+    """Raise DataError if the path of a run has bytes that are not text: TensorBoard cannot write there."""
     try:
         os.path.abspath(path).encode()
     except UnicodeEncodeError as error:
@@ -61,7 +61,7 @@ def class_names(path: Path) -> tuple[str, ...]:
 
 
 def class_number(names: Sequence[str], given: str) -> int:
-    """Return the number of a class, given by it or by its name. Raises DataError for neither."""
+    """Return the number of a class, given as a number or a name. Raises DataError for neither."""
     if given in names:
         return list(names).index(given)
     if given.isdecimal() and len(given) < 7:
@@ -71,7 +71,7 @@ def class_number(names: Sequence[str], given: str) -> int:
 
 
 def is_onnx(path: Path) -> bool:
-    """Return whether a path names a generator as ONNX: the file, or a folder that has nothing else."""
+    """Return whether a path is a generator as ONNX: the file, or a folder without other networks."""
     return (newest_pickle(path) if path.is_dir() and (path / SHARED[-1]).is_file() else path).suffix == ".onnx"
 
 
@@ -94,7 +94,7 @@ def newest_pickle(path: Path) -> Path:
 
 
 def _is_whole(pickle: Path) -> bool:
-    """Return whether a snapshot is what was written, as far as its folder and its last byte tell."""
+    """Return whether a snapshot is complete, judging by its folder and its last byte."""
     try:
         check_checksum(pickle)
     except DataError:
@@ -114,13 +114,13 @@ def snapshots(run_dir: Path) -> list[Path]:
 
 
 def snapshots_in(folder: Path) -> list[Path]:
-    """Return all snapshots in a folder, the oldest first, perhaps none."""
+    """Return all snapshots in a folder, oldest first; empty if there are none."""
     found = {int(match[1]): file for file in folder.iterdir() if (match := SNAPSHOT.fullmatch(file.name))}
     return [found[kimg] for kimg in sorted(found)]
 
 
 def newest_run(folder: Path) -> Path:
-    """Return a run directory itself, or the run in an --outdir that was begun last."""
+    """Return a run directory itself, or the newest run in an --outdir."""
     if (folder / OPTIONS).is_file():
         return folder
     return next(reversed(runs(folder)), folder)

@@ -1,4 +1,4 @@
-"""The arguments of the hosts' networks, as far as the names and shapes of their tensors say."""
+"""The arguments of the hosts' networks, inferred from the names and shapes of their tensors."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import torch
 Tensors = Mapping[str, torch.Tensor]
 Kwargs = dict[str, Any]
 
-# Buffers: all else is trained.
+# Names of buffers; all other tensors are trained.
 BUFFER = re.compile(
     r"(.*\.)?(w_avg|noise_const|resample_filter|freqs|phases|transform|magnitude_ema|up_filter|down_filter)"
 )
-# What no shape says, as the hosts' train.py gives it.
+# Arguments that no shape shows, with the values of the hosts' train.py.
 ASSUMED = {"conv_clamp": 256}
 UNKNOWN = "conv_clamp 256, activation lrelu, mapping lr_multiplier 0.01"
 

@@ -1,4 +1,4 @@
-"""What a file of networks holds, as data."""
+"""The content of a file of networks, as data."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import torch
 
 from stylegan_plugins.errors import DataError
 
-MOST_NAMES = 8  # of a message
+MOST_NAMES = 8  # in a message
 
 
 @dataclass(frozen=True)
 class Network:
-    """A network of a file: what is needed to make it anew from the host's own code.
+    """A network of a file, with all data for rebuilding it from the host's own code.
 
     class_name, init_args, init_kwargs   of the host's class
-    tensors      parameters and buffers by name; `parameters` names those that are trained
+    tensors      parameters and buffers by name; `parameters`: names of the trained ones
     source       the source code that was saved with it, never executed"""
 
     class_name: str
@@ -30,10 +30,10 @@ class Network:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What a file holds: networks by key (G, D, G_ema, augment_pipe), and everything else as plain data.
+    """The content of a file: networks by key (G, D, G_ema, augment_pipe), and everything else as plain data.
 
     tensorflow   states of G, D, Gs, in a pickle of StyleGAN2's TensorFlow code
-    notes        lines for the user: what was left out, converted or assumed"""
+    notes        messages for the user about omitted, converted or assumed values"""
 
     path: str
     networks: dict[str, Network]
@@ -42,7 +42,7 @@ class Snapshot:
     notes: tuple[str, ...] = ()
 
     def network(self, key: str) -> Network:
-        """Raises DataError if the file has no such network."""
+        """Return a network by key. Raises DataError if the file does not have it."""
         if not self.networks:
             keys = ", ".join(key[:50] for key in list(self.data)[:MOST_NAMES])
             raise DataError(

@@ -1,4 +1,4 @@
-"""A folder or zip of pictures as people have it: what is in it, without what machines leave behind."""
+"""A user's folder or zip of pictures: its files, without files that operating systems leave behind."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from typing import IO
 from stylegan_plugins.errors import DataError
 from stylegan_plugins.files import kinds
 
-# Of macOS, Synology's disks and Windows.
+# Folders of macOS, Synology's disks and Windows.
 FOLDERS = frozenset({"__macosx", "@eadir", "$recycle.bin", "system volume information"})
 FILES = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"})
 LARGEST = 1 << 30  # bytes of a picture, or of labels
-# Methods of compression that Python's zipfile lacks.
+# Compression methods that Python's zipfile lacks.
 COMPRESSION = {9: "Deflate64, as Windows' Explorer does with more than 2 GB"}
 
 
 def is_clutter(name: str) -> bool:
-    """Whether a name is of a file that machines leave behind: hidden, of a system, or in such a folder."""
+    """Return whether a name is of a hidden file, of a system's file, or of a file in such a folder."""
     parts = [part.lower() for part in PurePosixPath(name).parts]
     return any(part.startswith(".") or part in FOLDERS for part in parts) or parts[-1] in FILES
 
 
 @dataclass
 class Source:
-    """What is in a folder or zip. Names have forward slashes.
+    """The files in a folder or zip. Names have forward slashes.
 
     files     the name in the folder or zip by our name
     sizes     in bytes
     identity  of each file, for a cache: a zip's checksums, a folder's times
-    clutter   names of what is not looked at, empty files among them"""
+    clutter   names of ignored files, including empty ones"""
 
     path: Path
     archive: zipfile.ZipFile | None
@@ -52,7 +52,7 @@ class Source:
             self.files[name], self.sizes[name], self.identity[name] = actual, size, identity
 
     def open(self, name: str) -> IO[bytes]:
-        """Open a file to read. Raises one of datasets.BROKEN if it cannot be."""
+        """Open a file for reading. Raises one of datasets.BROKEN if this fails."""
         if self.sizes[name] > LARGEST:
             raise ValueError(f"it has {self.sizes[name] >> 20} MiB")
         if self.archive is None:
@@ -78,9 +78,9 @@ def opened(path: Path) -> Iterator[Source]:
 
 
 def walk(folder: Path, links: bool = True) -> dict[str, os.stat_result]:
-    """Return the files below a folder, by their path in it. Each folder is visited once, whatever links to it.
+    """Return the files below a folder, by their path in it. Each folder is visited once, even with several links to it.
 
-    links: follow links to folders"""
+    links: whether to follow links to folders"""
     found: dict[str, os.stat_result] = {}
     seen = set()
     for top, folders, names in os.walk(folder, followlinks=links):
@@ -97,7 +97,7 @@ def walk(folder: Path, links: bool = True) -> dict[str, os.stat_result]:
 
 
 def open_zip(path: Path) -> zipfile.ZipFile:
-    """Open a zip whose files can be read. Raises DataError, with what it is and the cure, for anything else."""
+    """Open a zip whose files can be read. Raises DataError, with the kind of file and a remedy, for anything else."""
     if not path.exists():
         raise DataError(f"--data: {path} does not exist.")
     try:
@@ -118,7 +118,7 @@ def open_zip(path: Path) -> zipfile.ZipFile:
 
 
 def _instead(path: Path, error: BaseException) -> str:
-    """Describe a file that is no zip, with the cure."""
+    """Describe a file that is not a zip, with a remedy."""
     try:
         with open(path, "rb") as file:
             first = file.read(kinds.HEAD)

@@ -1,4 +1,4 @@
-"""Files that a run goes on from: training-state-*.pt, written whole or not at all, and checked before they are used."""
+"""Files to resume a run from: training-state-*.pt, written whole or not at all, and checked before use."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ Counter = Annotated[int, Meta(ge=0, le=2**50)]
 
 
 def state_path(run_dir: str | Path, cur_nimg: int) -> Path:
-    """Named by the real images shown so far."""
+    """Return the path of a state, which contains the number of real images shown so far."""
     return Path(run_dir, f"training-state-{cur_nimg:09d}.pt")
 
 
 def states_of(run_dir: str | Path) -> list[Path]:
-    """All states of a run, the newest first."""
+    """Return all states of a run, newest first."""
     found = {file: int(match[1]) for file in Path(run_dir).iterdir() if (match := PATTERN.fullmatch(file.name))}
     return sorted(found, key=lambda file: -found[file])
 
 
 def info_path(path: Path) -> Path:
-    """The small file beside a state that says what it is."""
+    """Return the path of the small file beside a state that describes it."""
     return path.with_suffix(".json")
 
 
@@ -46,7 +46,7 @@ class Info(Struct):
     lengths         bytes of each log of the run at that moment, by file name
     snapshots       SHA-256 of each network snapshot at that moment, by file name
     data, labels    fingerprints of the data set; labels: "" if the run uses none
-    arguments       of the training loop, without what may change when the run goes on
+    arguments       of the training loop, without those that may change when the run is resumed
     versions        of torch and others, by name"""
 
     nimg: Counter
@@ -65,14 +65,14 @@ class Info(Struct):
 def write_state(path: Path, state: dict[str, Any], info: Info, keep: int) -> None:
     """Write a state beside its final name, move it there when it is on the disk, then remove all but the `keep` newest.
 
-    info    written first, so that no state is without it
+    info    written first, so that every state has it
     Raises StateError if it cannot be written; older states stay."""
     pieces, digest = list(trees.pieces(state)), hashlib.sha256()
     for piece in pieces:
         digest.update(piece)
     info.size, info.sha256 = sum(map(len, pieces)), digest.hexdigest()
     try:
-        for left in path.parent.glob("*.tmp"):  # of a run that was killed while it wrote
+        for left in path.parent.glob("*.tmp"):  # left by a run that was killed while writing
             if left.name.startswith(("training-state-", "network-snapshot-")):
                 left.unlink()
         with whole(info_path(path)) as out:
@@ -93,9 +93,9 @@ def write_state(path: Path, state: dict[str, Any], info: Info, keep: int) -> Non
 
 
 def lock(run_dir: Path) -> int | None:
-    """Hold a run directory until this process ends. Raises StateError if another process does.
+    """Lock a run directory until this process ends. Raises StateError if another process has locked it.
 
-    Returns a file descriptor to close, None where there are no such locks (Windows)."""
+    Returns a file descriptor to close, None where such locks are not available (Windows)."""
     try:
         import fcntl
     except ModuleNotFoundError:
@@ -117,7 +117,7 @@ def lock(run_dir: Path) -> int | None:
 
 @contextlib.contextmanager
 def locked(run_dir: Path) -> Iterator[None]:
-    """A context in which a run directory is held. Raises StateError if another process holds it."""
+    """A context in which a run directory is locked. Raises StateError if another process has locked it."""
     descriptor = lock(run_dir)
     try:
         yield
@@ -127,7 +127,7 @@ def locked(run_dir: Path) -> Iterator[None]:
 
 
 def set_aside_newer(path: Path) -> None:
-    """Rename states newer than the one that a run goes on from: they could not be read, yet would count as newest."""
+    """Rename states newer than the one to resume from. They could not be read, but would count as newest later."""
     for other in states_of(path.parent):
         if other.name > path.name:
             other.rename(other.with_name(other.name + ".damaged"))
@@ -135,10 +135,10 @@ def set_aside_newer(path: Path) -> None:
 
 
 def read_state(path: Path, info: Info | None = None) -> dict[str, Any]:
-    """Read a state; nothing in it is executed. Raises DamagedStateError if it is not what was written, and StateError
-    if the disk or the memory fails.
+    """Read a state; nothing in it is executed. Raises DamagedStateError if it differs from the state that was written,
+    and StateError if the disk or the memory fails.
 
-    info: what `read_info` returned"""
+    info: the result of `read_info`, if it was called already"""
     info = info or read_info(path)
     try:
         data = path.read_bytes()
@@ -159,7 +159,7 @@ def read_state(path: Path, info: Info | None = None) -> dict[str, Any]:
 
 
 def read_info(path: Path) -> Info:
-    """Read what a state is from the file beside it. Raises StateError as `read_state` does."""
+    """Read the description of a state from the file beside it. Raises StateError as `read_state` does."""
     file = info_path(path)
     try:
         data = file.read_bytes()
@@ -199,14 +199,14 @@ class _State(Struct):
 
 
 def _unreadable(path: Path, error: BaseException) -> StateError:
-    """Return the error for a disk or a memory that fails. That is no damage: the file may be whole."""
+    """Return the error for a failing disk or memory. The file itself may be undamaged."""
     what = "not enough memory" if isinstance(error, MemoryError) else why(error, path)
     return StateError(f"{path} cannot be read ({what}). Nothing was changed; mend that, and give the command again.")
 
 
 def newest_state(run_dir: Path, report: Callable[[str], None]) -> tuple[Path, Info, dict[str, Any]]:
-    """Return the newest state of a run that is whole: its path, its info and the state; `report` is told of each that
-    is damaged. Raises StateError if none is left, or if the disk or the memory fails."""
+    """Return the newest undamaged state of a run: its path, its info and the state. `report` gets a message for each
+    damaged one. Raises StateError if there is none, or if the disk or the memory fails."""
     found = states_of(run_dir)
     for path in found:
         try:

@@ -1,7 +1,7 @@
 """Files of `torch.save`, read without `torch.load`: zips, and the format of PyTorch before 1.6.
 
-In both a pickle names the numbers of its tensors by a key. In a zip they are members `data/KEY`, in the older format
-they follow the pickle in the order of a list of keys."""
+In both a pickle refers to the elements of its tensors by a key. In a zip the elements are members `data/KEY`. In the
+older format they follow the pickle in the order of a list of keys."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 class _Referring(Reachable):
-    """Names that a pickle of torch.save may use: also types of storages, and storages by their keys."""
+    """The table of names that a pickle of torch.save may use, with types of storages, and storages by their keys."""
 
     advice = "In the program that wrote it, save state dicts: torch.save({'G_ema': G_ema.state_dict()}, FILE)."
 
@@ -55,7 +55,7 @@ class _Referring(Reachable):
 
 
 def read_zip(name: str, file: Clipped, allowance: Allowance) -> tuple[Reachable, Any]:
-    """Return what a zip of torch.save holds, and the table it was read with. Raises DataError for another zip."""
+    """Return the content of a zip of torch.save, and its table of names. Raises DataError for another zip."""
     file.most = MOST_DIRECTORY
     archive = zipfile.ZipFile(file)
     file.most = None
@@ -74,9 +74,9 @@ def read_zip(name: str, file: Clipped, allowance: Allowance) -> tuple[Reachable,
         info = archive.getinfo(prefix + of)
         if size not in (None, info.file_size) or info.compress_type not in _METHODS:
             raise pickle.UnpicklingError(f"{of} of {info.file_size} bytes, which should have {size}")
-        allowance.take(info.file_size)  # before memory is taken
+        allowance.take(info.file_size)  # before memory is allocated
         with archive.open(info) as opened:
-            content = opened.read(info.file_size)  # it inflates no more than it is asked for
+            content = opened.read(info.file_size)  # does not inflate more than this
         if len(content) != info.file_size:
             raise EOFError(f"{of} is cut off")
         return content
@@ -88,7 +88,7 @@ def read_zip(name: str, file: Clipped, allowance: Allowance) -> tuple[Reachable,
 
 
 def read_legacy(name: str, file: Clipped, allowance: Allowance) -> tuple[Reachable, Any]:
-    """Return what a file of torch.save before PyTorch 1.6 holds, and the table it was read with."""
+    """Return the content of a file of torch.save before PyTorch 1.6, and its table of names."""
 
     def reserve(_key: str, size: int) -> bytes:
         allowance.take(size)
@@ -97,7 +97,7 @@ def read_legacy(name: str, file: Clipped, allowance: Allowance) -> tuple[Reachab
     table = _Referring(name, allowance, reserve)
     if (table.run(file), table.run(file)) != LEGACY:
         raise pickle.UnpicklingError("another version of the format")
-    table.run(file)  # of the machine that wrote it
+    table.run(file)  # properties of the machine that wrote it
     data, keys = table.run(file), table.run(file)
     if not isinstance(keys, list) or sorted(map(str, keys)) != sorted(table.storages):
         raise pickle.UnpicklingError("a list of storages that does not fit")

@@ -1,7 +1,8 @@
-"""Nested data with tensors as bytes, in the format of safetensors: no pickle, so that nothing in it is executed.
+"""Nested data with tensors as bytes, in the format of safetensors, which unlike a pickle cannot execute code.
 
-A tree holds None, booleans, numbers, strings, bytes, tensors, and lists, tuples and dictionaries of these; keys are
-strings or integers. Its shape is JSON in the metadata of the format; {"tensor": "3"} there is the tensor named 3."""
+A tree contains None, booleans, numbers, strings, bytes, tensors, and lists, tuples and dictionaries of these; keys are
+strings or integers. Its structure is JSON in the metadata of the format, where {"tensor": "3"} is the tensor named 3.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +31,7 @@ DTYPES = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
-# What bytes that `to_bytes` has not made raise.
+# Errors for bytes that `to_bytes` has not made.
 _MALFORMED = (SafetensorError, ValueError, TypeError, AttributeError, LookupError, RecursionError)
 
 
@@ -40,7 +41,7 @@ def to_bytes(tree: Any) -> bytes:
 
 
 def pieces(tree: Any) -> Iterator[bytes | memoryview]:
-    """Yield the bytes of a tree: a header, then each tensor where it lies in memory, without a copy.
+    """Yield the bytes of a tree: a header, then the memory of each tensor, without a copy.
 
     Raises KeyError for a tensor of a type that the format lacks, such as a complex one."""
     tensors: list[torch.Tensor] = []
@@ -71,7 +72,7 @@ def pieces(tree: Any) -> Iterator[bytes | memoryview]:
 
 
 def from_bytes(data: bytes) -> Any:
-    """Return the tree in bytes, its tensors on the CPU. Raises DataError for what `to_bytes` has not made."""
+    """Return the tree in bytes, with tensors on the CPU. Raises DataError for bytes that `to_bytes` has not made."""
     try:
         tensors = load(data)  # it checks the header against the length of the data
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])

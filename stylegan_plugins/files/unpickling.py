@@ -1,9 +1,9 @@
-"""A machine for pickles that executes nothing and takes no more memory than the file is large.
+"""An interpreter for pickles that executes no code, with memory use limited by the size of the file.
 
-Python's own unpickler allocates what a pickle asks for and goes as deep as it is told. Here every opcode is decoded by
-`pickletools`, as data, and makes a plain container or a record of a name. Each object costs an opcode, and opcodes, the
-bytes that functions make, and the depth of what is read afterwards are limited. A key is text or a small number: the
-hash of a nested key would follow its whole depth."""
+Python's own unpickler allocates as much memory, and nests as deeply, as a pickle asks for. Here `pickletools` decodes
+every opcode as data, which makes a plain container or a record of a name. Each object costs an opcode. The number of
+opcodes, the bytes that functions make, and the depth of nested objects are limited. A key is text or a small number,
+because the hash of a nested key would follow its whole depth."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MOST_DEPTH = 64
 MOST_ARGUMENTS = 16
 MOST_BITS = 2048  # of a whole number; Python refuses to print one of more than 4300 digits
 
-_VALUES = {  # opcodes whose argument is what they push
+_VALUES = {  # opcodes that push their argument
     *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT", "STRING", "BINSTRING"),
     *("SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES"),
     *("BINBYTES8", "BYTEARRAY8"),
@@ -53,7 +53,7 @@ class Allowance:
             raise Excess("much more memory than the file is large")
 
     def enter(self, depth: int) -> int:
-        """Count an object that contains others, at this depth; return theirs. Raises Excess."""
+        """Count an object that contains others, at this depth, and return the depth of these. Raises Excess."""
         self.step()
         if depth > MOST_DEPTH:
             raise Excess(f"objects nested deeper than {MOST_DEPTH}")
@@ -61,21 +61,21 @@ class Allowance:
 
 
 class Record:
-    """An object of a pickle as data: subclasses take the state that BUILD gives, which is nobody's attributes."""
+    """An object of a pickle as data. Subclasses take the state of BUILD, which does not become attributes."""
 
     def build(self, state: Any) -> None:
         raise pickle.UnpicklingError(f"a state for a {type(self).__name__}")
 
 
 class Global(Record):
-    """A name that a pickle refers to, with what a call of it makes, and what its class makes of a new object."""
+    """A name in a pickle, with a function for a call of the name, and a function for a new object of the class."""
 
     def __init__(self, name: str, function: Callable, new: Callable | None = None) -> None:
         self.name, self.function, self.new = name, function, new or function
 
 
 class Clipped(io.BufferedReader):
-    """A file that is never asked for more than it has: memory is taken for what is asked."""
+    """A file that limits each read to the bytes that it has, since a read allocates memory for all requested bytes."""
 
     def __init__(self, raw: Any, length: int) -> None:
         super().__init__(raw)
@@ -91,12 +91,12 @@ class Clipped(io.BufferedReader):
 
 
 def run(file: Any, find: Callable[[str, str], Any], refer: Callable[[Any], Any], allowance: Allowance) -> Any:
-    """Run one pickle of a file, and leave the file behind it.
+    """Run one pickle of a file, and leave the file's position after it.
 
-    find    (module, name) -> what a pickle gets for a name: a Global, or a constant
-    refer   (persistent id) -> what it gets for it
+    find    (module, name) -> the object for a name in the pickle: a Global, or a constant
+    refer   (persistent id) -> the object for a persistent id
 
-    Raises Excess, what these raise, and for damaged bytes what `pickle` raises."""
+    Raises Excess, the errors of these functions, and `pickle`'s errors for damaged bytes."""
     stack: list[Any] = []
     marks: list[int] = []
     memo: dict[int, Any] = {}
@@ -172,7 +172,7 @@ def run(file: Any, find: Callable[[str, str], Any], refer: Callable[[Any], Any],
             stack.append((function.new if name == "NEWOBJ" else function.function)(*args))
         elif name == "BUILD":
             state = stack.pop()
-            if not isinstance(stack[-1], dict):  # attributes of a dictionary, as of torch's state_dict(), are left out
+            if not isinstance(stack[-1], dict):  # attributes of a dictionary, such as torch's state_dict(), are dropped
                 _of_kind(stack[-1], Record).build(state)
         elif name in ("BINPERSID", "PERSID"):
             stack.append(refer(stack.pop() if name == "BINPERSID" else arg))
@@ -190,7 +190,7 @@ def run(file: Any, find: Callable[[str, str], Any], refer: Callable[[Any], Any],
 
 
 def checked_key(key: Any) -> Any:
-    """Return a key that costs no more than its length to look up. Raises UnpicklingError for another."""
+    """Return a key whose look-up takes time in proportion to its length. Raises UnpicklingError for another key."""
     if key is None or isinstance(key, str | bytes) or (isinstance(key, int) and key.bit_length() <= 32):
         return key
     raise pickle.UnpicklingError(f"a key that is a {type(key).__name__}")

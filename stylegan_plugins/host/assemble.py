@@ -1,10 +1,10 @@
 """Assemble a host from two wheels that redistribute its code, where GitHub cannot be reached.
 
-`slideflow-noncommercial` has both families as sub-packages of its own, with additions for its own data sets; `draggan`
-has the parts of stylegan2-ada-pytorch that it uses, unchanged. A host is a plain directory of top-level packages. So
-files are picked from the two (`WheelParts` of the family), and the text of slideflow's is changed: imports become
-absolute, and what only serves slideflow is taken out. The wheels are known by their checksums, so the patterns are for
-what is in them and for no other code. Nothing of either package is imported or run.
+`slideflow-noncommercial` has both families as sub-packages, with additions for its own data sets; `draggan` has the
+parts of stylegan2-ada-pytorch that it uses, unchanged. A host is a plain directory of top-level packages. So files are
+picked from the two (`WheelParts` of the family), and slideflow's files are changed: imports become absolute, and code
+that only serves slideflow is removed. The wheels are known by their checksums, so the patterns need to fit these files
+alone. Neither package is imported or run.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ def _outdented(match: re.Match[str]) -> str:
     return re.sub(r"^    ", "", match["kept"], flags=re.MULTILINE)
 
 
-# What slideflow added for its own data sets and what NVIDIA's modules, or a host, cannot answer. Its calc_metrics reads
-# `args.slideflow_kwargs`, which is not set for a run of ours, and replaces the user's --data by that of the run; its
-# loop passes `lazy` to a function that knows the argument only in slideflow's copy; its metrics import a progress bar
-# that they do not use, which not everyone has.
+# Remove slideflow's additions for its own data sets, which do not work with NVIDIA's modules. Its calc_metrics reads
+# `args.slideflow_kwargs`, which our runs do not set, and replaces the user's --data by the run's. Its loop passes
+# `lazy` to a function that has this argument in slideflow's copy alone. Its metrics import a progress bar that they do
+# not use, and that may not be installed.
 CHANGES = (
     (r"^ *(self\.slideflow_kwargs|slideflow_kwargs|is_slideflow_model) +=.*\n", ""),
     (r"^ *sys\.modules\['slideflow.*\n", ""),
@@ -42,7 +42,7 @@ CHANGES = (
     (r"^(?=    if slideflow:\n)", "    dataset_attrs = None\n"),
     (r"^( *)elif 'slideflow' in .*\n(\1 .*\n)+", ""),
     (r"^( *)if ('slideflow' in .*|slideflow):\n(\1 .*\n)+\1else:\n(?P<kept>(\1    .*\n|\n)+)", _outdented),
-    # The same import twice, once both are absolute.
+    # Two imports that are equal after both became absolute.
     (r"^try:\n(?P<kept>(    .*import.*\n)+)except .*\n(    #.*\n)?(?P=kept)", _outdented),
 )
 
@@ -77,7 +77,7 @@ def rewrite_source(code: bytes, path: PurePath, package: str) -> bytes:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copy a file or a folder over what is there."""
+    """Copy a file or a folder over an existing one."""
     if source.is_dir():
         shutil.copytree(source, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
     else:

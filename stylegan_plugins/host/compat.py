@@ -1,7 +1,7 @@
 """Repairs of host modules for current Python and PyTorch, made at run time; neither the host's files nor torch change.
 
-Each repair is a function that takes the imported host module. `install()` imports the host modules that have one and
-repairs each once. A fork that lacks a module, or mended it itself, is left alone."""
+Each repair is a function that takes the imported host module. `install()` imports the host modules that have a repair,
+and repairs each once. A fork that lacks a module, or has repaired it, stays as it is."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _MARK = "_stylegan_plugins_repaired"
 
 
 def install() -> list[str]:
-    """Import and repair the modules of the host on `sys.path`. Returns the names of all repaired modules; empty if
-    there is no host. Calling it again does nothing more."""
+    """Import and repair the modules of the host on `sys.path`. Return the names of all repaired modules, an empty list
+    without a host. Further calls change nothing."""
     if importlib.util.find_spec("torch_utils") is None or importlib.util.find_spec("dnnlib") is None:
         return []
     with _stand_ins():
@@ -46,11 +46,10 @@ def install() -> list[str]:
 
 @contextlib.contextmanager
 def _stand_ins() -> Iterator[None]:
-    """Modules that hosts import for one small function each, and that newer Python or setuptools no longer bring:
-    `pkg_resources.parse_version` (stylegan3) and `distutils.util.strtobool` (dnnlib). They stand in while the host is
-    imported, so that nobody else sees them."""
+    """Provide `pkg_resources.parse_version` (stylegan3) and `distutils.util.strtobool` (dnnlib) while the host is
+    imported. Newer Python or setuptools no longer include these modules. Other code does not see the stand-ins."""
     with contextlib.suppress(ImportError):
-        import setuptools  # noqa: F401  brings distutils on newer Pythons, and complains if it finds another's
+        import setuptools  # noqa: F401  provides distutils on newer Pythons, and complains about another
     made: dict[str, types.ModuleType] = {}
     for name, attributes in (
         ("pkg_resources", {"parse_version": TorchVersion}),
@@ -68,7 +67,7 @@ def _stand_ins() -> Iterator[None]:
             yield
     finally:
         for name, module in made.items():
-            if sys.modules.get(name) is module:  # setuptools, if something imported it, has put its own distutils there
+            if sys.modules.get(name) is module:  # setuptools, if imported meanwhile, has put its distutils there
                 del sys.modules[name]
 
 
@@ -84,8 +83,8 @@ def _strtobool(text: str) -> int:
 
 
 def _repair_util(util: Any) -> None:
-    """The logger writes log.txt in the encoding of the locale, which may lack what is printed, as a name of a folder:
-    it is UTF-8, and what that lacks, too, is written as escapes."""
+    """Let the logger write log.txt as UTF-8, with escapes for characters that UTF-8 lacks. The encoding of the locale
+    may lack printed characters, for example in the name of a folder."""
 
     def opened(file: Any, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
         text = {} if "b" in mode or args else {"encoding": "utf-8", "errors": "backslashreplace"}
@@ -105,15 +104,16 @@ def _repair_misc(misc: Any) -> None:
 
 
 class _Sampler(torch.utils.data.Sampler):
-    """torch's Sampler as it was when hosts were written: the host's hands its constructor the data set, which it no
-    longer takes (TypeError)."""
+    """A Sampler whose constructor takes the data set, as torch's did when the hosts were written. Today's raises
+    TypeError for it."""
 
     def __init__(self, data_source: object = None) -> None:
         super().__init__()
 
 
 def _keeping_buffers(print_module_summary: Callable) -> Callable:
-    """The summary runs G in training mode on uninitialised memory, which moves `w_avg`; put the buffers back."""
+    """Restore the buffers after the summary, which runs G in training mode on uninitialised memory and so changes
+    `w_avg`."""
 
     @wraps(print_module_summary)
     def repaired(module: torch.nn.Module, *args: object, **kwargs: object) -> object:
@@ -129,8 +129,8 @@ def _keeping_buffers(print_module_summary: Callable) -> Callable:
 
 
 def _without_broadcasting(copy_params_and_buffers: Callable, named_tensors: Callable) -> Callable:
-    """Tensors are copied by name with broadcasting, and those without a counterpart are dropped without a word: a
-    pickle with 8 mapping layers loads into 2. Refuse both."""
+    """Refuse tensors of another shape and tensors without a counterpart. The host broadcasts the former and silently
+    drops the latter: a pickle with 8 mapping layers loads into 2."""
 
     @wraps(copy_params_and_buffers)
     def repaired(src_module: torch.nn.Module, dst_module: torch.nn.Module, *args: object, **kwargs: object) -> object:
@@ -159,7 +159,7 @@ def _without_broadcasting(copy_params_and_buffers: Callable, named_tensors: Call
 
 
 def _repair_training_stats(training_stats: Any) -> None:
-    """Scripts name a CUDA device for the exchange of statistics; without a GPU the exchange goes through the CPU."""
+    """Exchange statistics on the CPU if there is no GPU. The scripts name a CUDA device."""
     init = training_stats.init_multiprocessing
 
     @wraps(init)
@@ -175,7 +175,7 @@ def _repair_training_stats(training_stats: Any) -> None:
 
 
 def _repair_persistence(persistence: Any) -> None:
-    """Half precision is slow and inexact on a CPU. Networks that are unpickled for one use float32."""
+    """Let networks that are unpickled for a CPU use float32. Half precision is slow and inexact there."""
 
     def float32_on_cpu(meta: dict) -> dict:
         if devices.device().type == "cpu" and meta["state"].get("use_fp16") is True:
@@ -189,7 +189,7 @@ def _repair_persistence(persistence: Any) -> None:
 
 
 def _repair_custom_ops(module: Any) -> None:
-    """Its get_plugin compiles an op and then imports it by name, which current PyTorch does not provide for."""
+    """Replace get_plugin, which compiles an op and then imports it by name. Current PyTorch does not allow this."""
 
     def get_plugin(*args: Any, **kwargs: Any) -> types.ModuleType:
         return custom_ops.get_plugin(*args, verbosity=module.verbosity, **kwargs)
@@ -198,8 +198,8 @@ def _repair_custom_ops(module: Any) -> None:
 
 
 def _repair_op(module: Any) -> None:
-    """Hosts of one family fall back to the reference implementation with a warning on every call, those of the other
-    die. Say the reason once, loudly, and go on."""
+    """Report once why an op cannot be built, and use the reference implementation. Without this repair one family warns
+    on every call, and the other ends with an error."""
     init = module._init
 
     def loud_init() -> bool:
@@ -226,8 +226,9 @@ def _repair_bias_act(module: Any) -> None:
 
 
 def _repair_conv2d_gradfix(module: Any) -> None:
-    """The replacement for conv2d knows torch 1.7 to 1.9 only; on others it warns on every call. Since 1.11 torch itself
-    skips weight gradients that nobody asked for, so its own conv2d does what the replacement was made for."""
+    """Use torch's conv2d instead of the host's replacement. The replacement supports torch 1.7 to 1.9 only, and warns
+    on every call with others. Since 1.11 torch itself skips weight gradients that are not needed, which was the purpose
+    of the replacement."""
     module._should_use_custom_op = lambda input: False
     if "disable" not in inspect.signature(module.no_weight_gradients).parameters:
         no_weight_gradients = module.no_weight_gradients
@@ -240,7 +241,8 @@ def _repair_conv2d_gradfix(module: Any) -> None:
 
 
 def _repair_grid_sample_gradfix(module: Any) -> None:
-    """As above; and where torch's grid_sample has no second derivative, ADA's R1 step would die."""
+    """Use torch's grid_sample, as for conv2d, or `GridSample` if torch's has no second derivative, which ADA's R1 step
+    needs."""
     native = grid_sample_has_second_derivative()
 
     def repaired(input: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
@@ -254,7 +256,7 @@ def _grid_sample(input: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
 
 
 def grid_sample_has_second_derivative() -> bool:
-    """Asks this torch, on a 2x2 image."""
+    """Try a second derivative of grid_sample with this torch, on a 2x2 image."""
     image = torch.ones([1, 1, 2, 2], requires_grad=True)
     gradient = torch.autograd.grad(
         _grid_sample(image, torch.zeros([1, 2, 2, 2])).square().sum(), image, create_graph=True
@@ -267,7 +269,7 @@ def grid_sample_has_second_derivative() -> bool:
 
 
 class GridSample(torch.autograd.Function):
-    """Bilinear sampling, zero padding, corners not aligned, with derivatives of any order in the image.
+    """Bilinear sampling, zero padding, corners not aligned, with derivatives of any order by the image.
 
     Sampling is linear in the image, so the backward of its backward is sampling again. The grid gets no gradient."""
 
@@ -284,7 +286,7 @@ class GridSample(torch.autograd.Function):
 
 
 class GridSampleTransposed(torch.autograd.Function):
-    """The transpose of GridSample: scatters a gradient of the output to where the image was read."""
+    """The transpose of GridSample: scatters a gradient of the output to the pixels that were read."""
 
     @staticmethod
     def forward(ctx: Any, grad_output: torch.Tensor, grid: torch.Tensor, shape: torch.Size) -> torch.Tensor:
@@ -298,7 +300,7 @@ class GridSampleTransposed(torch.autograd.Function):
         return GridSample.apply(grad_image, grid), None, None
 
 
-_OPTIONAL = ("training.networks", "training.networks_stylegan2")  # imported here for speed alone
+_OPTIONAL = ("training.networks", "training.networks_stylegan2")  # repaired only for speed
 _REPAIRS: dict[str, Callable[[Any], None]] = {
     "dnnlib.util": _repair_util,
     "torch_utils.misc": _repair_misc,

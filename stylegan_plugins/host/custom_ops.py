@@ -25,7 +25,7 @@ _failures: dict[str, str] = {}
 
 
 class BuildError(RuntimeError):
-    """A custom op cannot be built or loaded; the message says why, `advice` what to do if that is known."""
+    """A custom op cannot be built or loaded. The message is the reason, `advice` a remedy, if one is known."""
 
     def __init__(self, message: str, advice: str = "") -> None:
         super().__init__(message)
@@ -33,7 +33,7 @@ class BuildError(RuntimeError):
 
 
 def reason(name: str) -> str | None:
-    """Return why building this op did not work in this process; None if it did, or was not tried."""
+    """Return why this op could not be built in this process; None if it was built, or not tried."""
     return _failures.get(name)
 
 
@@ -46,18 +46,19 @@ def get_plugin(
     verbosity: str = "brief",
     **build_kwargs: object,
 ) -> types.ModuleType:
-    """Compile (once, cached on disk by content, torch version and GPU architecture) and load a custom op, with the
-    arguments of the hosts' loaders: `sources` and `headers` are file names, relative to source_dir if that is given.
+    """Compile and load a custom op, and return the extension module. It is compiled once, and cached on disk by
+    content, torch version and GPU architecture. The arguments are the same as of the hosts' loaders.
 
-    verbosity   'none' | 'brief' | 'full'
-    Returns the extension module. Raises BuildError; the reason is printed once per process and op."""
+    sources, headers    file names, relative to source_dir if given
+    verbosity           'none' | 'brief' | 'full'
+    Raises BuildError; the reason is printed once per process and op."""
     if module_name in _loaded:
         return _loaded[module_name]
     if module_name in _failures:
         raise BuildError(_failures[module_name])
     paths = [Path(source_dir or "", file) for file in sources]
     extra = [Path(source_dir or "", file) for file in headers or []]
-    if not extra:  # ada names no headers: they lie beside the sources
+    if not extra:  # ada names no headers: they are beside the sources
         extra = sorted({file for path in paths for file in path.parent.glob("*.h")})
     if verbosity != "none":
         end = "\n" if verbosity == "full" else ""
@@ -68,7 +69,7 @@ def get_plugin(
         if verbosity == "brief":
             print("failed.", flush=True)
         _failures[module_name] = _explain(module_name, error)
-        if verbosity != "none":  # one process of several has it
+        if verbosity != "none":  # only one process of several prints
             line = "=" * 100
             advice = "Training continues with the slow reference implementation."
             print(f"\n{line}\nWARNING: {_failures[module_name]}\n{advice}\n{line}", file=sys.stderr, flush=True)
@@ -81,7 +82,7 @@ def get_plugin(
 def _build(
     name: str, sources: list[Path], headers: list[Path], verbose: bool, **build_kwargs: object
 ) -> types.ModuleType:
-    from torch.utils import cpp_extension  # looks for CUDA when it is imported, and prints what it finds
+    from torch.utils import cpp_extension  # looks for CUDA on import, and prints the result
 
     missing = [str(path) for path in sources if not path.is_file()]
     if missing:
@@ -95,7 +96,7 @@ def _build(
     os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", os.defpath), str(Path(program).parent)])
     directory = Path(cpp_extension._get_build_directory(name, verbose)) / key
     directory.mkdir(parents=True, exist_ok=True)
-    # Copies: a changed file gets another folder, so that ninja never builds stale code.
+    # Compile copies: a changed file gets another folder, so that ninja never builds stale code.
     copies = [_copy(path, directory) for path in sources + headers]
     with _architecture_in_environment():
         return cpp_extension.load(
@@ -110,7 +111,7 @@ def _build(
 
 @contextlib.contextmanager
 def _architecture_in_environment() -> Iterator[None]:
-    """Let torch build for `architecture()`. Other extensions of this process are built for what the user names."""
+    """Let torch build for `architecture()`, and restore the user's setting for other extensions of this process."""
     named = os.environ.get(ARCHITECTURES)
     os.environ[ARCHITECTURES] = architecture()
     try:
@@ -133,8 +134,8 @@ def _copy(path: Path, directory: Path) -> str:
 
 
 def _with_toolkit_of_wheels(cuda_home: str | None, directory: Path, build_kwargs: dict) -> dict:
-    """Add headers and the runtime library of the nvidia-* wheels that PyTorch brings, where the toolkit of nvcc lacks
-    them, as one from the package index does."""
+    """Add headers and the runtime library from PyTorch's nvidia-* wheels if the toolkit of nvcc lacks them, as a
+    toolkit from the package index does."""
     wheels = Path(torch.__file__).parent.parent / "nvidia" / f"cu{(torch.version.cuda or '').split('.')[0]}"
     if cuda_home is None or not wheels.is_dir():
         return build_kwargs
@@ -143,7 +144,7 @@ def _with_toolkit_of_wheels(cuda_home: str | None, directory: Path, build_kwargs
         result["extra_include_paths"] = [*result.get("extra_include_paths", []), str(wheels / "include")]
     runtimes = sorted((wheels / "lib").glob("libcudart.so.*"))
     if runtimes and not any(Path(cuda_home, folder, "libcudart.so").exists() for folder in ("lib64", "lib")):
-        link = directory / "libcudart.so"  # wheels have the library under its versioned name only
+        link = directory / "libcudart.so"  # wheels only have the library with a versioned name
         if not link.exists():
             with contextlib.suppress(FileExistsError):  # another process was faster
                 link.symlink_to(runtimes[-1])
@@ -152,12 +153,12 @@ def _with_toolkit_of_wheels(cuda_home: str | None, directory: Path, build_kwargs
 
 
 def architecture() -> str:
-    """Return the architecture to compile for: that of this process's GPU. Without a GPU, TORCH_CUDA_ARCH_LIST.
+    """Return the architecture of this process's GPU, to compile for; TORCH_CUDA_ARCH_LIST without a GPU.
 
     Raises BuildError if there is neither."""
     if torch.cuda.is_available():
-        # A container's TORCH_CUDA_ARCH_LIST names many, each of which takes its time, and may lack this one. The hosts
-        # use the GPU of their rank, without making it the current one.
+        # A container's TORCH_CUDA_ARCH_LIST names many architectures, which take time, and may lack this GPU's. The
+        # hosts use the GPU of their rank without making it the current one.
         several = torch.distributed.is_available() and torch.distributed.is_initialized()
         mine = devices.local_rank(torch.distributed.get_rank()) if several else None
         return "{}.{}".format(*torch.cuda.get_device_capability(mine))
@@ -180,15 +181,14 @@ def _key(files: list[Path]) -> str:
 
 
 def ninja() -> str | None:
-    """Return the path of ninja. That of the package index lies beside the interpreter, which a venv that was not
-    activated has not on PATH."""
+    """Return the path of ninja. pip puts it beside the interpreter, which is not on PATH if a venv is not activated."""
     return shutil.which("ninja") or shutil.which("ninja", path=str(Path(sys.executable).parent))
 
 
 def _explain(name: str, error: Exception) -> str:
-    """Say in one line what went wrong, and what to do."""
+    """Return one line with the fault and a remedy."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    # A compiler's "bias_act.cu(12): error: ...", not the command line that ninja repeats, which is full of file names.
+    # The compiler's "bias_act.cu(12): error: ...", not the command line that ninja repeats.
     told = [line for line in lines if re.search(r"\berror\b ?[:#]|: not found|Error:", line)]
     reason = (told or lines or [type(error).__name__])[0].rstrip(".")
     if torch.version.cuda is None:

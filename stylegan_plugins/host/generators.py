@@ -41,12 +41,12 @@ class {_TEMPERED}({{base}}):
 
 
 def with_module(G: Any, plugins: Plugins, seed: int) -> Any:
-    """Put the module of the plug-in that has one before `G.mapping`, whose parameters keep their names, and give it the
-    temperature of the plug-in that has one.
+    """Put a plug-in's module before `G.mapping`, and give `G.mapping` a plug-in's temperature, if there are any. The
+    parameters of `G.mapping` keep their names.
 
-    The mapping network becomes one of a class whose source, the host's own with a few lines more, is pickled with it:
-    that is how the hosts make pickles independent of code. Raises PluginError for a module that could not be loaded
-    without our package."""
+    The mapping network gets a new class: the host's source with a few more lines. Pickles contain this source, as they
+    do for the hosts' own classes, so stock tools can load them. Raises PluginError for a module that stock tools could
+    not load without this package."""
     with own_random("generator-module", seed, torch.device("cpu")):
         module = plugins.only("register_generator_module", G=G)
     temperature = plugins.only("register_temperature")
@@ -71,7 +71,7 @@ def _check(module: torch.nn.Module) -> None:
 
 
 def _of_class(mapping: Any, name: str, source: str) -> Any:
-    """Return the same mapping network, of a class of this name and source, which inherits from its own."""
+    """Return the same mapping network with a derived class of this name and source."""
     persistent: Any = type(mapping)
     whole = persistent._orig_module_src + source.format(base=persistent._orig_class_name)
     cls = vars(host_module("torch_utils.persistence")._src_to_module(whole))[name]
@@ -83,7 +83,7 @@ def _of_class(mapping: Any, name: str, source: str) -> Any:
 def with_module_of_run(network: Network, pickle: Path) -> Callable[[torch.nn.Module], torch.nn.Module]:
     """Return a function that puts the module of a plug-in before G's mapping network, if the pickle has one.
 
-    Which plug-in it was is in the run's training_options.json, beside the pickle. Raises DataError if it is not."""
+    The run's training_options.json, beside the pickle, names the plug-in. Raises DataError if it does not."""
     if not has_module(network):
         return lambda made: made
     args = run_folders.read_options(pickle.parent) or {}
@@ -97,16 +97,16 @@ def with_module_of_run(network: Network, pickle: Path) -> Callable[[torch.nn.Mod
 
 
 def has_module(network: Network) -> bool:
-    """Return whether a network of a pickle has a module of a plug-in before its mapping network, or a temperature."""
+    """Return whether a pickled network has a temperature, or a module of a plug-in before its mapping network."""
     return has_module_before(network) or f"mapping.{TEMPERATURE}" in network.tensors
 
 
 def has_module_before(network: Network) -> bool:
-    """Return whether a network of a pickle has a module of a plug-in before its mapping network."""
+    """Return whether a pickled network has a module of a plug-in before its mapping network."""
     return any(name.startswith(f"mapping.{NAME}.") for name in network.tensors)
 
 
 def have_module(plugins: Plugins) -> bool:
-    """Return whether one of the plug-ins has such a module, or a temperature."""
+    """Return whether one of the plug-ins has a module before G's mapping network, or a temperature."""
     changes = {"register_generator_module", "register_temperature"}
     return any(changes & set(plugins.catalogue.hooks_of(name)) for name in plugins.names)

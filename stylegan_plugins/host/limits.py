@@ -1,4 +1,4 @@
-"""Limits for building a network from a pickle: ranges of arguments, and the number of weights that it has."""
+"""Limits for building a network from a pickle: ranges of arguments, and the number of weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 from stylegan_plugins.errors import DataError
 from stylegan_plugins.files.snapshots import Network, Snapshot
 
-# The largest values of arguments of the hosts' networks; TensorFlow's names after them.
+# The largest values of arguments of the hosts' networks, first with PyTorch's names, then with TensorFlow's.
 LARGEST = {
     **{"z_dim": 8192, "w_dim": 8192, "c_dim": 1 << 16, "img_resolution": 4096, "img_channels": 64, "num_ws": 256},
     **{"num_layers": 64, "channel_base": 1 << 20, "channel_max": 8192, "num_fp16_res": 64, "filter_size": 64},
@@ -24,12 +24,12 @@ LARGEST = {
     **{"latent_size": 8192, "dlatent_size": 8192, "mapping_layers": 64, "mapping_fmaps": 8192},
     **{"fmap_base": 1 << 20, "fmap_max": 8192, "fmap_min": 8192},
 }
-OTHERS = 1 << 20  # of arguments that only a fork has
+OTHERS = 1 << 20  # the largest value of arguments that only a fork has
 _FACTORIES = {torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn, torch.eye}
 
 
 def check_arguments(snapshot: Snapshot) -> None:
-    """Raise DataError for recorded arguments that no network has, before a network is built of them."""
+    """Raise DataError for recorded arguments out of range, before a network is built with them."""
     for key, network in snapshot.networks.items():
         _check(f"{key} of {snapshot.path}", network.init_kwargs)
         _check(f"{key} of {snapshot.path}", {str(place): value for place, value in enumerate(network.init_args)})
@@ -72,7 +72,7 @@ def _leaves(value: Any) -> Iterable[Any]:
 
 
 class _Counting(TorchFunctionMode):
-    """Counts the tensors that are made, and their numbers, before they are."""
+    """A mode that counts tensors, and their elements, before torch makes them."""
 
     def __init__(self, tensors: int, numbers: int) -> None:
         super().__init__()
@@ -90,15 +90,15 @@ class _Counting(TorchFunctionMode):
 
 @contextlib.contextmanager
 def building(tensors: int, numbers: int) -> Iterator[None]:
-    """A context in which a network of about so many tensors and numbers is built; random numbers stay as they were.
+    """A context for building a network of about so many tensors and elements; random numbers stay as they were.
 
-    A network that asks for several times more raises ValueError. (Filters, noise and what is thrown away count.)"""
+    A network that asks for several times more raises ValueError. (Filters, noise and temporary tensors count.)"""
     with torch.random.fork_rng(devices=[]), _Counting(20 * tensors + 1000, 4 * numbers + (1 << 25)):
         yield
 
 
 def building_anew(network: Network) -> contextlib.AbstractContextManager[None]:
-    """`building`, for a network of a pickle."""
+    """Return `building` for a network of a pickle."""
     return building(len(network.tensors), sum(value.numel() for value in network.tensors.values()))
 
 
@@ -108,7 +108,7 @@ def not_finite(network: Network) -> list[str]:
 
 
 def _finite(value: torch.Tensor) -> bool:
-    # aminmax() passes NaN on, and makes no copy of the tensor.
+    # aminmax() returns NaN if there is one, and does not copy the tensor.
     return not value.is_floating_point() or not value.numel() or all(map(torch.isfinite, torch.aminmax(value)))
 
 
@@ -120,5 +120,5 @@ def check_finite(network: Network, what: str) -> None:
 
 
 def some(names: list[str], most: int = 3) -> str:
-    """Write the first few of names."""
+    """Return the first few names as text."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

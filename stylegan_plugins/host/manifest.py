@@ -1,6 +1,6 @@
-"""What patching wrote into a host: originals of the changed files and a list of checksums, in `.stylegan-plugins/`.
+"""The record of patching in a host: originals of the changed files and a list of checksums, in `.stylegan-plugins/`.
 
-The folder is all that `unpatch` needs, and all that tells a patched host from another."""
+`unpatch` needs only this folder. A host with this folder counts as patched."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stylegan_plugins.errors import PatchError
 
 FOLDER = ".stylegan-plugins"
 LIST = "patched.json"
-EDITS = "edits.sha256"  # of the edits that were made
+EDITS = "edits.sha256"  # digest of the edits that were made
 
 
 def is_patched(host: Path) -> bool:
@@ -23,7 +23,7 @@ def is_patched(host: Path) -> bool:
 
 
 def files(host: Path) -> dict[str, str]:
-    """Return the patched files and the sha256 of each as patching left it; empty if the host is not patched."""
+    """Return the sha256 of each file right after patching, by file name; empty if the host is not patched."""
     if not is_patched(host):
         return {}
     try:
@@ -43,18 +43,18 @@ def original(host: Path, file: str) -> bytes | None:
 
 
 def changed_since(host: Path) -> list[str]:
-    """Return the patched files that are no longer as patching left them: changed, removed, or restored."""
+    """Return the patched files that were changed, removed or restored since patching."""
     return [file for file, digest in files(host).items() if _digest(host / file) != digest]
 
 
 def edits(host: Path) -> str | None:
-    """Return the digest of the edits that a host was patched with; None of a version that did not write it."""
+    """Return the digest of the edits that a host was patched with; None if an old version patched it without one."""
     file = host / FOLDER / EDITS
     return file.read_text().strip() if file.is_file() else None
 
 
 def write_edits(host: Path, digest: str) -> None:
-    """Record the edits of a host whose files are as they make them. Raises PatchError if it cannot be written."""
+    """Record the digest of the edits of a patched host. Raises PatchError if it cannot be written."""
     try:
         (host / FOLDER / EDITS).write_text(digest + "\n")
     except OSError as error:
@@ -64,8 +64,8 @@ def write_edits(host: Path, digest: str) -> None:
 def write(host: Path, patched: dict[str, bytes], digest: str) -> None:
     """Put patched files in place, all of them or none, and keep their originals. digest: of the edits.
 
-    Originals and list are complete before the first file changes, so whatever ends this process, `restore` can undo
-    what it did. Raises PatchError if the host cannot be written."""
+    Originals and list are complete before the first file changes, so `restore` works even after this process was
+    killed. Raises PatchError if the host cannot be written."""
     folder, replaced = None, []
     try:
         folder = Path(tempfile.mkdtemp(prefix=FOLDER + "-", dir=host))
@@ -95,7 +95,7 @@ def write(host: Path, patched: dict[str, bytes], digest: str) -> None:
 
 def restore(host: Path) -> list[str]:
     """Put the originals back, byte for byte. Raises PatchError if a patched file was changed since, or if the host
-    cannot be written; doing it again then goes on."""
+    cannot be written; another call then continues."""
     originals = host / FOLDER / "originals"
     lost = [file for file in files(host) if not (originals / file).is_file()]
     if lost:

@@ -1,4 +1,4 @@
-"""The one way in which our code imports modules of the host."""
+"""Import of host modules, for all of this package."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def host_directory() -> Path:
 
 
 def use_host(directory: Path) -> None:
-    """Put a host first on `sys.path`, for programs that are not scripts of that host."""
+    """Put a host first on `sys.path`, for programs that are not its scripts."""
     path = str(Path(directory).resolve())
     if path not in sys.path:
         sys.path.insert(0, path)
@@ -43,6 +43,6 @@ def construct(kwargs: Mapping[str, Any], **changes: Any) -> Any:
 
 
 def raw_indices(kwargs: Mapping[str, Any], max_size: int | None) -> np.ndarray:
-    """Return what the host chooses for a data set of that size, as indices [m] among all images."""
+    """Return the indices [m] of the images that the host chooses for a data set of at most max_size images."""
     chosen = construct(kwargs, max_size=max_size, xflip=False, use_labels=False)
     return np.array([chosen.get_details(index).raw_idx for index in range(len(chosen))])

@@ -1,4 +1,4 @@
-"""Networks of a pickle, made anew from the host's own classes."""
+"""Networks of a pickle, rebuilt from the host's own classes."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from stylegan_plugins.host import devices, generators, limits
 from stylegan_plugins.host.families import HOSTS
 from stylegan_plugins.host.modules import host_module
 
-# A class name alone does not say which module it is of: stylegan3 has two Generators.
+# A class name does not identify the module: stylegan3 has two Generators.
 MODULES = (*(module for family in HOSTS.values() for module in family.networks), "training.augment")
-_MEAN_OF = 10_000  # z, for w_avg
+_MEAN_OF = 10_000  # number of z for w_avg
 STYLEGAN2_MODULES = tuple(family.networks[0] for family in HOSTS.values())
 
-# What the host's classes raise for arguments that they do not know, or cannot use.
+# Errors of the host's classes for arguments that they do not know, or cannot use.
 UNKNOWN = (TypeError, ValueError, LookupError, AttributeError, AssertionError, ArithmeticError, RuntimeError)
 
 
@@ -41,11 +41,11 @@ def build(
 ) -> torch.nn.Module:
     """Make a network of the host's class of this name, with the recorded arguments and tensors, in evaluation mode.
 
-    Random numbers are left as they were. Raises HostError if no class of the host takes the arguments and has these
+    Random numbers stay as they were. Raises HostError if no class of the host takes the arguments and has these
     tensors.
 
-    what      how to name the network in an error
-    complete  adds to the host's network what a plug-in had added"""
+    complete  adds the modules of a plug-in to the host's network
+    what      name of the network in errors"""
     reasons = []
     for module, cls in _classes(network):
         try:
@@ -71,7 +71,7 @@ def build(
 
 
 def average_w(G: Any) -> None:
-    """Give a G whose file has no `w_avg`, which truncation needs, the mean of w of random z, of all classes alike."""
+    """Give a G whose file has no `w_avg`, which truncation needs, the mean of w over random z of all classes alike."""
     device = next(G.parameters()).device
     z = torch.randn([_MEAN_OF, G.z_dim], generator=torch.Generator().manual_seed(0)).to(device)
     c = torch.eye(max(G.c_dim, 1), device=device)[torch.arange(_MEAN_OF) % max(G.c_dim, 1), : G.c_dim]
@@ -93,37 +93,37 @@ def host_class(name: str) -> type[torch.nn.Module]:
 
 
 def _classes(network: Network) -> Iterator[tuple[str, type[torch.nn.Module]]]:
-    """Yield the host's classes with the network's name, the one of the same source first."""
+    """Yield the host's classes with the network's name, first the class with the same source."""
     order = lambda module: (inspect.getsource(module) != network.source, module.__name__)
     for module in sorted(_import_those_of_host(MODULES), key=order):
-        cls = vars(module).get(network.class_name)  # the name is the pickle's: nothing but a network is ever called
+        cls = vars(module).get(network.class_name)  # the pickle chose the name: call nothing but a network
         if isinstance(cls, type) and issubclass(cls, torch.nn.Module):
             yield module.__name__, cls
 
 
 def _import_those_of_host(names: Iterable[str]) -> Iterator[types.ModuleType]:
-    """Import the modules that the host has."""
-    host_module("dnnlib")  # a host must be there, repaired
+    """Import the named modules, except for modules that the host lacks."""
+    host_module("dnnlib")  # raises HostError without a host
     return (importlib.import_module(name) for name in names if importlib.util.find_spec(name) is not None)
 
 
 def in_the_shape_of(cls: type, kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Convert arguments of one family for a class of the other: ada's Generator takes those of the synthesis network in
-    `synthesis_kwargs`, stylegan3's takes them beside its own."""
+    """Convert arguments of one family for a class of the other. ada's Generator takes the synthesis network's arguments
+    in `synthesis_kwargs`, stylegan3's takes them directly."""
     names = _arguments(cls)
     takes = names.get("synthesis_kwargs")
     if takes is None:
         return kwargs
     own = {key: value for key, value in kwargs.items() if key in names and key != "synthesis_kwargs"}
     others = {key: value for key, value in kwargs.items() if key not in names}
-    if others and "synthesis_kwargs" in kwargs:  # of neither family
+    if others and "synthesis_kwargs" in kwargs:  # arguments of neither family
         return kwargs
     synthesis = {**others, **kwargs.get("synthesis_kwargs", {})}
     return {**own, **(synthesis if takes.kind is inspect.Parameter.VAR_KEYWORD else {"synthesis_kwargs": synthesis})}
 
 
 def _arguments(cls: type) -> Mapping[str, inspect.Parameter]:
-    """Return the arguments of a class of the host, which its persistence decorator hides behind *args and **kwargs."""
+    """Return the arguments of a host's class, which its persistence decorator hides behind *args and **kwargs."""
     for base in cls.__mro__:
         if "__init__" in vars(base):
             names = inspect.signature(vars(base)["__init__"]).parameters
@@ -133,10 +133,11 @@ def _arguments(cls: type) -> Mapping[str, inspect.Parameter]:
 
 
 def difference(made: torch.nn.Module, network: Network) -> str | None:
-    """Describe what keeps the tensors of a pickle from fitting a network; None if they fit.
+    """Describe why the tensors of a pickle do not fit a network; None if they fit.
 
-    Buffers may be missing, but not of another shape: they are not trained, and versions of the hosts differ in them."""
-    trained = {name for name, _ in made.named_parameters()}  # without those that the host was told to freeze
+    Buffers may be missing, since they are not trained and differ between versions of the hosts. If they are present,
+    their shapes must be equal."""
+    trained = {name for name, _ in made.named_parameters()}  # without frozen weights, which are buffers
     shapes = {name: list(value.shape) for name, value in made.state_dict().items()}
     for name in sorted(network.parameters | trained):
         if name not in shapes:
@@ -150,7 +151,7 @@ def difference(made: torch.nn.Module, network: Network) -> str | None:
 
 
 def describe(module: torch.nn.Module) -> Network:
-    """Convert a network that the host has loaded to what `read_pickle` gives."""
+    """Convert a network that the host has loaded to a `Network`, as `read_pickle` returns it."""
     return Network(
         class_name=type(module).__name__,
         init_args=tuple(getattr(module, "init_args", ())),
@@ -171,7 +172,7 @@ def converted(snapshot: Snapshot) -> Snapshot:
         try:
             with limits.building(1000, Path(snapshot.path).stat().st_size // 4):
                 found[key] = describe(convert(_stub(state)))
-        except UNKNOWN as error:  # an older version, or arguments that the converter does not know
+        except UNKNOWN as error:  # an old version, or arguments that the converter does not know
             raise DataError(f"{snapshot.path} is of TensorFlow, and the host cannot convert it: {error!r}.") from error
     return Snapshot(snapshot.path, found, {"training_set_kwargs": None, "augment_pipe": None})
 
@@ -184,10 +185,10 @@ def _stub(state: Any) -> Any:
 
 
 def open_pickle(path: Path, trust: bool = False, keys: Iterable[str] = ("G", "D", "G_ema")) -> Snapshot:
-    """Read a network pickle; with `trust` as the host does, which executes what is in it.
+    """Read a network pickle. With `trust` the host's loader reads it, which executes code in the pickle.
 
-    Raises DataError, also if a network cannot be built with its arguments, or one of `keys`, if it is there, has
-    weights that are not finite."""
+    Raises DataError for a file that cannot be read, a network that cannot be built with its arguments, and weights of
+    `keys` that are not finite."""
     check_checksum(path)
     snapshot = _trusted(path) if trust else read_pickle(path)
     if not trust:
@@ -223,13 +224,13 @@ def _trusted(path: Path) -> Snapshot:
 def load_network(file: Path, key: str) -> torch.nn.Module:
     """Make a network of a pickle from the host's classes: G, D or G_ema."""
     network = open_pickle(file, keys=[key]).network(key)
-    if devices.device().type == "cpu":  # half precision is for GPUs
+    if devices.device().type == "cpu":  # half precision is for GPUs only
         network = in_single_precision(network)
     return build(network, f"{key} of {file}", generators.with_module_of_run(network, file))
 
 
 def in_single_precision(network: Network) -> Network:
-    """Return a network without layers in half precision."""
+    """Return the network with all layers in single precision."""
     return dataclasses.replace(network, init_kwargs=_without_half(network.init_kwargs))
 
 
@@ -239,7 +240,8 @@ def _without_half(kwargs: dict[str, Any]) -> dict[str, Any]:
 
 
 def host_family() -> str:
-    """Return the family of the host in use. Raises HostError if there is none, or it has networks of neither."""
+    """Return the family of the host in use. Raises HostError without a host, or if it has the networks of neither
+    family."""
     host_module("dnnlib")
     for family in HOSTS.values():
         if importlib.util.find_spec(family.networks[0]) is not None:
@@ -248,7 +250,8 @@ def host_family() -> str:
 
 
 def layers_above(side: int, resolution: int, architecture: str) -> int:
-    """Layers of D in all blocks of more than side x side pixels, in the host's order: from_rgb, conv0, conv1, skip."""
+    """Return the number of layers of D in all blocks of more than side x side pixels. The host's order in a block is
+    from_rgb, conv0, conv1, skip."""
     blocks = max(int(math.log2(resolution / side)), 0)
     if architecture == "skip":
         return 3 * blocks  # each block has a from_rgb

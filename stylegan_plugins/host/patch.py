@@ -1,4 +1,4 @@
-"""Patch a host, undo it, and show what was done."""
+"""Patch a host, undo it, and show the changes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stylegan_plugins.patches import edits_for, optional_files
 
 @dataclass(frozen=True)
 class Plan:
-    """What patching would write: new contents by file, and why a script is left as it is."""
+    """A plan of patching: new contents by file, and the reasons why scripts are left unchanged."""
 
     patched: dict[str, bytes]
     left: dict[str, str]
@@ -25,7 +25,7 @@ def plan(directory: Path) -> Plan:
     """Compute the patched files of a host, from its originals if it is patched already; reads only.
 
     Raises PatchError if a training file lacks an anchor. A metric or a script beside train.py that lacks one, or does
-    not exist, is left as it is: training does not need it."""
+    not exist, is left unchanged: training does not need it."""
     from stylegan_plugins.host.patcher import apply_edits  # libcst is slow to import
 
     host = recognise(directory)
@@ -49,7 +49,7 @@ def plan(directory: Path) -> Plan:
 
 
 def patch(directory: Path, dry_run: bool = False) -> Plan | None:
-    """Patch a host in place. Returns what was done, or would be in a dry run; None if the host was patched before."""
+    """Patch a host in place, and return the plan; None if the host was patched before. A dry run writes nothing."""
     changed = manifest.changed_since(directory)
     if changed:
         raise PatchError(
@@ -63,7 +63,7 @@ def patch(directory: Path, dry_run: bool = False) -> Plan | None:
             if not dry_run and manifest.edits(directory) != digest:
                 manifest.write_edits(directory, digest)
             return None
-        if not dry_run:  # by another version, with other edits
+        if not dry_run:  # another version patched it with other edits
             manifest.restore(directory)
     if not dry_run:
         manifest.write(directory, result.patched, digest)
@@ -91,7 +91,7 @@ def unpatch(directory: Path) -> list[str]:
 
 
 def diff(directory: Path, planned: Plan) -> str:
-    """Show a plan as a unified diff, for reading: without carriage returns and byte-order marks."""
+    """Return a plan as a unified diff for reading, without carriage returns and byte-order marks."""
     lines: list[str] = []
     for file, data in planned.patched.items():
         contents = ((directory / file).read_bytes(), data)
@@ -101,7 +101,7 @@ def diff(directory: Path, planned: Plan) -> str:
 
 
 def state(directory: Path, file: str) -> str:
-    """Say whether one file of a host is patched."""
+    """Describe whether one file of a host is patched."""
     if file not in manifest.files(directory):
         return "not patched"
     return "changed after patching" if file in manifest.changed_since(directory) else "patched"

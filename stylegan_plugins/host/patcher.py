@@ -1,5 +1,5 @@
-"""The patch engine: edits of a host file as changes to its syntax tree (libcst), so that they survive forks, CRLF line
-ends, a byte-order mark and reformatting. The edits themselves are in `stylegan_plugins.patches`."""
+"""The patch engine: edits of a host file as changes to its syntax tree (libcst), so that they work for forks, CRLF line
+ends, a byte-order mark and other formatting. The edits are in `stylegan_plugins.patches`."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from stylegan_plugins.errors import PatchError
 from stylegan_plugins.host.edits import Anchor, Assignment, Call, Command, Deletion, Edit, Imports, Increment
 
 BOM = b"\xef\xbb\xbf"
-PACKAGE = "stylegan_plugins"  # what the edits import, and by what an edited file is known
+PACKAGE = "stylegan_plugins"  # the edits import it, which identifies an edited file
 
 
 class _Application(cst.CSTTransformer):
-    """Applies the edits of a file in one walk over its tree, and notes which of them found their place."""
+    """A transformer that applies the edits of a file in one walk over its tree, and notes which edits found their
+    place."""
 
     def __init__(self, edits: list[Edit]) -> None:
         super().__init__()
@@ -27,8 +28,8 @@ class _Application(cst.CSTTransformer):
         self._targets: list[str] = []
 
     def _take(self, action: str, *nodes: cst.CSTNode) -> list[Edit]:
-        """Return the edits of one action (`before`, `replace`, ...) that are about one of these nodes; they are now
-        done."""
+        """Return the edits of one action (`before`, `replace`, ...) whose anchor is one of these nodes, and mark them
+        as done."""
         taken = []
         for index, edit in enumerate(self.edits):
             anchor = getattr(edit, action)
@@ -72,7 +73,7 @@ class _Application(cst.CSTTransformer):
         nodes = _simple_nodes(original_node)
         before = [cst.parse_statement(edit.code) for edit in self._take("before", *nodes)]
         after = [cst.parse_statement(edit.code) for edit in self._take("after", *nodes)]
-        if before:  # the comments above a statement stay above what is put before it
+        if before:  # comments above the statement go above the new code
             before[0] = before[0].with_changes(leading_lines=updated_node.leading_lines)
             updated_node = updated_node.with_changes(leading_lines=[])
         return cst.FlattenSentinel([*before, updated_node, *after]) if before or after else updated_node
@@ -123,7 +124,7 @@ def _matches(anchor: Anchor, node: cst.CSTNode) -> bool:
 
 
 def _simple_nodes(statement: cst.SimpleStatementLine) -> list[cst.CSTNode]:
-    """Return the small statements of a line, and for a call that is bare, assigned or returned, the call."""
+    """Return the small statements of a line, and their calls: bare, assigned or returned ones."""
     nodes: list[cst.CSTNode] = []
     for small in statement.body:
         nodes.append(small)
@@ -150,7 +151,7 @@ def _replaced(call: cst.Call, code: str) -> cst.BaseExpression:
 
 
 def _with_argument(call: cst.Call, code: str) -> cst.Call:
-    """Give a call the keyword argument `code`: in place of one of that name, or last, but before `**kwargs`."""
+    """Give a call the keyword argument `code`. It replaces one of that name, or comes last, before `**kwargs`."""
     new = cst.ensure_type(cst.parse_expression(f"call({code})"), cst.Call).args[0]
     args = list(call.args)
     for index, arg in enumerate(args):
@@ -170,12 +171,12 @@ def _squeeze(text: str) -> str:
 
 
 def _same(node: cst.CSTNode, source: str) -> bool:
-    """Return whether a node means the same as a piece of source, whatever the layout of either."""
+    """Return whether a node and a piece of source are equal except for formatting."""
     return _canonical(node) == ast.unparse(ast.parse(source, mode="eval"))
 
 
 def _canonical(node: cst.CSTNode) -> str:
-    """Return the source of an expression without comments, line breaks and a choice of quotes."""
+    """Return the source of an expression without comments and line breaks, and with one kind of quotes."""
     return _unparsed(_source(node))
 
 
@@ -184,4 +185,4 @@ def _unparsed(source: str) -> str:
     try:
         return ast.unparse(ast.parse(f"({source}\n)", mode="eval"))  # in brackets, lines may break anywhere
     except SyntaxError:
-        return ""  # a starred target; Python of another version
+        return ""  # a starred target, or syntax of another Python version

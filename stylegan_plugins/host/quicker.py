@@ -1,6 +1,7 @@
-"""Functions of a host that a CPU computes in fewer operations (reference_ops.py), put in their places.
+"""Replacement of host functions by functions with fewer operations on a CPU (reference_ops.py).
 
-A replacement is tried on some numbers first: a function that a fork has changed, or lacks, stays as it is."""
+A replacement is first compared with the host's function on some numbers. A function that a fork has changed, or lacks,
+stays as it is."""
 
 from __future__ import annotations
 
@@ -15,9 +16,9 @@ import torch
 
 from stylegan_plugins.host import reference_ops
 
-# A function of a fork may fail in any of these ways where ours, or the host's, does not.
+# Errors with which a fork's function may fail where ours, or the host's, does not.
 FAILURES = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
-Trials = list[tuple[tuple[Any, ...], dict[str, Any]]]  # arguments
+Trials = list[tuple[tuple[Any, ...], dict[str, Any]]]  # positional and keyword arguments
 
 
 def upfirdn2d(module: Any) -> None:
@@ -56,12 +57,12 @@ def networks(module: Any) -> None:
 
 
 def _numbers(*shape: int) -> torch.Tensor:
-    """Return numbers in [-2, 2] that are not random: a run draws its own."""
+    """Return fixed numbers in [-2, 2], so that the random numbers of a run stay as they were."""
     return torch.arange(1, math.prod(shape) + 1).mul(1.7).sin().mul(2).view(shape)
 
 
 def _replace(owner: Any, name: str, made: Callable[[Any], Any], trials: Trials) -> None:
-    """Replace a function if `made` of it takes the same arguments and gives the same results."""
+    """Replace a function by `made(function)` if both take the same arguments and give the same results."""
     theirs = getattr(owner, name, None)
     if theirs is None:
         return

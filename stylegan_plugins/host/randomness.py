@@ -1,4 +1,4 @@
-"""Random numbers that the host does not see."""
+"""Random numbers that are separate from the host's."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import torch
 
 @contextmanager
 def own_random(name: str, seed: int, device: torch.device) -> Iterator[None]:
-    """A context with random numbers of its own, of torch, this GPU, NumPy and Python; the run's go on afterwards as if
-    nothing had been drawn. They are the same in all processes."""
+    """A context with separate random numbers of torch, this GPU, NumPy and Python, the same in all processes. The run's
+    random numbers continue afterwards as if nothing had been drawn."""
     seed = (seed + zlib.crc32(name.encode())) % 2**32
     states = np.random.get_state(), random.getstate()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -40,14 +40,14 @@ class RandomState(NamedTuple):
 
 
 def random_state(device: torch.device) -> RandomState:
-    """Return the state from which torch draws now."""
+    """Return the current states of torch's random numbers."""
     return RandomState(torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None)
 
 
 @contextmanager
 def drawn_again(state: RandomState, device: torch.device) -> Iterator[None]:
-    """A context in which torch draws what it drew after this state; the run's numbers go on afterwards as if nothing
-    had been drawn."""
+    """A context in which torch repeats the draws after this state. The run's random numbers continue afterwards as if
+    nothing had been drawn."""
     now = random_state(device)
     _set_random_state(state, device)
     try:

@@ -12,7 +12,7 @@ from stylegan_plugins.errors import HostError
 from stylegan_plugins.host import manifest
 from stylegan_plugins.host.families import ADA, HOSTS, STYLEGAN3
 
-ORIGIN_FILE = ".stylegan-plugins-host.json"  # in the host: where it came from
+ORIGIN_FILE = ".stylegan-plugins-host.json"  # in the host's folder: its origin
 NEEDED = ("train.py", "training/training_loop.py", "training/loss.py", "dnnlib", "torch_utils")
 
 
@@ -23,7 +23,7 @@ class Host:
     family: str
     kind: str
     patched: bool
-    changed: tuple[str, ...]  # files that differ from the pinned commit, of those that are compared
+    changed: tuple[str, ...]  # compared files that differ from the pinned commit
 
     def __str__(self) -> str:
         origin = {
@@ -35,7 +35,7 @@ class Host:
 
 
 def recognise(directory: Path) -> Host:
-    """Describe a host directory. Raises HostError, saying what is missing, if it is none."""
+    """Describe a host directory. Raises HostError, naming the missing file, if it is not a host."""
     directory = Path(directory)
     if not directory.is_dir():
         raise HostError(f"{directory} is not a directory. Fetch a host with: stylegan-plugins host fetch {directory}")
@@ -53,7 +53,7 @@ def recognise(directory: Path) -> Host:
 
 
 def _family(directory: Path) -> str:
-    """Tell the family by the loss: ada's takes the mapping and synthesis networks apart, stylegan3's takes G whole."""
+    """Return the family by its loss: ada's takes mapping and synthesis networks separately, stylegan3's takes G."""
     loss = (directory / "training/loss.py").read_text(encoding="utf-8-sig", errors="replace")
     if "class StyleGAN2Loss" not in loss:
         raise HostError(
@@ -70,9 +70,9 @@ def _assembled(directory: Path) -> bool:
     try:
         return json.loads(file.read_text(encoding="utf-8")).get("source") == "pypi"
     except (OSError, ValueError):
-        return False  # no record, or one that cannot be read: then the files decide
+        return False  # no readable record: the files decide
 
 
 def _digest(data: bytes) -> str:
-    """Return the sha256 without a byte-order mark and with LF line ends: a checkout on Windows is pristine, too."""
+    """Return the sha256 without a byte-order mark and with LF line ends, so that a checkout on Windows is pristine."""
     return hashlib.sha256(data.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n")).hexdigest()

@@ -1,11 +1,11 @@
-"""Functions of the hosts on a CPU, in fewer operations of torch: upfirdn2d, bias_act, fully connected layers, modulated
-convolutions, and convolutions with a kernel of one pixel. Each takes the host's own, which does all other cases.
-Results differ by rounding; derivatives of any order are torch's own.
+"""Functions of the hosts with fewer operations on a CPU: upfirdn2d, bias_act, fully connected layers, modulated
+convolutions, and convolutions with a kernel of one pixel. Each takes the host's function and calls it for all other
+cases. Results differ by rounding; torch computes derivatives of any order.
 
 upfirdn2d inserts up - 1 zeros after each pixel, pads or crops, filters with f, and keeps each down-th pixel. The hosts'
 reference implementation does so step by step: it writes the zeros, repeats the filter for each channel, and computes
-pixels that it drops. Here a convolution with a stride leaves the dropped pixels out, a transposed one the zeros, and
-very small maps are multiplied with one matrix.
+pixels that it drops. Here a convolution with a stride skips the dropped pixels, a transposed convolution skips the
+zeros, and very small maps are multiplied with one matrix.
 
 Source of the definitions: Karras et al. 2020, Training Generative Adversarial Networks with Limited Data, and the
 documentation of scipy.signal.upfirdn."""
@@ -24,20 +24,20 @@ from torch.nn import functional
 Pair = tuple[int, int]  # y, x
 EXACT = (torch.float32, torch.float64)
 
-# One matrix is used while this many products are enough: there, calls cost more than arithmetic. Measured on one core,
-# 16 images of 4x4 to 64x64 pixels, forward and backward: a convolution takes 100 us or more, so many products 90.
+# One matrix is used up to this many products, where calls cost more than arithmetic. Measured on one core, 16 images of
+# 4x4 to 64x64 pixels, forward and backward: a convolution takes 100 us or more, this many products take 90 us.
 PRODUCTS = 2_000_000
-MATRIX = 65_536  # elements of a matrix, so that all of a network's stay small
-PIXEL_PRODUCTS = 16 * 32 * 32  # images times weights of a kernel of one pixel, up to which matrices are faster
+MATRIX = 65_536  # largest number of elements of a matrix, so that all matrices of a network stay small
+PIXEL_PRODUCTS = 16 * 32 * 32  # images times weights up to which matrices are faster for a kernel of one pixel
 
 
 class Filter(NamedTuple):
-    """A filter and how it is applied.
+    """A filter, with the way to apply it.
 
     shape, values  taps, [y, x], or [taps] of a separable filter
     ups, downs     factors of y and x
     pads           pixels before and after, of y and of x
-    flip           correlation needs the taps in the other order"""
+    flip           whether correlation needs the taps in reverse order"""
 
     shape: tuple[int, ...]
     values: tuple[float, ...]
@@ -51,7 +51,7 @@ class Filter(NamedTuple):
 def upfirdn2d(reference: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
     """Return a host's `_upfirdn2d_ref` with fewer operations for contiguous float32 and float64 images on a CPU.
 
-    reference: the host's own, for all other cases"""
+    reference: the host's function, for all other cases"""
 
     @wraps(reference)
     def resampled(
@@ -84,8 +84,8 @@ def upfirdn2d(reference: Callable[..., torch.Tensor]) -> Callable[..., torch.Ten
 
 
 def _usual(*tensors: torch.Tensor) -> bool:
-    """Whether tensors are exact, contiguous and on a CPU. False while torch traces or exports: a record must hold for
-    other sizes and filters, too."""
+    """Return whether tensors are float32 or float64, contiguous and on a CPU. False while torch traces or exports,
+    since a trace must also hold for other sizes and filters."""
     if torch.jit.is_tracing() or torch.compiler.is_compiling():
         return False
     return all(
@@ -115,7 +115,7 @@ def _four(padding: Any) -> tuple[Pair, Pair]:
 
 @contextmanager
 def _apart() -> Iterator[None]:
-    """Make a constant that is kept, whatever modes of torch are on at its first use."""
+    """A context for making a cached constant, independent of the modes of torch at its first use."""
     with torch.inference_mode(False), torch.no_grad(), torch.autocast("cpu", enabled=False):
         yield
 
@@ -128,7 +128,8 @@ _MATRICES: dict[Any, torch.Tensor] = {}
 def _matrix(
     case: Filter, size: Pair, dtype: torch.dtype, step_by_step: Callable[[torch.Tensor], torch.Tensor]
 ) -> torch.Tensor:
-    """Return the op as a matrix, [pixels in, pixels out]. It is linear: a row is the result for one pixel of 1."""
+    """Return the op as a matrix, [pixels in, pixels out]. The op is linear, so a row is its result for a single pixel
+    of 1."""
     key = (case, size, dtype)
     if key not in _MATRICES:
         with _apart():
@@ -164,8 +165,8 @@ def _convolved(x: torch.Tensor, case: Filter) -> torch.Tensor | None:
         if pady[0] == pady[1] >= 0 and padx[0] == padx[1] >= 0:
             return functional.conv2d(x, weight, stride=downs, padding=(pady[0], padx[0]), groups=channels)
         return functional.conv2d(functional.pad(x, [*padx, *pady]), weight, stride=downs, groups=channels)
-    # y[o] = sum_i x[i] w[o + P - i up]: a transposed convolution with P = taps - 1 - p0, which lacks or has to add
-    # p1 - p0 + up - 1 pixels at the end.
+    # y[o] = sum_i x[i] w[o + P - i up]: a transposed convolution with P = taps - 1 - p0, with p1 - p0 + up - 1 pixels
+    # more or fewer at the end.
     paddings = [length - 1 - before for length, (before, _) in zip(case.shape, case.pads, strict=True)]
     added = [after - before + up - 1 for up, (before, after) in zip(ups, case.pads, strict=True)]
     if downs != (1, 1) or min(paddings) < 0 or any(not 0 <= more < up for more, up in zip(added, ups, strict=True)):
@@ -180,7 +181,7 @@ def _convolved(x: torch.Tensor, case: Filter) -> torch.Tensor | None:
 def _weight(
     shape: tuple[int, ...], values: tuple[float, ...], flip: bool, gain: float, channels: int, dtype: torch.dtype
 ) -> torch.Tensor:
-    """Return the weight of a convolution that filters each channel alone, [channels, 1, taps, taps]."""
+    """Return the weight of a convolution that filters each channel separately, [channels, 1, taps, taps]."""
     with _apart():
         taps = torch.tensor(values, dtype=torch.float32, device="cpu").view(shape) * gain
         return (taps.flip([0, 1]) if flip else taps).to(dtype).expand(channels, 1, *shape).contiguous()
@@ -192,9 +193,9 @@ def _weight(
 def bias_act(reference: Callable[..., torch.Tensor], defaults: dict[str, Any]) -> Callable[..., torch.Tensor]:
     """Return a host's `_bias_act_ref` with fewer operations for the leaky ReLU and for no activation, on a CPU.
 
-    Both are positively homogeneous: gain * act(x + b) = act(gain * x + gain * b), of which the sum is one operation.
+    Both are positively homogeneous: gain * act(x + b) = act(gain * x + gain * b), and the sum is one operation.
 
-    reference: the host's own, for all other cases
+    reference: the host's function, for all other cases
     defaults: the host's `activation_funcs`, with `def_alpha` and `def_gain` of each activation"""
 
     @wraps(reference)
@@ -227,9 +228,9 @@ def bias_act(reference: Callable[..., torch.Tensor], defaults: dict[str, Any]) -
 def fully_connected(forward: Callable[..., torch.Tensor], bias_act: Callable[..., torch.Tensor]) -> Callable[..., Any]:
     """Return the `forward` of the hosts' FullyConnectedLayer, act(gain x W^T + b), which scales x and not W on a CPU.
 
-    A mapping network has 512 x 512 weights and a batch 16 x 512 features. x: [N, features].
+    x is smaller: a mapping network has 512 x 512 weights, a batch 16 x 512 features. x: [N, features].
 
-    forward: the host's own, for other devices, other types and larger batches
+    forward: the host's function, for other devices, other types and larger batches
     bias_act: the host's"""
 
     @wraps(forward)
@@ -251,14 +252,14 @@ def fully_connected(forward: Callable[..., torch.Tensor], bias_act: Callable[...
 
 
 def modulated_conv2d(reference: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-    """Return the hosts' `modulated_conv2d` for StyleGAN2, which demodulates without a copy of the weights per image.
+    """Return the hosts' `modulated_conv2d` for StyleGAN2, which demodulates without copying the weights for each image.
 
         d_no = (sum_ik (s_ni w_oik)^2 + eps)^-1/2 = (sum_i s_ni^2 sum_k w_oik^2 + eps)^-1/2
 
     s: styles, [N, in]; w: weight, [out, in, kernel]; eps: 1e-8 (Karras et al. 2020, Analyzing and Improving the Image
     Quality of StyleGAN, equation 3).
 
-    reference: the host's own, for all but the demodulated, not fused case on a CPU"""
+    reference: the host's function, for all cases but the demodulated, not fused one on a CPU"""
 
     @wraps(reference)
     def demodulated(
@@ -289,10 +290,10 @@ def modulated_conv2d(reference: Callable[..., torch.Tensor]) -> Callable[..., to
 def conv2d(reference: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
     """Return the hosts' `conv2d_gradfix.conv2d`, with products of matrices for small kernels of one pixel on a CPU.
 
-    Measured on one core, 16 images of 4x4 to 16x16 pixels, forward and backward: of 3 and 32 channels a third to six
-    sevenths less time; more channels take longer, since each image has a gradient of the weight.
+    Measured on one core, 16 images of 4x4 to 16x16 pixels, forward and backward: with 3 and 32 channels a third to six
+    sevenths less time. More channels take longer, since each image has a gradient of the weight.
 
-    reference: the host's own, for all other cases"""
+    reference: the host's function, for all other cases"""
 
     @wraps(reference)
     def convolved(
@@ -306,7 +307,7 @@ def conv2d(reference: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor
     ) -> torch.Tensor:
         single = weight.ndim == 4 and weight.shape[2:] == (1, 1) and groups == 1 and bias is None
         plain = stride in (1, [1, 1], (1, 1)) and padding in (0, [0, 0], (0, 0)) and dilation in (1, [1, 1], (1, 1))
-        usual = _usual(input, weight) and input.ndim == 4  # asked before sizes, which a trace must not depend on
+        usual = _usual(input, weight) and input.ndim == 4  # before sizes, on which a trace must not depend
         if not (usual and single and plain) or input.shape[0] * weight.numel() > PIXEL_PRODUCTS:
             return reference(input, weight, bias, stride, padding, dilation, groups)
         matrices = weight.flatten(1).expand(input.shape[0], -1, -1)

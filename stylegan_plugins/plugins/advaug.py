@@ -20,7 +20,7 @@ from training_ext.passes import changing
 PAPER = "Chen et al. 2021, Data-Efficient GAN Training Beyond (Just) Augmentations, arXiv:2103.00397"
 conflicts = ("contrad",)  # its adversarial loss sees D's features without gradient
 PHI = "b4.fc"  # the layer of D that gives the inputs of its last linear layer
-EMBEDDING = "mapping"  # that of D with labels that embeds them
+EMBEDDING = "mapping"  # the network of a D with labels that embeds them
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Method:
     def __init__(self, session: Session, options: AdvAugOptions) -> None:
         self.session, self.options = session, options
         self.embedding = EMBEDDING if session.D.c_dim else None
-        # The first layer that a w changes: StyleGAN2's has 4x4 pixels, stylegan3's makes the Fourier features.
+        # The first layer that depends on w: StyleGAN2's has 4x4 pixels, stylegan3's makes the Fourier features.
         self.first = "b4.conv1" if hasattr(session.G.synthesis, "b4") else "input"
         of_D = [PHI, *([EMBEDDING] if self.embedding else [])]
         first = [self.first]
@@ -80,7 +80,7 @@ class Method:
         return self.session.critic.loss or self.session.loss.gan_loss
 
     def discriminator(self, step: Step) -> torch.Tensor:
-        """L_D(f + delta) - L_D(f) of one source, [N]."""
+        """Return L_D(f + delta) - L_D(f) of one source, [N]."""
         seen, options = step.one, self.options
         of = self.gan.real if step.source == "real" else self.gan.generated
         leaf = seen.layers[PHI].detach().requires_grad_(True)
@@ -90,7 +90,7 @@ class Method:
         return self.session.critic.weight * advaug.excess(perturbed, of(seen.logits))
 
     def logits(self, seen: Pass, features: torch.Tensor) -> torch.Tensor:
-        """Return the critic's logits [N, K] with other inputs of D's last layer, [N, F]; D does not run again."""
+        """Return the critic's logits [N, K] for other inputs of D's last layer, [N, F], without running D again."""
         embedding = seen.layers[self.embedding] if self.embedding else None
         host_logits = advaug.last_layer(features, self.session.D.b4.out, embedding)
         critic = self.session.critic
@@ -98,7 +98,7 @@ class Method:
         return critic.logits(replace(seen, view="advaug", host_logits=host_logits, layers=layers))
 
     def generator(self, step: Step) -> torch.Tensor:
-        """L_G(h + delta) - L_G(h), [N]."""
+        """Return L_G(h + delta) - L_G(h), [N]."""
         seen, options, synthesis = step.generated, self.options, self.session.G.synthesis
         clean = self.gan.generator(seen.logits)
         with host_module("torch_utils.ops.conv2d_gradfix").no_weight_gradients():

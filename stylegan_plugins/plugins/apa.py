@@ -23,7 +23,7 @@ PRESETS = {
 }
 
 ada = "off"
-WITHOUT_SIGN = ("lsgan", "wgan", "relativistic")  # losses in which the sign of a logit does not say "real"
+WITHOUT_SIGN = ("lsgan", "wgan", "relativistic")  # losses in which the sign of a logit does not mean "real"
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Method:
             torch.zeros([], device=session.device), options.target, options.kimg, most=1
         )
         self.controller.p.fill_(options.p if options.mode == "fixed" else 0)
-        self.changed = 0  # real images shown before p was last looked at
+        self.changed = 0  # number of real images shown before the last update of p
         self.pseudo: dict[int, torch.Tensor] = {}  # G's images [N, C, H, W] of the last Gmain, by round
 
     @hookimpl
@@ -95,7 +95,7 @@ class Method:
     @hookimpl
     def real_images(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         u = torch.rand([len(images), 1, 1, 1], device=images.device)
-        pseudo = self.pseudo.get(self.session.round, images)  # G may not have been trained yet
+        pseudo = self.pseudo.get(self.session.round, images)  # before G's first step there are none
         return apa.deceive(images, pseudo, u, self.controller.p), labels
 
     @hookimpl

@@ -67,7 +67,7 @@ class AugSelfOptions:
 
     @property
     def groups(self) -> tuple[str, ...]:
-        """The groups that were named, none for `applied`."""
+        """Return the groups that the option names; none for `applied`."""
         names = "" if self.predict == "applied" else self.predict
         return tuple(name.strip() for name in names.split(",") if name.strip())
 
@@ -115,7 +115,7 @@ class Method:
         ]
 
     def discriminator_term(self, step: Step) -> torch.Tensor:
-        """L^SS of D for one source, with sign + for real images; [N]."""
+        """Return L^SS of D for one source, with sign + for real images, [N]."""
         sign = +1 if step.source == "real" else -1
         preds, omegas = self.predict(step.one)
         for group, pred in preds.items():
@@ -126,7 +126,7 @@ class Method:
         return augself.discriminator_term(preds, omegas, sign, self.reduction)
 
     def generator_term(self, step: Step) -> torch.Tensor:
-        """L^SS of G, [N]."""
+        """Return L^SS of G, [N]."""
         preds, omegas = self.predict(step.generated)
         return augself.generator_term(preds, omegas, self.reduction)
 

@@ -24,7 +24,7 @@ PRESETS = {
         "StudioGAN's CIFAR10/BigGAN-ICR.yaml, ContraD's configs/defaults/gan.gin; hinge, or SNDCGAN",
     ),
 }
-conflicts = ("cr",)  # it is the term on real images
+conflicts = ("cr",)  # cr is the same term on real images
 
 
 @dataclass(frozen=True)
@@ -62,5 +62,5 @@ class Method:
         ]
 
     def difference(self, step: Step) -> torch.Tensor:
-        """(D(x) - D(T(x)))^2, [N]."""
+        """Return (D(x) - D(T(x)))^2, [N]."""
         return consistency.difference(step.one.logits, step.one.views["moved"].logits)

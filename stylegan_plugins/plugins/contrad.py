@@ -34,8 +34,8 @@ from training_ext.passes import changing, read
 PAPER = "Jeong and Shin 2021, Training GANs with Stronger Augmentations via Contrastive Discriminator, arXiv:2103.09742"
 ada = "off"
 ENCODER = "b4.conv"  # the layer of D whose output is phi
-GENERATED = 32  # images whose minibatch standard deviation stands for that of others
-LARGEST_SMALL = 64  # pixels: up to there the augmentation is that of CIFAR
+GENERATED = 32  # images whose minibatch standard deviation is used for all others
+LARGEST_SMALL = 64  # pixels: the largest side with the augmentation for CIFAR
 
 # Their R1 is lbd_r1 / 2 |d D / d x|^2 of images x in [0, 1], whose gradient is twice as long: gamma is 4 lbd_r1.
 _AFHQ = {"crop_area": 0.08, "jitter": 0.8, "hue": 0.2, "ema": 20.0}
@@ -111,7 +111,7 @@ class ContraDOptions:
     warmup: int = option(3000, "iterations over which learning rates rise from 0, 0 = off", minimum=0)
 
     def variant(self, resolution: int) -> str:
-        """The augmentation at this resolution."""
+        """Return the augmentation for a resolution."""
         return self.augment if self.augment != "auto" else "simclr" if resolution <= LARGEST_SMALL else "simclr-hq"
 
     def transform(self, resolution: int) -> SimCLR:
@@ -179,12 +179,12 @@ class Method:
         self.terms = [Term("contrad", "D", self.contrast, on="both", layers=[ENCODER], views=[second])]
 
     def logits(self, seen: Pass) -> torch.Tensor:
-        """h_d(phi(v)), [N, 1]; D's loss does not reach the encoder, R1 and G's loss do."""
+        """Return h_d(phi(v)), [N, 1]. D's loss gives the encoder no gradient, R1 and G's loss do."""
         phi = self.phi(seen)
         return self.h["logits"](phi.detach() if seen.images.phase == "Dmain" else phi)
 
     def contrast(self, step: Step) -> torch.Tensor:
-        """L_con+ + lambda_con L_con-, of this process's images against those of all, [N]."""
+        """Return L_con+ + lambda_con L_con-, [N], of this process's images against the images of all processes."""
         real, second, generated = self.phi(step.real), self.phi(step.real.views["second"]), self.phi(step.generated)
         pairs = [("real", real), ("real", second), ("generated", real), ("generated", second), ("generated", generated)]
         projected = [torch.nn.functional.normalize(self.h[name](phi)) for name, phi in pairs]
@@ -200,7 +200,7 @@ class Method:
 
     @staticmethod
     def phi(seen: Pass) -> torch.Tensor:
-        """The encoder's features, [N, F]."""
+        """Return the encoder's features, [N, F]."""
         return seen.layers[ENCODER].flatten(1)
 
     @hookimpl
@@ -209,7 +209,7 @@ class Method:
 
     @hookimpl
     def batch_end(self, batch_idx: int) -> None:
-        """Set the learning rates of the iteration that follows: min(1, (batch_idx + 1) / warmup) of the full ones."""
+        """Set the learning rates of the next iteration: min(1, (batch_idx + 1) / warmup) times the full rates."""
         if self.options.warmup:
             for optimizer in self.session.optimizers:
                 for group in optimizer.param_groups:
@@ -222,14 +222,14 @@ class Method:
 class RunEncoder(torch.nn.Module):
     """The encoder of a ContraD run, without its heads: images [N, C, H, W] in [-1, 1] of any size to phi, [N, F].
 
-    Each image is seen alone. D's minibatch standard deviation, one number for a group of images, is the mean of what
-    D sees in images of G_ema."""
+    Features of an image do not depend on the others of its batch. D's minibatch standard deviation, one number for a
+    group of images, is replaced by its mean over images of G_ema."""
 
     deviation: torch.Tensor
 
     def __init__(self, pickle: Path) -> None:
         super().__init__()
-        device = devices.device()  # on which layers in half precision work
+        device = devices.device()  # layers in half precision need a GPU
         self.D: Any = probe.trained_discriminator(pickle).to(device)
         stddev = getattr(self.D.b4, "mbstd", None)
         self.changes: dict[str, Any] = {}
@@ -268,7 +268,7 @@ def register_features(run: Path) -> RunFeatures:
 
 
 def check_run(pickle: Path, what: str) -> dict[str, Any]:
-    """Return the arguments of the ContraD run of a snapshot. Raises DataError if it is of no such run."""
+    """Return the arguments of the ContraD run of a snapshot. Raises DataError for a snapshot of another run."""
     args = run_folders.read_options(pickle.parent) or {}
     if "contrad" not in args.get("plugins", {}).get("active", []):
         raise DataError(
@@ -278,12 +278,12 @@ def check_run(pickle: Path, what: str) -> dict[str, Any]:
 
 
 def heads_of(pickle: Path) -> torch.nn.ModuleDict:
-    """Return the heads that a snapshot's D was trained with: those of the newest training state of its run that was
-    written in the same iteration, or in the one before. Raises DataError without one."""
+    """Return the heads that a snapshot's D was trained with, from the newest training state of its run that was written
+    in the same iteration, or in the one before. Raises DataError without such a state."""
     args = check_run(pickle, "samples of ddls are")
     options = recorded(args["plugins"]).options["contrad"]
     name = run_folders.SNAPSHOT.fullmatch(pickle.name)
-    end = (int(name[1]) + 1) * 1000 if name else 0  # images: a snapshot has its thousands in its name
+    end = (int(name[1]) + 1) * 1000 if name else 0  # images: the name of a snapshot has thousands
     found = {path: int(path.stem.rpartition("-")[2]) for path in states.states_of(pickle.parent)}
     for path, nimg in found.items():
         if end - 1000 - args.get("batch_size", 0) <= nimg < end:

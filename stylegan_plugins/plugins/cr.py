@@ -20,7 +20,7 @@ PRESETS = {
         "StudioGAN's CIFAR10/BigGAN-CR.yaml, ContraD's configs/defaults/gan.gin; hinge, or SNDCGAN",
     ),
 }
-conflicts = ("bcr",)  # its term on real images is this one
+conflicts = ("bcr",)  # bcr has the same term on real images
 
 
 @dataclass(frozen=True)
@@ -54,5 +54,5 @@ class Method:
         self.terms = [Term("cr", "D", self.difference, options.weight, on="real", views=[moved])]
 
     def difference(self, step: Step) -> torch.Tensor:
-        """(D(x) - D(T(x)))^2, [N]."""
+        """Return (D(x) - D(T(x)))^2, [N]."""
         return consistency.difference(step.real.logits, step.real.views["moved"].logits)

@@ -1,8 +1,8 @@
 """Diagnostics: does D memorise its training images, and does G copy them? Training itself stays as it is.
 
-r_t and r_v are those of Karras et al. 2020, Training Generative Adversarial Networks with Limited Data
-(arXiv:2006.06676), equation 1; D's accuracy on training against held-out images is what Zhao et al. 2020,
-Differentiable Augmentation for Data-Efficient GAN Training (arXiv:2006.10738), show over-fitting by. The numbers are in
+r_t and r_v are defined in Karras et al. 2020, Training Generative Adversarial Networks with Limited Data
+(arXiv:2006.06676), equation 1. Zhao et al. 2020, Differentiable Augmentation for Data-Efficient GAN Training
+(arXiv:2006.10738), measure over-fitting by D's accuracy on training against held-out images. The functions are in
 training_ext.diagnostics."""
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ PAPER = "Karras et al. 2020, Training Generative Adversarial Networks with Limit
 LOG = "diagnostics.jsonl"  # in the run directory, a line for each tick
 FLAG = "--diagnostics-nearest"
 CPU = torch.device("cpu")
-SEED = 0  # of the images that are looked at, and of the samples
+SEED = 0  # for the choice of images, and for the samples
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,9 @@ def configure(args: Any, options: DiagnosticsOptions) -> DiagnosticsOptions:
 
 
 def keep_out(args: Any, holdout: int) -> None:
-    """Change the training loop's arguments so that so many images are not trained on. Raises OptionError."""
+    """Change the training loop's arguments so that `holdout` images are not trained on. Raises OptionError."""
     data = args["training_set_kwargs"]
-    # As the host does for --subset, so that the same images are held out of all subsets.
+    # The host's seed for --subset, so that the same images are held out of all subsets.
     data.setdefault("random_seed", args["random_seed"])
     total = len(all_images(data))
     if holdout >= total:
@@ -106,19 +106,19 @@ def keep_out(args: Any, holdout: int) -> None:
 
 
 def all_images(kwargs: Mapping[str, Any]) -> Any:
-    """The data set with all images, in their own order, without x-flips."""
+    """Return the data set with all images, in their own order, without horizontal flips."""
     return construct(kwargs, max_size=None, xflip=False)
 
 
 def held_out(kwargs: Mapping[str, Any], holdout: int) -> np.ndarray:
-    """Images that are held out, as indices among all: those that the host leaves out of a data set of all others. A
-    smaller one, as of --subset, is a part of that."""
+    """Return the indices of held-out images among all: the images that the host drops from a data set with `holdout`
+    fewer images. A smaller data set, as with --subset, is a part of that one."""
     total = len(all_images(kwargs))
     return np.setdiff1d(np.arange(total), raw_indices(kwargs, total - holdout))
 
 
 def read(dataset: Any, indices: np.ndarray) -> TensorDataset:
-    """Images of a host's data set, uint8 [M, C, H, W], and their labels [M, c_dim]."""
+    """Return images of a host's data set, uint8 [M, C, H, W], and their labels [M, c_dim]."""
     items = [dataset[int(index)] for index in indices]
     return TensorDataset(*(torch.from_numpy(np.stack(part)) for part in zip(*items, strict=True)))
 
@@ -129,7 +129,7 @@ def setup(session: Session, options: DiagnosticsOptions) -> Method:
 
 
 class Method:
-    """The images that a run is measured by, the same ones throughout, and the measurement, by the first process."""
+    """The measurement of a run on a fixed choice of images, by the first process."""
 
     def __init__(self, session: Session, options: DiagnosticsOptions) -> None:
         self.session, self.options = session, options
@@ -141,18 +141,18 @@ class Method:
 
     @functools.cached_property
     def data(self) -> dict[str, Any]:
-        """The arguments of the run's data set."""
+        """Return the arguments of the run's data set."""
         return self.recorded["training_set_kwargs"]
 
     @functools.cached_property
     def all(self) -> Any:
-        """The data set with all images."""
+        """Return the data set with all images."""
         return all_images(self.data)
 
     @functools.cached_property
     def real(self) -> dict[str, TensorDataset]:
-        """Training images and held-out ones, in random order: neighbours in a data set are often alike, and D sees
-        them in groups. No x-flips."""
+        """Return training images and held-out images without horizontal flips, in random order, because D sees them in
+        groups, and neighbours in a data set are often alike."""
         chosen = {"train": raw_indices(self.data, self.data.get("max_size"))}
         if self.options.holdout:
             chosen["held_out"] = held_out(self.data, self.options.holdout)
@@ -162,7 +162,7 @@ class Method:
 
     @functools.cached_property
     def latents(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """z and labels of the samples; labels are drawn from the training images, as the host does in training."""
+        """Return z and labels of the samples. Labels are drawn from the training images, as in the host's training."""
         training = construct(self.data)
         random = np.random.RandomState(SEED)
         z = random.randn(self.options.images, self.session.G_ema.z_dim)
@@ -171,7 +171,7 @@ class Method:
 
     @functools.cached_property
     def features(self) -> Callable[[torch.Tensor], torch.Tensor]:
-        """From images [n, C, H, W] in [-1, 1] to what distances are taken of, [n, F]."""
+        """Return a function from images [n, C, H, W] in [-1, 1] to features [n, F], for distances."""
         if self.options.backbone is None:
             return diagnostics.shrunk
         backbone = backbones.load(self.options.backbone, self.options.weights_file, FLAG).to(self.session.device)
@@ -179,11 +179,11 @@ class Method:
 
     @functools.cached_property
     def among(self) -> torch.Tensor:
-        """Features of training images, with their x-flips if the run trains on these, [M, F] on the CPU, on the first
-        process. All processes ask for them at once, and share the reading."""
+        """Return features [M, F] of training images on the CPU, on the first process, with horizontal flips if the run
+        trains on them. All processes must call this together, and share the reading."""
         session = self.session
         training = construct(self.data)
-        flips = 2 if self.data.get("xflip") else 1  # the host appends them all
+        flips = 2 if self.data.get("xflip") else 1  # the host appends flips of all images
         count = len(training) // flips
         index = np.random.RandomState(SEED).permutation(count)[: self.options.nearest_images]
         index = np.concatenate([index + count * flip for flip in range(flips)])
@@ -196,7 +196,7 @@ class Method:
 
     @functools.cached_property
     def held_out_nearest(self) -> torch.Tensor:
-        """Distances of held-out images to the nearest training image, [N]."""
+        """Return distances of held-out images to the nearest training image, [N]."""
         images = self.real["held_out"]
         parts = torch.arange(len(images)).split(self.recorded["batch_gpu"])
         features = torch.cat([self._features_of(*images[part]) for part in parts])
@@ -206,7 +206,8 @@ class Method:
         return self.features(from_uint8(pixels, CPU).to(self.session.device))
 
     def measure(self) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-        """D's logits [N] by source, and distances [N] to the nearest training image, of samples and held-out images."""
+        """Return D's logits [N] by source, and distances [N] of samples and held-out images to the nearest training
+        image."""
         session, device, most = self.session, self.session.device, self.recorded["batch_gpu"]
         group = min(minibatch_std_group(session.D) or most, most)
         z, labels = self.latents
@@ -237,7 +238,8 @@ class Method:
 
     @hookimpl
     def statistics(self, nimg: int) -> None:
-        """The first process measures; the others say so to training_stats, which wants the same names of all."""
+        """Measure and report on the first process. The others report the same names without values, which
+        training_stats requires."""
         options = self.options
         kinds = ("train", "held_out", "generated") if options.holdout else ("train", "generated")
         spaces = ("samples", "held_out", "ratio") if options.holdout else ("samples",)
@@ -245,13 +247,13 @@ class Method:
         names += ["r_t", *(["r_v"] if options.holdout else [])]
         names += [f"nearest/{space}" for space in spaces if options.nearest != "none"]
         if options.nearest != "none":
-            _ = self.among  # of all processes
+            _ = self.among  # on all processes
         found = self._figures(nimg) if self.session.rank == 0 else {}
         for name in names:
             self.session.report(f"Diagnostics/{name}", found.get(name, []))
 
     def _figures(self, nimg: int) -> dict[str, Any]:
-        """Measure, add a line to the log, and return what is reported."""
+        """Measure, add a line to the log, and return the values to report."""
         scores, distances = self.measure()
         record = diagnostics.summary(scores)
         record["nearest"] = {
@@ -269,7 +271,8 @@ class Method:
         return found
 
     def state_dict(self) -> dict[str, Any]:
-        """With other images in the data set, the host would choose others to train on, held-out ones among them."""
+        """Return the choice of images, for a check. With other images in the data set, the host would train on others,
+        including held-out ones."""
         return {"images": len(self.all)} if self.options.holdout and self.session.rank == 0 else {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ from training_ext.augment_family import WIDTHS, AugmentFamily
 ada = "off"
 PAPER = "Zhao et al. 2020, Differentiable Augmentation for Data-Efficient GAN Training, arXiv:2006.10738"
 
-# Their fmap_base is half of the hosts' --cbase.
+# The authors' fmap_base is half of the hosts' --cbase.
 _ALL = {"policy": "color,translation,cutout"}
 _LOW_SHOT = "authors' README and run_low_shot.py; they train with --cfg=stylegan2 --batch=16 --gamma=10 --mirror=1"
 _CIFAR = (
@@ -55,7 +55,7 @@ PRESETS = {
 
 
 def _groups(policy: str) -> tuple[str, ...]:
-    """The transformations of a policy, in their order."""
+    """Return the transformations of a policy, in their order."""
     return tuple(name.strip() for name in policy.split(",") if name.strip())
 
 
@@ -127,7 +127,8 @@ class DiffAugmentOptions:
         return AugmentFamily(self.groups, **strengths)
 
     def applies(self, source: Source, phase: str) -> bool:
-        """The talk's three variants: (iii) all, (ii) D's step alone, (i) real images alone."""
+        """Return whether images are transformed. The authors' talk has three variants: (iii) all, (ii) D's step alone,
+        (i) real images alone."""
         return self.where == "all" or source == "real" or (self.where == "d" and phase.startswith("D"))
 
 

@@ -18,7 +18,7 @@ PAPER = "Fang, Sun, Schwing 2022, DigGAN, arXiv:2211.14694"
 
 _SOURCE = "authors' scripts for CIFAR-10 and CIFAR-100: BigGAN, hinge loss, the term in one of four steps of D"
 _WEIGHTS = {
-    **{"cifar": 1000.0, "cifar-20": 5000.0, "cifar-10": 10000.0},  # all images, 20% and 10% of them
+    **{"cifar": 1000.0, "cifar-20": 5000.0, "cifar-10": 10000.0},  # for all images, 20% and 10% of them
     **{"cifar-diffaugment": 10.0, "cifar-20-diffaugment": 250.0, "cifar-10-diffaugment": 1000.0},
 }
 PRESETS = {name: Preset({"weight": weight}, _SOURCE) for name, weight in _WEIGHTS.items()}
@@ -44,7 +44,7 @@ class Method:
     def __init__(self, session: Session, options: DigGANOptions) -> None:
         self.session = session
         self.memory = options.memory
-        self.before: dict[str, torch.Tensor] = {}  # norms [N] of the last time, by source and round
+        self.before: dict[str, torch.Tensor] = {}  # previous norms [N], by source and round
         self.terms = [Term("diggan", "D", self.gap, options.weight, on="both", when="reg", gradients=["shown"])]
 
     def gap(self, step: Step) -> torch.Tensor:

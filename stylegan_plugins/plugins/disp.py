@@ -50,8 +50,8 @@ PAPER = "Mangla et al. 2022, Data InStance Prior (DISP) in Generative Adversaria
 conflicts = ("contrad",)
 LAYER = "b4.fc"  # D_f: the last hidden layer of D
 FILE = "priors.npz"  # in the run directory
-MANY = 1000  # images, from which on a mixture is fitted
-PER_COMPONENT = 100  # images
+MANY = 1000  # number of images from which a mixture is fitted
+PER_COMPONENT = 100  # images per component of the mixture
 MOST_COMPONENTS = 100
 _TALK = "the talk: its figures with VGG16, its way of sampling for {}; nothing else of the settings is published"
 PRESETS = {
@@ -140,27 +140,28 @@ def register_labels(args: Any, options: DISPOptions) -> Labels:
 
 
 def load(file: Path, data: Mapping[str, Any]) -> priors.Priors:
-    """Read priors, and note which of the images a data set with these arguments has: the host's choice for --subset."""
+    """Read priors, and add the indices of the images in a data set with these arguments: the host's choice for
+    --subset."""
     size = data.get("max_size")
     return dataclasses.replace(priors.load(file), used=None if size is None else raw_indices(data, size))
 
 
 def way_of_sampling(options: DISPOptions, images: int) -> str:
-    """`auto` resolved, for so many images. Raises OptionError for what cannot be."""
+    """Return the way of sampling for this number of images, never `auto`. Raises OptionError for an impossible one."""
     if options.sampling == "mixture" and images < 2:
         raise OptionError("--disp-sampling=mixture: one image has no distribution. Give two or more, or mixup.")
     return options.sampling if options.sampling != "auto" else "mixup" if images < MANY else "mixture"
 
 
 def file_of(run_dir: Path, options: DISPOptions) -> Path:
-    """The priors of a run: its own copy, which it has as soon as it trains."""
+    """Return the file of a run's priors: its own copy, which exists once the run trains."""
     kept = run_dir / FILE
     return kept if kept.exists() else Path(options.features)
 
 
 @hookimpl
 def configure(args: Any, explicit: frozenset[str]) -> None:
-    """The host's D stays without labels; G has those of the data set."""
+    """Let the host's D stay without labels. G has the labels of the data set."""
     if "disp_components" in explicit and args["plugins"]["options"]["disp"]["sampling"] != "mixture":
         raise OptionError(
             f"--disp-components: with less than {MANY} images, --disp-sampling=auto is mixup. Give "
@@ -173,7 +174,7 @@ def configure(args: Any, explicit: frozenset[str]) -> None:
 @hookimpl
 def setup(session: Session, options: DISPOptions) -> Method:
     if options.sampling == "mixture":
-        importlib.import_module("sklearn.mixture")  # which draws from Python's random numbers: here they are ours
+        importlib.import_module("sklearn.mixture")  # the import draws Python's random numbers, which are separate here
     return Method(session, options)
 
 
@@ -181,12 +182,12 @@ class Method:
     def __init__(self, session: Session, options: DISPOptions) -> None:
         self.session, self.options, self.report = session, options, session.report
         self.embedding = EqualizedLinear(session.G.c_dim, *session.layer_shape(LAYER))
-        torch.nn.init.zeros_(self.embedding.weight)  # D starts as the one without priors
+        torch.nn.init.zeros_(self.embedding.weight)  # D starts as a D without priors
         self.heads = [Head("disp", self.embedding)]
         self.critic = Critic("disp", self.logits, layers=[LAYER])
 
     def logits(self, seen: Pass) -> torch.Tensor:
-        """D(x, y) = D_l(D_f(x)) + D_emb(y) . D_f(x), [N, 1]."""
+        """Return D(x, y) = D_l(D_f(x)) + D_emb(y) . D_f(x), [N, 1]."""
         matched = disp.projection(seen.layers[LAYER], self.embedding(seen.labels))
         if seen.view is None:
             self.report(f"DISP/projection/{seen.images.source}", matched)
@@ -201,14 +202,14 @@ class Method:
 
 
 def of_run(run_dir: Path, options: DISPOptions) -> tuple[disp.Standard, np.ndarray]:
-    """Return the scale of a run's priors, and those of the images that it trains on, on that scale, [m, d]."""
+    """Return the scale of a run's priors, and the scaled priors of its training images, [m, d]."""
     found = priors.load(file_of(run_dir, options))
     standard = disp.Standard.of(found.of_the_run)
     return standard, standard(found.of_the_run)
 
 
 def mixture_of(run_dir: Path, G: torch.nn.Module, values: np.ndarray, components: int) -> disp.Mixture:
-    """Return the mixture of priors [m, d] as G embeds them: fitted once for a G, and kept beside the run."""
+    """Return the mixture of G's embeddings of priors [m, d]. It is fitted once for a G, and kept beside the run."""
     weight = G.mapping.embed.weight.detach().cpu().numpy()  # type: ignore[union-attr, operator]
     kept = run_dir / f"disp-mixture-{hashlib.sha256(weight.tobytes()).hexdigest()[:12]}.npz"
     if kept.exists():
@@ -219,7 +220,7 @@ def mixture_of(run_dir: Path, G: torch.nn.Module, values: np.ndarray, components
     try:
         with whole(kept) as out:
             np.savez(out, **vars(fitted))
-    except DataError as error:  # the run of somebody else: it is fitted anew each time
+    except DataError as error:  # a folder without write permission: it is fitted again each time
         click.echo(f"disp: the mixture is not kept: {error}", err=True)
     return fitted
 
@@ -229,7 +230,7 @@ def register_sampler(run_dir: Path, options: DISPOptions) -> Sampler:
     file = file_of(run_dir, options)
     found = priors.load(file)
     standard, values = of_run(run_dir, options)
-    way = options.sampling  # register_labels has made it definite
+    way = options.sampling  # register_labels has replaced `auto`
 
     def draw(G: torch.nn.Module, random: np.random.RandomState) -> torch.Tensor:
         if way == "mixture":

@@ -1,8 +1,8 @@
 """FreezeD: fine-tune a pretrained GAN with the first layers of D kept as they are.
 
 Mo, Cho, Shin: Freeze the Discriminator (CVPR Workshop 2020, arXiv:2002.10964). The loss is the host's, and so is the
-freezing (its own --freezed): frozen weights are buffers of D. This plug-in counts the layers, says which they are, and
-refuses to freeze what was never trained."""
+freezing (its own --freezed): frozen weights are buffers of D. This plug-in counts the layers, prints their names, and
+refuses to freeze a D that was never trained."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def configure(args: Any, options: FreezeDOptions, explicit: frozenset[str]) -> F
 
 @hookimpl
 def setup(session: Session) -> None:
-    """Add nothing: D exists now, so what is frozen can be told."""
+    """Print the frozen layers, now that D exists. Adds no parts."""
     if session.rank == 0:
         names = frozen_tensors(session.D)
         print(f"freezed: {len(names)} tensors of D stay as they are: {', '.join(names)}")

@@ -81,8 +81,10 @@ def setup(session: Session, options: GenCoOptions) -> Method:
 
 
 class Method:
-    """seen    what a further discriminator sees of images that T was applied to
-    bands   of DaCo, which real and generated images at the same place share throughout an iteration, by round"""
+    """The further discriminators of a run.
+
+    seen    by discriminator: a function from images after T to the images that it sees
+    bands   DaCo's bands, by round; real and generated images at the same place share them throughout an iteration"""
 
     def __init__(self, session: Session, options: GenCoOptions) -> None:
         self.session, self.options = session, options
@@ -115,7 +117,7 @@ class Method:
             self.terms.append(Term("genco-difference", "D", self.difference, options.difference, on="nothing"))
 
     def of_D(self, name: str, step: Step) -> torch.Tensor:
-        """The loss of a further discriminator, [N], and R1 where the host has both in one step."""
+        """Return the loss of a further discriminator, [N], with R1 if the host takes both in one step."""
         gan, losses = self.session.loss.gan_loss, []
         logits: dict[Source, torch.Tensor] = {}
         if step.generated is not None:
@@ -135,7 +137,7 @@ class Method:
         return torch.stack(losses).sum(dim=0).squeeze(1)
 
     def of_G(self, name: str, step: Step) -> torch.Tensor:
-        """The loss of G with a further discriminator, [N]."""
+        """Return the loss of G with a further discriminator, [N]."""
         gan = self.session.loss.gan_loss
         others = []
         if gan.paired:
@@ -144,24 +146,24 @@ class Method:
         return gan.generator(self.judged(name, step.generated.images), *others).squeeze(1)
 
     def r1(self, name: str, step: Step) -> torch.Tensor:
-        """R1 of a further discriminator, [N]. Every weight gets a gradient, be it 0, as D's do in ada: Adam's moments
-        depend on it."""
+        """Return R1 of a further discriminator, [N]. Every weight gets a gradient, even if it is 0, like D's weights in
+        ada: Adam's moments depend on it."""
         images = leaf(step.real.images)
         logits = self.judged(name, images)
         return (self.penalty(logits, images) + logits * 0).squeeze(1)
 
     def penalty(self, logits: torch.Tensor, images: Images) -> torch.Tensor:
-        """gamma/2 |d sum(logits) / d images|^2, [N, 1]."""
+        """Return gamma/2 |d sum(logits) / d images|^2, [N, 1]."""
         with self.no_weight_gradients():
             (gradient,) = torch.autograd.grad(logits.sum(), images.raw, create_graph=True)
         return zero_centred(gradient).unsqueeze(1) * (self.session.loss.r1_gamma / 2)
 
     def judged(self, name: str, images: Images) -> torch.Tensor:
-        """Logits of a further discriminator, [N, 1]; T is drawn anew for each, as the authors do."""
+        """Return logits of a further discriminator, [N, 1], with a separate draw of T, as in the authors' code."""
         return self.D[name](self.seen[name](self.session.augment(images)), images.labels)
 
     def banded(self, images: torch.Tensor) -> torch.Tensor:
-        """Images without some of their bands, [N, C, H, W]."""
+        """Return images without some of their bands, [N, C, H, W]."""
         o, key = self.options, self.session.round
         if key not in self.bands or len(self.bands[key]) != len(images):
             dropped = round(o.bands * o.low)
@@ -170,7 +172,7 @@ class Method:
         return genco.keep_bands(images, self.bands[key])
 
     def difference(self, step: Step) -> torch.Tensor:
-        """(1 - n/N) (cos(W_D, W_2) + 1), [1]: in each round, as the losses are, so that their ratio stays."""
+        """Return (1 - n/N) (cos(W_D, W_2) + 1), [1]. Like the losses it counts in each round, so their ratio stays."""
         similarity = genco.weight_similarity(self.session.D, self.D["weco"])
         self.session.report("GenCo/cosine", similarity - 1)
         return (1 - step.nimg / self.session.total_nimg) * similarity
@@ -181,5 +183,5 @@ class Method:
 
 
 def leaf(images: Images) -> Images:
-    """The same images, as leaves of a graph of their own."""
+    """Return the same images as leaves of a separate graph."""
     return replace(images, raw=images.raw.detach().requires_grad_(True))

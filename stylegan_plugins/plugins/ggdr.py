@@ -61,7 +61,7 @@ class Method:
         self.decoder = ggdr.FeatureDecoder(widths, channels, R)
         self.heads = [Head("ggdr", self.decoder)]
         reads: dict[str, Any] = dict(on="generated", layers=list(self.of_D.values()), generator_layers=[self.of_G])
-        # Other augmentations may move pixels, too, and cannot be replayed on maps: D then sees the images without them.
+        # Other augmentations may also move pixels, and cannot be repeated on maps: D then sees images without them.
         clean = View("ggdr", lambda images: images.clean, on="generated")
         self.terms = [
             Term("ggdr", "D", self.guide, options.weight, active=lambda phase: not self.augmented(phase), **reads),
@@ -69,11 +69,11 @@ class Method:
         ]
 
     def augmented(self, phase: str) -> bool:
-        """Return whether augmentations beside ADA are applied to generated images."""
+        """Return whether augmentations other than ADA are applied to generated images."""
         return any(augmentation.where("generated", phase) for augmentation in self.session.augmentations)
 
     def guide(self, step: Step) -> torch.Tensor:
-        """1 - mean cos(y_R, g_R) of each generated image, [N]."""
+        """Return 1 - mean cos(y_R, g_R) of each generated image, [N]."""
         seen = step.generated
         images, seen_by_D = seen.images, seen.views.get("ggdr", seen)
         features = images.moved(images.generator_layers[self.of_G].detach())

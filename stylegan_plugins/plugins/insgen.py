@@ -18,7 +18,7 @@ from training_ext.distributed import gather
 
 PAPER = "Yang et al. 2021, Data-Efficient Instance Generation from Instance Discrimination, arXiv:2106.04566"
 PHI = "b8"  # D's last block before its epilogue
-SHARE = 0.05  # of the data set, the authors' queue
+SHARE = 0.05  # size of the authors' queue as a share of the data set
 PRESETS = {
     "few": Preset({"ada_linear": 0.6}, "authors' README: --ada_linear for less than 5,000 images, ADA's target of 0.6")
 }
@@ -54,7 +54,7 @@ def configure(args: Any, options: InsGenOptions) -> InsGenOptions:
                 f"--insgen-ada-linear={options.ada_linear:g}: ADA does not control p in this run. Give --aug=ada, or "
                 "leave the option out."
             )
-        # Without a target the host leaves p alone; it builds its pipe for a p above 0. See `attached`.
+        # Without a target the host does not change p; for a p above 0 it builds its pipe. See `attached`.
         del args["ada_target"]
         args["augment_p"] = options.ada_linear
     return replace(options, real_queue=options.real_queue or size, generated_queue=options.generated_queue or size)
@@ -92,13 +92,13 @@ class Method:
         ]
 
     def real(self, step: Step) -> torch.Tensor:
-        """C_r(T_1 x, T_2 x), [N]."""
+        """Return C_r(T_1 x, T_2 x), [N]."""
         key = self.key("real", step.real.images)
         self.new["real"].append(key)
         return self.loss("real", step.real.layers[PHI], key, "real")
 
     def generated(self, step: Step) -> torch.Tensor:
-        """C_g(T_1 G(z), T_2 G(z + delta)), [N]."""
+        """Return C_g(T_1 G(z), T_2 G(z + delta)), [N]."""
         images, features = step.generated.images, step.generated.layers[PHI]
         with torch.no_grad():
             z = images.z + self.options.noise * torch.randn_like(images.z)
@@ -108,7 +108,7 @@ class Method:
         return self.loss("generated", features, key, "generated")
 
     def generator(self, step: Step) -> torch.Tensor:
-        """C_g(T_1 G(z), T_2 G(z)) for G, [N]."""
+        """Return C_g(T_1 G(z), T_2 G(z)) for G, [N]."""
         seen = step.generated
         return self.loss("generated", seen.layers[PHI], self.key("generated", seen.images), "G")
 
@@ -120,7 +120,7 @@ class Method:
         return self.key_head[source](found[PHI])
 
     def loss(self, source: Source, features: torch.Tensor, key: torch.Tensor, of: str) -> torch.Tensor:
-        """Return -log of the probability of its own key for each query, [N]."""
+        """Return -log of the probability that each query gives to its key, [N]."""
         query = self.head[source](features)
         logits = insgen.instance_logits(query, key, self.queue[source], self.options.temperature)
         self.session.report(f"InsGen/accuracy/{of}", (logits.argmax(dim=1) == 0).float())
@@ -141,7 +141,7 @@ class Method:
 
     @hookimpl
     def step_end(self, phase: str) -> None:
-        """Let keys of all rounds and processes take the places of the oldest."""
+        """Replace the oldest keys of the queue by the keys of all rounds and processes."""
         for source, keys in self.new.items():
             if keys and phase in ("Dmain", "Dboth"):
                 self.queue[source] = insgen.enqueued(self.queue[source], gather(torch.cat(keys), self.session.num_gpus))

@@ -48,7 +48,7 @@ class Method:
         self.terms = [Term("lecam", "D", self.penalty, options.weight, on="both")]
 
     def penalty(self, step: Step) -> torch.Tensor:
-        """R_LC, [N]; as in the authors' code, the averages take in the logits first, of all processes."""
+        """Return R_LC, [N]. As in the authors' code, the logits of all processes first update the averages."""
         logits = {"real": step.real.logits, "generated": step.generated.logits}
         for source, average in self.predictions.items():
             average.add(self.session.average(logits[source]), step.round)

@@ -1,8 +1,8 @@
 """MaskedGAN: patches and bands of frequencies of all that D sees are masked at random.
 
 Huang, Cui, Guan, Xiao, Zhan, Lu, Liao, Xing: Masked Generative Adversarial Networks are Data-Efficient Generation
-Learners (NeurIPS 2022). There is no code of theirs; docs/methods/maskedgan.md says what is theirs and what is ours;
-the masks: training_ext.maskedgan."""
+Learners (NeurIPS 2022). The authors published no code. docs/methods/maskedgan.md lists the differences; the masks:
+training_ext.maskedgan."""
 
 from __future__ import annotations
 

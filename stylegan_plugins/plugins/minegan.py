@@ -52,7 +52,7 @@ def configure(args: Any, options: MineGANOptions, explicit: frozenset[str]) -> M
     for optimizer in ("G_opt_kwargs", "D_opt_kwargs") if options.lr else ():
         args[optimizer]["lr"] = options.lr
     if options.stage1_kimg is None:
-        options = replace(options, stage1_kimg=float(args["batch_size"]))  # times 1000 iterations, in thousands
+        options = replace(options, stage1_kimg=float(args["batch_size"]))  # 1000 iterations, in thousands of images
     return options
 
 

@@ -35,12 +35,12 @@ def setup(session: Session, options: ModeSeekingOptions) -> Method:
 class Method:
     def __init__(self, session: Session, options: ModeSeekingOptions) -> None:
         self.session = session
-        self.mixed = session.loss.style_mixing_prob > 0  # then the images of the step have styles of other latents, too
+        self.mixed = session.loss.style_mixing_prob > 0  # the images of the step then have styles of other latents
         pair = View("pair", self.pair, on="generated", groups="none")
         self.terms = [Term("mode_seeking", "G", self.loss, options.weight, on="generated", views=[pair])]
 
     def pair(self, images: Images) -> Batch:
-        """Return I2, and I1 and z2 as its targets: without style mixing, both with the same noise."""
+        """Return I2, with I1 and z2 as targets. I1 and I2 have no style mixing and the same noise."""
         assert images.z is not None
         second = torch.randn_like(images.z)
         variant = lambda z: self.session.variant(images, z, mixing=False)
@@ -48,7 +48,7 @@ class Method:
         return Batch(variant(second), targets=(first, second))
 
     def loss(self, step: Step) -> torch.Tensor:
-        """L_ms of the pairs of all processes, the same for each image, [N]."""
+        """Return L_ms of the pairs of all processes, repeated for each image, [N]."""
         pair, z = step.generated.views["pair"], step.generated.images.z
         first, second = pair.targets
         each = (mode_seeking.distances(first, pair.batch), mode_seeking.distances(z, second))

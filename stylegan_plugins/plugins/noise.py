@@ -37,11 +37,11 @@ class Method:
 
     @property
     def sigma(self) -> float:
-        """The standard deviation now."""
+        """Return the current standard deviation."""
         return noise.width(self.options.sigma, self.session.nimg, self.options.kimg)
 
     def draw(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """eps, [N, C, H, W]."""
+        """Draw eps, [N, C, H, W]."""
         return {"noise": torch.randn_like(images)}
 
     def add(self, images: torch.Tensor, omega: Mapping[str, torch.Tensor]) -> torch.Tensor:

@@ -18,9 +18,9 @@ from training_ext.projected import ProjectedDiscriminator
 
 PAPER = "Sauer et al. 2021, Projected GANs Converge Faster, arXiv:2111.01007"
 FLAG = "--projected-backbone"
-CUTOUT = 0.2  # the authors' DiffAugment has smaller holes than its own authors'
+CUTOUT = 0.2  # smaller holes than in the original DiffAugment
 brings = {"diffaugment": {"cutout": CUTOUT}}
-conflicts = ("freezed", "genco")  # layers, and weights, of the host's D
+conflicts = ("freezed", "genco")  # they use layers, and weights, of the host's D
 trains_D = False
 _TRAIN = "authors' train.py, configuration {}; they train with --batch=64 --mirror=1 in their README"
 _EMA = {"ema": 312.5}  # half-life of batch * 10 / 32 kimg
@@ -102,14 +102,14 @@ def configure(args: Any, options: ProjectedOptions, explicit: frozenset[str]) ->
     if options.ema is not None:
         args["ema_kimg"] = options.ema * args["batch_size"] / 1000
 
-    # Learning rates: the heads have that of D.
+    # Learning rates: the heads have D's.
     for name, (flag, key) in OF_THE_HOST.items():
         if flag in explicit and f"projected_{name}" not in explicit:
             options = replace(options, **{name: args[key]["lr"]})
         elif (value := getattr(options, name)) is not None:
             args[key]["lr"] = value
 
-    # The loss: what the authors train without.
+    # Loss: switch off regularisation that the authors do not use.
     changed = []
     if "gan_loss" not in loss:
         loss["gan_loss"] = "hinge"
@@ -140,7 +140,9 @@ def setup(session: Session, options: ProjectedOptions) -> Method:
 
 
 class Method:
-    """levels  the frozen network; in no head, so that no optimiser, state or pickle has it"""
+    """The critic of a run.
+
+    levels  the frozen network; not in a head, so that optimisers, states and pickles do not contain it"""
 
     def __init__(self, session: Session, options: ProjectedOptions) -> None:
         _, self.levels = pyramid(options.backbone, session.G.img_resolution, session.device)
@@ -149,7 +151,7 @@ class Method:
         self.critic = Critic("projected", self.logits, runs_D=False, r1="raw" if options.r1 else None)
 
     def logits(self, seen: Pass) -> torch.Tensor:
-        """Logits of all discriminators, [N, K]."""
+        """Return logits of all discriminators, [N, K]."""
         return self.D(self.levels(seen.batch), seen.labels)
 
     @hookimpl

@@ -23,8 +23,8 @@ PAPER = (
 FLAG = "--scale-shift-perceptual"
 ITERATIONS = 10_000  # of the authors' runs
 trains_D = False
-ada = "refuse"  # it follows the signs of D's logits
-conflicts = ("transfergan", "freezed", "minegan", "diagnostics")  # they train, freeze, train with, and watch D
+ada = "refuse"  # ADA follows the signs of D's logits
+conflicts = ("transfergan", "freezed", "minegan", "diagnostics")  # they train, freeze, train with, and measure D
 # Options of train.py that concern D's loss alone.
 OF_D = ("gan_loss", "r2", "gradient_penalty", "d_spectral_norm", "d_reg_interval", "g_interval", "dlr", "freezed")
 PRESETS = {
@@ -80,18 +80,18 @@ def configure(args: Any, options: ScaleShiftOptions, explicit: frozenset[str]) -
     if idle := [name for name in OF_D if name in explicit]:
         raise OptionError(f"--{idle[0].replace('_', '-')}: scale-shift trains without D. Leave the option out.")
     args["G_opt_kwargs"].update(lr=options.lr, betas=[0.9, 0.999])
-    args["G_reg_interval"] = args["D_reg_interval"] = None  # nothing is regularised lazily: no learning rate is scaled
-    if "blur_init_sigma" in args["loss_kwargs"]:  # stylegan3 blurs what D sees, and pairs are compared as D sees them
+    args["G_reg_interval"] = args["D_reg_interval"] = None  # no lazy regularisation, so learning rates are not scaled
+    if "blur_init_sigma" in args["loss_kwargs"]:  # stylegan3 blurs the images before D, and so before the comparison
         args["loss_kwargs"]["blur_init_sigma"] = 0
     if "kimg" not in explicit and args["total_kimg"] > (kimg := ITERATIONS * args["batch_size"] / 1000):
         args["total_kimg"] = kimg
         print(f"scale-shift: --kimg={kimg:g}, the authors' {ITERATIONS} iterations.")
     if options.decay_kimg is None:
-        options = replace(options, decay_kimg=3.0 * args["batch_size"])  # times 1000 iterations, in thousands
+        options = replace(options, decay_kimg=3.0 * args["batch_size"])  # 3000 iterations, in thousands of images
     if options.perceptual_weight:
         options = replace(options, perceptual=str(model_of(options).absolute()))
         side = args["training_set_kwargs"]["resolution"]
-        read = levels(options, side, torch.device("cpu"))  # its errors come now
+        read = levels(options, side, torch.device("cpu"))  # raises errors before training starts
         try:
             with torch.no_grad():
                 read(torch.zeros([1, 3, side, side]))
@@ -116,7 +116,7 @@ def setup(session: Session, options: ScaleShiftOptions) -> Method:
 
 
 def model_of(options: ScaleShiftOptions) -> backbones.Model:
-    """Return the network of the perceptual loss. Raises OptionError for several."""
+    """Return the network of the perceptual loss. Raises OptionError for several networks."""
     models = backbones.models_of(options.perceptual, FLAG)
     if len(models) > 1:
         raise OptionError(f"{FLAG}={options.perceptual}: give one network.")
@@ -124,8 +124,8 @@ def model_of(options: ScaleShiftOptions) -> backbones.Model:
 
 
 def levels(options: ScaleShiftOptions, side: int, device: torch.device) -> Callable[[torch.Tensor], list[torch.Tensor]]:
-    """Return a function of images [N, C, H, W] in [-1, 1] that gives features of a frozen network: of VGG16 those of
-    the authors' layers, with images of this side as they are; of others those of each level, at their own size."""
+    """Return a function from images [N, C, H, W] in [-1, 1] to features of a frozen network. VGG16 gives the authors'
+    layers, for images with this side; other networks give each level, for images resized to the network's size."""
     model = model_of(options)
     backbone = backbones.load(model.name, model.weights, FLAG).to(device)
     if model.name.partition("@")[0] != "vgg16":
@@ -159,18 +159,18 @@ class Method:
 
     @hookimpl
     def paired_latents(self, labels: torch.Tensor, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """z_i + epsilon of the images of this round."""
+        """Return z_i + epsilon of the images of this round."""
         self.z = self.module.z[index]
         return self.z + torch.randn_like(self.z) * self.options.noise, labels
 
     def l1(self, step: Step) -> torch.Tensor:
-        """|G(z_i + epsilon) - x_i|, the mean over pixels, [N]."""
+        """Return |G(z_i + epsilon) - x_i|, the mean over pixels, [N]."""
         values = scale_shift.distance(step.generated.images.shown, step.real.images.shown)
         self.session.report("ScaleShift/l1", values)
         return scale_shift.relative(values) if self.options.relative == "both" else values
 
     def perceptual(self, step: Step) -> torch.Tensor:
-        """Distances of features of the two, a mean over each level, summed over levels, [N]."""
+        """Return distances of features of G(z_i + epsilon) and x_i, a mean over each level, summed over levels, [N]."""
         with torch.no_grad():
             targets = self.levels(step.real.images.shown)
         pairs = zip(self.levels(step.generated.images.shown), targets, strict=True)
@@ -181,18 +181,18 @@ class Method:
         return torch.stack(values).sum(dim=0)
 
     def earth_mover(self, step: Step) -> torch.Tensor:
-        """L_EMD of the latents of this round, without epsilon, [N]."""
+        """Return L_EMD of the latents of this round, without epsilon, [N]."""
         n, width = self.z.shape
         t = torch.randn([10 * n, width], device=self.z.device)
         return scale_shift.earth_mover(self.z, t).expand(n)
 
     def deviation(self, step: Step) -> torch.Tensor:
-        """L_re, [N]: in each round, as the others are, so that their ratio stays."""
+        """Return L_re, [N]. Like the other losses it counts in each round, so that their ratio stays."""
         return scale_shift.deviation(self.trained, self.pretrained.values()).expand(len(step.real.labels))
 
     @hookimpl
     def batch_end(self, nimg: int, batch_idx: int) -> None:
-        """Set the learning rates of the iteration that follows."""
+        """Set the learning rates of the next iteration."""
         every = 1000 * (self.options.decay_kimg or 0)
         for optimizer in self.session.optimizers:
             for group in optimizer.param_groups:

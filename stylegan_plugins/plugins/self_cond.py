@@ -1,8 +1,7 @@
 """Self-Conditioned GAN: labels are clusters of D's features, found again now and then while D learns.
 
 Liu, Wang, Bau, Zhu, Torralba: Diverse Image Generation via Self-Conditioned GANs (CVPR 2020, arXiv:2006.10728).
-Equations: docs/methods/self_cond.md; their functions: training_ext.self_cond. G and D are conditional by the host's own
-means."""
+Equations: docs/methods/self_cond.md; their functions: training_ext.self_cond. G and D use labels in the host's way."""
 
 from __future__ import annotations
 
@@ -30,8 +29,8 @@ from training_ext.linear_evaluation import in_groups
 from training_ext.passes import minibatch_std_group
 
 PAPER = "Liu et al. 2020, Diverse Image Generation via Self-Conditioned GANs, arXiv:2006.10728"
-conflicts = ("contrad", "disp", "projected")  # without labels, with other ones, with a D that is not trained
-LOG = "self-cond.jsonl"  # in the run directory: the number of images in each cluster, whenever they were clustered
+conflicts = ("contrad", "disp", "projected")  # no labels; other labels; a D that is not trained
+LOG = "self-cond.jsonl"  # in the run directory: the number of images in each cluster, after each clustering
 BATCH = 64  # images that D sees at a time
 _CONFIG = "authors' configs/{}/selfcondgan.yaml; they train with batch {}, lr 0.0001, {}"
 PRESETS = {
@@ -63,7 +62,7 @@ OPTIONS = SelfCondOptions
 
 @hookimpl
 def register_labels(args: Any, options: SelfCondOptions) -> Labels:
-    """Placeholders: all images in cluster 0. The method replaces them before the first batch."""
+    """Return placeholders: all images in cluster 0. The method replaces them before the first batch."""
     data = args["training_set_kwargs"]
     count, _, _ = datasets.check_dataset(data["path"])
     if "run_dir" not in args:  # the first call
@@ -92,24 +91,26 @@ def configure(args: Any, options: SelfCondOptions) -> None:
 
 @hookimpl
 def setup(session: Session, options: SelfCondOptions) -> Method:
-    importlib.import_module("sklearn.cluster")  # which draws from Python's random numbers: here, where these are ours
+    importlib.import_module("sklearn.cluster")  # the import draws Python's random numbers, which are separate here
     return Method(session, options)
 
 
 class Method:
-    """clusters  of the images of the data set, [M], or None before the first time
-    next      images after which they are clustered again"""
+    """The clusters of a run.
+
+    clusters  clusters of the images in the data set, [M]; None before the first clustering
+    next      number of shown images after which they are clustered again"""
 
     def __init__(self, session: Session, options: SelfCondOptions) -> None:
         self.session, self.options = session, options
         self.log = session.log(LOG)
         self.clusters: torch.Tensor | None = None
         self.next = 0
-        session.layer_shape(options.layer)  # whether D has it
+        session.layer_shape(options.layer)  # raises an error if D lacks it
 
     @hookimpl
     def attached(self) -> None:
-        """Cluster for the first time. A resumed run has done so, as its log tells, and gets its labels with its
+        """Cluster for the first time. A resumed run has a log of earlier clusterings, and gets its labels from its
         state."""
         session = self.session
         if session.dataset is None:
@@ -128,7 +129,7 @@ class Method:
             self.cluster(nimg)
 
     def cluster(self, nimg: int) -> None:
-        """Cluster the images: the first process does, the others get the same labels."""
+        """Cluster the images on the first process, and give the labels to all processes."""
         session, old = self.session, self.clusters
         found = torch.zeros([len(session.dataset)], dtype=torch.int64)
         if session.rank == 0:
@@ -161,9 +162,9 @@ class Method:
 
     @torch.no_grad()
     def features(self, index: np.ndarray) -> np.ndarray:
-        """Return D's features of images of the data set, flattened, [n, F], without augmentation and labels."""
+        """Return D's flattened features of images of the data set, [n, F], without augmentation and labels."""
         session, layer = self.session, self.options.layer
-        dataset = copy.copy(session.dataset)  # with a file handle of its own: forked workers share the loop's
+        dataset = copy.copy(session.dataset)  # with a separate file handle: forked workers share the loop's
 
         def encode(images: torch.Tensor) -> torch.Tensor:
             labels = torch.zeros([len(images), session.D.c_dim], device=session.device)
@@ -177,8 +178,8 @@ class Method:
         return torch.cat(parts).numpy()
 
     def use(self, clusters: torch.Tensor) -> None:
-        """Give the images these clusters [M] as labels: in the loop, and wherever this process makes the data set
-        again, as metrics do. Images outside of the run's subset repeat its clusters."""
+        """Give the images these clusters [M] as labels, in the loop and in data sets that this process makes later, as
+        for metrics. Images outside of the run's subset repeat its clusters."""
         self.clusters = clusters
         labels = one_hot(clusters, self.options.clusters).float()
         dataset = self.session.dataset
@@ -202,7 +203,7 @@ class Method:
 
 @hookimpl
 def register_sampler(run_dir: Path, options: SelfCondOptions) -> Sampler:
-    """Clusters as often as the training images have them."""
+    """Return a sampler that draws clusters with their frequencies in the training images."""
     try:
         last = json_lines.parse((run_dir / LOG).read_text(encoding="utf-8").splitlines()[-1])
         counts = np.asarray(last["counts"], dtype=np.float64)

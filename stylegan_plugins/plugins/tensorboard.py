@@ -17,7 +17,7 @@ FOLDER = "images"  # in the run directory: TensorBoard reads one event file of a
 
 @hookimpl
 def configure(args: Any) -> None:
-    """Find out what is missing before the run begins."""
+    """Raise an error for a missing package before the run begins."""
     require("tensorboard", "tensorboard")
 
 
@@ -44,7 +44,7 @@ class Method:
         if self.writer is None:
             from torch.utils.tensorboard import SummaryWriter
 
-            # What a resumed run does again is replaced.
+            # A resumed run replaces the images that it makes again.
             self.writer = SummaryWriter(str(self.session.run_dir / FOLDER), purge_step=begin)
         for name, image in images.items():
             pixels = np.asarray(image.convert("RGB"))

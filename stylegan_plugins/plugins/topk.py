@@ -52,7 +52,7 @@ class Method:
 
     @hookimpl
     def sample_weights(self, step: Step) -> torch.Tensor | None:
-        """B / k for the images of this process that count, 0 for the others, [N]; None while all count."""
+        """Return B / k for the images of this process that count, 0 for the others, [N]; None while all count."""
         session = self.session
         logits = step.generated.logits.detach().flatten(1).mean(dim=1)
         batch = len(logits) * session.num_gpus * session.rounds

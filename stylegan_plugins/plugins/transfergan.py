@@ -1,8 +1,8 @@
 """TransferGAN: start G and D from a pretrained GAN and train all of both.
 
-Wang, Wu, Herranz, van de Weijer, Gonzalez-Garcia, Raducanu: Transferring GANs (ECCV 2018, arXiv:1805.01677). This is
-what --resume does; the plug-in makes sure that there is something to start from and has the published settings, the
-authors' WGAN-GP with its schedule among them."""
+Wang, Wu, Herranz, van de Weijer, Gonzalez-Garcia, Raducanu: Transferring GANs (ECCV 2018, arXiv:1805.01677). --resume
+itself does this. The plug-in requires a pretrained GAN, and has the published settings, including the authors' WGAN-GP
+with its schedule."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from stylegan_plugins import OptionError, Preset, hookimpl, option
 
 PAPER = "Wang et al. 2018, Transferring GANs: generating images from limited data, arXiv:1805.01677"
-changes_data = True  # --transfergan-loss=wgan-gp changes the batch, which others count by
+changes_data = True  # --transfergan-loss=wgan-gp changes the batch, which other plug-ins read
 _LOW_SHOT = (
     "as DiffAugment's authors fine-tune StyleGAN2 from FFHQ: the hosts' optimisers, --batch=16 --gamma=10 "
     "--cbase=16384 --mirror=1 --kimg={}"
@@ -62,10 +62,10 @@ def configure(args: Any, options: TransferGANOptions, explicit: frozenset[str]) 
 
 
 def _use_wgan_gp(args: Any, explicit: frozenset[str]) -> None:
-    """Give the run the authors' loss and schedule, but for options that are given, and say so."""
+    """Give the run the authors' loss and schedule, except for given options, and print this."""
     loss = args["loss_kwargs"]
     loss.update({name: value for flag, (name, value) in WGAN_GP.items() if flag not in explicit})
-    loss["pl_weight"], args["G_reg_interval"] = 0, None  # they have no path lengths; lr is not scaled for them
+    loss["pl_weight"], args["G_reg_interval"] = 0, None  # without path lengths, for which lr would be scaled
     if "d_reg_interval" not in explicit:
         args["D_reg_interval"] = None
     if "batch" not in explicit and BATCH % args["num_gpus"] == 0:

@@ -32,11 +32,11 @@ from training_ext.vision_losses import over_levels, sigmoid
 
 PAPER = "Kumari et al. 2022, Ensembling Off-the-shelf Models for GAN Training, arXiv:2112.09130"
 FLAG = "--vision-aided-models"
-LOG = "vision-aided.jsonl"  # in the run directory: what was chosen, when, and why
-INTERVAL = 4  # iterations between two changes of p, the host's for its own
+LOG = "vision-aided.jsonl"  # in the run directory: the choices of backbones, with time and reason
+INTERVAL = 4  # iterations between two changes of p, as in the host
 SMOOTH = 0.8
 SURE = 0.9  # accuracy of the linear probe above which targets are smoothed
-# Of ADA's pipe, the hosts' default, `bgc`.
+# Arguments of ADA's pipe: the hosts' default, `bgc`.
 TRANSFORMATIONS = (
     *("xflip", "rotate90", "xint", "scale", "rotate", "aniso", "xfrac"),
     *("brightness", "contrast", "lumaflip", "hue", "saturation"),
@@ -110,7 +110,7 @@ class VisionAidedOptions:
         counts=(
             CountsWith("auto", lambda auto: auto > 0, 3),
             CountsWith("loss", lambda loss: loss == "sigmoid", "sigmoid"),
-            CountsWith("augment", lambda augment: augment != "diffaugment", "ada"),  # all have the target with it
+            CountsWith("augment", lambda augment: augment != "diffaugment", "ada"),  # with it, all have the target
         ),
     )
     augment: str = option(
@@ -144,7 +144,7 @@ class VisionAidedOptions:
             raise OptionError(f"--vision-aided-auto-kimg={self.auto_kimg!r}: numbers, with commas.") from error
 
     def begins(self, index: int) -> float:
-        """Images after which the backbone with this index is added."""
+        """Return the number of images after which the backbone with this index is added."""
         steps = [self.steps[min(k, len(self.steps) - 1)] for k in range(index)]
         return 1000 * ((self.warmup_kimg or 0) + sum(steps))
 
@@ -154,7 +154,7 @@ OPTIONS = VisionAidedOptions
 
 @hookimpl
 def configure(args: Any, options: VisionAidedOptions, explicit: frozenset[str]) -> VisionAidedOptions:
-    """What the run needs is looked for now; a file of weights is found again from anywhere."""
+    """Check for everything that the run needs, and make paths of weights absolute."""
     if options.warmup_kimg is None:
         options = replace(options, warmup_kimg=0.0 if args.get("resume_pkl") else 500.0)
     if "vision_aided_warmup_heads" in explicit and not options.warmup_kimg:
@@ -162,7 +162,7 @@ def configure(args: Any, options: VisionAidedOptions, explicit: frozenset[str]) 
             "--vision-aided-warmup-heads: there is no warm-up. Leave it out, or give --vision-aided-warmup-kimg=500, "
             "for example; with --resume it is 0 if not given."
         )
-    if options.loss == "hinge":  # which has none
+    if options.loss == "hinge":  # it has no targets
         options = replace(options, target=None)
     elif options.target is None:
         options = replace(options, target=SMOOTH)
@@ -196,11 +196,11 @@ def setup(session: Session, options: VisionAidedOptions) -> Method:
 
 
 class Method:
-    """All further discriminators of a run, and which of them are in use.
+    """All further discriminators of a run.
 
-    levels    the frozen networks in use by key, in the order of their addition. They are in no module, so that no
-              optimiser, state or pickle gets them.
-    decoders  one for each network that may come to be used, so that a state fits whatever was chosen"""
+    levels    the frozen networks in use by key, in the order of their addition. They are not in a module, so that
+              optimisers, states and pickles do not contain them.
+    decoders  one for each network that may be used later, so that a state fits any choice"""
 
     def __init__(self, session: Session, options: VisionAidedOptions) -> None:
         self.session, self.options = session, options
@@ -244,18 +244,18 @@ class Method:
         return AdaptiveAugment(pipe, self.options.ada_target, self.options.ada_kimg)
 
     def add(self, key: str, target: float | None, levels: Levels) -> None:
-        """Use one more. target: of real images."""
+        """Add a network to those in use. target: for real images."""
         self.targets[key] = SMOOTH if target is None else target
         self.gan[key] = GAN_LOSSES["hinge"] if self.options.loss == "hinge" else sigmoid(self.targets[key])
         self.levels[key] = levels
 
     def in_use(self, phase: str) -> bool:
-        """Return whether the losses of a phase have these discriminators now."""
+        """Return whether the losses of a phase include these discriminators now."""
         warm = self.session.nimg < self.options.begins(0)
         return bool(self.levels) and (not warm or (phase[0] == "D" and self.options.warmup_heads))
 
     def term(self, step: Step) -> torch.Tensor:
-        """The sum of all losses, [N]: of D for its real or its generated images, or of G."""
+        """Return the sum of all losses, [N], of D for real or for generated images, or of G."""
         images = step.one.images
         side = "generator" if step.phase[0] == "G" else step.source
         losses = []
@@ -272,8 +272,8 @@ class Method:
         return torch.stack(losses).sum(dim=0)
 
     def choose(self, nimg: int) -> None:
-        """Add the best of the backbones that are not in use yet. Processes share the candidates, and agree with the
-        first on the best."""
+        """Add the best of the backbones that are not in use yet. Processes share the candidates, and take the choice of
+        the first process."""
         session = self.session
         candidates = [model for model in self.models.values() if model.key not in self.levels]
         order = [str(model) for model in candidates]
@@ -298,8 +298,8 @@ class Method:
         self.add(model.key, self.options.target if smooth else 1.0, self.load(model))
 
     def _rank(self, candidates: list[backbones.Model]) -> list[ranking.ProbedBackbone]:
-        """The data set is made anew, as the run's own is the loop's alone; without x-flips, since an image and its
-        flip in both halves of a split would make the probe look better than it is."""
+        """Rank candidates on a new object of the data set, since the loop uses the run's own. The data set has no
+        horizontal flips: an image in one half of a split and its flip in the other would raise the probe's accuracy."""
         recorded = run_folders.read_options(self.session.run_dir) or {}
         dataset = construct(recorded["training_set_kwargs"], xflip=False)
         generated = sample.Generator(self.session.G_ema, None, dataset).images

@@ -32,7 +32,7 @@ OPTIONS = WandbOptions
 
 @hookimpl
 def configure(args: Any, options: WandbOptions) -> WandbOptions:
-    """Find out what is missing before the run begins."""
+    """Raise an error for a missing package or setting before the run begins."""
     require("wandb", "wandb")
     import wandb
 
@@ -61,13 +61,13 @@ class Method:
     def __init__(self, session: Session, options: WandbOptions) -> None:
         require("wandb", "wandb")
         self.session, self.options = session, options
-        self.id: str | None = None  # of the run there, once it has begun
+        self.id: str | None = None  # of the run on wandb.ai, once it has begun
         self.news = News(session.run_dir)
         self.run: Any = None
 
     @hookimpl
     def tick(self, nimg: int) -> None:
-        """Log what is new. An error of Weights & Biases ends the logging, and not the run."""
+        """Log new values and images. An error of Weights & Biases ends the logging, but not the run."""
         if self.session.rank != 0 or self.options.mode == "disabled" or self.run is False:
             return
         import wandb
@@ -75,20 +75,20 @@ class Method:
         found = self.news.at(nimg)
         try:
             self.run = self.run or self._begin(wandb)
-            with tempfile.TemporaryDirectory() as folder:  # that of wandb is gone in a process that was forked
+            with tempfile.TemporaryDirectory() as folder:  # wandb's own folder is missing in a forked process
                 images = {}
-                if SAMPLES in found.images:  # not the photographs: they stay on this machine
+                if SAMPLES in found.images:  # not the training images: they stay on this machine
                     found.images[SAMPLES].save(file := Path(folder, "samples.png"))
                     images[SAMPLES] = wandb.Image(str(file))
                 self.run.log({"kimg": nimg / 1000, **found.figures, **images})
             if nimg >= self.session.total_nimg:
                 self.run.finish()
-        except (wandb.Error, OSError) as error:  # OSError: a full disk, which training looks at by itself
+        except (wandb.Error, OSError) as error:  # OSError: a full disk, which training handles itself
             print(f"wandb: {' '.join(str(error).split())} Nothing more is logged there; the run goes on.", flush=True)
             self.run = False
 
     def _begin(self, wandb: Any) -> Any:
-        # Of the system's random numbers: those of training are left alone, and no seed gives two runs one id.
+        # From the system's random numbers: training's stay as they were, and runs with the same seed get other ids.
         self.id = self.id or secrets.token_hex(4)
         run = wandb.init(
             project=self.options.project,
@@ -98,7 +98,7 @@ class Method:
             mode=self.options.mode,
             resume="allow" if self.options.mode == "online" else None,
             config=run_folders.read_options(self.session.run_dir),
-            settings=wandb.Settings(console="off", silent=True),  # log.txt has what is printed
+            settings=wandb.Settings(console="off", silent=True),  # log.txt has the output
         )
         run.define_metric("kimg")
         run.define_metric("*", step_metric="kimg")  # not the number of the call: a resumed run repeats some of them

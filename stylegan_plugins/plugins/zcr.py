@@ -52,15 +52,15 @@ class Method:
         ]
 
     def near(self, images: Images, shown: bool) -> torch.Tensor:
-        """G(z + delta) [N, C, H, W], with all other draws as those of G(z)."""
+        """Return G(z + delta), [N, C, H, W], with all other draws as for G(z)."""
         assert images.z is not None
         return self.session.variant(images, images.z + self.sigma * torch.randn_like(images.z), shown=shown)
 
     def difference(self, step: Step) -> torch.Tensor:
-        """(D(G(z)) - D(G(z + delta)))^2, [N]."""
+        """Return (D(G(z)) - D(G(z + delta)))^2, [N]."""
         return consistency.difference(step.generated.logits, step.generated.views["near"].logits)
 
     def closeness(self, step: Step) -> torch.Tensor:
-        """-mean (G(z) - G(z + delta))^2, [N]."""
+        """Return -mean (G(z) - G(z + delta))^2, [N]."""
         seen = step.generated
         return consistency.closeness(seen.images.raw, seen.views["near"].batch)

@@ -1,5 +1,5 @@
 """Frozen image networks: their weights, features, priors and ranking. `Discriminator`: a vision-aided discriminator for
-any training loop. Importing it imports no torch."""
+any training loop. Importing the package does not import torch."""
 
 import importlib
 from typing import TYPE_CHECKING, Any

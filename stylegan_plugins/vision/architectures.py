@@ -1,7 +1,7 @@
 """Networks that timm does not have, in plain torch: Swin for dense prediction, an anti-aliased VGG16, face parsing.
 
-They answer to the part of timm's interface that `stylegan_plugins.vision.networks` uses. Parameters have the names of
-the authors' own checkpoints."""
+They have the part of timm's interface that `stylegan_plugins.vision.networks` uses. Parameters have the names of the
+authors' own checkpoints."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class Mlp(torch.nn.Module):
 
 
 class SwinBlock(torch.nn.Module):
-    """x [N, H, W, C] -> the same shape. shift: of the windows, in pixels, 0 for none."""
+    """A block, x [N, H, W, C] -> the same shape. shift: of the windows, in pixels, 0 for none."""
 
     def __init__(self, channels: int, heads: int, window: int, shift: int) -> None:
         super().__init__()
@@ -107,7 +107,8 @@ class SwinBlock(torch.nn.Module):
         return x.roll([self.shift, self.shift], dims=[1, 2])[:, :height, :width]
 
     def mask(self, rows: int, columns: int, device: torch.device) -> torch.Tensor:
-        """-100 between pixels of a window that are no neighbours: a shift brought them together."""
+        """Return -100 for pairs of pixels of a window that are not neighbours in the image, because the shift moved
+        them there, and 0 for others."""
         w = self.window
 
         def part(count: int) -> torch.Tensor:  # 0, 1 or 2 for each place along an axis
@@ -120,7 +121,7 @@ class SwinBlock(torch.nn.Module):
 
 
 class PatchMerging(torch.nn.Module):
-    """[N, H, W, C] -> [N, H/2, W/2, 2C], rounded up. Order of the four pixels: down the first column, then the next."""
+    """A layer [N, H, W, C] -> [N, H/2, W/2, 2C], rounded up. Order of the four pixels: by columns, from the top."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -144,7 +145,7 @@ class PatchEmbed(torch.nn.Module):
 
 
 class SwinStage(torch.nn.Module):
-    """Blocks whose windows are shifted in turn, and what merges patches after them: None in the last stage."""
+    """Blocks, every second one with shifted windows, then a layer that merges patches (None in the last stage)."""
 
     def __init__(self, channels: int, depth: int, heads: int, window: int, last: bool) -> None:
         super().__init__()
@@ -155,7 +156,7 @@ class SwinStage(torch.nn.Module):
 
 
 class DenseSwin(MapNetwork):
-    """Swin Transformer as detection and segmentation use it: any image size, and a normalised map of each stage.
+    """Swin Transformer for detection and segmentation: for any image size, with a normalised map of each stage.
 
     Liu et al. 2021 (arXiv:2103.14030). The defaults are Swin-T's, with maps of 96, 192, 384 and 768 channels at 1/4,
     1/8, 1/16 and 1/32 of the image's side. channels: of the first stage; depths, heads: of each stage."""
@@ -198,7 +199,7 @@ class AntialiasedVGG16(MapNetwork):
         super().__init__()
         layers: list[torch.nn.Module] = []
         self.feature_info = []
-        self.ends: list[int] = []  # the last layer of each block, and that of the network
+        self.ends: list[int] = []  # the last layer of each block, and of the network
         channels = 3
         for block, of_block in enumerate(widths):
             for width in of_block:

@@ -1,4 +1,4 @@
-"""Frozen image networks by name, and where their weights come from."""
+"""Frozen image networks by name, with the sources of their weights."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ from stylegan_plugins.vision.architectures import AntialiasedVGG16, DenseSwin, F
 from stylegan_plugins.vision.networks import Backbone, Levels
 
 HUB = "https://huggingface.co"
-SECONDS = 5.0  # to see whether the hub answers
-SMALLEST_SIDE = 32  # of images that a backbone sees, in pixels
+SECONDS = 5.0  # time for the hub to answer
+SMALLEST_SIDE = 32  # smallest side of images for a backbone, in pixels
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A backbone: a model of timm, which has published weights of this name, or a network of ours.
+    """A backbone: a model of timm with published weights, or a network of this package.
 
-    timm        name of the model there; empty for a network of ours
-    package     a function that gives a file of weights from an installed package, or None
-    install     what to install for it
-    size        side of the images that it is to see; None: that of its training
-    projected   its last linear layer is part of the features, and no classifier
-    blocks      for a transformer, those whose tokens several levels of features are read from, counted from 0; None: at
-                one third and two thirds of its depth
-    normalised  these tokens go through the transformer's last normalisation
-    stages      which of the model's maps at several scales a perceptual decoder reads, counted from 0; None: all
+    timm        name of the model in timm; empty for a network of this package
+    package     a function that returns a file of weights from an installed package, or None
+    install     the package to install for it
+    size        side of its input images; None: the side in its training
+    projected   whether its last linear layer is part of the features, and not a classifier
+    blocks      blocks of a transformer whose tokens are levels of features, counted from 0; None: at one third and two
+                thirds of its depth
+    normalised  whether these tokens go through the transformer's last normalisation
+    stages      indices of the model's maps at several scales that a perceptual decoder reads, from 0; None: all
     network     a function that makes the network, None: timm's
-    source      where its authors publish the weights, which only a file can give; empty: timm or a package has them
-    mean, std   of the pixel values in [0, 1] that it was trained with; None: timm's"""
+    source      where its authors publish the weights, which the user gives as a file; empty: timm or a package has them
+    mean, std   of the pixel values in [0, 1] in its training; None: timm's"""
 
     timm: str
     package: Callable[[], Path | None] = lambda: None
@@ -111,15 +111,15 @@ BACKBONES = {
 
 
 def known() -> dict[str, Recipe]:
-    """Return all backbones by name: ours, and those of installed plug-ins."""
+    """Return all backbones by name, of this package and of installed plug-ins."""
     return {**BACKBONES, **manager.catalogue().offered("register_backbones", Recipe), **BACKBONES}
 
 
 def recipe_of(name: str, flag: str) -> Recipe:
-    """Return a recipe of `known`, or that of a model of timm, by its name there. NAME@SIDE is the same network, which
-    sees images of that side in pixels.
+    """Return a recipe of `known`, or a recipe for a model of timm, by its name in timm. NAME@SIDE is the same network
+    for images of that side in pixels.
 
-    Raises OptionError for a name that is neither, or a side that it does not take, DataError if timm is missing or
+    Raises OptionError for an unknown name, or a side that the network does not take, DataError if timm is missing or
     cannot be imported."""
     recipes = known()
     name, at, side = name.partition("@")
@@ -128,7 +128,7 @@ def recipe_of(name: str, flag: str) -> Recipe:
         raise DataError(f"{flag}={name} needs timm: pip install 'stylegan-plugins[vision]'.")
     try:
         import timm
-    except (ImportError, RuntimeError) as error:  # a torchvision of another torch has operators that this one lacks
+    except (ImportError, RuntimeError) as error:  # a torchvision for another torch needs operators that this one lacks
         raise DataError(
             f"{flag}={name}: timm cannot be imported ({error}). Install a torchvision for torch {torch.__version__}."
         ) from error
@@ -153,10 +153,10 @@ def recipe_of(name: str, flag: str) -> Recipe:
 
 
 def load(name: str, weights: str | Path | None = None, flag: str = "--features") -> Backbone:
-    """Return a backbone by name, with published weights or those of a file (a state dict, or safetensors).
+    """Return a backbone by name, with published weights or the weights in a file (a state dict, or safetensors).
 
-    flag: the option to name in errors. Raises OptionError for an unknown name, and DataError if the weights cannot be
-    had or do not fit."""
+    flag: the option to name in errors. Raises OptionError for an unknown name, and DataError if the weights are not
+    available or do not fit."""
     recipe = recipe_of(name, flag)
     import timm
 
@@ -177,12 +177,12 @@ def load(name: str, weights: str | Path | None = None, flag: str = "--features")
 
 
 def create(recipe: Recipe) -> Backbone:
-    """Return a backbone with random weights. Random numbers are left as they were."""
+    """Return a backbone with random weights. Random numbers stay as they were."""
     import timm
 
     settings = timm.models.get_pretrained_cfg(recipe.timm) or timm.models.PretrainedCfg()
     architecture = recipe.timm.split(".")[0]
-    # Its weights know places of the size that it was trained with. Tags of one architecture differ in the classes.
+    # Position embeddings have the size of the training images. Tags of one architecture differ in the classes.
     resized: dict[str, Any] = {"dynamic_img_size": True} if recipe.size and architecture.startswith("vit_") else {}
     with torch.random.fork_rng(devices=[]):
         if recipe.network is None:
@@ -194,7 +194,7 @@ def create(recipe: Recipe) -> Backbone:
 
 
 def local_file(recipe: Recipe) -> Path:
-    """Return where the weights of a backbone may be put by hand."""
+    """Return the path to which a user may copy the weights of a backbone."""
     return cache_directory() / "backbones" / f"{recipe.timm}.safetensors"
 
 
@@ -221,14 +221,14 @@ def _hub_file(recipe: Recipe) -> tuple[str, str]:
 
 
 def at_hand() -> list[str]:
-    """Return the names of our backbones whose weights need no network."""
+    """Return the names of this package's backbones whose weights are available without a network connection."""
     if importlib.util.find_spec("timm") is None:
         return []
     return [name for name, recipe in BACKBONES.items() if _file_at_hand(recipe) is not None]
 
 
 def _weights_file(name: str, recipe: Recipe, flag: str) -> Path:
-    """Return the published weights, from the hub if no file is at hand."""
+    """Return the file of published weights, downloaded from the hub if there is none on this machine."""
     found = _file_at_hand(recipe)
     if found is not None:
         return found
@@ -249,8 +249,8 @@ def _weights_file(name: str, recipe: Recipe, flag: str) -> Path:
 
 @functools.cache
 def _silence(address: str) -> str | None:
-    """Return why an address does not answer within SECONDS, None if it answers. (A time limit of requests counts for
-    each of its IP addresses in turn.)"""
+    """Return why an address does not answer within SECONDS, None if it answers. (The time limit of requests applies to
+    each IP address separately.)"""
     found: list[str | None] = ["ConnectTimeout"]
 
     def ask() -> None:
@@ -267,9 +267,9 @@ def _silence(address: str) -> str | None:
 
 
 def read_weights(file: Path, what: str) -> dict[str, torch.Tensor]:
-    """Read tensors by name: of a safetensors file, of a state dict of torch.save, or of a checkpoint with one in it.
+    """Read tensors by name from a safetensors file, a state dict of torch.save, or a checkpoint with a state dict.
 
-    what: the option and its value, which errors name. Raises DataError."""
+    what: the option and its value, for errors. Raises DataError."""
     import safetensors.torch
 
     damage = (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError, safetensors.SafetensorError)
@@ -295,8 +295,8 @@ def read_weights(file: Path, what: str) -> dict[str, torch.Tensor]:
 
 
 def _fill(model: Any, file: Path, what: str, headless: bool = True) -> None:
-    """Load weights by name, in one of the known layouts, or in their order: packages of the same network name its
-    layers in other ways. headless: the file may lack the classifier, which is then removed from the model."""
+    """Load weights by name, in one of the known layouts, or in their order, since packages use different names for the
+    same network. headless: whether the file may lack the classifier, which is then removed from the model."""
     state, expected = read_weights(file, what), model.state_dict()
     counters = {name for name in expected if name.endswith(layouts.COUNTERS)}
     classifier = getattr(model, "pretrained_cfg", {}).get("classifier") if headless else None
@@ -322,14 +322,14 @@ def _fill(model: Any, file: Path, what: str, headless: bool = True) -> None:
 
 
 def levels_of(backbone: Backbone, recipe: Recipe, **how: Any) -> Levels:
-    """Return the levels of a backbone as its recipe says, with `how` as of `Levels`."""
+    """Return the levels of a backbone by its recipe. how: arguments of `Levels`."""
     parts: dict[str, Any] = dict(blocks=recipe.blocks, normalised=recipe.normalised, projected=recipe.projected)
     return Levels(backbone, **parts, stages=recipe.stages, **how)
 
 
 @dataclass(frozen=True)
 class Model:
-    """A backbone as a user names it: NAME, or NAME=FILE with weights of one's own."""
+    """A backbone as a user names it: NAME, or NAME=FILE with the user's weights."""
 
     name: str
     weights: str | None = None
@@ -339,22 +339,22 @@ class Model:
 
     @property
     def key(self) -> str:
-        """Return a name for modules, which have no dots in theirs, and for statistics."""
+        """Return a name without dots, for modules and statistics."""
         whole = self.name if self.weights is None else f"{self.name}_{Path(self.weights).stem}"
         return re.sub(r"[^\w-]", "_", whole)
 
     def absolute(self) -> Model:
-        """Return the same model for use from any folder. Links are kept: what they point to may have lost the end of
-        its name."""
+        """Return the same model with an absolute path. Links are not resolved: a link's target may lack the ending of
+        the name."""
         return self if self.weights is None else Model(self.name, str(Path(self.weights).absolute()))
 
     def load(self, flag: str, **how: Any) -> Levels:
-        """Return its levels, with `how` as of `Levels`. Raises OptionError or DataError as the function `load` does."""
+        """Return its levels. how: arguments of `Levels`. Raises OptionError or DataError as `backbones.load` does."""
         return levels_of(load(self.name, self.weights, flag), recipe_of(self.name, flag), **how)
 
 
 def models_of(text: str, flag: str) -> list[Model]:
-    """Read `clip,NAME=FILE` as models. Raises OptionError for none, and for one that is there twice."""
+    """Read `clip,NAME=FILE` as models. Raises OptionError without a model, and for a repeated one."""
     models = []
     for part in filter(None, map(str.strip, text.split(","))):
         name, equals, file = map(str.strip, part.partition("="))

@@ -25,8 +25,8 @@ class Discriminator(torch.nn.Module):
     """Discriminators D_k = C_k(F_k(T_k(x))): decoders C_k with spectral normalisation on frozen networks F_k.
 
     Kumari, Zhang, Shechtman, Zhu 2022 (arXiv:2112.09130), with the interface of the authors' package vision-aided-loss.
-    Its parameters and its state dict are those of the decoders alone. The networks F_k move with the module and stay
-    frozen and in evaluation mode, whatever is called.
+    Its parameters and its state dict contain the decoders alone. The networks F_k move with the module, and always stay
+    frozen and in evaluation mode.
 
     models       names as of --vision-aided-models, with commas: `clip,dino`, `swin=FILE`, a model of timm
     loss         `sigmoid` or `hinge`
@@ -63,7 +63,7 @@ class Discriminator(torch.nn.Module):
         self._loss, self._target = loss, target
         self._augment = DiffAugment() if augment == "diffaugment" else None
         chosen = backbones.models_of(models, FLAG)
-        # In no attribute that torch registers, so that no optimiser, state dict, `train` or `requires_grad_` gets them.
+        # Not registered by torch, so that optimisers, state dicts, `train` and `requires_grad_` do not reach them.
         self._frozen = {model.key: model.load(FLAG, precision=precision, resize=resize) for model in chosen}
         self._first = -1 if output == "last" else 0
         self.num_classes = num_classes
@@ -73,7 +73,7 @@ class Discriminator(torch.nn.Module):
         self.to(device)
 
     def _apply(self, function: Callable[..., Any], recurse: bool = True) -> Discriminator:
-        """Move the decoders as `to`, `cuda` or `cpu` ask for, and the frozen networks to the same device."""
+        """Move the decoders for `to`, `cuda` or `cpu`, and the frozen networks to the same device."""
         super()._apply(function, recurse)
         device = next(self.decoders.parameters()).device
         for levels in self._frozen.values():
@@ -108,8 +108,8 @@ class Discriminator(torch.nn.Module):
 
         images, labels  as of `logits`
         reduction       `mean`, a scalar, or `none`, [N]
-        Losses are summed over models and levels, and averaged over the pixels of a level. Those of D give gradients to
-        the decoders alone, that of G to the images alone."""
+        Losses are summed over models and levels, and averaged over the pixels of a level. D's losses give gradients to
+        the decoders alone, G's loss to the images alone."""
         if reduction not in ("mean", "none"):
             raise OptionError(f"reduction={reduction}: use mean or none.")
         gan = GAN_LOSSES["hinge"] if self._loss == "hinge" else sigmoid(self._target)
@@ -121,7 +121,7 @@ class Discriminator(torch.nn.Module):
 
     @contextlib.contextmanager
     def _only_images(self) -> Iterator[None]:
-        """Leave the decoders' parameters out of the graph."""
+        """A context in which the decoders' parameters get no gradient."""
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
         for parameter in trained:
             parameter.requires_grad_(False)

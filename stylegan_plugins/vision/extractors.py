@@ -23,12 +23,12 @@ from stylegan_plugins.vision import backbones
 from stylegan_plugins.vision.backbones import Model
 from stylegan_plugins.vision.networks import from_uint8
 
-SECONDS = 3.0  # to see whether a server answers; importing torch has taken several already
-# What the two packages download themselves, without a timeout or to a folder that the next start empties.
+SECONDS = 3.0  # time for a server to answer
+# The two packages would download these files without a timeout, or to a folder that the next start empties.
 CLEAN = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt"
 FIDELITY = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
 BATCH = 32
-Outputs = dict[str, np.ndarray]  # of a network, for all images: `features` [M, F], for example
+Outputs = dict[str, np.ndarray]  # a network's outputs for all images, by name, such as `features` [M, F]
 
 
 def extract(
@@ -59,8 +59,10 @@ def batches_of(images: Iterable[np.ndarray]) -> Iterator[torch.Tensor]:
 
 
 class Inception:
-    """Features: clean-fid's network, on images as clean-fid resizes them, one by one, on the CPU.
-    Logits: torch-fidelity's, without their bias, as its Inception Score reads them, resized as TensorFlow did."""
+    """Inception's features and logits.
+
+    Features: by clean-fid's network, on images resized by clean-fid, one by one, on the CPU. Logits: by
+    torch-fidelity's network, without bias, as for its Inception Score, on images resized as in TensorFlow."""
 
     key, weights = "inception", ""
 
@@ -97,7 +99,7 @@ class Inception:
 
 
 class OfBackbone:
-    """Features: what the network's classifier reads, or CLIP's projection. Logits: its classifier's."""
+    """A backbone's features and logits. Features: the input of its classifier, or CLIP's projection."""
 
     def __init__(self, model: Model, wanted: Collection[str], device: torch.device, flag: str) -> None:
         self.projected = backbones.recipe_of(model.name, flag).projected
@@ -119,15 +121,16 @@ class OfBackbone:
         return {name: value.float() for name, value in found.items() if name in self.wanted}
 
 
-# A frozen network by the name that --features gives it: uint8 [N, C, H, W], C 1 or 3, to features [N, F] and logits
-# [N, K], those that are wanted, float32. `key` is in names of metrics and files, `weights` identifies its weights.
+# A frozen network of --features: uint8 [N, C, H, W], C 1 or 3, to the wanted outputs among features [N, F] and logits
+# [N, K], float32. `key` is part of names of metrics and files, `weights` identifies its weights.
 Extractor = Inception | OfBackbone
 
 
 def load(text: str, wanted: Collection[str], device: torch.device, flag: str = "--features") -> Extractor:
-    """Return the network of --features: `inception`, a backbone, or BACKBONE=FILE with weights of one's own.
+    """Return the network of --features: `inception`, a backbone, or BACKBONE=FILE with the user's weights.
 
-    flag: what errors name. Raises OptionError or DataError, if its weights cannot be had or it gives no logits."""
+    flag: the option to name in errors. Raises OptionError or DataError if its weights are not available, or if it lacks
+    wanted logits."""
     name, _, file = (part.strip() for part in text.partition("="))
     if name != "inception":
         return OfBackbone(Model(name, file or None), wanted, device, flag)
@@ -137,7 +140,7 @@ def load(text: str, wanted: Collection[str], device: torch.device, flag: str = "
 
 
 def inception_file(address: str, flag: str) -> Path:
-    """Return a file of Inception's weights in our cache, downloaded if it is not there. Raises DataError."""
+    """Return a file of Inception's weights in our cache, downloaded if it is missing. Raises DataError."""
 
     def offer() -> str:
         others = ", ".join(backbones.at_hand())
@@ -148,9 +151,9 @@ def inception_file(address: str, flag: str) -> Path:
 
 
 def published_file(name: str, address: str, folder: Path, flag: str, offer: Callable[[], str]) -> Path:
-    """Return the file behind an address, from a folder of our cache, downloaded if it is not there.
+    """Return the file behind an address, from a folder of our cache, downloaded if it is missing.
 
-    name: the network, which errors name; offer: what they say can be done instead. Raises DataError."""
+    name: of the network, for errors; offer: returns an alternative, for errors. Raises DataError."""
     here = folder / PurePosixPath(address).name
     for file in (here, downloads.place_of(address, folder, here.suffix)):
         if file.exists():
@@ -165,7 +168,7 @@ def published_file(name: str, address: str, folder: Path, flag: str, offer: Call
 
 
 def _check(name: str, address: str, flag: str, path: Path) -> None:
-    """Raise DataError if the name of a download has the start of a checksum, and it has another."""
+    """Raise DataError if the name of a download has the start of a checksum, and the file has another checksum."""
     _, _, start = PurePosixPath(address).stem.rpartition("-")
     if re.fullmatch(r"[0-9a-f]{8}", start) and not digest_of(path).startswith(start):
         raise DataError(f"{flag}={name}: the answer of {address} is damaged. Try again.")

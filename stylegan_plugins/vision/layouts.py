@@ -1,7 +1,7 @@
-"""Layouts of published weights: how the names of other packages become those of our networks.
+"""Layouts of published weights: maps from names of other packages to names of our networks.
 
 Each map is data, or a small function on a state dict: name -> tensor. `fitted` tries all of them, and takes the one
-that has most of what a network expects."""
+with most of the names that a network expects."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import Any
 import torch
 
 State = dict[str, torch.Tensor]
-# Where a checkpoint keeps its weights, beside an optimiser and much else: OpenMMLab, anti-aliased CNNs; Swin, MoBY.
+# Keys of the weights in a checkpoint, which also has an optimiser and more: OpenMMLab, anti-aliased CNNs; Swin, MoBY.
 NESTED = ("state_dict", "model")
-# Before the names of a backbone within a larger network: several processes; mmdetection, mmsegmentation; MoBY; face
-# normals.
+# Prefixes of the names of a backbone within a larger network: several processes; mmdetection, mmsegmentation; MoBY;
+# face normals.
 PREFIXES = ("module.", "backbone.", "encoder.", "base_model.")
 COUNTERS = "num_batches_tracked"  # of batch normalisation, which PyTorch has since 0.4.1; without effect in evaluation
 
@@ -34,7 +34,7 @@ _VGG = (  # torchvision's name of a classifier's layer -> timm's
 
 
 def unwrapped(content: Any) -> State:
-    """Return the tensors by name of what a file holds: a state dict, or a checkpoint with one in it. Empty: none."""
+    """Return the tensors by name of a state dict, or of a checkpoint that contains one; empty without one."""
     while isinstance(content, dict):
         inner = next((content[key] for key in NESTED if isinstance(content.get(key), dict)), None)
         if inner is None:
@@ -53,8 +53,8 @@ def _renamed(state: State, rules: Collection[tuple[str, str]]) -> State:
 
 
 def _swin_of_openmmlab(state: State) -> State:
-    """Original names, and the original order of the four pixels that are merged: OpenMMLab's are those of Unfold, with
-    the channel first and rows before columns."""
+    """Return a state dict with the original names, and the original order of the four pixels that are merged.
+    OpenMMLab has the order of Unfold, with the channel first and rows before columns."""
 
     def ordered(value: torch.Tensor) -> torch.Tensor:  # [..., 4C]
         return value.unflatten(-1, (-1, 4))[..., [0, 2, 1, 3]].transpose(-1, -2).flatten(-2)
@@ -63,7 +63,8 @@ def _swin_of_openmmlab(state: State) -> State:
 
 
 def _swin_of_timm(state: State) -> State:
-    """timm merges patches before a stage, where the original does it after one, and has one normalisation, the last."""
+    """Return a state dict with timm's names. The original merges patches after a stage, timm before the next one, and
+    timm has the last normalisation alone."""
 
     def later(found: re.Match) -> str:
         return f"layers.{int(found[1]) + 1}.downsample."
@@ -73,7 +74,7 @@ def _swin_of_timm(state: State) -> State:
 
 
 def _vgg_of_timm(state: State) -> State:
-    """timm's classifier is made of convolutions."""
+    """Return a state dict in timm's layout, whose classifier consists of convolutions."""
     shapes = {"pre_logits.fc1.weight": (512, 7, 7), "pre_logits.fc2.weight": (4096, 1, 1)}
     renamed = _renamed(state, _VGG)
     return {
@@ -103,7 +104,7 @@ def _readings(state: State) -> Iterator[State]:
 
 
 def fitted(state: State, wanted: Collection[str]) -> State:
-    """Return a state dict as that of the known layouts reads it which lacks the fewest of the wanted names.
+    """Return a state dict read by the known layout that lacks the fewest of the wanted names.
 
-    state: tensors by name, possibly within those of a larger network"""
+    state: tensors by name, possibly among the tensors of a larger network"""
     return min(_readings(state), key=lambda reading: len(set(wanted) - set(reading)))

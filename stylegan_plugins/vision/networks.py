@@ -16,8 +16,8 @@ class Backbone(torch.nn.Module):
     """A network that is never trained: no parameter requires gradient, and it stays in evaluation mode.
 
     model       a timm model
-    mean, std   of the pixel values in [0, 1] that it was trained with, three each
-    size        side of the images that it was trained with, in pixels"""
+    mean, std   of the pixel values in [0, 1] in its training, three each
+    size        side of the images in its training, in pixels"""
 
     model: Any
     mean: torch.Tensor
@@ -35,7 +35,7 @@ class Backbone(torch.nn.Module):
         return super().train(False)
 
     def prepare(self, images: torch.Tensor, resize: str = "bilinear") -> torch.Tensor:
-        """Convert images [N, C, H, W] in [-1, 1], C 1 or 3, to what the model takes, [N, 3, size, size].
+        """Convert images [N, C, H, W] in [-1, 1], C 1 or 3, to the model's input, [N, 3, size, size].
 
         resize: `bilinear`, low-pass filtered when images become smaller, or `area`, means over boxes of pixels."""
         if images.shape[1] == 1:
@@ -50,7 +50,7 @@ class Backbone(torch.nn.Module):
         return ((images + 1) / 2 - self.mean) / self.std
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """One vector for each image, [N, F]: what the model's classifier, if it has one, would read."""
+        """Return one vector for each image, [N, F]: the input of the model's classifier, if it has one."""
         return self.model.forward_head(self.model.forward_features(self.prepare(images)), pre_logits=True)
 
 
@@ -60,22 +60,22 @@ def from_uint8(images: torch.Tensor, device: torch.device) -> torch.Tensor:
 
 
 PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-LARGEST = 16.0  # of gradients in float16, which has no numbers beyond 65504 or below 6e-8
-CLASSIFIERS = ("pre_logits", "head", "classifier", "fc", "global_pool")  # of timm's networks
-# What networks of timm raise that have no features of the kind that is asked for.
+LARGEST = 16.0  # the largest gradient in float16, whose range is 6e-8 to 65504
+CLASSIFIERS = ("pre_logits", "head", "classifier", "fc", "global_pool")  # attributes of timm's networks
+# Errors of timm's networks that lack features of the requested kind.
 UNFIT = (AttributeError, TypeError, NotImplementedError, RuntimeError, ValueError, AssertionError, IndexError)
 
 
 class Levels(torch.nn.Module):
-    """What trainable decoders read of a backbone, float32: of a transformer the tokens after some of its blocks as maps
-    [N, C, h, w] and its last vector [N, F]; of any other network its last map alone, or its maps at several scales.
+    """A backbone's features for trainable decoders, float32. A transformer gives the tokens after some of its blocks as
+    maps [N, C, h, w], and its last vector [N, F]. Other networks give the last map, or maps at several scales.
 
-    blocks, normalised, projected    as of `stylegan_plugins.vision.backbones.Recipe`
+    blocks, normalised, projected    as in `stylegan_plugins.vision.backbones.Recipe`
     scales                           read maps at several scales, from fine to coarse, each half as large as the one
-                                     before; stages: which of them, counted from 0, None: all
+                                     before; stages: indices of the maps, from 0, None: all
     precision                        of the backbone's arithmetic, a key of PRECISIONS
-    resize                           as of Backbone.prepare
-    Raises OptionError for a network that does not give such features."""
+    resize                           as in Backbone.prepare
+    Raises OptionError for a network without such features."""
 
     def __init__(
         self,
@@ -101,7 +101,7 @@ class Levels(torch.nn.Module):
             depth = len(backbone.model.feature_info)
             self.stages = list(range(depth)) if stages is None else list(stages)
             self.blocks = list(blocks or dict.fromkeys((max(depth // 3 - 1, 0), max(2 * depth // 3 - 1, 0))))
-            # The model itself tells what its features look like.
+            # A trial run gives the shapes of the features.
             with torch.no_grad():
                 x = torch.zeros([1, 3, backbone.size, backbone.size], device=backbone.mean.device)
                 self.has_tokens = backbone.model.forward_features(x.to(self.dtype)).ndim == 3
@@ -118,7 +118,7 @@ class Levels(torch.nn.Module):
                 f"{type(backbone.model).__name__} has no maps at several scales, each half as large as the one before, "
                 "as a perceptual decoder reads them: choose a convolutional network or a Swin."
             )
-        if not self.has_tokens:  # what is never run need not be held
+        if not self.has_tokens:  # frees layers that never run
             for name in CLASSIFIERS:
                 if hasattr(backbone.model, name):
                     setattr(backbone.model, name, torch.nn.Identity())
@@ -128,7 +128,7 @@ class Levels(torch.nn.Module):
         return super().train(False)
 
     def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
-        """Images [N, C, H, W] in [-1, 1], C 1 or 3, of any size."""
+        """Return the levels of images [N, C, H, W] in [-1, 1], C 1 or 3, of any size."""
         model = self.backbone.model
         scale: list[torch.Tensor] = []
         x = self.backbone.prepare(images, self.resize)
@@ -154,8 +154,8 @@ class Levels(torch.nn.Module):
 
 
 class _Scaled(torch.autograd.Function):
-    """The identity of several tensors. Their gradients are multiplied by one power of two, which is left in a list, so
-    that the largest is between LARGEST / 2 and LARGEST."""
+    """The identity on several tensors. The backward pass multiplies their gradients by one power of two, so that the
+    largest is between LARGEST / 2 and LARGEST, and puts this factor into a list."""
 
     @staticmethod
     def forward(ctx: Any, scale: list[torch.Tensor], *levels: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -171,7 +171,7 @@ class _Scaled(torch.autograd.Function):
 
 
 class _ScaledBack(torch.autograd.Function):
-    """The identity, whose gradient is divided by the factor in a list."""
+    """The identity, whose backward pass divides the gradient by the factor in a list."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, scale: list[torch.Tensor]) -> torch.Tensor:

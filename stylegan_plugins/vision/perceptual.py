@@ -1,4 +1,4 @@
-"""LPIPS (Zhang et al. 2018, arXiv:1801.03924) as a distance of vectors, so that a search need not compare pairs."""
+"""LPIPS (Zhang et al. 2018, arXiv:1801.03924) as a distance of vectors, so that a search need not run on pairs."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ from training_ext.resize import area
 
 NAME = "lpips"
 TRUNK = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"  # torchvision's AlexNet
-SMALLEST, LARGEST = 32, 256  # sides that the network sees, in pixels; other images are resized
+SMALLEST, LARGEST = 32, 256  # sides of the network's input, in pixels; other images are resized
 
 
 class Perceptual:
-    """Features [n, F] of uint8 images [n, C, H, W], C 1 or 3. The squared Euclidean distance of two is their LPIPS,
-    with AlexNet and the linear layers of the package lpips, version 0.1.
+    """Features [n, F] of uint8 images [n, C, H, W], C 1 or 3. The squared Euclidean distance of two features is the
+    LPIPS of the images, with AlexNet and the linear layers of the package lpips, version 0.1.
 
     LPIPS is a sum over layers l of the mean over pixels of sum_c w_lc (a_lc - b_lc)^2, with a and b of unit length over
     channels. So the features are a_lc sqrt(w_lc / pixels_l) of all layers: 640,000 for an image of 256x256.
 
-    weights: a file of AlexNet's, None for torchvision's own. Raises DataError if they cannot be had or do not fit."""
+    weights: a file of AlexNet's, None for torchvision's own. Raises DataError if they are not available or do not fit.
+    """
 
     def __init__(self, weights: str | None, device: torch.device, flag: str = "--features") -> None:
         require("lpips", "metrics")
@@ -35,7 +36,7 @@ class Perceptual:
             raise DataError(f"{flag}={NAME}={weights}: there is no file of weights {weights}.")
         file = Path(weights) if weights else trunk_file(flag)
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of torchvision, about names of arguments
+            warnings.simplefilter("ignore")  # torchvision's warnings about names of arguments
             self.network = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
         trunk = self.network.net
         names = {f"features.{name.partition('.')[2]}": name for name in trunk.state_dict()}  # slice1.0.weight

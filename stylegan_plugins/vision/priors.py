@@ -1,4 +1,4 @@
-"""Data instance priors: features C(x) of a frozen network for all images of a data set, computed once and kept."""
+"""Data instance priors: features C(x) of a frozen network for all images of a data set, computed once and cached."""
 
 from __future__ import annotations
 
@@ -27,12 +27,13 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Priors:
-    """features [M, d], by image in the host's order; flipped: those of the x-flips, or None.
+    """Priors of a data set: features [M, d], by image in the host's order; flipped: features of the horizontal flips,
+    or None.
 
-    fingerprint   of the images, None for an array of one's own that says nothing of its images
-    backbone      name of the network, None for an array of one's own
-    weights       the file of its weights, if one was given, and in `digest` what identifies its content
-    used          images that the run trains on, indices [m]; None: all"""
+    fingerprint   of the images, None for a user's array without information on its images
+    backbone      name of the network, None for a user's array
+    weights       the file of its weights, if one was given; `digest` identifies its content
+    used          indices [m] of the images that the run trains on; None: all"""
 
     features: np.ndarray
     flipped: np.ndarray | None
@@ -51,8 +52,9 @@ class Priors:
 def compute(data: str, name: str, *, weights: str | None = None, flips: bool = False, flag: str = FLAG) -> Path:
     """Return the file of priors of a data set and a backbone, from the cache if nothing has changed since.
 
-    name: of a backbone, or PLUGIN:RUN; weights: a file of them, or None for the published ones; flips: of x-flips, too;
-    flag: the option to name in errors. Raises DataError or OptionError as `backbones.load` does."""
+    name: of a backbone, or PLUGIN:RUN; weights: a file of weights, or None for the published ones; flips: whether to
+    include horizontal flips; flag: the option to name in errors. Raises DataError or OptionError as `backbones.load`
+    does."""
     of_run = run_features.named(name, flag)
     if of_run is not None:
         if weights is not None:
@@ -84,7 +86,7 @@ def compute(data: str, name: str, *, weights: str | None = None, flips: bool = F
 
 
 def load_network(name: str, weights: str | None, flag: str) -> torch.nn.Module:
-    """Return the network of priors, a backbone or PLUGIN:RUN. Raises DataError or OptionError as these do."""
+    """Return the network of priors, a backbone or PLUGIN:RUN. Raises DataError or OptionError."""
     of_run = run_features.named(name, flag)
     return backbones.load(name, weights, flag) if of_run is None else of_run[1].load()
 
@@ -98,7 +100,7 @@ def save(file: Path, priors: Priors) -> None:
 
 
 def load(file: str | Path, flag: str = FLAG) -> Priors:
-    """Read a file of priors, or an array [M, d] of features of one's own, .npy or .npz with `features`.
+    """Read a file of priors, or a user's array [M, d] of features, .npy or .npz with `features`.
 
     Raises DataError if it is neither."""
     try:
@@ -121,7 +123,7 @@ def load(file: str | Path, flag: str = FLAG) -> Priors:
 
 
 def check(priors: Priors, file: str | Path, data: str, flag: str = FLAG) -> str:
-    """Return the fingerprint of the images in `data`. Raises DataError if priors are not of them."""
+    """Return the fingerprint of the images in `data`. Raises DataError if the priors belong to other images."""
     names, _ = datasets.read_images(data)
     if len(names) != len(priors.features):
         raise DataError(f"{flag}: {file} has priors of {len(priors.features)} images, {data} has {len(names)}.")
@@ -135,8 +137,8 @@ def check(priors: Priors, file: str | Path, data: str, flag: str = FLAG) -> str:
 
 
 def file_for(data: str, features: str, *, weights: str | None, flips: bool, flag: str = FLAG) -> Path:
-    """Return the file of priors that --disp-features means: a backbone's, computed if need be, or a given file,
-    checked. An array of one's own is kept in the cache together with what identifies the images.
+    """Return the file of priors for --disp-features: a backbone's, computed if it is not cached, or a checked file of
+    the user. A user's array is copied to the cache together with the fingerprint of the images.
 
     Raises DataError or OptionError."""
     if features in backbones.known() or (not Path(features).is_file() and run_features.named(features, flag)):

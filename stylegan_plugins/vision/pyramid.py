@@ -8,26 +8,26 @@ from torch.nn.functional import interpolate
 from stylegan_plugins.vision.networks import UNFIT, Backbone
 from training_ext.projected import END, KERNEL, LEVELS, SIDES
 
-STRIDES = (4, 8, 16, 32)  # pixels of the image to one of a level
+STRIDES = (4, 8, 16, 32)  # image pixels per pixel of a level, along an axis
 
 
 class Pyramid:
     """Four levels of features of a frozen network, each of half the side of the one before.
 
-    A convolutional or hierarchical network gives the last four of its sizes, a transformer with tokens of one size
-    those after each quarter of its blocks, as maps that are resized to STRIDES (ours). It is a plain object and not a
-    module: no optimiser, state or pickle gets the network.
+    A convolutional or hierarchical network gives its last four sizes of maps. A transformer with tokens of one size
+    gives the tokens after each quarter of its blocks, as maps that are resized to STRIDES (our choice). A pyramid is
+    not a module, so that optimisers, states and pickles do not contain the network.
 
-    backbone  whose `size` becomes that of the images which it sees
-    side      of the images, in pixels. Smaller ones than those of the network's training are enlarged to its size;
-              larger ones are taken as they are, or reduced where the network takes no other size
+    backbone  the network; its `size` is set to the side of its input images
+    side      of the images, in pixels. Images smaller than in the network's training are enlarged to that size. Larger
+              ones stay as they are, or are reduced if the network takes only one size
 
-    Raises ValueError for a network that does not give such features."""
+    Raises ValueError for a network without such features."""
 
     def __init__(self, backbone: Backbone, side: int) -> None:
         self.backbone = backbone
         reductions = [level["reduction"] for level in getattr(backbone.model, "feature_info", [])]
-        last = {reduction: index for index, reduction in enumerate(reductions)}  # of each size
+        last = {reduction: index for index, reduction in enumerate(reductions)}  # last map of each size
         self.has_tokens = len(last) == 1 and len(reductions) >= LEVELS
         if self.has_tokens:
             self.indices = [len(reductions) * (k + 1) // LEVELS - 1 for k in range(LEVELS)]

@@ -1,7 +1,7 @@
-"""Which backbone tells real from generated images best: a linear probe for each.
+"""A ranking of backbones by how well a linear probe on their features tells real from generated images.
 
-Kumari et al. 2022 (arXiv:2112.09130), section 3.3: the backbone whose features, read by a linear classifier, tell real
-from generated images with the highest accuracy on held-out ones is the one whose discriminator helps most."""
+Kumari et al. 2022 (arXiv:2112.09130), section 3.3: the backbone with the highest accuracy of a linear classifier on
+held-out images gives the discriminator that helps most."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from stylegan_plugins.vision.networks import Levels, from_uint8
 MOST = 10_000  # real images, and as many generated ones
 FEWEST = 8
 SPLITS = 3
-MEMORY = 2 << 30  # bytes of generated images that are held
+MEMORY = 2 << 30  # most bytes of generated images that are kept
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def real_batches(dataset: Any, count: int) -> Iterator[torch.Tensor]:
 
 
 def probe(real: np.ndarray, generated: np.ndarray) -> tuple[list[float], list[float]]:
-    """Return accuracies on the half that is held out and on the other, for each split. real, generated: [M, F].
+    """Return accuracies on the held-out half and on the other half, for each split. real, generated: [M, F].
 
     The classifier is the authors': a logistic regression on raw features, C = 0.2."""
     from sklearn.linear_model import LogisticRegression
@@ -70,8 +70,9 @@ def rank(
 ) -> list[ProbedBackbone]:
     """Return the rows of all models, best first. One network at a time is made, used and freed.
 
-    models      names, and what makes their networks
-    dataset     the host's; generated: from a number to batches of so many images, uint8, always the same ones
+    models      functions that make the networks, by name
+    dataset     the host's data set
+    generated   from a number to batches with this number of images, uint8, always the same ones
     Raises DataError for fewer than 8 real images, or if scikit-learn is missing."""
     require("sklearn")
     count = min(len(dataset), most)
@@ -79,12 +80,12 @@ def rank(
         raise DataError(f"--data: {count} images are too few to choose a backbone by; it takes {FEWEST}.")
     rows = []
     small = count * math.prod(dataset.image_shape) < MEMORY
-    kept = list(generated(count)) if small and models else None  # or made anew for each network
+    kept = list(generated(count)) if small and models else None  # else generated again for each network
     for name, make in models.items():
         levels = make()
         real = pooled(levels, real_batches(dataset, count), f"{name}: real", count)
         made = pooled(levels, kept or generated(count), f"{name}: generated", count)
-        del levels  # before the next comes
+        del levels  # frees the memory before the next network
         held_out, training = probe(real, made)
         figures = map(float, (np.mean(held_out), np.std(held_out), np.mean(training)))
         rows.append(ProbedBackbone(name, real.shape[1], 2 * count, *figures))

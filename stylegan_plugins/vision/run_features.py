@@ -1,4 +1,4 @@
-"""Features of images by a network that a run has trained, named PLUGIN:RUN where a backbone is."""
+"""Features of images by a network that a run has trained, given as PLUGIN:RUN instead of a backbone."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from stylegan_plugins.host import compat, find
 class RunFeatures:
     """A frozen network of a run, which the hook `register_features` returns.
 
-    file  what its features depend on: a network snapshot
-    load  makes the network: images [N, C, H, W] in [-1, 1], C 1 or 3, of any size, to features [N, F], each of its
-          image alone"""
+    file  the network snapshot on which its features depend
+    load  makes the network: images [N, C, H, W] in [-1, 1], C 1 or 3, of any size, to features [N, F], each of which
+          depends on its image alone"""
 
     file: Path
     load: Callable[[], torch.nn.Module]
 
 
 def named(text: str, flag: str) -> tuple[str, RunFeatures] | None:
-    """Return the plug-in and the features that PLUGIN:RUN names, RUN a run directory or a snapshot; None for a text
-    that begins with no plug-in and a colon. A host is in use afterwards: that of the run, unless there is one.
+    """Return the plug-in and the features for PLUGIN:RUN, where RUN is a run directory or a snapshot; None for a text
+    that does not begin with a plug-in and a colon. If no host is in use, the host of the run is used from now on.
 
-    Raises DataError, HostError, OptionError or PluginError for a run that has no such features."""
+    Raises DataError, HostError, OptionError or PluginError for a run without such features."""
     name, colon, run = text.partition(":")
     found = manager.catalogue()
     if not colon or name not in found.sources:
