@@ -182,17 +182,19 @@ def probe_table(name: str, better: str, worse: str) -> str:
 
 
 def backbone_table() -> str:
-    """Return the accuracy that `select` measures for each backbone, and KID of the runs with it."""
-    results = read("backbones")
-    kids: dict[str, list[float]] = {}
-    for cell in results["cells"]:
-        kids.setdefault(cell["varied"].get("vision-aided-models", "none"), []).append(cell["values"]["kid"])
-    selected = {
-        row["model"]: f"{row['accuracy']:.3f}" for row in json.loads((HERE / "results/select.json").read_text())
-    }
-    order = sorted(kids, key=lambda name: -float(selected.get(name, 0)))
-    rows = [[name, selected.get(name, ""), described(kids[name])] for name in order]
-    return markdown.table(["backbone", "accuracy of the probe", "KID"], rows)
+    """Return the accuracy that `select` measures for each backbone, and KID of the runs with it, on the features of
+    three networks."""
+    ranked = json.loads((HERE / "results" / "select.json").read_text())
+    accuracies = {row["model"]: row["accuracy"] for row in ranked}
+    names = [*sorted(accuracies, key=lambda name: -accuracies[name]), "none"]
+    rows = [[name, f"{accuracies[name]:.3f}" if name in accuracies else ""] for name in names]
+    for results in map(read, ("backbones", "backbones-lite1", "backbones-lite2")):
+        kids: dict[str, list[float]] = {}
+        for cell in results["cells"]:
+            kids.setdefault(cell["varied"].get("vision-aided-models", "none"), []).append(cell["values"]["kid"])
+        for name, row in zip(names, rows, strict=True):
+            row.append(described(kids[name]))
+    return markdown.table(["backbone", "accuracy of the probe", "KID, Lite0", "KID, Lite1", "KID, Lite2"], rows)
 
 
 @main.command()

@@ -17,13 +17,14 @@ small=(--batch=16 --cbase=512 --cmax=32 --gamma=0.02 --glr=0.006 --dlr=0.006 --p
 small+=(--metrics=none --tick=4 --mirror=0 --workers=0 --device=cpu)
 T=--diffaugment-policy=color,translation
 figures=kid,pr_precision,pr_recall,distinct,distance,variety
+features=efficientnet_lite0
 
 train() { # FOLDER DATA REFERENCE FRACTION KIMG SEEDS FIGURES ROW... -- ARGUMENTS
   local folder=$1 rows=()
   local how=(--data="$2.zip" --reference="$3.zip" --fraction="$4" --kimg="$5" --seeds="$6" --metric="$7")
   shift 7
   while [ "$1" != -- ]; do rows+=(--row="$1") && shift; done
-  stylegan-plugins compare "${rows[@]}" "${how[@]}" --jobs=2 --device=cpu --samples=500 --features=efficientnet_lite0 \
+  stylegan-plugins compare "${rows[@]}" "${how[@]}" --jobs=2 --device=cpu --samples=500 --features="$features" \
     --outdir="$folder" -- "${small[@]}" "${@:2}"
 }
 
@@ -105,4 +106,8 @@ for network in "${networks[@]}"; do
   rows+=("vision-aided --vision-aided-models=$network --vision-aided-augment=diffaugment --aug=noaug --resume=overfitted.pkl")
 done
 compare backbones backbones shoes shoes_held 100 8 3 kid,pr_precision,pr_recall,distinct "${rows[@]}" -- --ema-kimg=0.5 --snap=1
+for n in 1 2; do # KID of the same runs on features of other networks
+  features=tf_efficientnet_lite$n=lite$n.pth
+  compare backbones-lite$n backbones shoes shoes_held 100 8 3 kid "${rows[@]}" -- --ema-kimg=0.5 --snap=1
+done
 python "$here/claims.py" table
