@@ -7,7 +7,8 @@
 --tiny tries a piece out on a CPU.
 
 cost     seconds and memory of a cycle of 16 iterations at 256x256 in half precision: the host's own loss, the same
-         with the reference implementations of its ops, and each method, taking turns for ten rounds
+         with the reference implementations of its ops, the same with the main phases compiled by torch.compile, without
+         and with CUDA graphs, and each method, taking turns for ten rounds
 methods  train.py fine-tunes the pickle of a first run with each method, at 256x256 in half precision. Each run is
          killed (`kill -9`) after its first state and resumed to its end, some 60 iterations. A value that is not
          finite ends a run. Before it, a batch that fits into no GPU's memory must end in one line
@@ -122,6 +123,28 @@ def reference_ops() -> Iterator[None]:
             module._init = init
 
 
+COMPILED = {"host, compiled": "default", "host, CUDA graphs": "reduce-overhead"}  # modes of torch.compile
+HOSTS = ("host", "host, reference ops", *COMPILED)
+
+
+def compile_main_phases(loss: Any, mode: str, tiny: bool) -> None:
+    """Compile the networks of a loss for its main phases. Others need second derivatives, which torch.compile lacks.
+
+    tiny: without code for the processor, which takes minutes"""
+    import torch
+
+    how: dict[str, Any] = {"backend": "eager"} if tiny else {"mode": mode}
+    eager = loss.G_synthesis, loss.D
+    compiled = tuple(torch.compile(network, dynamic=False, **how) for network in eager)
+    accumulate = loss.accumulate_gradients
+
+    def accumulate_gradients(phase: str, **arguments: Any) -> None:
+        loss.G_synthesis, loss.D = compiled if phase.endswith("main") else eager
+        accumulate(phase, **arguments)
+
+    loss.accumulate_gradients = accumulate_gradients
+
+
 def cost(piece: Piece, host: Path, names: list[str], tiny: bool) -> None:
     from stylegan_plugins.errors import UserError
     from stylegan_plugins.host.modules import host_module, use_host
@@ -159,7 +182,7 @@ def cost(piece: Piece, host: Path, names: list[str], tiny: bool) -> None:
         }
         piece.add(name, result)
 
-    for name in ["host", "host, reference ops", *names]:  # the first round, in which all is compiled and tuned before
+    for name in [*HOSTS, *names]:  # the first round, in which all is compiled and tuned before
         if piece.left < 0:
             piece.add(name, {"left out": "the minutes were over"})
             continue
@@ -167,15 +190,22 @@ def cost(piece: Piece, host: Path, names: list[str], tiny: bool) -> None:
             piece.add(name, {"left out": "it starts from a pickle, in the piece `methods`"})
             continue
         held = torch.cuda.memory_allocated() if device.type == "cuda" else 0
-        _, contestant, loss = VARIANTS.get(name, ([], name.removesuffix(", reference ops"), {}))
+        _, contestant, loss = VARIANTS.get(name, ([], "host" if name in HOSTS else name, {}))
         with reference_ops() if "reference" in name else contextlib.nullcontext():
             try:
                 trainer = Trainer(contestant, device, 32 if tiny else 256, 4 if tiny else 16, **loss)
                 own = (torch.cuda.memory_allocated() - held) / 2**20 if device.type == "cuda" else 0.0
+                if name in COMPILED:
+                    compile_main_phases(trainer.loss, COMPILED[name], tiny)
                 trainer.cycle(length)
                 first, peak = trainer.cycle(length)
             except UserError as error:  # it needs what train.py prepares, and the piece `methods` runs it
                 piece.add(name, {"left out": str(error)})
+                continue
+            except (RuntimeError, TypeError) as error:
+                if name not in COMPILED:
+                    raise
+                piece.add(name, {"wrong": f"torch.compile: {str(error)[:300]}"})  # a result, too
                 continue
         trainers[name] = trainer
         seconds[name], memory[name] = [first], own + peak
