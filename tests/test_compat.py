@@ -119,8 +119,8 @@ def without_weight_gradients():
     return seen
 
 
-def r1_through_ada():
-    grid_sample_gradfix.enabled = True
+def r1_through_ada(enabled=True):
+    grid_sample_gradfix.enabled = enabled
     pipe = augment.AugmentPipe(xflip=1, rotate90=1, scale=1, rotate=1, aniso=1, xfrac=1, brightness=1, hue=1)
     pipe.train().requires_grad_(False).p.fill_(1)
     torch.manual_seed(1)
@@ -155,7 +155,7 @@ def r1_where_torch_lacks_the_second_derivative():
     try:
         if repaired:  # anew: it asks torch what it can do
             compat._repair_grid_sample_gradfix(grid_sample_gradfix)
-        return r1_through_ada()
+        return r1_through_ada(enabled=not repaired)  # only the hosts' loop sets it
     finally:
         torch.nn.functional.grid_sample = native
         grid_sample_gradfix.grid_sample = found

@@ -242,11 +242,11 @@ def _repair_conv2d_gradfix(module: Any) -> None:
 
 def _repair_grid_sample_gradfix(module: Any) -> None:
     """Use torch's grid_sample, as for conv2d, or `GridSample` if torch's has no second derivative, which ADA's R1 step
-    needs."""
+    needs, and the grid needs no gradient."""
     native = grid_sample_has_second_derivative()
 
     def repaired(input: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
-        return _grid_sample(input, grid) if native or not module.enabled else GridSample.apply(input, grid)
+        return _grid_sample(input, grid) if native or grid.requires_grad else GridSample.apply(input, grid)
 
     module.grid_sample = repaired
 
