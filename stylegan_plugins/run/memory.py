@@ -19,8 +19,8 @@ def keep_freed_memory() -> None:
     are.
 
     By default it returns the end of its heap to the system after each large tensor, and the next tensor gets it back
-    page by page. That takes 15% to 30% of the time of training on a CPU (docs/inside/cost.md), and a third of the time
-    to load images of 1024x1024 from memory without workers (docs/inside/loader.md)."""
+    page by page. That takes 15% to 30% of the time of training on a CPU (docs/inside/cost.md), and a part of the time
+    to load images from memory without workers."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt is not None:
         mallopt(MMAP_THRESHOLD, MAPPED)

@@ -17,8 +17,9 @@ def leave_compiler_out() -> None:
     """Let Adam work without torch's compiler, until something else imports it.
 
     Methods of torch's optimisers import the compiler in order not to be compiled, which takes almost as long as
-    `import torch` (docs/inside/cost.md). Without it nothing is compiled. Another torch, whose methods are other ones,
-    is left alone."""
+    `import torch` (docs/inside/cost.md). Without it nothing is compiled. Call this before the first Adam is made: torch
+    wraps `step` then. Other optimisers still import the compiler, at their first step. A torch with other methods is
+    left alone."""
     for cls in (torch.optim.Optimizer, torch.optim.Adam):
         for name, method in list(vars(cls).items()):
             where = (getattr(method, "__module__", None), getattr(getattr(method, "__code__", None), "co_name", None))
