@@ -58,7 +58,7 @@ def train(
     # The device that `load` chose for this process does not apply to the run.
     environment = {name: value for name, value in os.environ.items() if name != devices.VARIABLE}
     flags = [option for option in training.options_for(click.Command("train")) if option.is_flag]
-    command = [sys.executable, "-u", str(script), *as_arguments(given, [*flags, DRY_RUN])]
+    command = [sys.executable, "-u", str(script), *_possible("train", as_arguments(given, [*flags, DRY_RUN]))]
     try:
         code = programs.run(command, show=show, env=environment)
     except SystemExit as ended:
@@ -86,6 +86,18 @@ def as_arguments(options: Mapping[str, Any], flags: Iterable[click.Option] = ())
         written = int(value) if isinstance(value, bool) else value
         found.append(f"--{name.replace('_', '-')}={written}")
     return found
+
+
+def _possible(function: str, arguments: list[str]) -> list[str]:
+    """Return arguments of a command line. Raises OptionError for one with a character that no command line can have."""
+    for argument in arguments:
+        try:
+            possible = b"\0" not in os.fsencode(argument)
+        except UnicodeEncodeError:  # half of a character
+            possible = False
+        if not possible:
+            raise OptionError(f"{function}(): {argument!r} has a character that neither a path nor an option can have.")
+    return arguments
 
 
 def _name_of(option: click.Option) -> str:
@@ -132,8 +144,9 @@ def _read(command: click.Command, words: Sequence[str], options: Mapping[str, An
     flags = [
         click.Option([f"--{name.replace('_', '-')}", name], is_flag=True) for name, o in known.items() if o.is_flag
     ]
+    arguments = _possible(f"{command.name}", [*as_arguments(options, flags), "--", *words])
     try:
-        context = command.make_context(command.name, [*as_arguments(options, flags), "--", *words])
+        context = command.make_context(command.name, arguments)
     except click.UsageError as error:
         raise OptionError(f"{command.name}(): {error.format_message()} It has the options of the command.") from error
     return context.params

@@ -12,7 +12,7 @@ import click
 import nbclient
 import nbformat
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import stylegan_plugins
@@ -81,8 +81,10 @@ def test_options_are_written_as_on_a_command_line():
             nosuch=st.integers(),
         ),
     ),
-    st.text(max_size=6),
+    st.text(st.characters(), max_size=6),
 )
+@example({}, "\0")
+@example({"metrics": "\ud800"}, "run")
 def test_any_options_are_read_or_refused_in_one_line(options, run):
     try:
         read = api._read(commands.evaluate, [run], options)
@@ -101,6 +103,12 @@ def test_any_seeds_are_read_or_refused_in_one_line(seeds):
     except OptionError:
         return
     assert numbers and all(0 <= number < 1 << 32 for number in numbers)
+
+
+@pytest.mark.host
+def test_a_null_character_is_refused_before_train_py_starts(ada_host):
+    with pytest.raises(OptionError, match=r"^train\(\): '--data=a\\x00' has a character"):
+        api.train("a\0", host=ada_host)
 
 
 @pytest.mark.host
