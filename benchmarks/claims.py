@@ -78,13 +78,18 @@ def higher_is_better(results: dict, figure: str) -> bool:
     return known[figure]
 
 
-def verdict(better: list[float], worse: list[float], higher: bool) -> str:
-    """Return whether one side is better than the other, and the p-value of the test that it is.
+def probability(better: list[float], worse: list[float], higher: bool) -> float:
+    """Return the p-value of the test that one side is better than the other.
 
     higher: more is better"""
     if not higher:
         better, worse = worse, better
-    p = scipy.stats.ttest_ind(better, worse, equal_var=False, alternative="greater").pvalue
+    return float(scipy.stats.ttest_ind(better, worse, equal_var=False, alternative="greater").pvalue)
+
+
+def verdict(better: list[float], worse: list[float], higher: bool) -> str:
+    """Return whether one side is better than the other, with the p-value. Arguments as of `probability`."""
+    p = probability(better, worse, higher)
     told = "holds" if p < LEVEL else "does not" if p > 1 - LEVEL else "cannot be told"
     return f"{told} (p = {p:.2g})"
 
@@ -115,7 +120,7 @@ def judged(claim: Claim, figure: str) -> list[str]:
     """Return the cells of a claim's row: seeds, both sides, verdict."""
     better, worse, higher = sides_of(claim, figure)
     if not better:
-        return ["0", "", "", "not run"]
+        return ["fewer than 2", "", "", "not run"]
     return [str(len(better)), described(better), described(worse), verdict(better, worse, higher)]
 
 
@@ -183,7 +188,7 @@ def probe_table(name: str, better: str, worse: str) -> str:
 
 def backbone_table() -> str:
     """Return the accuracy that `select` measures for each backbone, and KID of the runs with it, on the features of
-    three networks."""
+    three networks, with the p-value that it is lower than without one."""
     ranked = json.loads((HERE / "results" / "select.json").read_text())
     accuracies = {row["model"]: row["accuracy"] for row in ranked}
     names = [*sorted(accuracies, key=lambda name: -accuracies[name]), "none"]
@@ -193,7 +198,8 @@ def backbone_table() -> str:
         for cell in results["cells"]:
             kids.setdefault(cell["varied"].get("vision-aided-models", "none"), []).append(cell["values"]["kid"])
         for name, row in zip(names, rows, strict=True):
-            row.append(described(kids[name]))
+            p = "" if name == "none" else f" (p = {probability(kids[name], kids['none'], higher=False):.2g})"
+            row.append(described(kids[name]) + p)
     return markdown.table(["backbone", "accuracy of the probe", "KID, Lite0", "KID, Lite1", "KID, Lite2"], rows)
 
 

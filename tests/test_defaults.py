@@ -138,6 +138,25 @@ def test_a_training_loop_that_runs_out_of_memory_ends_with_that_line(tmp_path, m
         bridge.run(training_loop, 0, D_kwargs={"epilogue_kwargs": {"mbstd_group_size": 4}}, **args)
 
 
+@pytest.mark.unit
+@pytest.mark.parametrize(("kind", "workers", "kept"), [("cpu", 3, True), ("cuda", 3, False), ("cuda", 0, True)])
+def test_a_run_leaves_the_compiler_out_and_keeps_memory_where_it_helps(tmp_path, monkeypatch, kind, workers, kept):
+    calls = []
+
+    def training_loop(**args):
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(bridge, "device", lambda rank: torch.device(kind))
+    monkeypatch.setattr(bridge.signals, "install", lambda: None)
+    monkeypatch.setattr(bridge.host_metrics, "register", lambda: None)
+    monkeypatch.setattr(bridge.memory, "keep_freed_memory", lambda: calls.append("kept"))
+    monkeypatch.setattr(bridge.optimizers, "leave_compiler_out", lambda: calls.append("compiler"))
+    args = {"batch_size": 32, "batch_gpu": 16, "run_dir": str(tmp_path), "G_kwargs": {}, "D_kwargs": {}}
+    with pytest.raises(RunError):
+        bridge.run(training_loop, 0, data_loader_kwargs={"num_workers": workers}, **args)
+    assert calls == (["kept", "compiler"] if kept else ["compiler"])
+
+
 @pytest.mark.run
 def test_the_same_command_goes_on_with_its_run_until_it_is_complete(ada_host, small_zip, tmp_path):
     command = ["train.py", f"--data={small_zip}", f"--outdir={tmp_path}", "--plugin=diffaugment", "--resume=auto"]

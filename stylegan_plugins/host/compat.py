@@ -159,7 +159,7 @@ def _without_broadcasting(copy_params_and_buffers: Callable, named_tensors: Call
 
 
 def _repair_training_stats(training_stats: Any) -> None:
-    """Exchange statistics on the CPU if there is no GPU. The scripts name a CUDA device."""
+    """Exchange statistics on the CPU in a process without a GPU. The scripts name a CUDA device."""
     init = training_stats.init_multiprocessing
 
     @wraps(init)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -22,20 +23,20 @@ def leave_compiler_out() -> None:
     left alone."""
     for cls in (torch.optim.Optimizer, torch.optim.Adam):
         for name, method in list(vars(cls).items()):
-            where = (getattr(method, "__module__", None), getattr(getattr(method, "__code__", None), "co_name", None))
-            plain = getattr(method, "__wrapped__", None)
-            if plain is not None and getattr(method, "__globals__", {}).get("__name__") == "torch._compile":
-                setattr(cls, name, _until_imported("torch._dynamo", method, plain))
-            elif plain is not None and where == ("torch.optim.adam", "_use_grad"):
-                setattr(cls, name, _until_imported("torch._dynamo", method, _with_gradients_as_told(plain)))
+            if not isinstance(method, FunctionType) or not hasattr(method, "__wrapped__"):
+                continue
+            if method.__globals__["__name__"] == "torch._compile":
+                setattr(cls, name, _until_compiler(method, method.__wrapped__))
+            elif (method.__module__, method.__code__.co_name) == ("torch.optim.adam", "_use_grad"):
+                setattr(cls, name, _until_compiler(method, _with_gradients_as_told(method.__wrapped__)))
 
 
-def _until_imported(module: str, method: Callable[..., Any], plain: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function that is `plain`, and `method` as soon as a module is imported."""
+def _until_compiler(method: Callable[..., Any], plain: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that is `plain`, and `method` as soon as the compiler is imported."""
 
     @functools.wraps(method)
     def call(*args: Any, **kwargs: Any) -> Any:
-        return (method if module in sys.modules else plain)(*args, **kwargs)
+        return (method if "torch._dynamo" in sys.modules else plain)(*args, **kwargs)
 
     return call
 
