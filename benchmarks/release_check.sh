@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # A release as a user gets it: builds archive and wheel, installs the wheel into a new environment, and works with it in a
-# folder without the repository. PYTHON is the Python of the environment (default: python3).
+# folder without the repository. PYTHON is the Python of the environment (default: python3), STYLEGAN_PLUGINS_TORCH the
+# version of PyTorch (default: torch). Ends with 3 if that version cannot be installed.
 #
 #   bash benchmarks/release_check.sh FOLDER
 set -euo pipefail
@@ -12,9 +13,10 @@ unset PYTHONPATH
 "${PYTHON:-python3}" -m venv environment
 export PATH="$PWD/environment/bin:$PATH"
 pip install --quiet build
-python -m build --outdir dist "$top"
-wheel=$(echo dist/*.whl) archive=$(echo dist/*.tar.gz)
-pip install --quiet "${STYLEGAN_PLUGINS_TORCH:-torch}" "$wheel[demo,vision,metrics]"
+python -m build --outdir dist "$top" >build.log 2>&1 || { tail -n 30 build.log; exit 1; }
+wheel=$(echo dist/*.whl) archive=$(echo dist/*.tar.gz) torch=${STYLEGAN_PLUGINS_TORCH:-torch}
+pip install --quiet "$torch" || { echo "$torch cannot be installed." >&2; exit 3; }
+pip install --quiet "$torch" "$wheel[demo,vision,metrics]"
 
 stylegan-plugins --version
 stylegan-plugins list

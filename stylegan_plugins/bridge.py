@@ -5,6 +5,10 @@ The edits that add the calls, each with its reason, are in `stylegan_plugins.pat
 
 from __future__ import annotations
 
+from stylegan_plugins.host import imports
+
+# isort: split
+
 import inspect
 import os
 import re
@@ -59,6 +63,7 @@ from training_ext.distributed import TIMEOUT, average_gradients, broadcast  # no
 
 escape_unencodable()
 compat.install()
+imports.end()
 
 _META = "stylegan_plugins.request"
 _GIVEN = (click.core.ParameterSource.COMMANDLINE, click.core.ParameterSource.ENVIRONMENT)
@@ -308,6 +313,7 @@ def run(training_loop: Callable[..., None], rank: int, **args: Any) -> None:
     trust_pickle = args.pop("trust_pickle", False)
     labels = arguments.use_labels({**args, "plugins": plugins.record()}, plugins)
     arguments.adapt(args, device(rank), labels)
+    settings["loader"] = None if args.pop("fixed_workers", False) else args["data_loader_kwargs"]
     session = Session(
         plugins,
         random_seed=args.get("random_seed", 0),

@@ -1,4 +1,4 @@
-"""Memory that a CPU's C library keeps for the next tensors."""
+"""Memory that a CPU's C library keeps for the next tensors, and Python's garbage collector."""
 
 from __future__ import annotations
 
@@ -46,3 +46,12 @@ def test_tensors_get_the_memory_of_freed_ones_without_page_faults():
 def test_another_c_library_is_left_alone(monkeypatch):
     monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: SimpleNamespace())
     memory.keep_freed_memory()
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_the_garbage_collector_works_after_the_imports_as_before_and_skips_modules(enabled):
+    before = "" if enabled else "gc.disable(); "
+    code = f"import gc; {before}from stylegan_plugins import bridge; print(gc.isenabled(), gc.get_freeze_count())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    now, frozen = done.stdout.split()
+    assert now == str(enabled) and (int(frozen) > 100_000) == enabled
