@@ -74,7 +74,7 @@ def checks(function: Callable, side: int) -> dict[str, str]:
         "second derivative (R1 of clean images)": works(twice),
         "finite gradients on gray images": works(finite_on_gray),
         "images of one channel": works(one_channel),
-        "draws of its own for each image": works(own_draws),
+        "separate draws for each image": works(own_draws),
     }
 
 

@@ -113,7 +113,7 @@ def _round(drawing: Drawing, y: float) -> None:
 
     # Logits, terms.
     y += 54
-    lines = ["its logits; without a critic those of D"]
+    lines = ["its logits, or D's without a critic"]
     critic = drawing.box(Box(LEFT, y, 290, 46), PART, "Critic", lines, mono=True)
     observe = drawing.box(Box(LEFT + 306, y, 148, 46), HOOK, "observe", ["sees each pass"], mono=True)
     head = drawing.box(Box(RIGHT, y, SIDE, 46), PART, "Head", ["module of critic or term"], mono=True)
