@@ -77,7 +77,8 @@ def parameter(plugin: str, field: str) -> str:
 
 def check(plugin: str, cls: Any) -> None:
     """Raise PluginError if a plug-in's OPTIONS are not a dataclass whose fields come from `option`."""
-    if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
+    parameters = getattr(cls, "__dataclass_params__", None) if isinstance(cls, type) else None
+    if parameters is None or not parameters.frozen:
         raise PluginError(f"--plugin: OPTIONS of {plugin!r} is {cls!r}; give a frozen dataclass.")
     hints = typing.get_type_hints(cls)
     names = {field.name for field in dataclasses.fields(cls)}

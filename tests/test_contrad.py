@@ -245,7 +245,7 @@ def test_the_minibatch_stddev_layer_can_be_left_out():
 @pytest.mark.unit
 def test_a_pretrained_d_keeps_its_minibatch_stddev_layer():
     with pytest.raises(OptionError, match="--contrad-mbstd=off.*--resume"):
-        contrad.configure(arguments(resume_pkl="x.pkl"), ContraDOptions(mbstd="off"))
+        contrad.configure(arguments(resume_pkl="x.pkl"), ContraDOptions(mbstd="off"), frozenset())
 
 
 # Runs. --------------------------------------------------------------------------------------------

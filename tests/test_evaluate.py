@@ -314,8 +314,10 @@ def test_what_is_done_is_not_done_again_and_the_best_is_marked(cache, two, ada_h
     whole = last.read_bytes()
     last.write_bytes(whole[:1000])  # it ends half-way
     args = [run, f"--data={small_zip}", f"--features={network}", "--metrics=fid,is", "--samples=20"]
-    done = evaluate(ada_host, *args, "--all", check=False)
-    assert done.returncode == 2 and len((run / "metric-fid_test_resnet_weights.jsonl").read_text().splitlines()) == 1
+    done = evaluate(ada_host, *args, "--all")
+    assert f"{last.name} is left out: " in done.stderr and last.name not in done.stdout
+    assert len((run / "metric-fid_test_resnet_weights.jsonl").read_text().splitlines()) == 1
+    assert evaluate(ada_host, last, *args[1:], check=False).returncode == 2
     last.write_bytes(whole)
     with open(run / "metric-fid_test_resnet_weights.jsonl", "a") as file:
         file.write('{"results": {"fid_te')  # a kill in the middle of a line

@@ -133,8 +133,9 @@ def test_options_of_an_unknown_kind_are_refused():
 
     with pytest.raises(PluginError, match="'sizes' of 'my-plugin' is annotated .*tuple.*; options are bool, int"):
         plugin_options.check("my-plugin", Sizes)
-    with pytest.raises(PluginError, match="OPTIONS of 'my-plugin' is 3; give a frozen dataclass"):
-        plugin_options.check("my-plugin", 3)
+    for other in (3, dataclass(type("Mutable", (), {}))):
+        with pytest.raises(PluginError, match="OPTIONS of 'my-plugin' is .*; give a frozen dataclass"):
+            plugin_options.check("my-plugin", other)
 
 
 # --- --plugin ------------------------------------------------------------------------------------------------------
@@ -279,6 +280,8 @@ def configured(patched, color_zip):
         "nonsaturating": ["--gan-loss=nonsaturating"],
         "rates": ["--glr=0.004", "--dlr=0.003", "--pl-weight=0", "--ema-kimg=0.5"],
         "sizes": ["--cbase=1024", "--cmax=64", "--tick=2", "--batch=16", "--batch-gpu=4"],
+        "contrad's half-life": ["--plugin=contrad", "--contrad-ema=5", "--ema-kimg=0.5"],
+        "projected's half-life": ["--plugin=projected", "--projected-ema=5", "--ema-kimg=0.5"],
         "subset": ["--subset=20"],
         "too large a subset": ["--subset=65"],
         "no workers": ["--workers=0"],
@@ -361,6 +364,15 @@ def test_a_subset_is_so_many_images_and_has_its_name_in_the_folder(family, confi
     assert "-subset20" in configured[family, "subset"]["stdout"]
     refused = configured[family, "too large a subset"]
     assert refused["code"] != 0 and re.search("--subset.*64", refused["stderr"])
+
+
+@pytest.mark.host
+@FAMILY
+@pytest.mark.parametrize("name", ["contrad", "projected"])
+def test_one_half_life_of_the_average_is_refused_beside_another(family, name, configured):
+    refused = configured[family, f"{name}'s half-life"]
+    said = f"Error: --{name}-ema=5: --ema-kimg sets the same half-life. Give one of them.\n"
+    assert refused["code"] == 2 and refused["stderr"].endswith(said)
 
 
 @pytest.mark.host

@@ -275,6 +275,7 @@ def test_the_estimate_is_that_of_each_rows_speed():
         "About 350 s of training in all, one run after the other; metrics come on top.",
     ]
     assert plan.estimate(left, {("none", ()): "too dark"}, str) == ["none: no estimate (too dark)"]
+    assert plan.estimate(left, {("none", ()): 0.0}, str) == ["none: no estimate (its speed was too low to measure)"]
 
 
 @pytest.mark.unit

@@ -216,7 +216,8 @@ def results(
     written beside the pickles or to `outdir`.
 
     samples, most   number of generated images, and the most real images; None: `default_samples`, and all
-    every           evaluate all snapshots of a run, not only the newest one
+    every           evaluate all snapshots of a run, not only the newest one. One that cannot be evaluated is left
+                    out and reported, for example if its weights are not finite
     report          called with lines about the progress
     network         the network of `features`, if it is already loaded; None: load it
 
@@ -243,9 +244,9 @@ def results(
     report(f"{samples} generated images, {count} of {len(dataset)} real ones of {data}.")
     reference = comparison.reference if "features" in wanted else None
     floor = None if reference is None else reference.floor
-    rows: dict[str, dict[str, Result]] = {}
-    for pickle in pickles:
-        folder = outdir or pickle.parent
+
+    def measured(pickle: Path) -> dict[str, Result]:
+        """Return the results by metric of a pickle, and write those that are new."""
         drawn = sample.sampler_of(pickle.parent)
         identities = {name: comparison.identity(pickle, drawn, metric) for name, metric in chosen.items()}
         found: dict[str, Result] = {}
@@ -276,7 +277,17 @@ def results(
                 **floor_of(chosen[name], reference),
             )
             records.append_line(folder / f"metric-{label}.jsonl", found[name])
-        rows[pickle.name] = found
+        return found
+
+    folder = outdir or pickles[0].parent
+    rows: dict[str, dict[str, Result]] = {}
+    for pickle in pickles:
+        try:
+            found = rows[pickle.name] = measured(pickle)
+        except DataError as error:
+            if not rows and pickle == pickles[-1]:
+                raise
+            report(f"{pickle.name} is left out: {error}")
     best: dict[str, Result] = {}
     for name, label in labels.items():
         if (higher := chosen[name].higher) is None:

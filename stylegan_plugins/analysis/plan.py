@@ -83,7 +83,9 @@ def estimate(
         kimg = sum(part for cell, part in left.items() if cell.row == row)
         if isinstance(speed, str):
             lines.append(f"{named(row)}: no estimate ({speed})")
-        elif speed > 0:
+        elif not speed:
+            lines.append(f"{named(row)}: no estimate (its speed was too low to measure)")
+        else:
             total += kimg * 1000 / speed
             lines.append(f"{named(row)}: {kimg:g} kimg at {speed:.4g} images/s, {format_time(kimg * 1000 / speed)}")
     if total:

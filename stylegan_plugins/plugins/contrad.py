@@ -123,7 +123,7 @@ OPTIONS = ContraDOptions
 
 
 @hookimpl
-def configure(args: Any, options: ContraDOptions) -> ContraDOptions:
+def configure(args: Any, options: ContraDOptions, explicit: frozenset[str]) -> ContraDOptions:
     if args["training_set_kwargs"].get("use_labels"):
         raise OptionError("--cond: contrad's discriminator knows no labels, so G would not learn them. Leave it out.")
     together = args["batch_gpu"] * (args["num_gpus"] if options.gather else 1)
@@ -139,6 +139,8 @@ def configure(args: Any, options: ContraDOptions) -> ContraDOptions:
             f"--contrad-mbstd=joint: D sees {count} images at a time, three for each of the batch, and takes groups of "
             f"{group} (minibatch-stddev). Give another --batch, or another --contrad-mbstd."
         )
+    if {"ema_kimg", "contrad_ema"} <= explicit:
+        raise OptionError(f"--contrad-ema={options.ema:g}: --ema-kimg sets the same half-life. Give one of them.")
     if options.ema:
         args["ema_kimg"] = options.ema
     if options.mbstd == "off":

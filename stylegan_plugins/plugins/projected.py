@@ -99,6 +99,8 @@ def configure(args: Any, options: ProjectedOptions, explicit: frozenset[str]) ->
                     f"--projected-{name}={value}: the architecture comes from the pickle of --resume. Leave it out."
                 )
             kwargs[key] = value
+    if {"ema_kimg", "projected_ema"} <= explicit:
+        raise OptionError(f"--projected-ema={options.ema:g}: --ema-kimg sets the same half-life. Give one of them.")
     if options.ema is not None:
         args["ema_kimg"] = options.ema * args["batch_size"] / 1000
 
