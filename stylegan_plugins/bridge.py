@@ -313,7 +313,6 @@ def run(training_loop: Callable[..., None], rank: int, **args: Any) -> None:
     trust_pickle = args.pop("trust_pickle", False)
     labels = arguments.use_labels({**args, "plugins": plugins.record()}, plugins)
     arguments.adapt(args, device(rank), labels)
-    settings["loader"] = None if args.pop("fixed_workers", False) else args["data_loader_kwargs"]
     session = Session(
         plugins,
         random_seed=args.get("random_seed", 0),

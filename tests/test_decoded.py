@@ -13,12 +13,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from drivers.states import differences
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.hosts import STYLEGAN3
 from support.images import color_crops, write_zip
-from support.runs import TINY, last_run
 from support.scripts import DRIVERS, run_script
 
 from stylegan_plugins.files import datasets, decoded
@@ -79,46 +76,6 @@ def test_workers_of_a_host_load_the_same_flips_labels_and_subset_in_order(patche
     assert "--cache=ram: decoding 30 images once, 0.1 MB" in done.stdout
     equal, flips = json.loads(done.stdout.splitlines()[-1])
     assert equal == 48 and 10 < flips < 38
-
-
-COUNTS_WORKERS = """
-import multiprocessing
-from stylegan_plugins import hookimpl
-
-@hookimpl
-def setup():
-    return CountsWorkers()
-
-class CountsWorkers:
-    @hookimpl
-    def batch_end(self, nimg):
-        print(len(multiprocessing.active_children()), "workers", flush=True)
-"""
-
-
-@pytest.mark.run
-def test_a_run_with_all_images_in_memory_has_workers_only_if_they_are_asked_for(
-    stylegan3_host, small_zip, tmp_path, cache
-):
-    (tmp_path / "counts.py").write_text(COUNTS_WORKERS)
-    small = [flag for flag in TINY[STYLEGAN3] if not flag.startswith(("--workers", "--batch"))]
-
-    def run(name, *more):
-        args = [f"--data={small_zip}", f"--outdir={tmp_path / name}", f"--plugin={tmp_path / 'counts.py'}", *small]
-        done = run_script(stylegan3_host, "train.py", *args, "--batch=128", *more, fresh=True)
-        counts = {int(line.split()[0]) for line in done.stdout.splitlines() if line.endswith(" workers")}
-        return counts, last_run(tmp_path / name)
-
-    asked, without, decoded_anew = (
-        run("1", "--cache=ram", "--workers=1"),
-        run("2", "--cache=ram"),
-        run("3", "--cache=off"),
-    )
-    assert [counts for counts, _ in (asked, without, decoded_anew)] == [{1}, {0}, {3}]
-    assert differences(without[1], asked[1]) == differences(without[1], decoded_anew[1]) == []
-    resumed = ["train.py", f"--resume-run={asked[1]}", "--kimg=2"]
-    assert "1 workers" in run_script(stylegan3_host, *resumed, fresh=True).stdout
-    assert "0 workers" in run_script(stylegan3_host, *resumed, "--kimg=3", "--workers=0").stdout
 
 
 @pytest.mark.unit

@@ -416,6 +416,63 @@ def test_results_of_other_images_samples_or_weights_have_keys_of_their_own(tmp_p
         assert found == {"x": lines[4], "x:unknown": lines[0], f"x:{records.key_of(lines[1])}": lines[2]}
 
 
+@pytest.fixture
+def evaluated(monkeypatch, tmp_path):
+    """A function that evaluates snapshots with given values of fid and kid, and the names of the loaded ones."""
+    loaded = []
+    patch = lambda owner, **names: [monkeypatch.setattr(owner, name, value) for name, value in names.items()]
+    outputs = {"features": np.ones([4, 2])}
+    comparison = lambda *args, **how: SimpleNamespace(
+        reference=SimpleNamespace(floor=None), identity=lambda pickle, *more: {"pickle": pickle.name}
+    )
+    patch(evaluation, require_libraries=lambda: None, Comparison=comparison, extract=lambda *args: outputs)
+    patch(evaluation, check_numbers=lambda *args: None, host_module=lambda name: dnnlib)
+    patch(evaluation.find, data_of=lambda path, data: data, open_dataset=lambda *args: ("data", [0] * 8))
+    patch(evaluation.datasets, fingerprint=lambda path: "")
+    dnnlib = SimpleNamespace(util=SimpleNamespace(format_time=str))
+    generator = lambda pickle, device: (loaded.append(pickle.name), None, None)
+    images = lambda *args: SimpleNamespace(images=lambda count: None)
+    patch(sample, sampler_of=lambda folder: None, load_generator=generator, Generator=images)
+
+    def evaluate(values):
+        snapshots = [tmp_path / name for name in values]
+        patch(evaluation.run_folders, snapshots=lambda path: snapshots)
+        score = lambda metric, label, *args: {label: values[loaded[-1]][label.startswith("kid")]}
+        patch(evaluation, score=score)
+        how = {"metrics": "fid,kid", "features": "x", "samples": 4, "most": None, "every": True, "outdir": None}
+        network = SimpleNamespace(key="x")
+        return evaluation.results(tmp_path, "data", **how, device=CPU, report=lines.append, network=network)
+
+    lines = []
+    return evaluate, loaded, lines
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("odd", [float("nan"), float("inf")])
+def test_a_snapshot_with_a_figure_that_is_not_finite_is_left_out_of_a_run(evaluated, tmp_path, odd):
+    evaluate, _, lines = evaluated
+    rows, best, _, _ = evaluate({"a.pkl": (3.0, 1.0), "b.pkl": (1.0, odd), "c.pkl": (2.0, 2.0)})
+    assert list(rows) == ["a.pkl", "c.pkl"] and best["fid"]["results"] == {"fid_x": 2.0}
+    assert lines[-1].startswith(f"b.pkl is left out: kid_x of {tmp_path / 'b.pkl'} is {odd}, so it was not written.")
+    for name in ("fid", "kid"):  # nothing of it is written
+        assert len(records.read_lines(tmp_path / f"metric-{name}_x.jsonl")) == 2
+    with pytest.raises(DataError, match="d.pkl is"):
+        evaluate({"d.pkl": (odd, 1.0)})
+
+
+@pytest.mark.unit
+def test_a_full_disk_ends_the_evaluation_of_a_run_at_once(evaluated, monkeypatch):
+    evaluate, loaded, _ = evaluated
+
+    def full(*args):
+        raise DataError("metric-fid_x.jsonl cannot be written")
+
+    monkeypatch.setattr(records, "append_line", full)
+    with pytest.raises(DataError, match="cannot be written"):
+        evaluate({"a.pkl": (1.0, 1.0), "b.pkl": (1.0, 1.0)})
+    assert loaded == ["a.pkl"]
+
+
 @pytest.mark.unit
 def test_a_figure_that_is_not_finite_is_refused():
     metric = metrics.Metric(lambda reference, generated: {"": float("inf")})

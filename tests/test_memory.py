@@ -55,3 +55,9 @@ def test_the_garbage_collector_works_after_the_imports_as_before_and_skips_modul
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     now, frozen = done.stdout.split()
     assert now == str(enabled) and (int(frozen) > 100_000) == enabled
+
+
+def test_the_garbage_collector_keeps_its_objects_in_a_process_that_had_torch():
+    code = "import gc, torch; from stylegan_plugins import bridge; print(gc.isenabled(), gc.get_freeze_count())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "0"]

@@ -140,3 +140,24 @@ def test_on_real_networks_nothing_is_changed_and_the_grid_is_that_of_the_average
     values = np.clip(np.rint((expected + 1) * 127.5), 0, 255).astype(np.uint8).transpose(0, 2, 3, 1)
     rows = [np.concatenate(values[row : row + 2], axis=1) for row in (0, 2)]
     assert np.array_equal(np.asarray(PIL.Image.open(tmp_path / "fakes000003.png")), np.concatenate(rows))
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    ("seconds", "steps"),
+    [
+        ([0.2] + [0.005] * 9, 5),  # the first step also prepares the others
+        ([0.2] + [0.03] * 9, 3),
+        ([0.2, 0.3, 0.3], 2),
+        ([7.0, 1.0], 1),
+    ],
+)
+def test_the_estimate_is_of_the_fastest_step_and_times_few_slow_ones(monkeypatch, seconds, steps):
+    now, taken = [0.0], iter(seconds)
+
+    def step():
+        now[0] += next(taken)
+
+    monkeypatch.setattr(previews.estimate, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    assert previews.estimate._timed(step, torch.device("cpu")) == pytest.approx(min(seconds[:steps]))
+    assert len([*taken]) == len(seconds) - steps

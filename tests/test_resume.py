@@ -105,8 +105,7 @@ def test_a_signal_to_all_processes_ends_a_run_with_workers_and_it_goes_on(number
     args, expected = whole
     run_dir = tmp_path / "run"
     loader = args["data_loader_kwargs"] | {"num_workers": 1, "prefetch_factor": 2}
-    more = {"data_loader_kwargs": loader, "fixed_workers": True, "state_minutes": 10.0}
-    run = begin(ada_host, args | more, run_dir)
+    run = begin(ada_host, args | {"data_loader_kwargs": loader, "state_minutes": 10.0}, run_dir)
     deadline = time.monotonic() + 200
     while not (run_dir / "stats.jsonl").exists() or not (run_dir / "stats.jsonl").read_text():
         assert time.monotonic() < deadline and run.poll() is None, run.communicate()[0][-3000:]

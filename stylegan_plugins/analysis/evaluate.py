@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -245,8 +245,25 @@ def results(
     reference = comparison.reference if "features" in wanted else None
     floor = None if reference is None else reference.floor
 
-    def measured(pickle: Path) -> dict[str, Result]:
-        """Return the results by metric of a pickle, and write those that are new."""
+    def scores(pickle: Path, missing: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """Return figures and times by metric. Raises DataError if the network or a figure is not finite."""
+        began = time.time()
+        G, sampler, _ = sample.load_generator(pickle, device)
+        images = sample.Generator(G, sampler, dataset).images(samples)
+        seen = extract(network, images, samples, f"{network.key}: {pickle.name}")
+        shared = time.time() - began
+        found = {}
+        for name in missing:
+            began = time.time()
+            figures = _finite_score(chosen[name], labels[name], reference, seen, pickle)
+            seconds = shared + time.time() - began
+            text = host_module("dnnlib").util.format_time(seconds)
+            found[name] = {"results": figures, "metric": labels[name], "total_time": seconds, "total_time_str": text}
+        return found
+
+    folder = outdir or pickles[0].parent
+    rows: dict[str, dict[str, Result]] = {}
+    for pickle in pickles:
         drawn = sample.sampler_of(pickle.parent)
         identities = {name: comparison.identity(pickle, drawn, metric) for name, metric in chosen.items()}
         found: dict[str, Result] = {}
@@ -255,51 +272,37 @@ def results(
                 if line.get("of") == identities[name] and _is_complete(line, label, chosen[name]):
                     found[name] = line
         missing = [name for name in chosen if name not in found]
-        began = time.time()
-        if missing:
-            G, sampler, _ = sample.load_generator(pickle, device)
-            images = sample.Generator(G, sampler, dataset).images(samples)
-            seen = extract(network, images, samples, f"{network.key}: {pickle.name}")
-        shared = time.time() - began
-        for name in missing:
-            began, label = time.time(), labels[name]
-            results = _finite_score(chosen[name], label, reference, seen, pickle)
-            seconds = shared + time.time() - began
+        try:
+            new = scores(pickle, missing) if missing else {}
+        except DataError as error:
+            if pickle == pickles[-1] and not rows:
+                raise
+            report(f"{pickle.name} is left out: {error}")
+            continue
+        for name, line in new.items():
             found[name] = dict(
-                results=results,
-                metric=label,
-                total_time=seconds,
-                total_time_str=host_module("dnnlib").util.format_time(seconds),
+                **line,
                 num_gpus=1,
                 snapshot_pkl=os.path.relpath(pickle, folder),
                 timestamp=time.time(),
                 of=identities[name],
                 **floor_of(chosen[name], reference),
             )
-            records.append_line(folder / f"metric-{label}.jsonl", found[name])
-        return found
-
-    folder = outdir or pickles[0].parent
-    rows: dict[str, dict[str, Result]] = {}
-    for pickle in pickles:
-        try:
-            found = rows[pickle.name] = measured(pickle)
-        except DataError as error:
-            if not rows and pickle == pickles[-1]:
-                raise
-            report(f"{pickle.name} is left out: {error}")
+            records.append_line(folder / f"metric-{labels[name]}.jsonl", found[name])
+        rows[pickle.name] = found
     best: dict[str, Result] = {}
+    *_, last = rows.values()
     for name, label in labels.items():
         if (higher := chosen[name].higher) is None:
             continue
         main, tops = records.mark_best(folder, label, label + chosen[name].decides, higher)
-        key = records.key_of(found[name])
+        key = records.key_of(last[name])
         if key in tops:
             best[name] = tops[key]
         if main != key and main in tops:
             report(
                 f"{label}: best.json ranks snapshots by other results ({records.described(tops[main])}); these "
-                f"({records.described(found[name])}) are there as {label}:{key}."
+                f"({records.described(last[name])}) are there as {label}:{key}."
             )
     return rows, best, floor, folder / records.BEST
 

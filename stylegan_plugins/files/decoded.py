@@ -139,9 +139,9 @@ def decode(dataset: Any, raw_idx: int) -> np.ndarray:
     return type(dataset)._load_raw_image(dataset, raw_idx)
 
 
-def use(dataset: Any, mode: str | None, shown: int, tells: bool = True) -> bool:
+def use(dataset: Any, mode: str | None, shown: int, tells: bool = True) -> None:
     """Let a data set of the host read its images from memory, if they fit and this saves time. Images are the same, bit
-    for bit. Return whether it reads them from memory.
+    for bit.
 
     mode   off: never; ram: if they fit into the free memory; auto: if they fit into a quarter of it, and the run shows
            each image TIMES times or the file exists already; None, not given: auto
@@ -150,7 +150,7 @@ def use(dataset: Any, mode: str | None, shown: int, tells: bool = True) -> bool:
 
     A file that cannot be made or read is not an error: the host then decodes images itself."""
     if mode == "off":
-        return False
+        return
 
     def say(text: str) -> None:
         if tells:
@@ -159,22 +159,21 @@ def use(dataset: Any, mode: str | None, shown: int, tells: bool = True) -> bool:
     if not all(hasattr(dataset, name) for name in OF_HOST):
         if mode:
             say(f"{type(dataset).__name__} does not read images one by one from a folder or zip. {AS_HOST}")
-        return False
+        return
     try:
-        return _use(dataset, mode, shown, say)
+        _use(dataset, mode, shown, say)
     except (*datasets.BROKEN, MemoryError) as error:  # a DataError is a ValueError
         say(f"{' '.join(str(error).split())} {AS_HOST}")
-        return False
 
 
-def _use(dataset: Any, mode: str | None, shown: int, say: Callable[[str], None]) -> bool:
+def _use(dataset: Any, mode: str | None, shown: int, say: Callable[[str], None]) -> None:
     rows = np.unique(dataset._raw_idx)
     images = DecodedImages(dataset, _place(dataset, rows), rows)
     size = rows.size * images.dtype.itemsize
     if not (mode == "ram" or shown >= TIMES * rows.size or images.file.exists()):
         if mode:
             say(f"each image is used {shown / rows.size:.3g} times. {AS_HOST} --cache=ram decodes all of them first.")
-        return False
+        return
     limit = int(SHARE[mode or "auto"] * psutil.virtual_memory().available)
     if size > limit:
         raise DataError(f"{rows.size} images need {_mb(size)} of memory, and may take {_mb(limit)} of the free memory.")
@@ -188,7 +187,6 @@ def _use(dataset: Any, mode: str | None, shown: int, say: Callable[[str], None])
     with suppress(OSError):
         os.utime(images.file)  # marks its use, for _remove_old
     dataset._load_raw_image = images
-    return True
 
 
 def _place(dataset: Any, rows: np.ndarray) -> Path:

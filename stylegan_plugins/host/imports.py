@@ -1,10 +1,12 @@
 """Python's garbage collector waits while a host's script imports torch and this package. It would search all modules
-again and again, and take a seventh of that time. Importing this module stops the collector."""
+again and again, and take a seventh of that time. Importing this module stops the collector, unless torch is there."""
 
 import gc
+import sys
 
-_waits = gc.isenabled()
-gc.disable()
+_waits = gc.isenabled() and "torch" not in sys.modules
+if _waits:
+    gc.disable()
 
 
 def end() -> None:

@@ -139,7 +139,7 @@ def configure(args: Any, options: ContraDOptions, explicit: frozenset[str]) -> C
             f"--contrad-mbstd=joint: D sees {count} images at a time, three for each of the batch, and takes groups of "
             f"{group} (minibatch-stddev). Give another --batch, or another --contrad-mbstd."
         )
-    if {"ema_kimg", "contrad_ema"} <= explicit:
+    if options.ema and {"ema_kimg", "contrad_ema"} <= explicit:
         raise OptionError(f"--contrad-ema={options.ema:g}: --ema-kimg sets the same half-life. Give one of them.")
     if options.ema:
         args["ema_kimg"] = options.ema

@@ -19,7 +19,7 @@ SEED = "random_seed"
 IGNORED = (
     *(SEED, "training_set_kwargs.random_seed", "run_dir", "host", "device", "data_loader_kwargs", "metrics"),
     *("kimg_per_tick", "image_snapshot_ticks", "network_snapshot_ticks", "trust_pickle", "plugins.files", "cache"),
-    *("state_minutes", "keep_states", "metric_samples", "on_nan", "image_minutes", "no_report", "fixed_workers"),
+    *("state_minutes", "keep_states", "metric_samples", "on_nan", "image_minutes", "no_report"),
 )
 SHORT = {  # short names of well-known settings: the options of train.py
     "loss_kwargs.r1_gamma": "gamma",

@@ -158,7 +158,6 @@ class Arguments(Struct, kw_only=True):
     image_minutes: NotNegative | None = None
     no_report: bool = False
     cache: Literal["auto", "off", "ram"] = "auto"
-    fixed_workers: bool = False
     trust_pickle: bool = False
     pictures: PicturesArguments | None = None
     class_names: Annotated[list[Text], Meta(max_length=1 << 16)] = field(default_factory=list)

@@ -220,15 +220,13 @@ def _nothing_else_required(context: click.Context, option: click.Parameter, valu
 def configure(desc: str, args: Any, request: Request) -> tuple[str, Any]:
     """Apply a request to the host's complete arguments. Return the description of the run directory and the arguments.
 
-    Without plug-ins, --device and --workers no key is added."""
+    Without plug-ins and without --device no key is added."""
     loop_options.apply(args, request.extra)
     if "subset" in request.extra:
         desc += f"-subset{request.extra['subset']}"
     if request.no_workers:
         args["data_loader_kwargs"]["num_workers"] = 0
         args["data_loader_kwargs"].pop("prefetch_factor", None)
-    elif "workers" in request.explicit:
-        args["fixed_workers"] = True
     if devices.device().type == "cpu" and "metrics" not in request.explicit:
         args["metrics"] = []  # the default would make 50,000 images at the first tick
     request.check_effects(args)

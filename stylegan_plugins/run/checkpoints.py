@@ -21,7 +21,7 @@ from stylegan_plugins.files.states import Info, state_path, states_of, write_sta
 from stylegan_plugins.host.limits import some
 from stylegan_plugins.host.modules import host_module
 from stylegan_plugins.manager import FAULTS
-from stylegan_plugins.run import logs, memory, signals
+from stylegan_plugins.run import logs, signals
 from stylegan_plugins.run.finite import not_finite
 from stylegan_plugins.run.optimizers import load_optimizer
 from stylegan_plugins.run.previews import Previews
@@ -42,7 +42,6 @@ class Checkpoints:
     batch      real images of an iteration, of all processes together
     minutes    between two states; keep: number of states that are kept
     cache      how images of the data set are kept in memory: `mode` of `decoded.use`
-    loader     arguments of the loop's data loader, which starts no workers if images are in memory; None: workers stay
     identity   data, arguments and versions, which a resumed run must share, as in `states.Info`
     previews   image grids and page of the run"""
 
@@ -52,7 +51,6 @@ class Checkpoints:
     minutes: float = 10
     keep: int = 2
     cache: str | None = "off"
-    loader: dict[str, Any] | None = None
     identity: Mapping[str, Any] = field(default_factory=dict)
     previews: Previews = field(default_factory=Previews)
 
@@ -72,9 +70,7 @@ class Checkpoints:
         done = 0 if self.resumed is None else self.resumed["position"]["batch_idx"]
         self.session.dataset = sampler.dataset
         shown = self.session.total_nimg - done * self.batch
-        in_memory = decoded.use(sampler.dataset, self.cache, shown, tells=self.session.rank == 0)
-        if in_memory and self.loader is not None:
-            memory.load_without_workers(self.loader)
+        decoded.use(sampler.dataset, self.cache, shown, tells=self.session.rank == 0)
         return _observed(sampler, done * (self.batch // self.session.num_gpus), self.session.drawn.append)
 
     def unless_resumed(self, function: Callable, *args: Any, **kwargs: Any) -> None:

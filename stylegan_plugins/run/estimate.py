@@ -13,7 +13,8 @@ from stylegan_plugins.host.randomness import own_random
 
 REGULARISATION = 1.3  # factor for the share of R1 and path lengths in an iteration
 FORWARDS = 10.0  # approximate number of G's passes that take as long as the main phases
-STEPS, ENOUGH, LONG = 5, 0.1, 6.0  # number of timed steps; two are enough above ENOUGH seconds, one above LONG
+STEPS, LONG = 5, 6.0  # number of timed steps; fewer if they take more than 6 seconds, ...
+ENOUGH = 0.05  # ... or if those after the first one take more than this
 LONGEST = 60.0  # seconds of a step; if it would take longer, one image is timed alone
 
 
@@ -58,7 +59,7 @@ def _timed(step: Callable[[], None], device: torch.device, steps: int = STEPS) -
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         times.append(time.perf_counter() - begin)
-        if sum(times) > (ENOUGH if len(times) > 1 else LONG):
+        if sum(times) > LONG or sum(times[1:]) > ENOUGH:
             break
     return min(times)
 

@@ -19,7 +19,7 @@ from stylegan_plugins.run.arguments import KEPT
 FREE = (
     *("run_dir", "resume_pkl", "total_kimg", "kimg_per_tick", "image_snapshot_ticks", "network_snapshot_ticks"),
     *("metrics", "device", "data_loader_kwargs", "trust_pickle", "training_set_kwargs.path", "plugins.files"),
-    *("host", "pictures", "class_names", "fixed_workers", *KEPT),
+    *("host", "pictures", "class_names", *KEPT),
 )
 
 

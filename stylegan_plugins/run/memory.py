@@ -1,5 +1,4 @@
-"""Memory of a run: an error for a full GPU, a setting for a C library that returns freed memory too early, and images
-from memory."""
+"""Memory of a run: an error for a full GPU, and a setting for a C library that returns freed memory too early."""
 
 from __future__ import annotations
 
@@ -13,7 +12,6 @@ from stylegan_plugins.errors import RunError
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # names of mallopt's parameters in glibc's malloc.h
 KEPT = 2**31 - 1  # freed bytes that are kept, and ...
 MAPPED = 32 << 20  # ... size from which a block is mapped alone: the largest values that glibc takes
-OF_WORKERS = ("prefetch_factor", "persistent_workers", "timeout", "multiprocessing_context", "worker_init_fn")
 
 
 def keep_freed_memory() -> None:
@@ -27,14 +25,6 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(MMAP_THRESHOLD, MAPPED)
         mallopt(TRIM_THRESHOLD, KEPT)
-
-
-def load_without_workers(loader: dict[str, Any]) -> None:
-    """Let a data loader with these arguments work in the process that trains. Batches are the same."""
-    loader["num_workers"] = 0
-    for name in OF_WORKERS:
-        loader.pop(name, None)
-    keep_freed_memory()
 
 
 def out_of_memory(args: Mapping[str, Any]) -> RunError:

@@ -177,7 +177,7 @@ def _change(args: dict[str, Any], new: Mapping[str, Any]) -> None:
         args["metrics"] = names
     if "workers" in new:
         loader = args["data_loader_kwargs"]
-        loader["num_workers"], args["fixed_workers"] = new["workers"], True
+        loader["num_workers"] = new["workers"]
         if new["workers"] == 0:
             loader.pop("prefetch_factor", None)
         else:
