@@ -498,6 +498,16 @@ def test_a_data_set_of_the_hosts_in_folders_of_classes_gets_their_labels(tmp_pat
     assert found.path != data and datasets.labels_fingerprint(found.path) and found.class_names == ["cat", "dog"]
 
 
+@pytest.mark.parametrize("label", [0, "cat"])
+def test_the_label_of_a_picture_that_is_left_out_goes_to_no_other(tmp_path, label):
+    picture = bytes_of(CAT, "PNG")
+    labels = {"dataset.json": json.dumps({"labels": [["cat/a.png", label], ["b.png", label]]}).encode()}
+    for name, content in (("empty", b""), ("broken", picture[:50])):
+        path = folder(tmp_path / name, {"a.png": picture, "b.png": picture, "cat/a.png": content, **labels})
+        with pytest.raises(DataError, match=r"has no label for a.png \(1 of 2 are missing"):
+            usable(str(path), How(cond=True))
+
+
 # --- Random folders. ---
 
 MODES = st.sampled_from(["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "F"])

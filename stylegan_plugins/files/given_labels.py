@@ -8,7 +8,7 @@ import itertools
 import json
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
@@ -77,7 +77,9 @@ def read(source: Source, pictures: Sequence[str]) -> GivenLabels | None:
         rows, classes = rows_of(source, files[0]) if files else ([], [])
         if rows:
             where = f"{files[0]} in {source.path}"
-            found = _from_rows(_matched(rows, str(PurePosixPath(files[0]).parent), pictures, where), where)
+            left_out = {*source.files, *source.clutter} - set(pictures)
+            matched = _matched(rows, str(PurePosixPath(files[0]).parent), pictures, left_out, where)
+            found = _from_rows(matched, where)
             named = len(classes) >= len(found.counts()) > 0
             return replace(found, classes=classes) if named and not found.classes else found
     return _from_folders(source, pictures)
@@ -174,11 +176,15 @@ def _base(name: str) -> str:
     return PurePosixPath(_stem(name)).name
 
 
-def _matched(rows: Rows, folder: str, pictures: Sequence[str], where: str) -> dict[str, Any]:
+def _matched(rows: Rows, folder: str, pictures: Sequence[str], left_out: Iterable[str], where: str) -> dict[str, Any]:
     """Return the label of each picture. Names in rows are paths in the source, or in the folder of their file. If they
-    do not fit, letter case is ignored, then endings, then folders."""
-    in_folder = {name: _plain(name).removeprefix("" if folder == "." else f"{folder}/") for name in pictures}
+    do not fit, letter case is ignored, then endings, then folders. A row of a file that is left out labels no other."""
+    inside = lambda name: _plain(name).removeprefix("" if folder == "." else f"{folder}/")
+    in_folder = {name: inside(name) for name in pictures}
+    others = {shown for name in left_out for shown in (_plain(name), inside(name))}
     for key in (_plain, _caseless, _stem, _base):
+        if key is _caseless:
+            rows = [(name, label) for name, label in rows if _plain(name) not in others]
         by_key: dict[str, tuple[str, Any]] = {}
         clash = None
         for name, label in rows:
