@@ -243,6 +243,6 @@ assert (plain.view(decoded._Pixels).astype(">i4")[:, :, ::-1].copy() == plain[:,
 """
 
 
-@pytest.mark.unit
+@pytest.mark.host
 def test_torch_flips_memory_that_is_read_only_without_a_warning():
     subprocess.run([sys.executable, "-W", "error", "-c", FLIPS], check=True)

@@ -77,7 +77,7 @@ def results(encoding: str, folder: Path, commands: list[list[str]]) -> list[tupl
     return [(int(code), text) for text, code in zip(outputs[::2], outputs[1::2], strict=True)]
 
 
-@pytest.mark.unit
+@pytest.mark.host
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_commands_take_names_of_any_characters_on_terminals_of_any_encoding(encoding, tmp_path):
     for name in (ODD, BYTES):

@@ -11,7 +11,7 @@ import pytest
 
 from stylegan_plugins.run import memory
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.host
 
 FAULTS = """
 import resource, torch

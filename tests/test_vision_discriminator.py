@@ -106,7 +106,7 @@ def test_logits_losses_and_gradients_equal_the_packages_95fc55b(case):
     assert compared == {key for key in GOLDEN if key.startswith(f"{case}/")}
 
 
-@pytest.mark.unit
+@pytest.mark.host
 def test_it_imports_no_torch_until_it_is_asked_for_and_runs_without_a_host(tmp_path):
     script = (
         "import sys, stylegan_plugins.vision as vision\n"
