@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from stylegan_plugins.errors import PluginError
 
@@ -19,7 +20,7 @@ def cache_directory() -> Path:
     return Path(os.environ.get("STYLEGAN_PLUGINS_CACHE") or usual)
 
 
-def trust(files: Mapping[str, Mapping[str, str]]) -> None:
+def trust(files: Mapping[str, Mapping[str, Any]]) -> None:
     """Note that the user gave these plug-ins on a command line. files: `path` and `sha256` of each, by name."""
     new = {file["sha256"] for file in files.values()} - _trusted()
     if new:
@@ -28,7 +29,7 @@ def trust(files: Mapping[str, Mapping[str, str]]) -> None:
             out.writelines(f"{digest}\n" for digest in sorted(new))
 
 
-def check_trust(files: Mapping[str, Mapping[str, str]]) -> None:
+def check_trust(files: Mapping[str, Mapping[str, Any]]) -> None:
     """Raise PluginError if a plug-in of a recorded run is a file that has changed, or that the user has never given on
     a command line on this machine. The run would execute it."""
     for file in files.values():
@@ -37,7 +38,9 @@ def check_trust(files: Mapping[str, Mapping[str, str]]) -> None:
         if found is None:
             raise PluginError(f"--plugin={path}: there is no such file, which the run was trained with. Put it back.")
         if found != file["sha256"]:
-            raise PluginError(f"--plugin={path} has changed since the run began. Put it back as it was.")
+            raise PluginError(
+                f"--plugin={path} has changed since the run began. Put it back as it was, or start a run elsewhere."
+            )
         if found not in _trusted():
             raise PluginError(
                 f"--plugin={path}: the run was trained with this file, which would be executed, and which you have not "

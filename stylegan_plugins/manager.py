@@ -13,14 +13,14 @@ import importlib.util
 import inspect
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import pluggy
 
-from stylegan_plugins import hookspecs
+from stylegan_plugins import hookspecs, tracing
 from stylegan_plugins import options as plugin_options
 from stylegan_plugins.cache import check_trust
 from stylegan_plugins.errors import OptionError, PluginError, UserError
@@ -69,16 +69,24 @@ class Catalogue:
         self.sources: dict[str, Source] = dict(builtin())
         for entry in sorted(importlib.metadata.entry_points(group=ENTRY_POINTS), key=lambda entry: entry.name):
             self.sources.setdefault(entry.name, entry)
+        self._installed = frozenset(self.sources)
         self.pm = pluggy.PluginManager("stylegan_plugins")
         self.pm.add_hookspecs(hookspecs)
         self.traced = os.environ.get(TRACE, "0") not in ("", "0")
         if self.traced:
-            trace(self.pm)
+            tracing.trace(self.pm)
 
     def add(self, name: str, plugin: Any) -> None:
         """Add an imported module or an object as a plug-in, for tests. Raises PluginError if it is faulty."""
         self._register(name, plugin)
         self.sources[name] = Path(name)
+
+    def forget(self, name: str) -> None:
+        """Forget a plug-in that was added in this process, so that another one may have its name."""
+        if name not in self._installed:
+            self.sources.pop(name, None)
+            if self.pm.has_plugin(name):
+                self.pm.unregister(name=name)
 
     def add_file(self, file: str | Path) -> str:
         """Add the plug-in in a Python file, and return its name. Raises PluginError."""
@@ -119,7 +127,8 @@ class Catalogue:
         spec = importlib.util.spec_from_file_location(module_name, source)
         assert spec is not None and spec.loader is not None  # a .py file has a loader
         module = sys.modules[module_name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        # Not from a cache of bytecode, which does not notice a change within a second.
+        exec(compile(source.read_bytes(), str(source), "exec"), vars(module))
         return module
 
     def _register(self, name: str, plugin: Any) -> None:
@@ -143,6 +152,7 @@ class Catalogue:
             presets = self.presets(name)
             if not all(isinstance(preset, plugin_options.Preset) for preset in presets.values()):
                 raise PluginError(f"--plugin: PRESETS of {name!r} is not a dictionary of Preset by name.")
+            plugin_options.check_presets(name, self.options_class(name), presets)
         except (pluggy.PluginValidationError, *FAULTS) as error:
             if self.pm.has_plugin(name):
                 self.pm.unregister(name=name)
@@ -238,7 +248,10 @@ class Catalogue:
         plain = {name: self.add_file(name) if is_file(name) else name for name in names}
         paths = {plain[name]: Path(name).resolve() for name in plain if is_file(name)}
         checksum = lambda path: hashlib.sha256(path.read_bytes()).hexdigest()
-        files = {name: {"path": str(path), "sha256": checksum(path)} for name, path in paths.items()}
+        files = {
+            name: {"path": str(path), "sha256": checksum(path), "hooks": self.hooks_of(name)}
+            for name, path in paths.items()
+        }
         brought = (other for name in plain.values() for other in (*getattr(self.load(name), "brings", ()), name))
         active = list(dict.fromkeys(brought))
         for name in active:
@@ -286,12 +299,12 @@ class Plugins:
     names    in order
     options  instances of their dataclasses by plug-in; None for one without options
     presets  names of chosen presets by plug-in
-    files    path and sha256 of plug-ins that are given as files"""
+    files    path, sha256 and hooks of plug-ins that are given as files"""
 
     names: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     presets: Mapping[str, str] = field(default_factory=dict)
-    files: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     catalogue: Catalogue = field(default_factory=catalogue)
 
     def __bool__(self) -> bool:
@@ -351,44 +364,6 @@ def without_D(args: Any) -> str | None:
             if name in catalogue().sources and not getattr(catalogue().load(name), "trains_D", True):
                 return name
     return None
-
-
-# Tracing. -----------------------------------------------------------------------------------------
-
-
-def trace(pm: pluggy.PluginManager) -> Callable[[], None]:
-    """Print every hook call and its result, tensors by shape and not by value. Return a function that stops this."""
-
-    def before(hook_name: str, hook_impls: Any, kwargs: Any) -> None:
-        who = ", ".join(impl.plugin_name for impl in hook_impls) or "nobody"
-        write_trace(call_line(hook_name, kwargs, who))
-
-    def after(outcome: Any, hook_name: str, hook_impls: Any, kwargs: Any) -> None:
-        if hook_impls:
-            write_trace(f"[hook] {hook_name} returned {_brief(outcome.get_result())}")
-
-    return pm.add_hookcall_monitoring(before, after)
-
-
-def write_trace(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
-def call_line(hook: str, arguments: Mapping[str, Any], who: str) -> str:
-    return f"[hook] {hook}({', '.join(f'{name}={_brief(value)}' for name, value in arguments.items())}) -> {who}"
-
-
-def _brief(value: Any) -> str:
-    if hasattr(value, "shape") and hasattr(value, "dtype"):
-        return f"{type(value).__name__}{list(value.shape)}"
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(_brief(item) for item in value) + "]"
-    if isinstance(value, dict):
-        return "{" + ", ".join(str(key) for key in list(value)[:6]) + (", ..." if len(value) > 6 else "") + "}"
-    if isinstance(value, type):
-        return value.__name__
-    text = repr(value) if value is None or isinstance(value, bool | int | float | str | frozenset) else ""
-    return text if 0 < len(text) <= 60 else type(value).__name__
 
 
 def headline(doc: str | None) -> str:

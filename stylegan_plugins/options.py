@@ -75,6 +75,17 @@ def parameter(plugin: str, field: str) -> str:
     return flag(plugin, field)[2:].replace("-", "_")
 
 
+def check_presets(plugin: str, cls: Any, presets: typing.Mapping[str, Preset]) -> None:
+    """Raise PluginError if a preset sets an option that the plug-in does not have."""
+    known = [field.name for field in dataclasses.fields(cls)] if cls else []
+    for name, preset in presets.items():
+        unknown = next((field for field in preset.values if field not in known), None)
+        if unknown is not None:
+            raise PluginError(
+                f"--plugin: the preset {name!r} of {plugin!r} sets {unknown!r}, which is none of its options."
+            )
+
+
 def check(plugin: str, cls: Any) -> None:
     """Raise PluginError if a plug-in's OPTIONS are not a dataclass whose fields come from `option`."""
     parameters = getattr(cls, "__dataclass_params__", None) if isinstance(cls, type) else None

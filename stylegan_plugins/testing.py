@@ -23,34 +23,40 @@ from typing import Any
 import numpy as np
 import torch
 
+from stylegan_plugins.errors import PluginError
 from stylegan_plugins.files import trees
 from stylegan_plugins.host.generators import with_module
 from stylegan_plugins.host.modules import host_module, use_host
-from stylegan_plugins.manager import Plugins, catalogue
+from stylegan_plugins.manager import Plugins, catalogue, is_file
 from stylegan_plugins.run.checkpoints import POSITION, capture, restore
 from stylegan_plugins.run.session import Session
 from training_ext.distributed import average_gradients
 
 __all__ = ["TinyRun", "activate", "assert_off_is_off", "assert_resumes_exactly", "differences", "use_host"]
 
+PHASES = ("Gmain", "Greg", "Gboth", "Dmain", "Dreg", "Dboth")
 One = str | Path | ModuleType
 Given = One | Iterable[One]
 Options = Mapping[str, Mapping[str, Any]]
 
 
 def activate(plugins: Given, options: Options | None = None) -> Plugins:
-    """Return active plug-ins with options by plug-in and field. Raises PluginError and OptionError."""
+    """Return active plug-ins with options by plug-in and field. A file is read again. Raises PluginError and
+    OptionError."""
     given = [plugins] if isinstance(plugins, One) else list(plugins)
     found = catalogue()
     names = []
     for plugin in given:
         if isinstance(plugin, ModuleType):
             name = plugin.__name__.replace("_", "-")
-            if name not in found.sources:
+            if found.pm.get_plugin(name) is not plugin:
+                found.forget(name)
                 found.add(name, plugin)
             names.append(name)
         else:
             names.append(str(plugin))
+            if is_file(names[-1]):  # it may have changed
+                found.forget(Path(plugin).stem.replace("_", "-"))
     return found.activate(names, options or {})
 
 
@@ -120,6 +126,7 @@ class TinyRun:
             for part, interval in (("main", 1), ("reg", 2)) if lazy else (("both", 1),):
                 self.phases.append(SimpleNamespace(name=name + part, module=module, opt=opt, interval=interval))
         self.session = Session(active, random_seed=seed, rounds=rounds, total_nimg=1000, rank=rank, num_gpus=num_gpus)
+        self.session.checks_gradients = True
         if images:
             pixels = np.random.RandomState(seed).randint(256, size=[images, channels, side, side]).astype(np.uint8)
             self.session.dataset = [(image, np.zeros([labels], np.float32)) for image in pixels]
@@ -128,7 +135,9 @@ class TinyRun:
         self.session.attach(self.G, self.D, self.G_ema, pipe, self.loss, self.phases)
 
     def method(self, plugin: str) -> Any:
-        """Return the object that the `setup` of a plug-in returned."""
+        """Return the object that the `setup` of a plug-in returned. Raises PluginError if there is none."""
+        if plugin not in self.session.methods:
+            raise PluginError(f"{plugin!r} has no method in this run. There are: {', '.join(self.session.methods)}.")
         return self.session.methods[plugin].made
 
     def train(self, iterations: int) -> TinyRun:
@@ -179,7 +188,9 @@ class TinyRun:
 
     def gradients(self, phase: str, seed: int = 1) -> dict[str, torch.Tensor]:
         """Return the gradients of one phase by name (`D.b4.fc.weight`, `heads.augself...`), with images of this seed.
-        Parameters without gradient are left out; nothing is trained."""
+        Parameters without gradient are left out; nothing is trained. phase: one of PHASES"""
+        if phase not in PHASES:
+            raise ValueError(f"{phase!r} is not a phase; give one of {', '.join(PHASES)}.")
         modules = {"G": self.G, "D": self.D, "heads": self.session.heads}
         for module in modules.values():
             module.zero_grad(set_to_none=True)

@@ -12,7 +12,17 @@ import torch
 
 from stylegan_plugins import Augmentation, Average, Batch, Critic, Head, Images, Pass, Step, Term, View, hookimpl
 from stylegan_plugins.errors import PluginError
-from stylegan_plugins.run.method import HOOKS, Method, check_terms, check_value, refuse_readers
+from stylegan_plugins.run.checks import (
+    check_gradients,
+    check_names,
+    check_settings,
+    check_terms,
+    check_value,
+    check_views,
+    passes_named,
+    refuse_readers,
+)
+from stylegan_plugins.run.method import HOOKS, Method
 from training_ext.parts import HOST_CRITIC, ContractError
 from training_ext.passes import augmented, for_term, make_pass
 
@@ -59,6 +69,20 @@ def refused(**attributes) -> str:
         ),
         ({"critic": Critic("a", value, r1="clean")}, "r1 of a is 'clean'; expected one of 'raw', 'shown', None"),
         ({"heads": [Head("a", None, network="E")]}, "network of a is 'E'"),
+        (
+            {"heads": [Head("a", [torch.nn.Identity()])]},
+            "module of a is a list of Identity; expected a torch.nn.Module",
+        ),
+        (
+            {"heads": [Head("a", torch.nn.Identity(), settings=None)]},
+            "settings of a is NoneType; expected a dictionary",
+        ),
+        ({"terms": [Term("a", "D", value, weight=float("nan"))]}, "weight of a is nan; expected a finite number"),
+        ({"terms": [Term("a", "D", value, weight="0.5")]}, "weight of a is '0.5'; expected a finite number"),
+        (
+            {"terms": [Term("a", "D", value, on="both", views=[View("v", value, on="both")])]},
+            "on of v is 'both'; expected one of 'each', 'real', 'generated'",
+        ),
         ({"state_dict": dict}, "it has one of state_dict() and load_state_dict(); give both or neither"),
     ],
 )
@@ -163,7 +187,67 @@ def test_a_term_of_g_on_real_images_and_two_views_of_one_name_are_refused():
         check_terms(Method("mine", SimpleNamespace(terms=[Term("a", "D", value, views=views)])), D, D)
 
 
+def method(name, **parts):
+    return Method(name, SimpleNamespace(**parts))
+
+
+def test_two_parts_of_one_name_are_refused_with_their_plugins():
+    term = lambda: Term("a", "D", value)
+    with pytest.raises(PluginError, match=r"--plugin=mine: two terms of D are named 'a': rename one\."):
+        check_names([method("mine", terms=[term(), term()]), method("other")])
+    with pytest.raises(PluginError, match=r"--plugin=mine,other: two terms of D are .*: leave one of the plug-ins out"):
+        check_names([method("mine", terms=[term()]), method("other", terms=[term()])])
+
+
+@pytest.mark.parametrize("how", [{"judged": True}, {"gradient": True}])
+def test_a_view_that_d_does_not_see_has_no_logits_of_d(how):
+    view = View("v", lambda images: images.clean, groups="none", **how)
+    mine = method("mine", terms=[Term("a", "D", value, views=[view])])
+    for critic in (HOST_CRITIC, Critic("c", value, ["b4.fc"])):
+        with pytest.raises(PluginError, match=r"--plugin=mine: D does not see the view v of a \(groups='none'\), so"):
+            check_views([mine], critic)
+    check_views([mine], Critic("own", value, runs_D=False))
+
+
+def test_settings_that_an_optimiser_has_not_are_refused():
+    check_settings("a", {"lr": 1, "betas": (0, 0.9)}, torch.optim.Adam)
+    with pytest.raises(PluginError, match="the head a has the setting 'learning_rate'; Adam has lr, betas, "):
+        check_settings("a", {"learning_rate": 1}, torch.optim.Adam)
+
+
+@pytest.mark.parametrize(("source", "decay"), [(torch.nn.Identity(), 1.5), (torch.nn.Identity(), "0.9"), (3, 0.9)])
+def test_an_average_of_no_module_or_with_another_decay_is_refused(source, decay):
+    with pytest.raises(ContractError, match=r"the average 'a' (is of a int; expected a module|has the decay )"):
+        Average("a", source, decay)
+
+
 # Values. ------------------------------------------------------------------------------------------
+
+
+def test_a_gradient_that_is_not_finite_names_the_terms_unless_half_precision_may_overflow():
+    network = torch.nn.Linear(2, 1)
+    network(torch.ones([1, 2])).square().sqrt().sum().backward()
+    check_gradients(network, "Dmain", {"a": "mine"}, 500)
+    network.zero_grad()
+    (network(torch.ones([1, 2])) * 0).square().sqrt().sum().backward()
+    check_gradients(network, "Dmain", {}, 500)
+    message = r"--plugin=mine,other: the gradient of weight in Dmain is not finite at 0.5 kimg, .*: a, b, c\."
+    with pytest.raises(PluginError, match=message):
+        check_gradients(network, "Dmain", {"a": "mine", "b": "mine", "c": "other"}, 500)
+    network.use_fp16 = True
+    check_gradients(network, "Dmain", {"a": "mine"}, 500)
+
+
+def test_a_term_that_reads_the_pass_that_it_has_not_is_told_so():
+    term = Term("a", "D", lambda step: step.real.logits, on="generated")
+    mine = method("mine", terms=[term])
+    message = (
+        r"--plugin=mine: compute of the term a: 'NoneType' .*'logits'\. A term on 'generated' has no step.real here"
+    )
+    with pytest.raises(PluginError, match=message), passes_named(mine, term, Step("Dmain", 0, 0, None, object())):
+        term.compute(Step("Dmain", 0, 0, None, object()))
+    with pytest.raises(AttributeError), passes_named(mine, term, Step("Dmain", 0, 0, object(), object())):
+        None.logits  # noqa: B018
 
 
 @pytest.mark.parametrize("came", [torch.zeros([4, 1]), torch.zeros([3]), torch.zeros([]), 0.5, None])
@@ -201,11 +285,11 @@ def test_what_is_read_and_not_declared_says_what_to_declare():
     for read, message in (
         (
             lambda: made.layers["b4.conv"],
-            "'b4.conv' is read and not declared; name it in `layers`. It declares 'b4.fc'",
+            "'b4.conv' is read and not declared; name it in `layers`, which has 'b4.fc'",
         ),
         (lambda: made.views["v"].layers["b4.conv"], "name it in `layers`"),
         (lambda: made.gradients["shown"], "'shown' is read and not declared; name it in `gradients`"),
-        (lambda: made.views["v"].gradients["batch"], "name it in `gradient`"),
+        (lambda: made.views["v"].gradients["batch"], "this pass has none: the view is made without gradient=True"),
         (lambda: made.images.generator_layers["b16"], "name it in `generator_layers`"),
         (lambda: made.views["v"].logits, "the view 'v' has no logits; make it with judged=True"),
         (lambda: Step("Dmain", 0, 0, made, made).one, "has no one pass; read step.real and step.generated"),

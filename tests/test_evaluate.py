@@ -416,6 +416,19 @@ def test_results_of_other_images_samples_or_weights_have_keys_of_their_own(tmp_p
         assert found == {"x": lines[4], "x:unknown": lines[0], f"x:{records.key_of(lines[1])}": lines[2]}
 
 
+@pytest.mark.unit
+def test_a_record_loses_files_that_had_no_such_hook():
+    file = {"path": "/x.py", "sha256": "0"}
+    files = {"a": {**file, "hooks": ["setup"]}, "b": {**file, "hooks": ["register_sampler", "setup"]}, "old": file}
+    record = {"active": ["disp", "a", "b", "old"], "options": {"disp": {}, "a": {}}, "files": files}
+    assert sample.with_hook(record, "register_sampler") == {
+        "active": ["disp", "b", "old"],
+        "options": {"disp": {}},
+        "files": {"b": files["b"], "old": file},
+    }
+    assert not sample.with_hook({}, "register_sampler")["active"]
+
+
 @pytest.fixture
 def evaluated(monkeypatch, tmp_path):
     """A function that evaluates snapshots with given values of fid and kid, and the names of the loaded ones."""

@@ -67,6 +67,7 @@ ORDER = [  # a module imports modules that stand before its own, or beside it in
         "cache",
         "options",
         "hookspecs",
+        "tracing",
         "manager",
         "files",
         "host",

@@ -14,10 +14,12 @@ import pytest
 import torch
 from support.hosts import install_plugin
 
-from stylegan_plugins import hookimpl, hookspecs, manager
+from stylegan_plugins import hookimpl, hookspecs, manager, tracing
 from stylegan_plugins.errors import OptionError, PluginError
-from stylegan_plugins.manager import Catalogue, builtin
+from stylegan_plugins.manager import Catalogue, builtin, catalogue
+from stylegan_plugins.options import Preset
 from stylegan_plugins.plugins import diffaugment
+from stylegan_plugins.testing import activate
 
 pytestmark = pytest.mark.unit
 
@@ -113,8 +115,35 @@ def test_a_file_is_a_plugin_without_packaging(tmp_path):
     plugins = found.activate([str(file), "diffaugment"], {})
     assert plugins.names == ("my-noise", "diffaugment")
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    assert plugins.record()["files"] == {"my-noise": {"path": str(file), "sha256": digest}}
+    assert plugins.record()["files"] == {"my-noise": {"path": str(file), "sha256": digest, "hooks": ["setup"]}}
     assert found.hooks_of("my-noise") == ["setup"] and found.summary("my-noise") == ("Mine.", ["setup"])
+
+
+def test_a_preset_of_a_field_that_is_missing_is_refused(tmp_path):
+    preset = types.SimpleNamespace(OPTIONS=None, PRESETS={"p": Preset({"wieght": 2.0}, "x")})
+    with pytest.raises(PluginError, match="the preset 'p' of 'mine' sets 'wieght', which is none of its options"):
+        Catalogue().add("mine", preset)
+
+
+def test_the_test_kit_takes_a_plugin_as_it_is_now(tmp_path):
+    text = "from stylegan_plugins import hookimpl\nX = {}\n@hookimpl\ndef setup(): return None\n"
+    for folder, x in (("one", 1), ("one", 2), ("two", 3)):
+        file = tmp_path / folder / "same.py"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text.format(x))
+        assert x == activate(file).catalogue.load("same").X
+    for x in (1, 2):
+        module = types.ModuleType("my_module")
+        module.X = x
+        assert activate(module).catalogue.load("my-module") is module
+    (tmp_path / "disp.py").write_text(text.format(0))
+    with pytest.raises(PluginError, match="a plug-in named 'disp' is installed already"):
+        activate(tmp_path / "disp.py")
+    for name in ("same", "my-module"):
+        catalogue().forget(name)
+        assert name not in catalogue().sources
+    catalogue().forget("disp")
+    assert "disp" in catalogue().sources
 
 
 def test_a_file_that_is_missing_or_has_a_taken_name_is_refused(tmp_path):
@@ -265,7 +294,7 @@ def test_hooks_of_a_plugin_are_all_specified():
 def test_a_trace_shows_every_call_with_shapes_but_no_values(install, capsys):
     found = install(plugin("traced", register_labels=lambda args: [torch.full([3, 4], 0.125)]))
     found.load("traced")
-    stop = manager.trace(found.pm)
+    stop = tracing.trace(found.pm)
     arrays = [torch.full([8, 3, 32, 32], 0.125), np.full([2], 0.125), (torch.zeros([]), "word")]
     found.call("traced", "register_labels", args={"mean": arrays[0], "deep": {"secret": 0.125}}, options=None)
     found.call("traced", "register_labels", args=arrays, options=None)
@@ -286,8 +315,8 @@ def test_a_trace_shows_no_value_of_a_tensor_inside_a_small_object():
         def __repr__(self):
             return "tensor(0.125)"
 
-    assert manager._brief(Box()) == "Box"
-    assert manager._brief(diffaugment.DiffAugmentOptions) == "DiffAugmentOptions"
+    assert tracing.brief(Box()) == "Box"
+    assert tracing.brief(diffaugment.DiffAugmentOptions) == "DiffAugmentOptions"
 
 
 @pytest.mark.parametrize(("value", "traced"), [("1", True), ("0", False), ("", False), (None, False)])

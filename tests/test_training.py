@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from support.hosts import ADA, CHECKOUTS, STYLEGAN3, copy_host, install_plugin
 from support.runs import QUICK_TRAIN, TINY, last_run, loop, options, snapshot, stats
-from support.scripts import run_script
+from support.scripts import invoke, run_script
 
 from stylegan_plugins.host import patch as host_patch
 
@@ -167,3 +167,35 @@ def test_an_error_in_training_is_the_last_thing_that_is_said(ada_host, color_zip
     done = run_script(ada_host, "-c", DYING, *args, check=False, fresh=True)
     assert done.returncode == 1 and "killed by signal" not in done.stdout + done.stderr
     assert done.stdout.strip().splitlines()[-1] == "RuntimeError: no memory is left"  # the host's logger takes it
+
+
+NAN_GRADIENT = """
+from types import SimpleNamespace
+from stylegan_plugins import Term, hookimpl
+
+@hookimpl
+def setup():
+    norm = lambda step: (step.one.logits * 0).square().sqrt().sum(1)
+    return SimpleNamespace(terms=[Term("odd", "D", norm, on="real")])
+"""
+
+
+def test_a_term_without_a_finite_gradient_ends_the_run_at_its_first_iteration(ada_host, small_zip, tmp_path):
+    (tmp_path / "mine.py").write_text(NAN_GRADIENT)
+    args = [f"--data={small_zip}", f"--outdir={tmp_path / 'runs'}", *TINY[ADA], f"--plugin={tmp_path / 'mine.py'}"]
+    done = run_script(ada_host, "train.py", *args, check=False)
+    message = "Error: --plugin=mine: the gradient of .* in Dmain is not finite at 0 kimg, and would become 0. "
+    assert done.returncode == 2 and re.search(message, done.stdout + done.stderr)
+
+
+def test_samples_need_no_plugin_file_that_draws_no_labels(ada_host, small_zip, tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text("from stylegan_plugins import hookimpl\n@hookimpl\ndef setup(): return None\n")
+    args = [f"--data={small_zip}", f"--outdir={tmp_path / 'runs'}", *TINY[ADA], "--batch=64", f"--plugin={file}"]
+    run_script(ada_host, "train.py", *args)
+    run = last_run(tmp_path / "runs")
+    file.write_text("# changed")
+    sample = lambda *more: invoke(ada_host, "sample", str(run), "--seeds=0-1", *more, "--device=cpu")
+    assert sample(f"--outdir={tmp_path / 'changed'}").returncode == 0
+    file.unlink()
+    assert sample(f"--outdir={tmp_path / 'gone'}").returncode == 0

@@ -101,7 +101,7 @@ class PluginLoss(host_loss.StyleGAN2Loss):
                     self._discriminator("Dreg", real, generated, gain, main=False, reg=True)
                 else:
                     self._discriminator(phase, real, generated, gain, main, reg)
-        session.round += 1
+        session.end_round(phase)
 
     def normalised_D(self) -> AbstractContextManager:
         """Return a context in which D has the weights that it is trained with."""

@@ -35,20 +35,33 @@ class ContractError(ValueError):
 class Declared(dict):
     """The values that a part declared, by name. Reading another value raises an error that says how to declare it.
 
-    what: the argument for the declaration"""
+    what: the argument for the declaration; absent: declared names without a value"""
 
-    def __init__(self, what: str, values: Mapping[str, Any]) -> None:
+    def __init__(self, what: str, values: Mapping[str, Any], absent: Iterable[str] = ()) -> None:
         super().__init__(values)
-        self.what = what
+        self.what, self.absent = what, tuple(absent)
 
     def __missing__(self, name: str) -> Any:
-        known = f"It declares {', '.join(map(repr, self))}." if self else "It declares none."
-        raise ContractError(f"{name!r} is read and not declared; name it in `{self.what}`. {known}")
+        if name in self.absent:
+            raise ContractError(f"{name!r} of `{self.what}` is read, and this pass has none: {WITHOUT[self.what]}")
+        known = ", ".join(map(repr, [*self, *self.absent])) or "none"
+        raise ContractError(f"{name!r} is read and not declared; name it in `{self.what}`, which has {known}")
 
     @classmethod
     def of(cls, what: str, names: Iterable[str], values: Mapping[str, Any]) -> Declared:
         """Return the values of these names that exist."""
-        return cls(what, {name: values[name] for name in names if name in values})
+        names = list(names)
+        absent = [name for name in names if name not in values]
+        return cls(what, {name: values[name] for name in names if name in values}, absent)
+
+
+WITHOUT = {  # why a pass lacks values, by the argument for their declaration
+    "layers": "D has not seen its images",
+    "generator_layers": "its images are real",
+    "gradients": "they are computed in phases of D, and in G's of the shown images",
+    "gradient": "the view is made without gradient=True",
+    "views": "the view is of the other source",
+}
 
 
 def always(*_: Any) -> bool:
@@ -301,6 +314,10 @@ class Average:
     module  an attribute, not an argument: the copy, without gradients"""
 
     def __init__(self, name: str, source: torch.nn.Module, decay: float) -> None:
+        if not hasattr(source, "named_parameters"):
+            raise ContractError(f"the average {name!r} is of a {type(source).__name__}; expected a module")
+        if not isinstance(decay, int | float) or not 0 <= decay <= 1:
+            raise ContractError(f"the average {name!r} has the decay {decay!r}; expected a number in [0, 1]")
         self.name, self.source, self.decay = name, source, decay
         self.module = copy.deepcopy(source).requires_grad_(False)
 

@@ -201,7 +201,8 @@ def for_term(term: Term, made: Made) -> Pass:
         gradients=Declared.of(what, names, one.gradients),
     )
     of_views = {view.name: seen(views[view], "gradient", ["batch"]) for view in term.views if view in views}
-    return replace(seen(shown, "gradients", term.gradients), views=Declared("views", of_views))
+    absent = [view.name for view in term.views if view not in views]
+    return replace(seen(shown, "gradients", term.gradients), views=Declared("views", of_views, absent))
 
 
 def _judged(critic: Critic, seen: Pass) -> Pass:

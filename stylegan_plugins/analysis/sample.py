@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,22 @@ def sampler_of(run_dir: Path) -> Sampler | None:
     args = run_folders.read_options(run_dir)
     if args is None:
         return None
-    return recorded(args.get("plugins", {})).only("register_sampler", run_dir=run_dir)
+    hook = "register_sampler"
+    return recorded(with_hook(args.get("plugins", {}), hook)).only(hook, run_dir=run_dir)
+
+
+def with_hook(record: Mapping[str, Any], hook: str) -> dict[str, Any]:
+    """Return a record without the plug-ins in files that lacked a hook when the run began: they may have changed since,
+    or be gone."""
+    files = record.get("files", {})
+    kept = {
+        name
+        for name in record.get("active", [])
+        if (hooks := files.get(name, {}).get("hooks")) is None or hook in hooks
+    }
+    of_kept = lambda values: {name: value for name, value in values.items() if name in kept}
+    active = [name for name in record.get("active", []) if name in kept]
+    return {**record, "active": active, "options": of_kept(record.get("options", {})), "files": of_kept(files)}
 
 
 def seeds_of(text: str, fewest: int = 1) -> list[int]:

@@ -98,6 +98,7 @@ class LossArguments(NamedArguments):
 class FileOfPlugin(Struct):
     path: Text
     sha256: Text
+    hooks: Annotated[list[Text], Meta(max_length=100)] | None = None  # None: of a run by an older version
 
 
 class PluginArguments(Struct):

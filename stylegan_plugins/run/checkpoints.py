@@ -111,6 +111,7 @@ class Checkpoints:
         # Not all of the loop's variables: its data loader must end with it.
         self._loop = {name: loop.get(name) for name in ("grid_z", *POSITION, *COLLECTORS)}
         self._ends_tick, self._writes = _end_of_iteration(loop, self.batch)
+        self.session.checks_gradients = self._ends_tick and self.session.on_nan == "stop"
         due = self.session.rank == 0 and time.monotonic() - self._written >= self.minutes * 60
         due, stop = agree([due, signals.asked() is not None], self.session.num_gpus, self.session.device)
         if due or stop or self._writes:

@@ -17,7 +17,8 @@ from stylegan_plugins.files.checksums import record_checksum
 from stylegan_plugins.host.modules import host_module
 from stylegan_plugins.host.randomness import drawn_again, own_random
 from stylegan_plugins.manager import Plugins
-from stylegan_plugins.run.method import Method, check_names, check_terms, check_value, other_layers, refuse_readers
+from stylegan_plugins.run import checks
+from stylegan_plugins.run.method import Method
 from stylegan_plugins.run.optimizers import fuse_on_cpu, load_optimizer, spread
 from stylegan_plugins.run.progress import Progress
 from training_ext.distributed import average_gradients, broadcast, mean_over_ranks
@@ -65,7 +66,7 @@ class Session:
         self._labels: torch.Tensor | None = None  # labels that replace the data set's
         self._trained: dict[str, list[torch.nn.Parameter]] = {}  # of heads; parameters frozen by an author stay frozen
         self._head_optimizers: dict[str, torch.optim.Optimizer] = {}
-        self._silent = False
+        self._silent = self.checks_gradients = False  # the check waits for a GPU
         self.logs: list[str] = []
 
     # --- For methods. ---
@@ -114,7 +115,7 @@ class Session:
 
     def layer_shape(self, layer: str) -> tuple[int, ...]:
         """Return the shape of a layer of D for one image: (512,) of `b4.fc`, (512, 4, 4) of `b4.conv`."""
-        if others := other_layers(self.D, layer):
+        if others := checks.other_layers(self.D, layer):
             raise ContractError(f"layer_shape reads the layer {layer!r}, which D has not. It has: {others}")
         return layer_shape(self.D, layer, self.device)
 
@@ -208,6 +209,13 @@ class Session:
         start = self.round * count
         return torch.tensor(list(itertools.islice(self.drawn, start, start + count)), device=self.device)
 
+    def end_round(self, phase: str) -> None:
+        """Note the end of a round. Raises PluginError if gradients were asked for and are not finite."""
+        self.round += 1
+        if self.checks_gradients:
+            terms = {term.name: self._owners[id(term)].name for term in self._terms if term.network == phase[0]}
+            checks.check_gradients(self.G if phase[0] == "G" else self.D, phase, terms, self.nimg)
+
     def sample_weights(self, step: Step) -> torch.Tensor | None:
         weights = [found for asks in self._hooks("sample_weights") if (found := asks(step=step)) is not None]
         return torch.stack(weights).prod(dim=0) if weights else None
@@ -221,12 +229,12 @@ class Session:
         """Return the value of a term, [N], or [M] of one of its views. Raises PluginError for another shape. A value
         that is not finite raises it at the end of an iteration."""
         method = self._owners[id(term)]
-        with self.naming([term]):
+        with self.naming([term]), checks.passes_named(method, term, step):
             value = term.compute(step)
         passes = [made for made in (step.real, step.generated) if made is not None]
         sizes = {len(made.labels) for made in passes} or {1}
         sizes |= {len(view.labels) for made in passes for view in made.views.values()}
-        check_value(method, term, value, sizes)
+        checks.check_value(method, term, value, sizes)
         self._finite[method.name, term.name] &= value.detach().isfinite().all()
         return value
 
@@ -260,7 +268,7 @@ class Session:
                     raise PluginError(f"--plugin={name}: setup() breaks the contract: {error}.") from error
             if made is not None:
                 self.methods[name] = Method(name, made, self.plugins.catalogue.traced)
-                check_terms(self.methods[name], D, G.synthesis, self.plugins.without_D)
+                checks.check_terms(self.methods[name], D, G.synthesis, self.plugins.without_D)
         self._wire()
         self._make_optimizers()
         fuse_on_cpu(self.optimizers)
@@ -296,7 +304,7 @@ class Session:
             self.drawn.popleft()
         # Reading a flag waits for a GPU.
         if self.on_nan == "stop" and (self.device.type == "cpu" or batch_idx % 16 == 0):
-            self._check_finite()
+            checks.check_finite(self._finite, nimg)
         if self.progress is not None:
             self.progress.update(nimg)
         self._call("batch_end", nimg=nimg, batch_idx=batch_idx)
@@ -365,9 +373,7 @@ class Session:
             both = " and ".join(critic.name for critic in critics)
             raise PluginError(f"--plugin: {both} both replace the adversarial loss: leave one of them out.")
         self.critic = critics[0] if critics else HOST_CRITIC
-        check_names(self.methods.values())
-        if self.critic.logits is None:
-            refuse_readers(self._owners[id(self.critic)], self.methods.values(), self.plugins.without_D)
+        checks.check_together(methods, self.critic, self._owners.get(id(self.critic)), self.plugins.without_D)
 
     def _make_optimizers(self) -> None:
         """Prepare heads: in float32, equal on all processes, each with an optimiser of its network's kind."""
@@ -380,17 +386,11 @@ class Session:
             module.requires_grad_(False)
             if parameters:
                 opt = next(phase.opt for phase in self.phases if phase.name[0] == head.network)
+                checks.check_settings(head.name, head.settings, type(opt))
                 self._head_optimizers[head.name] = type(opt)(parameters, **{**opt.defaults, **head.settings})
         for module in (self.heads, *(average.module.to(self.device) for average in self.averages)):
             if self.num_gpus > 1:
                 broadcast(module)
-
-    def _check_finite(self) -> None:
-        for method, term in [key for key, finite in self._finite.items() if not finite]:
-            raise PluginError(
-                f"--plugin={method}: the term {term} was not finite before {self.nimg / 1000:g} kimg. Give it a "
-                "smaller weight or learning rate, or train without it."
-            )
 
     def _hooks(self, name: str) -> list[Any]:
         return [method.hooks[name] for method in self.methods.values() if name in method.hooks]

@@ -11,7 +11,8 @@ import torch
 
 from stylegan_plugins import Images, Pass, Source, Step, Term
 from stylegan_plugins.manager import catalogue
-from stylegan_plugins.run.method import Method, check_terms, check_value
+from stylegan_plugins.run.checks import check_terms, check_value
+from stylegan_plugins.run.method import Method
 from training_ext.gan_losses import GAN_LOSSES
 from training_ext.parts import HOST_CRITIC
 from training_ext.passes import make_pass
