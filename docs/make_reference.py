@@ -13,11 +13,14 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 
+import stylegan_plugins
 from stylegan_plugins import cli, hookspecs
 from stylegan_plugins.manager import builtin, catalogue
+from stylegan_plugins.options import CountsWith, Preset, option
 from stylegan_plugins.run import arguments
 from stylegan_plugins.run.rules import ADDITIONS, FIGURES, METHODS, Known, Quote, Rule
 from stylegan_plugins.run.session import Session
@@ -80,7 +83,23 @@ PARTS = """# Parts
 
 Functions of a method get `Images`, `Pass`, `Step` and `Batch`. A method returns the other classes. All of them are
 imported from `stylegan_plugins`. [The contract](contract.md) explains the order of calls and the letters of shapes.
+[Options and presets](#option) and [other names](#other-names) end the page.
 """
+OTHERS = """## Other names
+
+These names are imported in the same way, for example `from stylegan_plugins import EqualizedLinear, read`.
+`help(stylegan_plugins.Metric)` in Python prints the fields of a class.
+
+"""
+OTHER_NAMES = (
+    *("hookimpl", "Session", "EqualizedLinear", "read", "GanLoss", "AdaptiveProbability", "Source", "Labels"),
+    *("Sampler", "Recipe", "RunFeatures", "Metric", "OptionError", "DataError", "PluginError", "UserError"),
+)
+WITHOUT_DOCSTRING = {
+    "hookimpl": "The mark of a hook, as a decorator: `@hookimpl`.",
+    "Session": "The class of [the session](session.md), for annotations.",
+    "Source": "The type of the values 'real' and 'generated', for annotations.",
+}
 SESSION = """# The session
 
 `setup` gets the session of the run. [The contract](contract.md) explains the letters of shapes.
@@ -91,7 +110,21 @@ def parts_page() -> str:
     """Return docs/reference/parts.md."""
     given = [_section(cls) for cls in (parts.Images, parts.Pass, parts.Step, parts.Batch)]
     made = [_section(cls) for cls in (parts.View, *parts.PARTS.values())]
-    return "\n".join([PARTS, *given, *made])
+    of_options = [_section(part) for part in (option, CountsWith, Preset)]
+    others = [[f"`{name}{_arguments(name)}`", _meaning_of(name)] for name in OTHER_NAMES]
+    return "\n".join([PARTS, *given, *made, *of_options, OTHERS + _rows(["name", "meaning"], others)])
+
+
+def _arguments(name: str) -> str:
+    value = getattr(stylegan_plugins, name)
+    plain = name in WITHOUT_DOCSTRING or (isinstance(value, type) and issubclass(value, Exception))
+    return "" if plain else _signature(value)
+
+
+def _meaning_of(name: str) -> str:
+    """Return the first paragraph of the docstring of a name of the package."""
+    paragraph = (inspect.getdoc(getattr(stylegan_plugins, name)) or "").partition("\n\n")[0]
+    return WITHOUT_DOCSTRING.get(name) or " ".join(paragraph.split()).replace("|", r"\|")
 
 
 def session_page() -> str:
@@ -114,23 +147,30 @@ def _signature(function: object) -> str:
     if isinstance(function, property):
         return ""
     given = [p for p in inspect.signature(function).parameters.values() if p.name != "self"]  # type: ignore[arg-type]
-    return f"({', '.join(_parameter(p) for p in given)})"
+    texts = [_parameter(p) for p in given]
+    named = [k for k, p in enumerate(given) if p.kind is p.KEYWORD_ONLY]
+    if named:
+        texts.insert(named[0], "*")
+    return f"({', '.join(texts)})"
 
 
 def _parameter(parameter: inspect.Parameter) -> str:
     """Return a parameter with its default, if that is a plain value."""
+    if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+        return str(parameter).partition(":")[0]
     default = parameter.default
     plain = default is None or isinstance(default, str | int | float | tuple)
     return parameter.name if default is parameter.empty or not plain else f"{parameter.name}={default!r}"
 
 
-def _section(cls: type) -> str:
-    """Return the section of a class: its first paragraphs, and a table of its fields."""
+def _section(cls: Any) -> str:
+    """Return the section of a class or a function: its first paragraphs, and a table of its fields."""
     text, _, fields = inspect.getdoc(cls).rpartition("\n\n")
     properties = [(n, p) for n, p in vars(cls).items() if isinstance(p, property) and p.fget.__doc__]
     more = "".join(f"- `{name}` - {inspect.getdoc(value)}\n" for name, value in properties)
     signature = f"`{cls.__name__}{_signature(cls)}`"
-    return f"## {cls.__name__}\n\n{text}\n\n{signature}\n\n{_table(fields, 'field')}" + (
+    kind = "field" if isinstance(cls, type) else "argument"
+    return f"## {cls.__name__}\n\n{text}\n\n{signature}\n\n{_table(fields, kind)}" + (
         f"\nProperties:\n\n{more}" if more else ""
     )
 

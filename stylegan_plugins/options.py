@@ -19,7 +19,13 @@ PRESET = "preset"  # the option that chooses one of a plug-in's PRESETS
 
 @dataclasses.dataclass(frozen=True)
 class Preset:
-    """Published settings of a plug-in: values of its fields, where they come from, and fields of plug-ins it brings."""
+    """Published settings of a plug-in. The attribute `PRESETS` holds them by name, and `--<plugin>-preset` chooses one.
+    Options that are given win over the preset, and the preset wins over defaults.
+
+    values  values of the plug-in's fields, by name of the field
+    source  the publication or the code that the values come from, for `stylegan-plugins info`
+    others  values of fields of other plug-ins, `{plugin: {field: value}}`; `requires` or `brings` names these
+            plug-ins"""
 
     values: dict[str, Any]
     source: str
@@ -57,10 +63,14 @@ def option(
     """Return a field of an options dataclass. The field's annotation is its type: bool, int, float, str, or one of them
     `| None`.
 
-    default   value when the option is not given
-    help      a short noun phrase, with the meaning of 0 or of absence
-    choices   the only allowed values; minimum, maximum: inclusive bounds
-    counts    all conditions for the option to have an effect; empty: it always has one"""
+    default           value when the option is not given
+    help              a short noun phrase, with the meaning of 0 or of a default None
+    choices           the only allowed values of a str; None: any text
+    minimum, maximum  inclusive bounds of an int or a float; None: no bound
+    metavar           word for the value in help texts; None: BOOL, INT, FLOAT or TEXT, by the type. With FILE a run
+                      records the path of an existing file as an absolute path
+    counts            all conditions for the option to have an effect, of the class CountsWith; empty: it always has
+                      one"""
     bounds = {"choices": choices, "minimum": minimum, "maximum": maximum, "metavar": metavar}
     return dataclasses.field(default=default, metadata={"help": help, "counts": counts, **bounds})
 
