@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from stylegan_plugins.errors import PluginError
 from stylegan_plugins.files import trees
 from stylegan_plugins.host.generators import with_module
 from stylegan_plugins.host.modules import host_module, use_host
@@ -135,9 +134,9 @@ class TinyRun:
         self.session.attach(self.G, self.D, self.G_ema, pipe, self.loss, self.phases)
 
     def method(self, plugin: str) -> Any:
-        """Return the object that the `setup` of a plug-in returned. Raises PluginError if there is none."""
+        """Return the object that the `setup` of a plug-in returned. Raises ValueError if there is none."""
         if plugin not in self.session.methods:
-            raise PluginError(f"{plugin!r} has no method in this run. There are: {', '.join(self.session.methods)}.")
+            raise ValueError(f"{plugin!r} has no method in this run. There are: {', '.join(self.session.methods)}.")
         return self.session.methods[plugin].made
 
     def train(self, iterations: int) -> TinyRun:

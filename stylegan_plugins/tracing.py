@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
+
+import pluggy
 
 
 def trace(pm: pluggy.PluginManager) -> Callable[[], None]:

@@ -70,6 +70,7 @@ def test_importing_the_manager_imports_neither_a_plugin_nor_torch_nor_reads_entr
         "stylegan_plugins",
         "stylegan_plugins.cache",
         "stylegan_plugins.errors",
+        "stylegan_plugins.tracing",
         "stylegan_plugins.hookspecs",
         "stylegan_plugins.manager",
         "stylegan_plugins.options",
