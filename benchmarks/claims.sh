@@ -59,7 +59,7 @@ python "$here/claims.py" probes omega omega
 compare combined combined shoes shoes_held 100 64 3 "$figures" "none --aug=fixed --p=0.4" "apa+diffaugment --apa-kimg=50" \
   "lecam+diffaugment --lecam-weight=0.1" cr+diffaugment -- --snap=4 $T
 compare others others shoes shoes_held 100 64 3 "$figures" "noise --aug=noaug" "topk --aug=noaug --topk-epoch-kimg=0.5" \
-  ggdr+diffaugment diggan+diffaugment -- --snap=4 $T
+  ggdr+diffaugment diggan+diffaugment "mode-seeking --aug=noaug" maskedgan+diffaugment insgen+diffaugment -- --snap=4 $T
 compare disp disp shoes shoes_held 100 64 5 "$figures" "disp --aug=noaug --disp-features=efficientnet_lite0" -- --snap=4
 usual=("${small[@]}")
 small=("${usual[@]/--gamma=0.02/--gamma=0.1}")
