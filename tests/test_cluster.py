@@ -101,7 +101,7 @@ def job_in(folder: Path) -> psutil.Process:
     return found[0]
 
 
-@pytest.mark.host
+@pytest.mark.run
 def test_a_job_of_slurm_whose_time_is_over_goes_on_where_it_was(slurm, tmp_path):
     """Slurm sends the signal to all processes of a job."""
     copied = tmp_path / "measured"
@@ -131,7 +131,7 @@ def test_a_job_of_slurm_whose_time_is_over_goes_on_where_it_was(slurm, tmp_path)
     assert list(cluster.trained([one], 1, 1, told.append, how)) == [("a", last, 0.0)] and len(told) == 1
 
 
-@pytest.mark.host
+@pytest.mark.run
 def test_a_job_that_fails_says_why_and_the_others_go_on(tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     how = cluster.Jobs("local", [], tmp_path, partial(shutil.copy, dst=str(tmp_path / "measured")))
@@ -142,7 +142,7 @@ def test_a_job_that_fails_says_why_and_the_others_go_on(tmp_path, monkeypatch):
     assert [key for key, *_ in ended] == ["b"] and turns(runs[1].folder) == [0]
 
 
-@pytest.mark.host
+@pytest.mark.run
 def test_a_job_that_was_killed_is_told_and_submitted_again(tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setattr(cluster, "LOOK_SECONDS", 0.2)
@@ -163,7 +163,7 @@ def test_a_job_that_was_killed_is_told_and_submitted_again(tmp_path, monkeypatch
     assert [key for key, *_ in cluster.trained([one], 1, 1, lambda line: None, how)] == ["a"]
 
 
-@pytest.mark.host
+@pytest.mark.run
 def test_ctrl_c_ends_jobs_on_this_machine_with_their_states(tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     how = cluster.Jobs("local", [], tmp_path, print)

@@ -162,7 +162,7 @@ def test_two_processes_give_the_gradients_of_one_with_all_images(fetched, tmp_pa
     assert relative["ranks"] == 0
 
 
-@pytest.mark.host
+@pytest.mark.run
 def test_every_pair_of_plugins_trains(fetched):
     faults = report_of(fetched[ADA], "combine.py", "suite")
     methods = {name for pair in faults for name in pair.split(",")}

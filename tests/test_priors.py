@@ -20,7 +20,7 @@ from stylegan_plugins.files import datasets
 from stylegan_plugins.plugins import disp as plugin
 from stylegan_plugins.vision import backbones, priors
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.host
 
 LITE0 = "efficientnet_lite0"
 

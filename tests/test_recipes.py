@@ -79,7 +79,7 @@ def lines_of(name: str, scale: str) -> set[tuple[str, ...]]:
     return found
 
 
-@pytest.mark.host
+@pytest.mark.run
 def test_train_py_takes_the_options_of_every_row(patched, tmp_path):
     """Except of rows that start from a pretrained network, or choose among several frozen ones."""
     data = write_zip(tmp_path / "data.zip", color_crops(80))
