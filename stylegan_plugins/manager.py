@@ -128,7 +128,7 @@ class Catalogue:
         assert spec is not None and spec.loader is not None  # a .py file has a loader
         module = sys.modules[module_name] = importlib.util.module_from_spec(spec)
         # Not from a cache of bytecode, which does not notice a change within a second.
-        exec(compile(source.read_bytes(), str(source), "exec"), vars(module))
+        exec(compile(source.read_bytes(), str(source), "exec", dont_inherit=True), vars(module))
         return module
 
     def _register(self, name: str, plugin: Any) -> None:

@@ -3,6 +3,7 @@ value."""
 
 from __future__ import annotations
 
+import re
 from contextlib import nullcontext
 from types import SimpleNamespace
 
@@ -215,9 +216,17 @@ def test_settings_that_an_optimiser_has_not_are_refused():
         check_settings("a", {"learning_rate": 1}, torch.optim.Adam)
 
 
-@pytest.mark.parametrize(("source", "decay"), [(torch.nn.Identity(), 1.5), (torch.nn.Identity(), "0.9"), (3, 0.9)])
-def test_an_average_of_no_module_or_with_another_decay_is_refused(source, decay):
-    with pytest.raises(ContractError, match=r"the average 'a' (is of a int; expected a module|has the decay )"):
+@pytest.mark.parametrize(
+    ("source", "decay", "message"),
+    [
+        (torch.nn.Identity(), 1.5, "has the decay 1.5; expected a number in [0, 1]"),
+        (torch.nn.Identity(), float("nan"), "has the decay nan; expected a number in [0, 1]"),
+        (torch.nn.Identity(), "0.9", "has the decay '0.9'; expected a number in [0, 1]"),
+        (3, 0.9, "is of a int; expected a module"),
+    ],
+)
+def test_an_average_of_no_module_or_with_another_decay_is_refused(source, decay, message):
+    with pytest.raises(ContractError, match=re.escape(f"the average 'a' {message}")):
         Average("a", source, decay)
 
 

@@ -27,6 +27,7 @@ from stylegan_plugins.host import assemble
 from stylegan_plugins.host import fetch as fetching
 from stylegan_plugins.host.assemble import rewrite_source
 from stylegan_plugins.host.families import FAMILIES, HOSTS
+from stylegan_plugins.host.recognise import Host, recognise
 
 PRISTINE = {"stylegan2-ada-pytorch": "STYLEGAN_HOST", "stylegan3": "STYLEGAN3_HOST"}
 
@@ -80,21 +81,15 @@ def find_pristine(family):
     if not os.environ.get(variable):
         return None, f"{variable} names no pristine checkout of {family}"
     folder = pathlib.Path(os.environ[variable])
-    if not (folder / "training" / networks_file(family)).exists():
-        return None, f"{variable}={folder} is not of the family {family}"
-    train = (folder / "train.py").read_text(encoding="utf-8")
-    if "NVIDIA CORPORATION" not in train or "stylegan_plugins" in train:
-        return None, f"{variable}={folder} is not a pristine checkout"
+    found = recognise(folder)
+    if found != Host(family, "pristine", patched=False, changed=()):
+        return None, f"{variable}={folder} is a {found}, not a pristine {family}"
     return folder, None
 
 
 def pristine_host(family):
     folder, missing = find_pristine(family)
     return folder or pytest.skip(missing)
-
-
-def networks_file(family):
-    return "networks.py" if family == "stylegan2-ada-pytorch" else "networks_stylegan3.py"
 
 
 def modules(host):

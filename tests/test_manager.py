@@ -127,12 +127,14 @@ def test_a_preset_of_a_field_that_is_missing_is_refused(tmp_path):
 
 
 def test_the_test_kit_takes_a_plugin_as_it_is_now(tmp_path):
-    text = "from stylegan_plugins import hookimpl\nX = {}\n@hookimpl\ndef setup(): return None\n"
+    text = "from stylegan_plugins import hookimpl\nX = {}\n@hookimpl\ndef setup(): return None\nY: int = 0\n"
     for folder, x in (("one", 1), ("one", 2), ("two", 3)):
         file = tmp_path / folder / "same.py"
         file.parent.mkdir(exist_ok=True)
         file.write_text(text.format(x))
-        assert x == activate(file).catalogue.load("same").X
+        found = activate(file).catalogue.load("same")
+        assert x == found.X
+        assert found.__annotations__ == {"Y": int}  # it has no __future__ import of ours
     for x in (1, 2):
         module = types.ModuleType("my_module")
         module.X = x

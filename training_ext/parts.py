@@ -58,7 +58,7 @@ class Declared(dict):
 WITHOUT = {  # why a pass lacks values, by the argument for their declaration
     "layers": "D has not seen its images",
     "generator_layers": "its images are real",
-    "gradients": "they are computed in phases of D, and in G's of the shown images",
+    "gradients": "the pass was made without it",
     "gradient": "the view is made without gradient=True",
     "views": "the view is of the other source",
 }

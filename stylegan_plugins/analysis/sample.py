@@ -60,14 +60,10 @@ def with_hook(record: Mapping[str, Any], hook: str) -> dict[str, Any]:
     """Return a record without the plug-ins in files that lacked a hook when the run began: they may have changed since,
     or be gone."""
     files = record.get("files", {})
-    kept = {
-        name
-        for name in record.get("active", [])
-        if (hooks := files.get(name, {}).get("hooks")) is None or hook in hooks
-    }
-    of_kept = lambda values: {name: value for name, value in values.items() if name in kept}
-    active = [name for name in record.get("active", []) if name in kept]
-    return {**record, "active": active, "options": of_kept(record.get("options", {})), "files": of_kept(files)}
+    has = lambda name: (hooks := files.get(name, {}).get("hooks")) is None or hook in hooks
+    having = lambda values: {name: value for name, value in values.items() if has(name)}
+    active = [name for name in record.get("active", []) if has(name)]
+    return {**record, "active": active, "options": having(record.get("options", {})), "files": having(files)}
 
 
 def seeds_of(text: str, fewest: int = 1) -> list[int]:

@@ -213,7 +213,7 @@ class Session:
         """Note the end of a round. Raises PluginError if gradients were asked for and are not finite."""
         self.round += 1
         if self.checks_gradients:
-            terms = {term.name: self._owners[id(term)].name for term in self._terms if term.network == phase[0]}
+            terms = {term.name: self._owners[id(term)].name for term in self.terms(phase[0], phase, True, True)}
             checks.check_gradients(self.G if phase[0] == "G" else self.D, phase, terms, self.nimg)
 
     def sample_weights(self, step: Step) -> torch.Tensor | None:
